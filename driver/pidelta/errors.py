@@ -1,0 +1,92 @@
+"""The exceptions of pidelta: one tree, split into set-up errors and run errors.
+
+Every message is one line that names the file, key or atom, what was expected and what was found, so that
+the command line can print it as it is and exit with code 2.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+
+class PideltaError(Exception):
+    """Base of all errors a user of pidelta can cause or meet."""
+
+
+class SetupError(PideltaError):
+    """The input is wrong; found before anything runs."""
+
+
+class ConfigError(SetupError):
+    """A key of the configuration is missing, unknown or has a wrong value."""
+
+
+class StructureError(SetupError):
+    """A structure file cannot be read, or does not fit the rest of the set-up."""
+
+
+class TopologyError(SetupError):
+    """A topology cannot be read, or contains a term that pidelta does not evaluate."""
+
+
+class ParameterError(SetupError):
+    """A Slater-Koster set lacks a file or an element, or a file is malformed."""
+
+
+class ModelError(SetupError):
+    """A delta model cannot be read, or does not fit the system or the low-level method."""
+
+
+class DataError(SetupError):
+    """A file of frames or labels is malformed or does not fit its use."""
+
+
+class MissingExtraError(SetupError):
+    """An optional dependency is needed and not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs the package {package}: pip install 'pidelta[{extra}]'")
+
+
+class RunError(PideltaError):
+    """Something failed while energies were evaluated or a simulation ran."""
+
+
+class ProtocolError(RunError):
+    """The peer on the i-PI socket sent something the protocol does not allow."""
+
+
+class TransportError(RunError):
+    """The connection to i-PI could not be made or broke."""
+
+
+class GeometryError(RunError):
+    """Positions that the model cannot evaluate: not finite, coinciding atoms, a cell that is too small."""
+
+
+class SCCConvergenceError(RunError):
+    """Self-consistent charges did not converge.
+
+    Attributes:
+        iterations: number of SCC iterations done.
+        last_change: largest change of a charge in the last iteration, in e.
+        numbers: (n,) atomic numbers.
+        positions: (n, 3) the geometry that failed, in bohr.
+    """
+
+    def __init__(
+        self,
+        iterations: int,
+        last_change: float,
+        numbers: npt.NDArray[np.int64],
+        positions: npt.NDArray[np.float64],
+    ) -> None:
+        super().__init__(
+            f"SCC did not converge in {iterations} iterations: the last change of a charge was "
+            f"{last_change:.2e} e; raise qm.dftb.scc.max_iterations or qm.dftb.electronic_temperature"
+        )
+        self.iterations = iterations
+        self.last_change = last_change
+        self.numbers = numbers
+        self.positions = positions

@@ -1,0 +1,29 @@
+"""Topology files of other programs, read through ParmEd."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pidelta.errors import TopologyError
+from pidelta.mm.readers.amber import read_amber
+from pidelta.mm.readers.gromacs import read_gromacs
+from pidelta.mm.topology import Topology
+
+_READERS = {".top": read_gromacs, ".prmtop": read_amber, ".parm7": read_amber}
+
+
+def read_topology(path: Path) -> Topology:
+    """Read a GROMACS ``.top`` (with what it includes) or an AMBER ``.prmtop`` / ``.parm7`` file.
+
+    Every term of the file is evaluated by pidelta, or the file is refused.
+
+    Raises:
+        TopologyError: the file is missing, of another kind or malformed, lacks parameters, or has a term that
+            pidelta does not evaluate; the message names the file and the term.
+    """
+    path = Path(path)
+    if path.suffix not in _READERS:
+        raise TopologyError(f"{path}: expected a file ending in {', '.join(_READERS)}, found {path.suffix!r}")
+    if not path.is_file():
+        raise TopologyError(f"{path}: no such file")
+    return _READERS[path.suffix](path)

@@ -1,0 +1,105 @@
+"""What is evaluated (`System`), what comes out (`Evaluation`) and who does it (`Evaluator`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class System:
+    """Atoms in space, in atomic units.
+
+    Attributes:
+        numbers: (N,) atomic numbers.
+        positions: (N, 3) in bohr.
+        cell: (3, 3) lattice vectors as rows in bohr, or None without periodicity.
+        names, residue_names: (N,) as read from the file, for selections and messages.
+        residue_indices: (N,) from 0; atoms of one residue are one charge group.
+    """
+
+    numbers: IntArray
+    positions: FloatArray
+    cell: FloatArray | None
+    names: tuple[str, ...]
+    residue_names: tuple[str, ...]
+    residue_indices: IntArray
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of the total energy for a batch of B structures.
+
+    Attributes:
+        energy: (B,) in hartree.
+        gradient: (B, N, 3) dE/dR in hartree/bohr.
+        virial: (B, 3, 3) -dE/d(strain) in hartree.
+        components: named parts of the energy, each (B,), for reports.
+    """
+
+    energy: FloatArray
+    gradient: FloatArray
+    virial: FloatArray
+    components: Mapping[str, FloatArray] = field(default_factory=dict)
+
+
+def _total(parts: list[FloatArray]) -> FloatArray:
+    total = np.zeros_like(parts[0])
+    for part in parts:
+        total += part
+    return total
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Energies and derivatives of a batch of B structures of N atoms.
+
+    Attributes:
+        terms: the terms by name (``mm``, ``dftb``, ``delta``); their sum is the total.
+        charges: (B, n_QM) net Mulliken charges in e, or None without a QM region.
+        dipole: (B, 3) dipole of the QM region in e bohr (origin: the coordinate origin), or None.
+        timings: seconds spent, by part.
+        extras: further per-structure results, each of shape (B, ...).
+    """
+
+    terms: Mapping[str, Term]
+    charges: FloatArray | None = None
+    dipole: FloatArray | None = None
+    timings: Mapping[str, float] = field(default_factory=dict)
+    extras: Mapping[str, FloatArray] = field(default_factory=dict)
+
+    @property
+    def energy(self) -> FloatArray:
+        """(B,) total energy in hartree."""
+        return _total([term.energy for term in self.terms.values()])
+
+    @property
+    def gradient(self) -> FloatArray:
+        """(B, N, 3) gradient of the total energy in hartree/bohr."""
+        return _total([term.gradient for term in self.terms.values()])
+
+    @property
+    def virial(self) -> FloatArray:
+        """(B, 3, 3) virial of the total energy, -dE/d(strain), in hartree."""
+        return _total([term.virial for term in self.terms.values()])
+
+
+class Evaluator(Protocol):
+    """Anything that turns positions into energies and gradients."""
+
+    @property
+    def numbers(self) -> IntArray:
+        """(N,) atomic numbers, in the order positions are expected."""
+
+    def evaluate(self, positions: FloatArray, cells: FloatArray | None) -> Evaluation:
+        """Evaluate positions (B, N, 3) with lattice rows (B, 3, 3), both in bohr, or None if not periodic."""

@@ -1,0 +1,59 @@
+"""Conversions to and from atomic units, and quantities written with their unit.
+
+Constants are CODATA 2018 (Tiesinga et al., Rev. Mod. Phys. 93, 025010 (2021)).
+"""
+
+from __future__ import annotations
+
+import re
+
+BOHR_IN_ANGSTROM = 0.529177210903
+HARTREE_IN_EV = 27.211386245988
+HARTREE_IN_KJ_PER_MOL = 2625.4996394799
+HARTREE_IN_KCAL_PER_MOL = HARTREE_IN_KJ_PER_MOL / 4.184
+HARTREE_IN_KELVIN = 315775.02480407
+ATOMIC_TIME_IN_FEMTOSECOND = 0.024188843265857
+DALTON_IN_ELECTRON_MASS = 1822.888486209
+DEBYE_PER_E_BOHR = 2.541746473
+
+ANGSTROM = 1.0 / BOHR_IN_ANGSTROM
+NANOMETER = 10.0 * ANGSTROM
+EV = 1.0 / HARTREE_IN_EV
+KJ_PER_MOL = 1.0 / HARTREE_IN_KJ_PER_MOL
+KCAL_PER_MOL = 1.0 / HARTREE_IN_KCAL_PER_MOL
+KELVIN = 1.0 / HARTREE_IN_KELVIN
+FEMTOSECOND = 1.0 / ATOMIC_TIME_IN_FEMTOSECOND
+
+_UNITS: dict[str, dict[str, float]] = {
+    "length": {"nm": NANOMETER, "angstrom": ANGSTROM, "A": ANGSTROM, "bohr": 1.0, "pm": 0.01 * ANGSTROM},
+    "temperature": {"K": KELVIN, "hartree": 1.0, "eV": EV},
+    "time": {"fs": FEMTOSECOND, "ps": 1000.0 * FEMTOSECOND},
+    "energy": {
+        "hartree": 1.0,
+        "eV": EV,
+        "kJ/mol": KJ_PER_MOL,
+        "kcal/mol": KCAL_PER_MOL,
+    },
+}
+
+_QUANTITY = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-z/]+)\s*")
+
+
+def parse_quantity(text: object, dimension: str) -> float:
+    """Convert text such as ``1.4 nm`` to atomic units.
+
+    Args:
+        text: a number followed by a unit.
+        dimension: ``length``, ``temperature`` (as k_B T in hartree), ``time`` or ``energy``.
+
+    Raises:
+        ValueError: the unit is missing or unknown; the message says what was expected and found.
+    """
+    units = _UNITS[dimension]
+    match = _QUANTITY.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f"expected a {dimension} with its unit ({', '.join(units)}), found {text!r}")
+    number, unit = match.groups()
+    if unit not in units:
+        raise ValueError(f"expected a {dimension} in one of {', '.join(units)}, found {text!r}")
+    return float(number) * units[unit]

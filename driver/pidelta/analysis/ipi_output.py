@@ -1,0 +1,205 @@
+"""Read what i-PI writes: tables of properties, also while they grow, and trajectories of positions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from ipi.utils.units import unit_to_internal
+
+from pidelta.errors import DataError
+from pidelta.state import FloatArray, IntArray
+
+_COLUMN = re.compile(r"#\s*(?:column|cols\.)\s+(\d+)(?:-(\d+))?\s*-->\s*(\S+)")
+_UNIT = re.compile(r"\{([^}]*)\}")
+_POSITIONS_UNIT = re.compile(r"(?:positions|x_centroid)\{([^}]*)\}")
+
+_DIMENSIONS = {
+    "time": "time",
+    "temperature": "temperature",
+    "conserved": "energy",
+    "potential": "energy",
+    "kinetic_md": "energy",
+    "kinetic_cv": "energy",
+    "kinetic_td": "energy",
+    "pressure_md": "pressure",
+    "pressure_cv": "pressure",
+    "volume": "volume",
+    "density": "density",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a properties file: name without unit, unit (empty: atomic), and where it is."""
+
+    name: str
+    unit: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Properties:
+    """A properties file.
+
+    Attributes:
+        columns: by name, (n,) or (n, k), as written.
+        units: i-PI's name of the unit of each column, empty for atomic units and pure numbers.
+    """
+
+    columns: dict[str, FloatArray]
+    units: dict[str, str]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.columns
+
+    def atomic(self, name: str) -> FloatArray:
+        """Return a column in atomic units (temperatures as k_B T in hartree).
+
+        Raises:
+            KeyError: there is no such column, or its dimension is not known here.
+        """
+        factor = unit_to_internal(_DIMENSIONS[name], self.units[name] or "atomic_unit", 1.0)
+        return np.asarray(self.columns[name] * factor)
+
+
+class PropertiesFollower:
+    """Reads the new rows of a properties file each time it is asked."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._columns: list[Column] = []
+
+    def latest(self) -> dict[str, float] | None:
+        """Return the newest complete row, by column name without unit, or None if nothing is new.
+
+        Columns of several numbers are represented by their first.
+        """
+        try:
+            with self._path.open("rb") as stream:
+                stream.seek(self._offset)
+                text = stream.read()
+        except FileNotFoundError:
+            return None
+        complete = text[: text.rfind(b"\n") + 1]
+        self._offset += len(complete)
+        lines = complete.decode(errors="replace").splitlines()
+        self._columns += _read_header(lines)
+        rows = [line for line in lines if line.strip() and not line.startswith("#")]
+        if not rows or not self._columns:
+            return None
+        values = rows[-1].split()
+        return {column.name: float(values[column.first]) for column in self._columns}
+
+
+def read_properties(path: Path) -> Properties:
+    """Read a properties file.
+
+    Where the steps go back, because a killed run was continued from an older checkpoint, the rows that were
+    computed again replace the old ones. An incomplete last line is left out.
+
+    Raises:
+        DataError: the file is missing, has no header or no rows, or a row does not fit the header.
+    """
+    try:
+        lines = path.read_text().splitlines(keepends=True)
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the properties: {error.strerror}") from error
+    columns = _read_header(lines)
+    if not columns:
+        raise DataError(f"{path}: expected the header of an i-PI properties file, found none")
+    width = columns[-1].last + 1
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if line.startswith("#") or not line.strip() or not line.endswith("\n"):
+            continue
+        values = line.split()
+        if len(values) != width:
+            raise DataError(f"{path}: line {number}: expected {width} columns, found {len(values)}")
+        try:
+            rows.append([float(value) for value in values])
+        except ValueError as error:
+            raise DataError(f"{path}: line {number}: expected numbers: {error}") from error
+    if not rows:
+        raise DataError(f"{path}: expected at least one row of properties, found none")
+    table = np.array(rows)
+    data = {
+        c.name: table[:, c.first] if c.first == c.last else table[:, c.first : c.last + 1] for c in columns
+    }
+    if "step" in data:
+        keep = _not_superseded(data["step"])
+        data = {name: values[keep] for name, values in data.items()}
+    return Properties(data, {column.name: column.unit for column in columns})
+
+
+def _read_header(lines: list[str]) -> list[Column]:
+    columns = []
+    for line in lines:
+        if match := _COLUMN.match(line):
+            first = int(match.group(1))
+            last = int(match.group(2) or first)
+            label = match.group(3)
+            unit = _UNIT.search(label)
+            columns.append(Column(_UNIT.sub("", label), unit.group(1) if unit else "", first - 1, last - 1))
+    return columns
+
+
+def _not_superseded(steps: FloatArray) -> IntArray:
+    """Indices of the rows after which the step only grows."""
+    least_later = np.minimum.accumulate(np.append(steps[1:], np.inf)[::-1])[::-1]
+    return np.flatnonzero(steps < least_later)
+
+
+def read_positions(path: Path, atoms: IntArray, max_frames: int) -> tuple[IntArray, FloatArray]:
+    """Read some atoms from an xyz trajectory of i-PI.
+
+    Args:
+        path: the trajectory, of one bead or of the centroid.
+        atoms: indices of the atoms to read.
+        max_frames: frames to keep; of a longer trajectory, evenly spaced ones.
+
+    Returns:
+        steps (n,), and positions (n, len(atoms), 3) in bohr.
+
+    Raises:
+        DataError: the file is missing or is not such a trajectory.
+    """
+    try:
+        with path.open() as stream:
+            count = sum(1 for _ in stream)
+        with path.open() as stream:
+            n_atoms = int(next(stream, "0"))
+            n_frames = count // (n_atoms + 2)
+            stride = max(1, -(-n_frames // max_frames))
+            stream.seek(0)
+            frames = list(_read_frames(stream, n_atoms, n_frames, stride, atoms))
+    except (OSError, ValueError, IndexError) as error:
+        raise DataError(f"{path}: expected an xyz trajectory of positions from i-PI: {error}") from error
+    if not frames:
+        raise DataError(f"{path}: expected at least one frame, found none")
+    steps, positions = zip(*frames, strict=True)
+    return np.array(steps, dtype=np.int64), np.array(positions)
+
+
+def _read_frames(
+    stream: TextIO, n_atoms: int, n_frames: int, stride: int, atoms: IntArray
+) -> Iterator[tuple[int, FloatArray]]:
+    for index in range(n_frames):
+        lines = list(islice(stream, n_atoms + 2))
+        if index % stride:
+            continue
+        comment = lines[1]
+        unit = _POSITIONS_UNIT.search(comment)
+        factor = unit_to_internal("length", unit.group(1) if unit else "atomic_unit", 1.0)
+        step = re.search(r"Step:\s*(\d+)", comment)
+        if step is None:
+            raise ValueError(f"frame {index}: no step in the comment")
+        rows = [lines[atom + 2].split()[1:4] for atom in atoms]
+        yield int(step.group(1)), np.array(rows, dtype=np.float64) * factor

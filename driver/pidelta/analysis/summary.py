@@ -1,0 +1,148 @@
+"""Numbers that tell at a glance whether a simulation went well."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pidelta.analysis.ipi_output import Properties
+from pidelta.state import FloatArray
+from pidelta.units import ATOMIC_TIME_IN_FEMTOSECOND, HARTREE_IN_EV, HARTREE_IN_KELVIN
+
+_FEWEST_BLOCKS = 8
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean and its statistical error."""
+
+    value: float
+    error: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} ± {self.error:.2g}"
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A linear fit to the conserved quantity.
+
+    Attributes:
+        slope: in meV/atom/ps.
+        rms: of what remains beside the line, in meV/atom.
+    """
+
+    slope: float
+    rms: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A simulation in numbers; None where i-PI did not write the column.
+
+    Attributes:
+        steps: the last step.
+        time_ps: simulated time in ps.
+        temperature: in K.
+        drift: of the conserved quantity.
+        potential, kinetic_cv: in eV.
+        wall_seconds: of the run.
+        force_seconds_per_step: in the evaluator, per step.
+    """
+
+    steps: int
+    time_ps: float | None
+    temperature: Mean | None
+    drift: Drift | None
+    potential: Mean | None
+    kinetic_cv: Mean | None
+    wall_seconds: float | None = None
+    force_seconds_per_step: float | None = None
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return what is known as names and formatted values, for a table."""
+        rows = [("steps", f"{self.steps}")]
+        if self.time_ps is not None:
+            rows.append(("simulated time", f"{self.time_ps:.4g} ps"))
+        if self.wall_seconds is not None:
+            rows.append(("wall time", f"{self.wall_seconds:.1f} s"))
+        if self.force_seconds_per_step is not None:
+            rows.append(("force time per step", f"{1000.0 * self.force_seconds_per_step:.1f} ms"))
+        if self.temperature is not None:
+            rows.append(("temperature", f"{self.temperature} K"))
+        if self.drift is not None:
+            rows.append(("drift of the conserved quantity", f"{self.drift.slope:+.3g} meV/atom/ps"))
+            rows.append(("its fluctuation", f"{self.drift.rms:.3g} meV/atom"))
+        if self.potential is not None:
+            rows.append(("potential energy", f"{self.potential.value:.4f} ± {self.potential.error:.2g} eV"))
+        if self.kinetic_cv is not None:
+            rows.append(("quantum kinetic energy", f"{self.kinetic_cv} eV"))
+        return rows
+
+
+def summarise(
+    properties: Properties,
+    n_atoms: int,
+    *,
+    wall_seconds: float | None = None,
+    force_seconds_per_step: float | None = None,
+) -> Summary:
+    """Summarise a properties file.
+
+    Args:
+        properties: as read from the file.
+        n_atoms: number of atoms, for the drift per atom (i-PI's conserved quantity is per bead already).
+        wall_seconds, force_seconds_per_step: as measured by the caller.
+    """
+    time_ps = time_in_ps(properties)
+    drift = None
+    if time_ps is not None and "conserved" in properties and len(time_ps) > 2:
+        drift = fit_drift(time_ps, properties.atomic("conserved"), n_atoms)
+    steps = properties.columns.get("step")
+    return Summary(
+        steps=len(next(iter(properties.columns.values()))) - 1 if steps is None else int(steps[-1]),
+        time_ps=None if time_ps is None else float(time_ps[-1]),
+        temperature=_mean_of(properties, "temperature", HARTREE_IN_KELVIN),
+        drift=drift,
+        potential=_mean_of(properties, "potential", HARTREE_IN_EV),
+        kinetic_cv=_mean_of(properties, "kinetic_cv", HARTREE_IN_EV),
+        wall_seconds=wall_seconds,
+        force_seconds_per_step=force_seconds_per_step,
+    )
+
+
+def time_in_ps(properties: Properties) -> FloatArray | None:
+    """Return the time of each row in ps, if it was written."""
+    if "time" not in properties:
+        return None
+    return properties.atomic("time") * (ATOMIC_TIME_IN_FEMTOSECOND / 1000.0)
+
+
+def fit_drift(time_ps: FloatArray, conserved: FloatArray, n_atoms: int) -> Drift:
+    """Fit a line to the conserved quantity (n,) in hartree over the time (n,) in ps."""
+    energy = (conserved - conserved.mean()) * (1000.0 * HARTREE_IN_EV / n_atoms)
+    slope, offset = np.polyfit(time_ps, energy, 1)
+    rms = np.sqrt(np.mean((energy - slope * time_ps - offset) ** 2))
+    return Drift(float(slope), float(rms))
+
+
+def mean_with_error(values: FloatArray) -> Mean:
+    """Return the mean of a correlated series and its standard error.
+
+    The error is the largest over the levels of reblocking (Flyvbjerg, Petersen, J. Chem. Phys. 91, 461
+    (1989)) that leave at least eight blocks; NaN for series shorter than that.
+    """
+    mean = float(values.mean())
+    errors = []
+    while len(values) >= _FEWEST_BLOCKS:
+        errors.append(float(values.std(ddof=1) / np.sqrt(len(values))))
+        pairs = len(values) // 2
+        values = 0.5 * (values[0 : 2 * pairs : 2] + values[1 : 2 * pairs : 2])
+    return Mean(mean, max(errors, default=float("nan")))
+
+
+def _mean_of(properties: Properties, name: str, factor: float) -> Mean | None:
+    if name not in properties:
+        return None
+    return mean_with_error(properties.atomic(name) * factor)

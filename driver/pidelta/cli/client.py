@@ -1,0 +1,36 @@
+"""``pidelta client``: the socket client alone."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pidelta.build import build_evaluator, check_first_frame, read_system
+from pidelta.cli.evaluate import parse_terms
+from pidelta.config import load_config
+from pidelta.ipi.client import serve
+from pidelta.ipi.transports import SOCKETS_PREFIX, connect
+
+
+def client(
+    config: Annotated[Path, typer.Argument(help="The configuration, a YAML file.")],
+    mode: Annotated[str, typer.Option(help="unix or inet, as in the ffsocket of the i-PI input.")] = "unix",
+    address: Annotated[str, typer.Option(help="Name of the unix socket, or of the host.")] = "localhost",
+    port: Annotated[int, typer.Option(help="Port, in mode inet.")] = 65535,
+    terms: Annotated[str | None, typer.Option(help="Terms joined by +, such as dftb+delta.")] = None,
+    sockets_prefix: Annotated[
+        str, typer.Option(help="What i-PI puts before the address of a unix socket.")
+    ] = SOCKETS_PREFIX,
+    patience: Annotated[float, typer.Option(help="Seconds to wait for i-PI to listen.")] = 10.0,
+) -> None:
+    """Serve forces to an i-PI that is already running; ends with it and reports its work in JSON."""
+    settings = load_config(config)
+    evaluator = build_evaluator(settings, parse_terms(terms))
+    check = check_first_frame(settings)
+    periodic = read_system(settings).cell is not None
+    with closing(connect(mode, address, port, sockets_prefix=sockets_prefix, patience=patience)) as transport:
+        summary = serve(evaluator, transport, periodic=periodic, on_first_positions=check)
+    print(summary.to_json())

@@ -1,0 +1,203 @@
+"""The socket client: evaluate what i-PI asks for until it ends the conversation."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pidelta.errors import GeometryError, TransportError
+from pidelta.ipi.protocol import Connection, Event, Exit, GetForce, PosData, Status, encode_forces
+from pidelta.ipi.transports import Transport
+from pidelta.state import Evaluation, Evaluator, FloatArray
+
+FirstPositionsHook = Callable[[FloatArray, "FloatArray | None"], None]
+
+
+@dataclass
+class ServeSummary:
+    """What a client did.
+
+    Attributes:
+        requests: force requests answered.
+        structures: structures evaluated; i-PI pads batches by repeating the last structure, and repeats are
+            not evaluated again.
+        seconds_evaluating, seconds_waiting: wall time spent in the evaluator, and waiting for i-PI.
+        timings: seconds by part, summed over what the evaluator reports.
+        end: how the conversation ended: ``exit`` (i-PI said so) or ``closed`` (the connection was closed).
+    """
+
+    requests: int = 0
+    structures: int = 0
+    seconds_evaluating: float = 0.0
+    seconds_waiting: float = 0.0
+    timings: dict[str, float] = field(default_factory=dict)
+    end: str = "closed"
+
+    def to_json(self) -> str:
+        """Return the attributes as one line of JSON."""
+        return json.dumps(vars(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> ServeSummary:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: `text` is something else.
+        """
+        try:
+            return cls(**json.loads(text))
+        except TypeError as error:
+            raise ValueError(f"expected the summary of a client, found {text!r}") from error
+
+
+def serve(
+    evaluator: Evaluator,
+    transport: Transport,
+    *,
+    periodic: bool = True,
+    on_first_positions: FirstPositionsHook | None = None,
+) -> ServeSummary:
+    """Answer i-PI until it says EXIT or closes the connection between two messages.
+
+    Args:
+        evaluator: evaluates the structures.
+        transport: the connection to i-PI; left open.
+        periodic: whether the evaluator wants cells (i-PI always sends them) or None.
+        on_first_positions: called with the first positions (B, N, 3) and cells before they are evaluated;
+            raises what is wrong with them.
+
+    Raises:
+        ProtocolError: i-PI sent another number of atoms, or something the protocol does not allow.
+        TransportError: the connection broke in the middle of a message or of an evaluation.
+        GeometryError: the energy or a force is not finite.
+    """
+    return _Server(evaluator, transport, periodic, on_first_positions).run()
+
+
+class _Server:
+    """One conversation: the protocol, the evaluator and what was found for the last POSDATA."""
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        transport: Transport,
+        periodic: bool,
+        on_first_positions: FirstPositionsHook | None,
+    ) -> None:
+        self._evaluator = evaluator
+        self._transport = transport
+        self._periodic = periodic
+        self._on_first_positions = on_first_positions
+        self._connection = Connection(len(evaluator.numbers))
+        self._reply = b""
+        self._summary = ServeSummary()
+
+    def run(self) -> ServeSummary:
+        while not self._connection.closed:
+            for event in self._next_events():
+                self._handle(event)
+        return self._summary
+
+    def _next_events(self) -> list[Event]:
+        started = time.perf_counter()
+        data = self._transport.receive()
+        self._summary.seconds_waiting += time.perf_counter() - started
+        if data:
+            return self._connection.receive(data)
+        self._connection.receive_end()
+        return []
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, Status):
+            self._send(event.reply)
+        elif isinstance(event, PosData):
+            self._evaluate(event)
+        elif isinstance(event, GetForce):
+            self._send(self._reply)
+            self._summary.requests += 1
+        elif isinstance(event, Exit):
+            self._summary.end = "exit"
+
+    def _evaluate(self, data: PosData) -> None:
+        batch = len(data.positions)
+        distinct = _count_without_padding(data)
+        positions = data.positions[:distinct]
+        cells = data.cells[:distinct] if self._periodic else None
+        if self._on_first_positions is not None:
+            self._on_first_positions(positions, cells)
+            self._on_first_positions = None
+        started = time.perf_counter()
+        evaluation = self._evaluator.evaluate(positions, cells)
+        self._summary.seconds_evaluating += time.perf_counter() - started
+        self._summary.structures += distinct
+        for part, seconds in evaluation.timings.items():
+            self._summary.timings[part] = self._summary.timings.get(part, 0.0) + seconds
+        energy, gradient = evaluation.energy, evaluation.gradient
+        _check_finite(energy, gradient)
+        slots = np.minimum(np.arange(batch), distinct - 1)
+        extras = [encode_extras(evaluation, index) for index in range(distinct)]
+        self._reply = encode_forces(
+            energy[slots], -gradient[slots], evaluation.virial[slots], [extras[slot] for slot in slots]
+        )
+
+    def _send(self, data: bytes) -> None:
+        """Send; a connection closed after EXIT while forces were evaluated is a clean end."""
+        try:
+            self._transport.send(data)
+        except TransportError:
+            if not self._exit_is_waiting():
+                raise
+            self._summary.end = "exit"
+
+    def _exit_is_waiting(self) -> bool:
+        while data := self._transport.receive():
+            self._connection.receive(data)
+        return self._connection.closed
+
+
+def encode_extras(evaluation: Evaluation, index: int) -> bytes:
+    """Return structure `index` of `evaluation` as the JSON that i-PI calls extras, in atomic units.
+
+    The keys are ``terms`` (energy by term), ``dipole`` and ``charges`` where there are any, and the extras of
+    the evaluation under their own names (``committee_pot`` and the like for i-PI's ``ffcommittee``).
+    """
+    extras: dict[str, object] = {
+        "terms": {name: float(term.energy[index]) for name, term in evaluation.terms.items()}
+    }
+    if evaluation.dipole is not None:
+        extras["dipole"] = evaluation.dipole[index].tolist()
+    if evaluation.charges is not None:
+        extras["charges"] = evaluation.charges[index].tolist()
+    extras.update({name: values[index].tolist() for name, values in evaluation.extras.items()})
+    return json.dumps(extras).encode()
+
+
+def _count_without_padding(data: PosData) -> int:
+    """Count the structures without the repeats of the last one at the end of the batch."""
+    count = len(data.positions)
+    while (
+        count > 1
+        and np.array_equal(data.positions[count - 2], data.positions[count - 1])
+        and np.array_equal(data.cells[count - 2], data.cells[count - 1])
+    ):
+        count -= 1
+    return count
+
+
+def _check_finite(energy: FloatArray, gradient: FloatArray) -> None:
+    """i-PI would go on with NaN until everything is NaN."""
+    if not np.isfinite(energy).all():
+        index = int(np.argmax(~np.isfinite(energy)))
+        raise GeometryError(
+            f"structure {index} of the request: the energy is {energy[index]}, expected a number"
+        )
+    if not np.isfinite(gradient).all():
+        structure, atom, _ = np.argwhere(~np.isfinite(gradient))[0]
+        raise GeometryError(
+            f"structure {structure} of the request: the gradient of atom {atom} is "
+            f"{gradient[structure, atom]}, expected numbers"
+        )

@@ -1,0 +1,311 @@
+"""What an i-PI input (or RESTART) file says, as far as pidelta needs it, checked before i-PI starts."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from ase.data import atomic_numbers, chemical_symbols
+
+from pidelta.errors import SetupError, StructureError
+from pidelta.ipi.transports import SOCKETS_PREFIX
+from pidelta.state import System
+
+TERMS = frozenset({"mm", "dftb", "delta"})
+_SHOWN = frozenset({"step", "time", "temperature", "conserved", "potential"})
+
+
+@dataclass(frozen=True)
+class ForceSocket:
+    """One ``<ffsocket>``: where i-PI listens, and for which terms (None: all of them)."""
+
+    name: str
+    mode: str
+    address: str
+    port: int
+    batch_size: int
+
+    @property
+    def terms(self) -> frozenset[str] | None:
+        """The terms its clients serve: a name such as ``dftb+delta`` selects them, any other means all."""
+        parts = frozenset(self.name.split("+"))
+        return parts if parts <= TERMS else None
+
+
+@dataclass(frozen=True)
+class PropertiesFile:
+    """One ``<properties>`` output file."""
+
+    path: Path
+    stride: int
+    columns: tuple[str, ...]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of the columns without their units."""
+        return frozenset(re.split(r"[{(]", column)[0] for column in self.columns)
+
+
+@dataclass(frozen=True)
+class TrajectoryFiles:
+    """One ``<trajectory>`` output: files that begin with `stem`, one for each bead or one in all."""
+
+    stem: Path
+    quantity: str
+    format: str
+    stride: int
+
+    @property
+    def is_bead_positions(self) -> bool:
+        """Whether these are positions in xyz format, one file for each bead."""
+        return self.quantity == "positions" and self.format == "xyz"
+
+    def bead_files(self) -> list[Path]:
+        """Return the files of the beads that were written, in order."""
+        pattern = re.compile(rf"{re.escape(self.stem.name)}_\d+\.xyz")
+        return sorted(path for path in self.stem.parent.iterdir() if pattern.fullmatch(path.name))
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """The description of a simulation.
+
+    Attributes:
+        path: the i-PI input or RESTART file; i-PI runs in its folder.
+        prefix: what the names of all output files begin with.
+        step, total_steps: where it starts and ends.
+        n_beads: number of beads of the (first) system.
+        sockets_prefix: what i-PI puts before the address of a unix socket.
+        atom_names: as i-PI will read them, from `names_path`; empty if they cannot be known beforehand.
+    """
+
+    path: Path
+    prefix: str
+    step: int
+    total_steps: int
+    n_beads: int
+    sockets_prefix: str
+    sockets: tuple[ForceSocket, ...]
+    properties: tuple[PropertiesFile, ...]
+    trajectories: tuple[TrajectoryFiles, ...]
+    atom_names: tuple[str, ...]
+    names_path: Path
+
+    @property
+    def main_properties(self) -> PropertiesFile | None:
+        """The properties file with the most of what progress and summary show."""
+        return max(self.properties, key=lambda file: len(_SHOWN & file.names), default=None)
+
+    def output_path(self, name: str) -> Path:
+        """Return the path of the output file `name`, with the prefix before it as i-PI does it."""
+        return _output_path(self.path, self.prefix, name)
+
+    def plot_path(self, name: str) -> Path:
+        """Return the path of the picture `name` of this simulation."""
+        return self.path.parent / f"{self.prefix or self.path.stem}-{name}.png"
+
+
+def read_simulation(path: Path) -> Simulation:
+    """Read an i-PI input file.
+
+    Raises:
+        SetupError: the file is missing or malformed, has no ffsocket of mode unix or inet, has nothing left
+            to run, or names a missing file.
+    """
+    root = _read_xml(path)
+    step, total_steps = _integer(path, root, "step", 0), _integer(path, root, "total_steps", 1000)
+    if step >= total_steps:
+        raise SetupError(
+            f"{path}: nothing left to run: expected <total_steps> above <step> {step}, found {total_steps}"
+        )
+    sockets = tuple(_read_socket(path, element) for element in root.iter("ffsocket"))
+    if not sockets:
+        raise SetupError(f"{path}: expected an <ffsocket> for pidelta to connect to, found none")
+    output = root.find("output")
+    prefix = "i-pi" if output is None else output.get("prefix", "i-pi")
+    names, names_path = _read_names(path, root)
+    return Simulation(
+        path=path,
+        prefix=prefix,
+        step=step,
+        total_steps=total_steps,
+        n_beads=_n_beads(path, root),
+        sockets_prefix=root.get("sockets_prefix", SOCKETS_PREFIX),
+        sockets=sockets,
+        properties=tuple(_properties(path, prefix, output)),
+        trajectories=tuple(_trajectories(path, prefix, output)),
+        atom_names=names,
+        names_path=names_path,
+    )
+
+
+def check_atom_order(simulation: Simulation, system: System) -> None:
+    """Compare the atoms i-PI starts from with those of the structure.
+
+    Names that are no element symbol, such as the ``CA`` of a PDB file, are compared as far as they can be.
+
+    Raises:
+        StructureError: the number of atoms, or the element of an atom, differs.
+    """
+    names = simulation.atom_names
+    if not names:
+        return
+    if len(names) != len(system):
+        raise StructureError(
+            f"{simulation.names_path}: expected {len(system)} atoms as in the structure, found {len(names)}"
+        )
+    for index, (name, number) in enumerate(zip(names, system.numbers, strict=True)):
+        expected = chemical_symbols[int(number)]
+        if expected not in _possible_elements(name):
+            raise StructureError(
+                f"{simulation.names_path}: the order of atoms differs from the structure: "
+                f"atom {index} (from 0): expected {expected}, found {name}"
+            )
+
+
+def step_in_restart(path: Path) -> int | None:
+    """Return the step a RESTART file continues from, or None without such a file."""
+    try:
+        for _, element in ET.iterparse(path):
+            if element.tag == "step":
+                return int(element.text or "0")
+    except (OSError, ET.ParseError):
+        return None
+    return 0
+
+
+def _read_xml(path: Path) -> ET.Element:
+    try:
+        root = ET.parse(path).getroot()
+    except OSError as error:
+        raise SetupError(f"{path}: cannot read the i-PI input: {error.strerror}") from error
+    except ET.ParseError as error:
+        raise SetupError(
+            f"{path}: line {error.position[0]}: expected well-formed XML, found {error}"
+        ) from error
+    if root.tag != "simulation":
+        raise SetupError(f"{path}: expected <simulation> as the outermost element, found <{root.tag}>")
+    return root
+
+
+def _text(element: ET.Element, tag: str, default: str) -> str:
+    return (element.findtext(tag) or default).strip()
+
+
+def _to_integer(path: Path, what: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise SetupError(f"{path}: {what}: expected an integer, found {text!r}") from None
+
+
+def _integer(path: Path, element: ET.Element, tag: str, default: int) -> int:
+    return _to_integer(path, f"<{tag}>", _text(element, tag, str(default)))
+
+
+def _read_socket(path: Path, element: ET.Element) -> ForceSocket:
+    name, mode = element.get("name", ""), element.get("mode", "inet").strip()
+    if mode not in ("unix", "inet"):
+        raise SetupError(f"{path}: mode of <ffsocket name={name!r}>: expected unix or inet, found {mode!r}")
+    return ForceSocket(
+        name=name.strip(),
+        mode=mode,
+        address=_text(element, "address", "localhost"),
+        port=_integer(path, element, "port", 65535),
+        batch_size=_integer(path, element, "batch_size", 1),
+    )
+
+
+def _n_beads(path: Path, root: ET.Element) -> int:
+    for element in (*root.iter("initialize"), *root.iter("beads")):
+        if "nbeads" in element.attrib:
+            return _to_integer(path, f"nbeads of <{element.tag}>", element.attrib["nbeads"])
+    return 1
+
+
+def _output_path(path: Path, prefix: str, name: str) -> Path:
+    return path.parent / (f"{prefix}.{name}" if prefix else name)
+
+
+def _stride(path: Path, element: ET.Element) -> int:
+    return _to_integer(path, f"stride of <{element.tag}>", element.get("stride", "1"))
+
+
+def _properties(path: Path, prefix: str, output: ET.Element | None) -> Iterator[PropertiesFile]:
+    for element in () if output is None else output.iter("properties"):
+        columns = (element.text or "").strip().strip("[]").split(",")
+        yield PropertiesFile(
+            path=_output_path(path, prefix, element.get("filename", "out")),
+            stride=_stride(path, element),
+            columns=tuple(column.strip() for column in columns if column.strip()),
+        )
+
+
+def _trajectories(path: Path, prefix: str, output: ET.Element | None) -> Iterator[TrajectoryFiles]:
+    for element in () if output is None else output.iter("trajectory"):
+        yield TrajectoryFiles(
+            stem=_output_path(path, prefix, element.get("filename", "traj")),
+            quantity=re.split(r"[{(]", (element.text or "").strip())[0],
+            format=element.get("format", "xyz"),
+            stride=_stride(path, element),
+        )
+
+
+def _read_names(path: Path, root: ET.Element) -> tuple[tuple[str, ...], Path]:
+    """Return the atom names i-PI will use and the file they are in."""
+    element = next(root.iter("names"), None)
+    if element is not None:
+        return _split_names(element), path
+    element = root.find("system/initialize/file")
+    if element is None:
+        return (), path
+    source = path.parent / (element.text or "").strip()
+    mode = element.get("mode", "chk")
+    if not source.is_file():
+        raise SetupError(f"{path}: <file> in <initialize>: expected an existing file, found {source}")
+    if mode == "chk":
+        element = next(_read_xml(source).iter("names"), None)
+        return (() if element is None else _split_names(element)), source
+    if mode == "xyz":
+        return _names_in_xyz(source), source
+    if mode == "pdb":
+        return _names_in_pdb(source), source
+    return (), source
+
+
+def _split_names(element: ET.Element) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (element.text or "").strip().strip("[]").split(","))
+
+
+def _names_in_xyz(path: Path) -> tuple[str, ...]:
+    with path.open() as lines:
+        count = _to_integer(path, "line 1", next(lines, "").strip())
+        names = tuple(line.split()[0] for line in islice(lines, 1, count + 1) if line.strip())
+    if len(names) != count:
+        raise SetupError(f"{path}: expected {count} atoms as line 1 says, found {len(names)}")
+    return names
+
+
+def _names_in_pdb(path: Path) -> tuple[str, ...]:
+    names = []
+    with path.open() as lines:
+        for line in lines:
+            if line.startswith("END"):
+                break
+            if line.startswith(("ATOM", "HETATM")):
+                names.append(line[12:16].strip())
+    return tuple(names)
+
+
+def _possible_elements(name: str) -> frozenset[str]:
+    """Return the symbols of the elements that the atom name `name` may stand for."""
+    if name == "D":
+        return frozenset({"H"})
+    if name in atomic_numbers:
+        return frozenset({name})
+    letters = re.sub(r"[^A-Za-z].*", "", name.lstrip("0123456789"))
+    return frozenset({letters[:2].capitalize(), letters[:1].upper()})

@@ -1,0 +1,271 @@
+"""Run i-PI and its clients as processes, notice which of them fails, and stop them without losing a step."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pidelta.errors import RunError, SetupError
+from pidelta.ipi.client import ServeSummary
+from pidelta.ipi.simulation import ForceSocket, Simulation, step_in_restart
+from pidelta.ipi.transports import remove_stale_socket, socket_path
+
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+_CLIENT_PATIENCE_SECONDS = 300.0
+_IPI_EXIT_SECONDS = 60.0
+_CLIENT_EXIT_SECONDS = 3.0
+_CLIENTS_GONE_SECONDS = 15.0
+_POLL_SECONDS = 0.1
+
+
+@dataclass
+class _Process:
+    """A child process with its log."""
+
+    name: str
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    def failure(self) -> str | None:
+        """Say why it failed, in one line, or None while it runs or if it ended well."""
+        code = self.process.poll()
+        if not code:
+            return None
+        if code < 0:
+            return f"{self.name} was killed by signal {signal.Signals(-code).name}; see {self.log}"
+        return f"{self.name}: {log_tail(self.log, 1) or 'no message'} (exit code {code}, log: {self.log})"
+
+
+class Supervisor:
+    """i-PI and its clients, as a context manager that leaves no process behind.
+
+    The processes get sessions of their own, so that Ctrl-C in a terminal reaches only the supervisor: i-PI
+    writes RESTART on the first signal but aborts on a second.
+
+    Args:
+        simulation: what to run.
+        client_command: the command of a client; ``--mode``, ``--address`` and so on are appended.
+        n_clients: clients for each ffsocket.
+    """
+
+    def __init__(self, simulation: Simulation, client_command: Sequence[str], n_clients: int = 1) -> None:
+        self._simulation = simulation
+        self._client_command = list(client_command)
+        self._n_clients = n_clients
+        self._ipi: _Process | None = None
+        self._clients: list[_Process] = []
+        self._clients_gone_since: float | None = None
+        self._stop_sent = False
+        self._started = 0.0
+
+    def __enter__(self) -> Supervisor:
+        """Start i-PI and the clients.
+
+        Raises:
+            SetupError: i-PI is not installed, or somebody listens at one of its addresses.
+        """
+        for ffsocket in self._simulation.sockets:
+            _check_free(ffsocket, self._simulation.sockets_prefix)
+        self._started = time.time()
+        command = [*_ipi_command(), self._simulation.path.name]
+        folder = self._simulation.path.parent
+        self._ipi = self._start("i-PI", command, self._simulation.output_path("i-pi.log"), folder)
+        try:
+            for index, ffsocket in enumerate(self._sockets_of_clients(), start=1):
+                command = [*self._client_command, *_client_options(ffsocket, self._simulation.sockets_prefix)]
+                log = self._simulation.output_path(f"client-{index}.log")
+                self._clients.append(self._start(f"client {index}", command, log, Path.cwd()))
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Stop what still runs."""
+        self.close()
+
+    @property
+    def restart_path(self) -> Path:
+        """The file from which the simulation continues after `stop`."""
+        return self._simulation.path.parent / "RESTART"
+
+    @property
+    def logs(self) -> list[Path]:
+        """The logs of i-PI and of the clients."""
+        return [child.log for child in self._children()]
+
+    def is_running(self) -> bool:
+        """Tell whether i-PI runs.
+
+        Raises:
+            RunError: i-PI or a client failed; the message is the last line of its log.
+        """
+        ipi = self._running_ipi()
+        if ipi.process.poll() is not None:
+            if failure := ipi.failure():
+                raise RunError(failure)
+            return False
+        if failure := self._client_failure():
+            # A client also fails when i-PI goes down under it; then i-PI is what to report.
+            _wait(ipi.process, 1.0)
+            raise RunError(ipi.failure() or failure)
+        self._check_clients_left()
+        return True
+
+    def last_step(self) -> int | None:
+        """Return the step i-PI, once it has ended, would continue from; None if this run saved nothing."""
+        # A file system may round times down.
+        path = self.restart_path
+        if not path.is_file() or path.stat().st_mtime < self._started - 1.0:
+            return None
+        return step_in_restart(path)
+
+    def finished(self) -> bool:
+        """Tell whether i-PI, once it has ended, did all of its steps."""
+        step = self.last_step()
+        return step is not None and step >= self._simulation.total_steps
+
+    def ipi_failed(self) -> bool:
+        """Tell whether i-PI ended with an error."""
+        return self._running_ipi().failure() is not None
+
+    def stop(self) -> None:
+        """Ask i-PI to write RESTART and to end, and wait for it.
+
+        What it had computed of the current step is lost; all complete steps are kept.
+        """
+        ipi = self._running_ipi()
+        if ipi.process.poll() is None:
+            self._stop_sent = True
+            ipi.process.send_signal(signal.SIGINT)
+            _wait(ipi.process, _IPI_EXIT_SECONDS)
+
+    def client_summaries(self) -> list[ServeSummary]:
+        """Return what the clients that ended well reported in the last line of their logs."""
+        summaries = []
+        for client in self._clients:
+            with contextlib.suppress(ValueError):
+                summaries.append(ServeSummary.from_json(log_tail(client.log, 1)))
+        return summaries
+
+    def close(self) -> None:
+        """Stop i-PI, then the clients; whoever stopped i-PI before and comes here again is in a hurry."""
+        if self._ipi is not None and not self._stop_sent:
+            self.stop()
+        # After EXIT from i-PI clients end by themselves, unless they are in the middle of an evaluation.
+        deadline = time.monotonic() + _CLIENT_EXIT_SECONDS
+        for child in reversed(self._children()):
+            if not _wait(child.process, deadline - time.monotonic()):
+                child.process.terminate()
+                if not _wait(child.process, _CLIENT_EXIT_SECONDS):
+                    child.process.kill()
+                    child.process.wait()
+
+    def _start(self, name: str, command: Sequence[str], log: Path, folder: Path) -> _Process:
+        environment = {**dict.fromkeys(_THREAD_VARIABLES, "1"), "PYTHONUNBUFFERED": "1", **os.environ}
+        with log.open("ab" if self._simulation.step > 0 else "wb") as stream:
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return _Process(name, log, process)
+
+    def _sockets_of_clients(self) -> Iterator[ForceSocket]:
+        for ffsocket in self._simulation.sockets:
+            yield from [ffsocket] * self._n_clients
+
+    def _children(self) -> list[_Process]:
+        return [*([] if self._ipi is None else [self._ipi]), *self._clients]
+
+    def _running_ipi(self) -> _Process:
+        if self._ipi is None:
+            raise ValueError("the supervisor was not entered")
+        return self._ipi
+
+    def _client_failure(self) -> str | None:
+        return next((failure for client in self._clients if (failure := client.failure())), None)
+
+    def _check_clients_left(self) -> None:
+        """i-PI waits for ever after it has dropped its last client (its ``timeout`` may do that)."""
+        if any(client.process.poll() is None for client in self._clients):
+            self._clients_gone_since = None
+        elif self._clients_gone_since is None:
+            self._clients_gone_since = time.monotonic()
+        elif time.monotonic() - self._clients_gone_since > _CLIENTS_GONE_SECONDS:
+            raise RunError(
+                f"i-PI sent all clients away and waits for new ones; see {self._running_ipi().log}"
+            )
+
+
+def log_tail(path: Path, count: int) -> str:
+    """Return the last `count` lines of a log that are not blank."""
+    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    return "\n".join(lines[-count:])
+
+
+def _ipi_command() -> list[str]:
+    """Return the command of i-PI: the script beside this Python, or else the one on the PATH."""
+    script = Path(sys.executable).with_name("i-pi")
+    if script.is_file():
+        return [sys.executable, str(script)]
+    found = shutil.which("i-pi")
+    if found is None:
+        raise SetupError(
+            f"expected the program i-pi in {script.parent} or on the PATH, found none: pip install ipi"
+        )
+    return [found]
+
+
+def _client_options(ffsocket: ForceSocket, sockets_prefix: str) -> list[str]:
+    options = ["--mode", ffsocket.mode, "--address", ffsocket.address, "--port", str(ffsocket.port)]
+    options += ["--sockets-prefix", sockets_prefix, "--patience", str(_CLIENT_PATIENCE_SECONDS)]
+    if ffsocket.terms is not None:
+        options += ["--terms", "+".join(sorted(ffsocket.terms))]
+    return options
+
+
+def _check_free(ffsocket: ForceSocket, sockets_prefix: str) -> None:
+    """Check that i-PI can listen at its address; a file left by a killed i-PI is removed."""
+    if ffsocket.mode == "unix":
+        remove_stale_socket(socket_path(ffsocket.address, sockets_prefix))
+        return
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((ffsocket.address, ffsocket.port))
+        except OSError as error:
+            reason = "it is in use" if error.errno == errno.EADDRINUSE else error.strerror
+            raise SetupError(
+                f"ffsocket {ffsocket.name}: expected an address i-PI can listen at, "
+                f"found {ffsocket.address}:{ffsocket.port}: {reason}"
+            ) from error
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Wait for the end of a process; False if it still runs after `seconds`."""
+    try:
+        process.wait(max(seconds, 0.0))
+    except subprocess.TimeoutExpired:
+        return False
+    return True

@@ -1,0 +1,149 @@
+"""Streams of bytes to i-PI: unix and internet sockets behind one small interface."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import time
+from typing import Protocol
+
+from pidelta.errors import SetupError, TransportError
+
+SOCKETS_PREFIX = "/tmp/ipi_"
+_CHUNK_BYTES = 1 << 18
+_RETRY_SECONDS = 0.1
+
+
+class Transport(Protocol):
+    """A stream of bytes to and from i-PI."""
+
+    def receive(self) -> bytes:
+        """Wait for bytes and return them, cut anywhere; empty when the peer closed the connection.
+
+        Raises:
+            TransportError: the connection broke.
+        """
+
+    def send(self, data: bytes) -> None:
+        """Send all of `data`.
+
+        Raises:
+            TransportError: the connection broke.
+        """
+
+    def close(self) -> None:
+        """Close the stream."""
+
+
+class SocketTransport:
+    """A connected stream socket as a transport."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+
+    def receive(self) -> bytes:
+        """See `Transport.receive`."""
+        try:
+            return self._socket.recv(_CHUNK_BYTES)
+        except OSError as error:
+            raise TransportError(f"the connection to i-PI broke: {error.strerror}") from error
+
+    def send(self, data: bytes) -> None:
+        """See `Transport.send`."""
+        try:
+            self._socket.sendall(data)
+        except OSError as error:
+            raise TransportError(f"the connection to i-PI broke: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+def socket_path(address: str, sockets_prefix: str = SOCKETS_PREFIX) -> str:
+    """Return the file of the unix socket `address`."""
+    return sockets_prefix + address
+
+
+def connect(
+    mode: str, address: str, port: int, *, sockets_prefix: str = SOCKETS_PREFIX, patience: float = 10.0
+) -> SocketTransport:
+    """Connect to i-PI.
+
+    Args:
+        mode: ``unix`` or ``inet``.
+        address: name of the unix socket, or of the host.
+        port: the port in mode ``inet``.
+        sockets_prefix: what i-PI puts before `address` in mode ``unix``.
+        patience: seconds to keep trying while nobody listens.
+
+    Raises:
+        SetupError: `mode` is neither of the two.
+        TransportError: nobody listens there, or the host is unknown.
+    """
+    if mode not in ("unix", "inet"):
+        raise SetupError(f"mode of the i-PI socket: expected unix or inet, found {mode!r}")
+    path = socket_path(address, sockets_prefix)
+    place = f"unix:{path}" if mode == "unix" else f"inet:{address}:{port}"
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return SocketTransport(_unix(path) if mode == "unix" else _inet(address, port))
+        except socket.gaierror as error:
+            raise TransportError(f"cannot connect to {place}: {error.strerror}") from error
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError | ConnectionError | TimeoutError):
+                raise TransportError(f"cannot connect to {place}: {error.strerror or error}") from error
+            if time.monotonic() >= deadline:
+                raise TransportError(
+                    f"no i-PI is listening at {place}: start i-PI first, with such an ffsocket"
+                ) from error
+        time.sleep(_RETRY_SECONDS)
+
+
+def remove_stale_socket(path: str) -> None:
+    """Remove the file of a unix socket that nobody listens on any more (i-PI was killed).
+
+    Raises:
+        SetupError: somebody listens on it, or it is no socket, or cannot be removed.
+    """
+    if not os.path.lexists(path):
+        return
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        raise SetupError(
+            f"{path}: the address of the ffsocket: expected a socket or nothing, found another file"
+        )
+    try:
+        _unix(path).close()
+    except ConnectionRefusedError:
+        try:
+            os.unlink(path)
+        except OSError as error:
+            raise SetupError(
+                f"{path}: cannot remove the socket of a killed i-PI: {error.strerror}"
+            ) from error
+    except OSError as error:
+        raise SetupError(f"{path}: cannot tell whether an i-PI listens there: {error.strerror}") from error
+    else:
+        raise SetupError(
+            f"{path}: another i-PI is listening there; stop it or change <address> of the ffsocket"
+        )
+
+
+def _unix(path: str) -> socket.socket:
+    connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connected.connect(path)
+    except BaseException:
+        connected.close()
+        raise
+    return connected
+
+
+def _inet(host: str, port: int) -> socket.socket:
+    connected = socket.create_connection((host, port))
+    # Nagle's algorithm delays the many small messages of the protocol; keep-alive notices a lost host.
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return connected

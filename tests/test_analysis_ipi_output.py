@@ -1,0 +1,131 @@
+"""Reading properties and trajectories: against files written here and against i-PI's own reader."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ipi.scripting import read_output
+
+from pidelta.analysis.ipi_output import PropertiesFollower, read_positions, read_properties
+from pidelta.errors import DataError
+from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV, HARTREE_IN_KELVIN
+
+HEADER = """# column   1     --> step : The current simulation time step.
+# column   2     --> time{picosecond} : The elapsed simulation time.
+# column   3     --> temperature{kelvin} : The current temperature, as obtained from the MD kinetic energy.
+# column   4     --> potential{electronvolt} : The physical system potential energy.
+# cols.    5-10  --> stress_md : The total stress tensor of the (extended) classical system.
+# column  11     --> conserved : The value of the conserved energy quantity per bead.
+# column  12     --> temperature{kelvin}(1) : The temperature of one bead.
+"""
+
+
+def row(step, seed=0):
+    values = np.random.default_rng(step + seed).normal(size=10)
+    return " ".join(f"{x:16.8e}" for x in (step, step * 5e-4, *values)) + "\n"
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "sim.out"
+    path.write_text(HEADER + "".join(row(step) for step in range(0, 20, 2)))
+    return path
+
+
+def test_agrees_with_the_reader_of_ipi(path):
+    properties = read_properties(path)
+    values, info = read_output(path)
+    assert set(properties.columns) == set(values)
+    for name, expected in values.items():
+        np.testing.assert_array_equal(properties.columns[name], expected)
+        assert properties.units[name] == (info[name][0] or "")
+    assert properties.columns["stress_md"].shape == (10, 6)
+
+
+def test_atomic_units(path):
+    properties = read_properties(path)
+    kelvin, ev = properties.columns["temperature"], properties.columns["potential"]
+    # i-PI's constants are older than CODATA 2018; what it converted must be undone with its own.
+    np.testing.assert_allclose(properties.atomic("temperature"), kelvin / HARTREE_IN_KELVIN, rtol=2e-6)
+    np.testing.assert_allclose(properties.atomic("potential"), ev / HARTREE_IN_EV, rtol=1e-6)
+    np.testing.assert_array_equal(properties.atomic("conserved"), properties.columns["conserved"])
+
+
+def test_rows_computed_again_replace_the_old_ones(path):
+    again = [row(step, seed=100) for step in range(14, 24, 2)]
+    path.write_text(path.read_text() + "".join(again) + "   2.4e+01  1.2")
+    properties = read_properties(path)
+    np.testing.assert_array_equal(properties.columns["step"], np.arange(0, 24, 2))
+    assert properties.columns["conserved"][6] == float(row(12).split()[10])
+    assert properties.columns["conserved"][7] == float(row(14, seed=100).split()[10])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 2 3\n", "expected the header of an i-PI properties file"),
+        (HEADER, "expected at least one row of properties"),
+        (HEADER + row(0) + "1 2 3\n", "line 9: expected 12 columns, found 3"),
+        (HEADER + row(0).replace("e", "x"), "line 8: expected numbers"),
+    ],
+)
+def test_malformed_properties(path, text, message):
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_properties(path)
+
+
+def test_missing_properties(tmp_path):
+    with pytest.raises(DataError, match=r"none\.out: cannot read the properties: No such file"):
+        read_properties(tmp_path / "none.out")
+
+
+def test_follower(tmp_path):
+    path = tmp_path / "sim.out"
+    follower = PropertiesFollower(path)
+    assert follower.latest() is None
+    text = HEADER + row(0) + row(2)
+    cut = len(HEADER) + 40
+    path.write_text(text[:cut])
+    assert follower.latest() is None
+    path.write_text(text[: len(HEADER + row(0)) + 7])
+    assert follower.latest()["step"] == 0.0
+    assert follower.latest() is None
+    path.write_text(text + row(4))
+    latest = follower.latest()
+    assert latest["step"] == 4.0
+    assert latest["temperature"] == float(row(4).split()[2])
+    assert latest["temperature(1)"] == float(row(4).split()[11])
+
+
+def write_trajectory(path, positions, unit="angstrom"):
+    with path.open("w") as stream:
+        for index, frame in enumerate(positions):
+            stream.write(f"{len(frame)}\n# CELL(abcABC): 9 9 9 90 90 90  Step: {10 * index}  Bead: 0 ")
+            stream.write(f"positions{{{unit}}}  cell{{atomic_unit}}\n")
+            stream.writelines(f"  H {x:.10e} {y:.10e} {z:.10e}\n" for x, y, z in frame)
+
+
+def test_positions(tmp_path):
+    frames = np.random.default_rng(3).normal(size=(7, 5, 3))
+    write_trajectory(tmp_path / "a.xyz", frames)
+    atoms = np.array([4, 0, 2])
+    steps, positions = read_positions(tmp_path / "a.xyz", atoms, 100)
+    np.testing.assert_array_equal(steps, np.arange(0, 70, 10))
+    np.testing.assert_allclose(positions * BOHR_IN_ANGSTROM, frames[:, atoms], rtol=1e-7)
+    steps, positions = read_positions(tmp_path / "a.xyz", atoms, 3)
+    np.testing.assert_array_equal(steps, [0, 30, 60])
+    np.testing.assert_allclose(positions * BOHR_IN_ANGSTROM, frames[::3][:, atoms], rtol=1e-7)
+    write_trajectory(tmp_path / "b.xyz", frames, "atomic_unit")
+    np.testing.assert_allclose(
+        read_positions(tmp_path / "b.xyz", atoms, 3)[1], frames[::3][:, atoms], rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["", "five\n", "2\n# Step: 0 positions{angstrom}\nH 0 0 x\nH 0 0 0\n", "1\n#\nH 0 0 0\n"]
+)
+def test_malformed_trajectory(tmp_path, text):
+    (tmp_path / "a.xyz").write_text(text)
+    with pytest.raises(DataError, match=r"a\.xyz: expected"):
+        read_positions(tmp_path / "a.xyz", np.array([0]), 10)

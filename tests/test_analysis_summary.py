@@ -1,0 +1,143 @@
+"""Summary, bond lengths and plots of series whose statistics are known."""
+
+from __future__ import annotations
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from pidelta.analysis.distributions import bond_length_distributions, find_x_h_bonds
+from pidelta.analysis.ipi_output import Properties
+from pidelta.analysis.plots import plot_bond_lengths, plot_thermodynamics
+from pidelta.analysis.summary import fit_drift, mean_with_error, summarise
+from pidelta.units import ANGSTROM, HARTREE_IN_EV
+from test_analysis_ipi_output import write_trajectory
+
+RNG = np.random.default_rng(11)
+
+
+def properties(n=400, drift=0.03, n_atoms=12):
+    """A simulation at 300 K whose conserved quantity drifts by `drift` meV/atom/ps."""
+    step = np.arange(n) * 2.0
+    time_ps = step * 5e-4
+    units = {"step": "", "time": "picosecond", "temperature": "kelvin", "conserved": "electronvolt"}
+    units |= {"potential": "electronvolt", "kinetic_cv": "electronvolt"}
+    columns = {
+        "step": step,
+        "time": time_ps,
+        "temperature": 300.0 + 10.0 * RNG.normal(size=n),
+        "conserved": -50.0 + drift * n_atoms / 1000.0 * time_ps,
+        "potential": -60.0 + RNG.normal(size=n),
+        "kinetic_cv": np.full(n, 1.5),
+    }
+    return Properties(columns, units)
+
+
+def test_summary():
+    summary = summarise(properties(), 12, wall_seconds=12.5, force_seconds_per_step=0.01)
+    assert (summary.steps, summary.time_ps) == (798, pytest.approx(0.399))
+    assert abs(summary.temperature.value - 300.0) < 4.0 * summary.temperature.error
+    assert summary.drift.slope == pytest.approx(0.03, rel=1e-4)
+    assert summary.drift.rms < 1e-6
+    assert summary.kinetic_cv.value == pytest.approx(1.5)
+    rows = dict(summary.rows())
+    assert rows["steps"] == "798"
+    assert rows["force time per step"] == "10.0 ms"
+    assert rows["drift of the conserved quantity"] == "+0.03 meV/atom/ps"
+
+
+def test_summary_of_two_columns_only():
+    full = properties()
+    short = Properties({name: full.columns[name] for name in ("step", "potential")}, full.units)
+    summary = summarise(short, 12)
+    assert summary.time_ps is summary.temperature is summary.drift is None
+    assert [name for name, _ in summary.rows()] == ["steps", "potential energy"]
+
+
+def test_drift_is_per_atom():
+    time_ps = np.linspace(0.0, 2.0, 50)
+    conserved = (7.0 + 0.012 * time_ps) / HARTREE_IN_EV
+    assert fit_drift(time_ps, conserved, 6).slope == pytest.approx(2.0)
+
+
+def test_error_of_independent_and_of_correlated_series():
+    white = RNG.normal(size=16384)
+    assert mean_with_error(white).error == pytest.approx(1.0 / np.sqrt(len(white)), rel=0.6)
+    # An autoregressive series of correlation a: the error of the mean grows by sqrt((1 + a) / (1 - a)).
+    a, series = 0.9, np.empty(16384)
+    series[0] = white[0]
+    for i in range(1, len(series)):
+        series[i] = a * series[i - 1] + np.sqrt(1.0 - a * a) * white[i]
+    expected = np.sqrt((1.0 + a) / (1.0 - a) / len(series))
+    assert 0.8 * expected < mean_with_error(series).error < 2.2 * expected
+
+
+def test_error_of_a_short_series_is_unknown():
+    mean = mean_with_error(np.array([1.0, 3.0]))
+    assert mean.value == 2.0
+    assert np.isnan(mean.error)
+
+
+NUMBERS = np.array([8, 1, 1, 6, 1, 1])
+GEOMETRY = np.array(
+    [
+        [0.0, 0.0, 0.0],
+        [0.96, 0.0, 0.0],
+        [-0.24, 0.93, 0.0],
+        [5.0, 0.0, 0.0],
+        [6.09, 0.0, 0.0],
+        [9.0, 0.0, 0.0],
+    ]
+)
+
+
+def test_bonds():
+    bonds = find_x_h_bonds(NUMBERS, GEOMETRY * ANGSTROM)
+    np.testing.assert_array_equal(bonds, [[0, 1], [0, 2], [3, 4]])
+    assert find_x_h_bonds(np.array([1, 1]), np.zeros((2, 3))).shape == (0, 2)
+
+
+@pytest.fixture
+def trajectories(tmp_path):
+    """Two beads that differ by 0.1 angstrom in the stretched C-H bond, behind an atom not asked for."""
+    paths = []
+    for bead, shift in enumerate((-0.05, 0.05)):
+        frames = np.repeat(np.concatenate([[[3.0, 3.0, 3.0]], GEOMETRY])[None], 3, axis=0)
+        frames[:, 5, 0] += shift
+        paths.append(tmp_path / f"sim.pos_{bead}.xyz")
+        write_trajectory(paths[-1], frames)
+    return paths
+
+
+def test_bond_length_distributions(trajectories):
+    oxygen, carbon = bond_length_distributions(trajectories, 2, np.arange(1, 7), NUMBERS)
+    assert (oxygen.kind, carbon.kind) == ("O-H", "C-H")
+    assert oxygen.beads.shape == (12,)
+    np.testing.assert_allclose(np.sort(carbon.beads), np.repeat([1.04, 1.14], 3), atol=1e-6)
+    np.testing.assert_allclose(carbon.centroid, 1.09, atol=1e-6)
+    assert bond_length_distributions(trajectories[:1], 2, np.arange(1, 7), NUMBERS)[1].centroid is None
+
+
+def check_picture(path, least_width):
+    """The picture can be read, is large enough, and is neither blank nor full of ink."""
+    image = matplotlib.image.imread(path)
+    assert image.shape[1] >= least_width
+    ink = (image[..., :3].min(axis=2) < 0.8).mean()
+    assert 0.005 < ink < 0.5
+
+
+def test_plots(tmp_path, trajectories):
+    plot_thermodynamics(properties(), 12, tmp_path / "thermo.png")
+    check_picture(tmp_path / "thermo.png", 1000)
+    distributions = bond_length_distributions(trajectories, 2, np.arange(1, 7), NUMBERS)
+    plot_bond_lengths(distributions, tmp_path / "distributions.png")
+    check_picture(tmp_path / "distributions.png", 1000)
+
+
+@pytest.mark.parametrize("names", [("step",), ("step", "temperature"), ("potential",)])
+def test_plot_of_few_columns_and_one_row(tmp_path, names):
+    full = properties(n=1)
+    plot_thermodynamics(
+        Properties({name: full.columns[name] for name in names}, full.units), 12, tmp_path / "a.png"
+    )
+    assert (tmp_path / "a.png").stat().st_size > 0

@@ -1,0 +1,332 @@
+"""The client against i-PI itself, ASE's socket server and a transport in memory."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from contextlib import closing
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.socketio import SocketIOCalculator
+
+from ipi_support import CELL, NUMBERS, POSITIONS, SYMBOLS, Images, running_ipi, unique_address, write_input
+from pidelta.analysis.ipi_output import read_properties
+from pidelta.errors import GeometryError, ProtocolError, SetupError, StructureError, TransportError
+from pidelta.ipi.client import ServeSummary, serve
+from pidelta.ipi.transports import SocketTransport, connect, remove_stale_socket
+from pidelta.state import Evaluation, Term
+from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM, HARTREE_IN_EV
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def strain_derivative(positions, cell):
+    """-dE/d(strain) by central differences of the energy alone."""
+    energy, step, virial = Images().energy, 1e-5, np.zeros((3, 3))
+    for i in range(3):
+        for j in range(3):
+            strain = np.zeros((3, 3))
+            strain[i, j] = step
+            plus, minus = (np.eye(3) + sign * strain for sign in (1.0, -1.0))
+            virial[i, j] = energy(positions @ minus.T, cell @ minus.T) - energy(
+                positions @ plus.T, cell @ plus.T
+            )
+    return virial / (2.0 * step)
+
+
+# i-PI's stress is in the order xx yy zz xy xz yz.
+VOIGT = ([0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2])
+
+
+@pytest.mark.parametrize(
+    ("mode", "n_beads", "batch_size"), [("unix", 1, 1), ("inet", 2, 1), ("unix", 4, 4), ("inet", 4, 3)]
+)
+def test_simulation_by_ipi(tmp_path, mode, n_beads, batch_size):
+    steps = 12
+    address = unique_address() if mode == "unix" else "localhost"
+    port = free_port()
+    path = write_input(
+        tmp_path,
+        address=address,
+        mode=mode,
+        port=port,
+        batch_size=batch_size,
+        n_beads=n_beads,
+        steps=steps,
+        dynamics="nve" if n_beads == 1 else "nvt",
+    )
+    evaluator, first = Images(), []
+    with running_ipi(path) as ipi:
+        with closing(connect(mode, address, port, patience=30.0)) as transport:
+            summary = serve(evaluator, transport, on_first_positions=lambda r, h: first.append((r, h)))
+        assert ipi.wait(30.0) == 0
+
+    assert summary.end == "exit"
+    # i-PI may send a batch before all beads have been queued, so there may be more.
+    assert summary.requests >= (steps + 1) * -(-n_beads // batch_size)
+    assert summary.structures == sum(len(positions) for positions, _ in evaluator.calls)
+    assert summary.timings["all"] == pytest.approx(0.5 * summary.requests)
+    assert len(first) == 1
+    np.testing.assert_allclose(first[0][0][0], POSITIONS, atol=1e-9)
+    np.testing.assert_allclose(first[0][1][0], CELL, atol=1e-9)
+
+    properties = read_properties(tmp_path / "sim.out").columns
+    assert len(properties["step"]) == steps + 1
+    check_trajectory(tmp_path, n_beads, properties)
+    # Padding was not evaluated, so the last structures are the beads of the last step.
+    last = np.concatenate([positions for positions, _ in evaluator.calls])[-n_beads:]
+    energies = [Images().energy(positions, CELL) for positions in last]
+    assert properties["potential"][-1] == pytest.approx(np.mean(energies), rel=1e-10)
+    # The extended system of n beads has n times the temperature, and the sum of the virials.
+    virial = np.sum([strain_derivative(positions, CELL) for positions in last], axis=0)
+    stress = (properties["stress_md"] - properties["kstress_md"])[-1] * properties["volume"][-1]
+    np.testing.assert_allclose(stress, virial[VOIGT], rtol=1e-5, atol=1e-8)
+    drift = properties["conserved"] - properties["conserved"][0]
+    assert np.abs(drift).max() < 2e-4
+
+
+def check_trajectory(folder, n_beads, properties):
+    """Forces, potential and extras that i-PI wrote, against the energies of the positions it wrote."""
+    for bead in range(n_beads):
+        frames = ase.io.read(folder / f"sim.pos_{bead}.xyz", ":", format="xyz")
+        forces = ase.io.read(folder / f"sim.force_{bead}.xyz", ":", format="xyz")
+        assert len(frames) == len(forces) == len(properties["step"])
+        for index in (0, 5, -1):
+            positions = frames[index].positions * ANGSTROM
+            expected = -numerical_gradient(positions)
+            np.testing.assert_allclose(forces[index].positions, expected, atol=2e-5)
+        dipoles = np.loadtxt(folder / f"sim.extra_{bead}")
+        np.testing.assert_allclose(dipoles[-1], frames[-1].positions.sum(axis=0) * ANGSTROM, atol=1e-3)
+
+
+def numerical_gradient(positions, step=1e-4):
+    gradient, energy = np.zeros_like(positions), Images().energy
+    for index in np.ndindex(positions.shape):
+        shift = np.zeros_like(positions)
+        shift[index] = step
+        gradient[index] = (energy(positions + shift, CELL) - energy(positions - shift, CELL)) / (2.0 * step)
+    return gradient
+
+
+def test_ase_as_server():
+    address, result = unique_address(), []
+
+    def run_client():
+        with closing(connect("unix", address, 0)) as transport:
+            result.append(serve(Images(), transport))
+
+    thread = threading.Thread(target=run_client, daemon=True)
+    atoms = Atoms(SYMBOLS, positions=POSITIONS * BOHR_IN_ANGSTROM, cell=CELL * BOHR_IN_ANGSTROM, pbc=True)
+    with SocketIOCalculator(unixsocket=address, timeout=20.0) as calculator:
+        thread.start()
+        atoms.calc = calculator
+        for shift in (0.0, 0.1):
+            atoms.positions[0, 1] += shift
+            positions = atoms.positions / BOHR_IN_ANGSTROM
+            energy = Images().energy(positions, CELL) * HARTREE_IN_EV
+            assert atoms.get_potential_energy() == pytest.approx(energy, rel=1e-8)
+            forces = -numerical_gradient(positions) * HARTREE_IN_EV / BOHR_IN_ANGSTROM
+            np.testing.assert_allclose(atoms.get_forces(), forces, atol=1e-6)
+            virial = atoms.get_stress(voigt=False) * -atoms.get_volume()
+            np.testing.assert_allclose(virial, strain_derivative(positions, CELL) * HARTREE_IN_EV, atol=1e-6)
+    thread.join(10.0)
+    assert result[0].requests == 2
+
+
+class Memory:
+    """A transport in memory: chunks to receive (an exception is raised), and what was sent."""
+
+    def __init__(self, *chunks):
+        self.chunks = list(chunks)
+        self.sent = b""
+        self.broken = False
+
+    def receive(self):
+        chunk = self.chunks.pop(0) if self.chunks else b""
+        if isinstance(chunk, Exception):
+            raise chunk
+        return chunk
+
+    def send(self, data):
+        if self.broken:
+            raise TransportError("the connection to i-PI broke: Broken pipe")
+        self.sent += data
+
+    def close(self):
+        pass
+
+
+def integers(*values):
+    return np.array(values, np.int32).tobytes()
+
+
+def posdata(positions=POSITIONS, cell=CELL):
+    matrices = cell.T.tobytes() + np.linalg.inv(cell.T).tobytes()
+    return b"POSDATA     " + matrices + integers(len(positions)) + positions.tobytes()
+
+
+INIT = b"INIT        " + integers(0, 0)
+GETFORCE = b"GETFORCE    "
+EXIT = b"EXIT        "
+
+
+def split_reply(data, n_atoms=4):
+    """Energy, forces, virial and extras of one single reply, and what follows it."""
+    assert data[:12] == b"FORCEREADY  "
+    numbers = np.frombuffer(data[12:20])
+    assert data[20:24] == integers(n_atoms)
+    forces = np.frombuffer(data[24 : 24 + 24 * n_atoms]).reshape(n_atoms, 3)
+    rest = data[24 + 24 * n_atoms :]
+    virial = np.frombuffer(rest[:72]).reshape(3, 3)
+    length = int(np.frombuffer(rest[72:76], np.int32)[0])
+    return numbers[0], forces, virial, rest[76 : 76 + length], rest[76 + length :]
+
+
+def test_extras_are_json_with_terms():
+    transport = Memory(INIT + posdata() + GETFORCE, EXIT)
+    assert serve(Images(), transport).end == "exit"
+    energy, _, _, extras, rest = split_reply(transport.sent)
+    content = json.loads(extras.decode())
+    assert content["terms"]["mm"] + content["terms"]["dftb"] == pytest.approx(energy)
+    np.testing.assert_allclose(content["dipole"], POSITIONS.sum(axis=0))
+    np.testing.assert_allclose(content["charges"], POSITIONS[:, 0])
+    assert content["committee_pot"] == [energy, energy]
+    assert rest == b""
+
+
+def test_virial_is_sent_in_row_major_order():
+    class Skewed:
+        numbers = NUMBERS
+
+        def evaluate(self, positions, cells):
+            assert cells is None
+            return Evaluation({"mm": Term(np.zeros(1), np.zeros((1, 4, 3)), np.arange(9.0).reshape(1, 3, 3))})
+
+    transport = Memory(INIT + posdata() + GETFORCE)
+    serve(Skewed(), transport, periodic=False)
+    np.testing.assert_array_equal(split_reply(transport.sent)[2], np.arange(9.0).reshape(3, 3))
+
+
+def test_end_of_connection_between_messages_is_clean():
+    summary = serve(Images(), Memory(b"STATUS      "))
+    assert (summary.end, summary.requests) == ("closed", 0)
+
+
+def test_end_of_connection_inside_a_message():
+    with pytest.raises(TransportError, match="broke inside POSDATA"):
+        serve(Images(), Memory(INIT, posdata()[:50]))
+
+
+def test_exit_while_forces_are_evaluated():
+    transport = Memory(INIT + posdata() + GETFORCE, EXIT)
+    transport.broken = True
+    assert serve(Images(), transport).end == "exit"
+
+
+def test_connection_lost_while_forces_are_evaluated():
+    transport = Memory(INIT + posdata() + GETFORCE)
+    transport.broken = True
+    with pytest.raises(TransportError, match="Broken pipe"):
+        serve(Images(), transport)
+
+
+def test_wrong_number_of_atoms():
+    with pytest.raises(ProtocolError, match="expected 4 as in the structure, i-PI sent 3"):
+        serve(Images(), Memory(INIT + posdata(POSITIONS[:3])))
+
+
+def test_first_positions_are_checked_before_they_are_evaluated():
+    def refuse(positions, cells):
+        raise StructureError("atom order")
+
+    evaluator = Images()
+    with pytest.raises(StructureError, match="atom order"):
+        serve(evaluator, Memory(INIT + posdata()), on_first_positions=refuse)
+    assert evaluator.calls == []
+
+
+@pytest.mark.parametrize("what", ["energy", "gradient of atom 2"])
+def test_results_that_are_not_finite(what):
+    class Broken(Images):
+        def evaluate(self, positions, cells):
+            energy, gradient = np.zeros(1), np.zeros((1, 4, 3))
+            if what == "energy":
+                energy[0] = np.nan
+            gradient[0, 2, 1] = np.inf
+            return Evaluation({"mm": Term(energy, gradient, np.zeros((1, 3, 3)))})
+
+    with pytest.raises(GeometryError, match=what):
+        serve(Broken(), Memory(INIT + posdata()))
+
+
+def test_summary_survives_json():
+    summary = ServeSummary(requests=3, timings={"scc": 0.25}, end="exit")
+    assert ServeSummary.from_json(summary.to_json()) == summary
+    with pytest.raises(ValueError, match="summary"):
+        ServeSummary.from_json('{"answer": 42}')
+
+
+@pytest.mark.parametrize("mode", ["unix", "inet"])
+def test_nobody_listens(mode):
+    address, port = (unique_address(), 0) if mode == "unix" else ("localhost", free_port())
+    place = f"unix:/tmp/ipi_{address}" if mode == "unix" else f"inet:localhost:{port}"
+    with pytest.raises(TransportError, match=f"no i-PI is listening at {place}: start i-PI first") as caught:
+        connect(mode, address, port, patience=0.2)
+    assert "\n" not in str(caught.value)
+
+
+def test_waits_for_ipi_to_listen(tmp_path):
+    path = tmp_path / "ipi_late"
+
+    def listen():
+        time.sleep(0.4)
+        server.bind(str(path))
+        server.listen()
+
+    with socket.socket(socket.AF_UNIX) as server:
+        thread = threading.Thread(target=listen)
+        thread.start()
+        connect("unix", "late", 0, sockets_prefix=str(tmp_path / "ipi_"), patience=10.0).close()
+        thread.join()
+
+
+def test_unknown_mode_and_host():
+    with pytest.raises(SetupError, match="expected unix or inet, found 'shm'"):
+        connect("shm", "x", 0)
+    with pytest.raises(TransportError, match=r"cannot connect to inet:no\.such\.host\.invalid:1"):
+        connect("inet", "no.such.host.invalid", 1)
+
+
+def test_stale_socket_is_removed_and_a_live_one_refused(tmp_path):
+    path = tmp_path / "ipi_x"
+    remove_stale_socket(str(path))
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        with pytest.raises(SetupError, match="another i-PI is listening there"):
+            remove_stale_socket(str(path))
+    remove_stale_socket(str(path))
+    assert not path.exists()
+    path.write_text("a file")
+    with pytest.raises(SetupError, match="expected a socket or nothing, found another file"):
+        remove_stale_socket(str(path))
+    assert path.exists()
+
+
+def test_socket_transport_reports_a_reset():
+    left, right = socket.socketpair()
+    transport = SocketTransport(left)
+    right.close()
+    assert transport.receive() == b""
+    with pytest.raises(TransportError, match="the connection to i-PI broke"):
+        transport.send(b"x")
+    transport.close()

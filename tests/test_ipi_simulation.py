@@ -1,0 +1,134 @@
+"""Reading i-PI inputs: what is found, and the one-line errors for what is wrong."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from ase.data import atomic_numbers
+
+from ipi_support import SYMBOLS, write_input
+from pidelta.errors import SetupError, StructureError
+from pidelta.ipi.simulation import check_atom_order, read_simulation, step_in_restart
+from pidelta.state import System
+
+
+def system(*symbols):
+    n = len(symbols)
+    numbers = np.array([atomic_numbers[symbol] for symbol in symbols])
+    return System(numbers, np.zeros((n, 3)), None, symbols, ("MOL",) * n, np.zeros(n, dtype=np.int64))
+
+
+def test_description(tmp_path):
+    path = write_input(tmp_path, address="where", batch_size=3, n_beads=4, steps=50, ff_name="dftb+delta")
+    simulation = read_simulation(path)
+    assert (simulation.prefix, simulation.step, simulation.total_steps, simulation.n_beads) == (
+        "sim",
+        0,
+        50,
+        4,
+    )
+    (ffsocket,) = simulation.sockets
+    assert (ffsocket.mode, ffsocket.address, ffsocket.port, ffsocket.batch_size) == (
+        "unix",
+        "where",
+        31415,
+        3,
+    )
+    assert ffsocket.terms == {"dftb", "delta"}
+    (properties,) = simulation.properties
+    assert properties.path == tmp_path / "sim.out"
+    assert properties.columns[:3] == ("step", "time{picosecond}", "conserved")
+    assert simulation.main_properties is properties
+    assert {"kinetic_cv", "temperature"} <= properties.names
+    for name in ("sim.pos_10.xyz", "sim.pos_02.xyz", "sim.pos_x_1.xyz", "sim.pos_01.pdb"):
+        (tmp_path / name).touch()
+    assert [p.name for p in simulation.trajectories[0].bead_files()] == ["sim.pos_02.xyz", "sim.pos_10.xyz"]
+    assert [t.quantity for t in simulation.trajectories] == ["positions", "forces", "extras"]
+    assert [t.is_bead_positions for t in simulation.trajectories] == [True, False, False]
+    assert simulation.atom_names == SYMBOLS
+    assert simulation.sockets_prefix == "/tmp/ipi_"
+
+
+@pytest.mark.parametrize(
+    ("name", "terms"), [("mm", {"mm"}), ("delta+mm", {"mm", "delta"}), ("all", None), ("mm+coulomb", None)]
+)
+def test_terms_in_the_name_of_an_ffsocket(tmp_path, name, terms):
+    assert read_simulation(write_input(tmp_path, address="x", ff_name=name)).sockets[0].terms == terms
+
+
+def test_nested_ffsockets_defaults_and_restart(tmp_path):
+    path = tmp_path / "RESTART"
+    path.write_text("""<!-- a comment --><simulation sockets_prefix='/tmp/other_'>
+      <ffcommittee name='committee'> <ffsocket name='mm' mode='inet'/> </ffcommittee>
+      <output> <properties> [ step ] </properties> </output>
+      <step> 7 </step>
+      <system> <beads natoms='3' nbeads='8'> <names shape='(3)'> [ O, H, H ] </names> </beads> </system>
+    </simulation>""")
+    simulation = read_simulation(path)
+    assert (simulation.step, simulation.total_steps, simulation.n_beads) == (7, 1000, 8)
+    assert simulation.sockets_prefix == "/tmp/other_"
+    assert (simulation.sockets[0].address, simulation.sockets[0].port) == ("localhost", 65535)
+    assert simulation.properties[0].path == tmp_path / "i-pi.out"
+    check_atom_order(simulation, system("O", "H", "H"))
+    assert step_in_restart(path) == 7
+    assert step_in_restart(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("</output>", "", r"input\.xml: line \d+: expected well-formed XML, found mismatched tag"),
+        ("simulation", "simulator", "expected <simulation> as the outermost element, found <simulator>"),
+        ("ffsocket", "ffdirect", "expected an <ffsocket> for pidelta to connect to, found none"),
+        ("mode='unix'", "mode='shm'", "mode of <ffsocket name='all'>: expected unix or inet, found 'shm'"),
+        ("<batch_size>1", "<batch_size>many", "<batch_size>: expected an integer, found 'many'"),
+        ("<total_steps> 20", "<total_steps> 0", "nothing left to run: .* found 0"),
+        ("init.xyz", "none.xyz", r"<file> in <initialize>: expected an existing file, found .*none\.xyz"),
+    ],
+)
+def test_problems(tmp_path, old, new, message):
+    path = write_input(tmp_path, address="x")
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(SetupError, match=message) as caught:
+        read_simulation(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_input(tmp_path):
+    with pytest.raises(SetupError, match=r"none\.xml: cannot read the i-PI input: No such file"):
+        read_simulation(tmp_path / "none.xml")
+
+
+def test_truncated_xyz(tmp_path):
+    path = write_input(tmp_path, address="x")
+    (tmp_path / "init.xyz").write_text("4\n\nO 0 0 0\n")
+    with pytest.raises(SetupError, match=r"init\.xyz: expected 4 atoms as line 1 says, found 1"):
+        read_simulation(path)
+
+
+def test_atom_order(tmp_path):
+    simulation = read_simulation(write_input(tmp_path, address="x"))
+    check_atom_order(simulation, system(*SYMBOLS))
+    message = r"init\.xyz: the order of atoms differs .* atom 1 \(from 0\): expected C, found H"
+    with pytest.raises(StructureError, match=message) as caught:
+        check_atom_order(simulation, system("O", "C", "H", "H"))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(
+        StructureError, match=re.escape("init.xyz: expected 2 atoms as in the structure, found 4")
+    ):
+        check_atom_order(simulation, system("O", "H"))
+
+
+def test_atom_names_of_a_pdb_file(tmp_path):
+    path = write_input(tmp_path, address="x")
+    path.write_text(path.read_text().replace("mode='xyz'", "mode='pdb'"))
+    names = ("OW", "HW1", " CA", "CL", "1HB", "D")
+    rows = [f"ATOM  {i:5d} {name:<4s} MOL X   1" for i, name in enumerate(names)]
+    (tmp_path / "init.xyz").write_text("TITLE\n" + "\n".join(rows) + "\nEND\n")
+    simulation = read_simulation(path)
+    check_atom_order(simulation, system("O", "H", "C", "Cl", "H", "H"))
+    with pytest.raises(StructureError, match=r"atom 0 .* expected N, found OW"):
+        check_atom_order(simulation, system("N", "H", "C", "Cl", "H", "H"))

@@ -1,0 +1,141 @@
+"""The supervisor with real i-PI processes: a full run, interruption and continuation, and failures."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ipi_support import unique_address, write_input
+from pidelta.analysis.ipi_output import PropertiesFollower, read_properties
+from pidelta.errors import RunError, SetupError
+from pidelta.ipi import supervisor as supervisor_module
+from pidelta.ipi.simulation import read_simulation
+from pidelta.ipi.supervisor import Supervisor
+
+SUPPORT = Path(__file__).with_name("ipi_support.py")
+SECOND_SOCKET = "<ffsocket name='dftb' mode='unix' pbc='false'> <address> {} </address> </ffsocket>"
+
+
+def supervise(path, behaviour="serve", n_clients=1):
+    return Supervisor(read_simulation(path), [sys.executable, str(SUPPORT), behaviour], n_clients)
+
+
+def wait_for_end(supervisor, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while supervisor.is_running():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_run_with_two_forcefields_and_two_clients(tmp_path):
+    second = unique_address()
+    path = write_input(
+        tmp_path,
+        address=unique_address(),
+        ff_name="mm",
+        n_beads=2,
+        dynamics="nvt",
+        extra_xml=SECOND_SOCKET.format(second),
+    )
+    path.write_text(path.read_text().replace("</forces>", "<force forcefield='dftb'/> </forces>"))
+    # A socket that a killed i-PI left behind.
+    stale = Path(f"/tmp/ipi_{second}")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(stale))
+    with supervise(path, n_clients=2) as supervisor:
+        wait_for_end(supervisor)
+        assert supervisor.finished()
+    assert supervisor.last_step() == 20
+    assert len(supervisor.client_summaries()) == 4
+    # 21 evaluations of 2 beads by each of the two forcefields.
+    assert sum(summary.structures for summary in supervisor.client_summaries()) == 84
+    assert [log.name for log in supervisor.logs] == [
+        "sim.i-pi.log",
+        *(f"sim.client-{k}.log" for k in range(1, 5)),
+    ]
+    assert [log.read_text().splitlines()[0] for log in supervisor.logs[1:]] == ["mm", "mm", "dftb", "dftb"]
+    assert not stale.exists()
+
+
+def test_interrupted_run_continues_where_it_stopped(tmp_path):
+    steps = 30
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        folder.mkdir()
+        write_input(folder, address=unique_address(), steps=steps)
+    with supervise(whole / "input.xml") as supervisor:
+        wait_for_end(supervisor)
+
+    with supervise(parts / "input.xml", "slow") as supervisor:
+        follower, row = PropertiesFollower(parts / "sim.out"), None
+        deadline = time.monotonic() + 60.0
+        while (row is None or row["step"] < 5) and time.monotonic() < deadline:
+            assert supervisor.is_running()
+            row = follower.latest() or row
+        supervisor.stop()
+        assert not supervisor.finished()
+    stopped_at = supervisor.last_step()
+    assert 5 <= stopped_at < steps
+
+    with supervise(parts / "RESTART") as supervisor:
+        wait_for_end(supervisor)
+        assert supervisor.finished()
+    one, two = (read_properties(folder / "sim.out").columns for folder in (whole, parts))
+    np.testing.assert_array_equal(two["step"], np.arange(steps + 1))
+    np.testing.assert_allclose(two["potential"], one["potential"], rtol=1e-9)
+    np.testing.assert_allclose(two["conserved"], one["conserved"], rtol=1e-9)
+    with pytest.raises(SetupError, match="nothing left to run"):
+        read_simulation(parts / "RESTART")
+
+
+def test_failing_client_is_reported_and_ipi_stopped(tmp_path):
+    path = write_input(tmp_path, address=unique_address())
+    message = r"^client 1: pidelta: model\.pt: expected a model, found nothing \(exit code 2, log: .*\)$"
+    with supervise(path, "fail") as supervisor, pytest.raises(RunError, match=message):
+        wait_for_end(supervisor)
+    assert all(child.process.poll() is not None for child in supervisor._children())
+
+
+def test_failing_ipi_is_reported(tmp_path):
+    path = write_input(tmp_path, address=unique_address(), extra_xml="<nonsense/>")
+    of_another_run = tmp_path / "RESTART"
+    of_another_run.write_text("<simulation> <step> 20 </step> </simulation>")
+    os.utime(of_another_run, (1e9, 1e9))
+    with (
+        supervise(path) as supervisor,
+        pytest.raises(RunError, match=r"^i-PI: .*nonsense.*exit code 1") as caught,
+    ):
+        wait_for_end(supervisor)
+    assert "\n" not in str(caught.value)
+    assert supervisor.ipi_failed()
+    assert supervisor.last_step() is None
+
+
+def test_clients_that_leave(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervisor_module, "_CLIENTS_GONE_SECONDS", 0.5)
+    path = write_input(tmp_path, address=unique_address())
+    with supervise(path, "leave") as supervisor, pytest.raises(RunError, match="sent all clients away"):
+        wait_for_end(supervisor)
+
+
+@pytest.mark.parametrize("mode", ["unix", "inet"])
+def test_address_in_use(tmp_path, mode):
+    address = unique_address() if mode == "unix" else "localhost"
+    with socket.socket(socket.AF_UNIX if mode == "unix" else socket.AF_INET) as server:
+        server.bind(f"{tmp_path}/ipi_{address}" if mode == "unix" else (address, 0))
+        server.listen()
+        port = 0 if mode == "unix" else server.getsockname()[1]
+        path = write_input(tmp_path, address=address, mode=mode, port=port)
+        path.write_text(
+            path.read_text().replace("<simulation", f"<simulation sockets_prefix='{tmp_path}/ipi_'")
+        )
+        expected = "another i-PI is listening there" if mode == "unix" else f"localhost:{port}: it is in use"
+        with pytest.raises(SetupError, match=expected), supervise(path):
+            pass
+    assert not (tmp_path / "sim.i-pi.log").exists()

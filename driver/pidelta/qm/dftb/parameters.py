@@ -1,0 +1,137 @@
+"""Slater-Koster sets: the files of a folder for the elements in use."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pidelta.errors import ParameterError
+from pidelta.qm.dftb.skf import SlaterKosterFile, read_skf
+from pidelta.state import FloatArray
+
+# dU/dq in hartree/e for DFTB3, from the papers that parametrised them:
+# C H N O: Gaus, Goez, Elstner, JCTC 9, 338 (2013); P S: Gaus, Lu, Elstner, Cui, JCTC 10, 1518 (2014);
+# Mg Zn: Lu, Gaus, Elstner, Cui, J. Phys. Chem. B 119, 1062 (2015);
+# Na F K Ca Cl Br I: Kubillus, Kubar, Gaus, Rezac, Elstner, JCTC 11, 332 (2015).
+PUBLISHED_HUBBARD_DERIVATIVES: dict[str, dict[str, float]] = {
+    "3ob": {
+        "H": -0.1857,
+        "C": -0.1492,
+        "N": -0.1535,
+        "O": -0.1575,
+        "F": -0.1623,
+        "Na": -0.0454,
+        "Mg": -0.02,
+        "P": -0.14,
+        "S": -0.11,
+        "Cl": -0.0697,
+        "K": -0.0339,
+        "Ca": -0.0340,
+        "Zn": -0.03,
+        "Br": -0.0573,
+        "I": -0.0433,
+    }
+}
+
+# The highest shell of the valence basis. An .skf file does not say it, so it is the choice of the published
+# sets (mio, 3ob), by element.
+_HIGHEST_SHELL = {
+    **dict.fromkeys(("H", "He"), 0),
+    **dict.fromkeys(("Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "K", "Ca"), 1),
+    **dict.fromkeys(("Al", "Si", "P", "S", "Cl", "Ar", "Zn", "Br", "I"), 2),
+}
+
+
+@dataclass(frozen=True)
+class ElementParameters:
+    """Atomic parameters of one element, in atomic units.
+
+    Attributes:
+        onsite: (l_max + 1,) orbital energies of the shells s, p, d.
+        hubbard_u: U of the s shell, which stands for the atom in atom-resolved SCC-DFTB.
+        valence: number of valence electrons of the neutral atom.
+    """
+
+    onsite: FloatArray
+    hubbard_u: float
+    valence: float
+
+    @property
+    def l_max(self) -> int:
+        """The highest angular momentum of the valence basis."""
+        return len(self.onsite) - 1
+
+
+@dataclass(frozen=True)
+class ParameterSet:
+    """A Slater-Koster set for some elements.
+
+    Attributes:
+        name: the name of the folder.
+        identity: name and a short SHA-256 over the files used.
+        elements: atomic parameters by symbol.
+        pairs: the content of A-B.skf by (A, B), both orders.
+    """
+
+    name: str
+    identity: str
+    elements: Mapping[str, ElementParameters]
+    pairs: Mapping[tuple[str, str], SlaterKosterFile]
+
+
+def load_parameters(folder: Path, elements: Iterable[str]) -> ParameterSet:
+    """Read the .skf files of all ordered pairs of `elements` from a folder.
+
+    Raises:
+        ParameterError: the folder or a file is missing or malformed, or an element is not supported.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ParameterError(f"{folder}: expected a folder of .skf files, found none")
+    symbols = sorted(set(elements))
+    digest = hashlib.sha256()
+    pairs: dict[tuple[str, str], SlaterKosterFile] = {}
+    for first in symbols:
+        if first not in _HIGHEST_SHELL:
+            raise ParameterError(f"{folder}: element {first}: no valence basis is known for it")
+        for second in symbols:
+            path = folder / f"{first}-{second}.skf"
+            if not path.is_file():
+                raise ParameterError(f"no parameters for the pair {first}-{second}: expected the file {path}")
+            pairs[first, second] = read_skf(path, homonuclear=first == second)
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    _check_grids(folder, pairs)
+    return ParameterSet(
+        name=folder.name,
+        identity=f"{folder.name}:{digest.hexdigest()[:12]}",
+        elements={symbol: _element(folder, symbol, pairs[symbol, symbol]) for symbol in symbols},
+        pairs=pairs,
+    )
+
+
+def _element(folder: Path, symbol: str, file: SlaterKosterFile) -> ElementParameters:
+    assert file.onsite is not None
+    assert file.hubbard_u is not None
+    assert file.occupations is not None
+    shells = _HIGHEST_SHELL[symbol] + 1
+    hubbard_u = float(file.hubbard_u[0])
+    if hubbard_u <= 0.0:
+        raise ParameterError(
+            f"{folder}: {symbol}-{symbol}.skf: expected a positive U of the s shell, found {hubbard_u:g}"
+        )
+    return ElementParameters(file.onsite[:shells], hubbard_u, float(file.occupations[:shells].sum()))
+
+
+def _check_grids(folder: Path, pairs: Mapping[tuple[str, str], SlaterKosterFile]) -> None:
+    """A-B.skf and B-A.skf together give the block of a pair, so their grids must be the same."""
+    for (first, second), file in pairs.items():
+        other = pairs[second, first]
+        expected = (len(other.hamiltonian), other.spacing)
+        found = (len(file.hamiltonian), file.spacing)
+        if found != expected:
+            raise ParameterError(
+                f"{folder}: {first}-{second}.skf: expected {expected[0]} rows of {expected[1]} bohr as in "
+                f"{second}-{first}.skf, found {found[0]} rows of {found[1]} bohr"
+            )

@@ -1,0 +1,113 @@
+"""Structure files: GROMACS .gro, .pdb and AMBER restarts through ParmEd, .xyz through ASE."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import parmed
+from ase.geometry import cellpar_to_cell
+
+from pidelta.errors import StructureError
+from pidelta.state import FloatArray, System
+from pidelta.units import ANGSTROM
+
+_AMBER_RESTARTS = (".rst7", ".inpcrd", ".ncrst")
+_PARMED = (".gro", ".pdb")
+_KNOWN = (*_PARMED, ".xyz", *_AMBER_RESTARTS)
+
+
+def read_structure(path: Path) -> System:
+    """Read atoms, positions and the cell.
+
+    Raises:
+        StructureError: the file is missing, malformed, of a type that names no elements, or a coordinate is
+            not finite.
+    """
+    if path.suffix in _AMBER_RESTARTS:
+        raise StructureError(f"{path}: an AMBER restart names no elements; it needs a section mm")
+    content = _load(path)
+    return _from_ase(content) if isinstance(content, ase.Atoms) else _from_parmed(content)
+
+
+def read_coordinates(path: Path, count: int) -> tuple[FloatArray, FloatArray | None]:
+    """Read positions (N, 3) and the cell (3, 3) or None, in bohr, for a topology of `count` atoms.
+
+    Elements and names come from the topology then, so files without them (AMBER restarts) will do.
+
+    Raises:
+        StructureError: as `read_structure`, and where the file does not hold `count` atoms.
+    """
+    if path.suffix in _AMBER_RESTARTS:
+        restart = _load(path)
+        positions, cell = _coordinates(restart), _cell(restart.box)
+    else:
+        system = read_structure(path)
+        positions, cell = system.positions, system.cell
+    if len(positions) != count:
+        raise StructureError(f"{path}: expected {count} atoms as in the topology, found {len(positions)}")
+    return positions, cell
+
+
+def _load(path: Path) -> ase.Atoms | parmed.Structure:
+    if not path.is_file():
+        raise StructureError(f"{path}: no such structure file")
+    if path.suffix not in _KNOWN:
+        raise StructureError(
+            f"{path}: expected a structure ending in {', '.join(_KNOWN)}, found {path.suffix!r}"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if path.suffix == ".xyz":
+                content = ase.io.read(path, format="extxyz", index=0)
+                coordinates = content.positions
+            else:
+                content = parmed.load_file(str(path))
+                coordinates = content.coordinates
+    except Exception as error:  # the readers raise whatever their parsing hits
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise StructureError(f"{path}: cannot be read as {path.suffix} ({reason})") from None
+    if coordinates is None or np.size(coordinates) == 0:
+        raise StructureError(f"{path}: expected atoms, found none")
+    bad = np.flatnonzero(~np.isfinite(np.reshape(coordinates, (-1, 3))).all(axis=1))
+    if len(bad):
+        raise StructureError(f"{path}: expected finite coordinates, found others at atom {bad[0]}")
+    return content
+
+
+def _from_ase(atoms: ase.Atoms) -> System:
+    count = len(atoms)
+    return System(
+        numbers=np.asarray(atoms.numbers, dtype=np.int64),
+        positions=np.asarray(atoms.positions, dtype=np.float64) * ANGSTROM,
+        cell=np.asarray(atoms.cell.array, dtype=np.float64) * ANGSTROM if atoms.cell.rank == 3 else None,
+        names=tuple(atoms.symbols),
+        residue_names=("UNK",) * count,
+        residue_indices=np.zeros(count, dtype=np.int64),
+    )
+
+
+def _from_parmed(content: parmed.Structure) -> System:
+    atoms = content.atoms
+    return System(
+        numbers=np.asarray([atom.atomic_number for atom in atoms], dtype=np.int64),
+        positions=_coordinates(content),
+        cell=_cell(content.box),
+        names=tuple(atom.name for atom in atoms),
+        residue_names=tuple(atom.residue.name for atom in atoms),
+        residue_indices=np.asarray([atom.residue.idx for atom in atoms], dtype=np.int64),
+    )
+
+
+def _coordinates(content: parmed.Structure) -> FloatArray:
+    return np.reshape(np.asarray(content.coordinates, dtype=np.float64), (-1, 3)) * ANGSTROM
+
+
+def _cell(box: FloatArray | None) -> FloatArray | None:
+    """Lattice rows from lengths (angstrom) and angles (degrees)."""
+    if box is None or not np.all(np.asarray(box)[:3] > 0.0):
+        return None
+    return np.asarray(cellpar_to_cell(box), dtype=np.float64) * ANGSTROM

@@ -1,0 +1,72 @@
+"""Small classical systems that the tests of `pidelta.mm` share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pidelta.state import FloatArray
+from pidelta.units import ANGSTROM
+
+DATA = Path(__file__).parent / "data" / "mm"
+
+WATER = np.array([[0.0, 0.0, 0.0], [0.82, 0.58, 0.0], [-0.80, 0.60, 0.05]]) * ANGSTROM
+ACETAMIDE = (
+    np.array(
+        [
+            [-1.52, 0.02, 0.01],
+            [-1.88, 1.02, 0.15],
+            [-1.85, -0.55, 0.86],
+            [-1.90, -0.48, -0.90],
+            [0.00, 0.00, 0.00],
+            [0.62, 1.06, -0.05],
+            [0.67, -1.17, 0.10],
+            [1.68, -1.20, -0.08],
+            [0.18, -2.05, 0.05],
+        ]
+    )
+    * ANGSTROM
+)
+MIXED = (
+    np.array(
+        [
+            [0.00, 0.00, 0.00],
+            [1.50, 0.20, -0.10],
+            [2.10, 1.60, 0.30],
+            [3.50, 1.50, 0.10],
+            [3.90, 2.30, 0.50],
+            [2.10, -0.80, 0.95],
+        ]
+    )
+    * ANGSTROM
+)
+CUBIC = np.eye(3) * 12.6 * ANGSTROM
+# as OpenMM wants it: lower triangular and reduced
+TRICLINIC = np.array([[14.0, 0.0, 0.0], [-4.0, 13.5, 0.0], [3.5, -5.0, 13.0]]) * ANGSTROM
+
+
+def water_positions(n_molecules: int, cell: FloatArray, seed: int) -> FloatArray:
+    """Molecules, whole and randomly turned, on a jittered grid of the cell: (3 n, 3) in bohr."""
+    rng = np.random.default_rng(seed)
+    side = int(np.ceil(n_molecules ** (1 / 3)))
+    grid = (np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), axis=-1).reshape(-1, 3) + 0.5) / side
+    centres = grid[:n_molecules] @ cell + rng.normal(scale=0.1, size=(n_molecules, 3))
+    rotations = np.linalg.qr(rng.normal(size=(n_molecules, 3, 3)))[0]
+    molecules = WATER + rng.normal(scale=0.03, size=(n_molecules, 3, 3))
+    return (centres[:, None] + molecules @ rotations).reshape(-1, 3)
+
+
+def acetamide_water(seed: int = 1) -> FloatArray:
+    """Acetamide and 60 waters in TRICLINIC, (189, 3) in bohr; the grid point nearest the solute is free."""
+    water = water_positions(64, TRICLINIC, seed).reshape(64, 3, 3)
+    solute = ACETAMIDE + np.array([0.5, 0.5, 0.5]) @ TRICLINIC
+    far = np.sort(
+        np.argsort([np.linalg.norm(solute[:, None] - molecule, axis=-1).min() for molecule in water])[4:]
+    )
+    return np.concatenate([solute, water[far].reshape(-1, 3)])
+
+
+def scrambled(positions: FloatArray, cell: FloatArray, seed: int) -> FloatArray:
+    """Add random lattice vectors to every atom."""
+    return positions + np.random.default_rng(seed).integers(-2, 3, positions.shape) @ cell

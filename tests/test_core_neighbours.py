@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+import vesin
+
+from pidelta.core.neighbours import Exclusions, VerletLists, build_pair_list
+
+TRICLINIC = np.array([[20.0, 0.0, 0.0], [-6.0, 18.0, 0.0], [6.0, -8.0, 19.0]])
+NONE = np.empty((0, 2), dtype=np.int64)
+
+
+def listed(pairs, positions):
+    """Rows (i, j, distance) with i < j, sorted."""
+    segment = np.repeat(np.arange(len(pairs.first)), np.diff(pairs.start))
+    i, j = pairs.first[segment], pairs.partners
+    wrapped = positions + pairs.offsets
+    distance = np.linalg.norm(wrapped[j] + pairs.translations[segment] - wrapped[i], axis=1)
+    return canonical(i, j, distance)
+
+
+def canonical(i, j, distance):
+    low, high = np.minimum(i, j), np.maximum(i, j)
+    order = np.lexsort((distance, high, low))
+    return np.stack([low, high, distance], axis=1)[order]
+
+
+@pytest.mark.parametrize("cell", [np.diag([20.0, 25.0, 31.0]), TRICLINIC, 0.3 * TRICLINIC], ids=str)
+@pytest.mark.parametrize("radius", [3.0, 7.5])
+def test_agrees_with_vesin_for_unwrapped_positions(cell, radius):
+    positions = np.random.default_rng(0).uniform(-2.0, 3.0, (150, 3)) @ cell
+    pairs = build_pair_list(positions, cell, radius, Exclusions(NONE, 150))
+    i, j, d = vesin.NeighborList(cutoff=radius, full_list=False).compute(positions, cell, True, "ijd")
+    distinct = i != j
+    i, j = i.astype(np.int64), j.astype(np.int64)
+    expected = canonical(i[distinct], j[distinct], d[distinct])
+    assert len(pairs) > 50
+    np.testing.assert_allclose(listed(pairs, positions), expected, atol=1e-10)
+
+
+def test_excluded_pairs_are_left_out_in_all_images():
+    rng = np.random.default_rng(1)
+    cell = 0.4 * TRICLINIC
+    positions = rng.uniform(size=(40, 3)) @ cell
+    excluded = rng.integers(0, 40, (60, 2))
+    everything = listed(build_pair_list(positions, cell, 6.0, Exclusions(NONE, 40)), positions)
+    rest = listed(build_pair_list(positions, cell, 6.0, Exclusions(excluded, 40)), positions)
+    forbidden = {tuple(sorted(pair)) for pair in excluded.tolist()}
+    expected = [row for row in everything.tolist() if (int(row[0]), int(row[1])) not in forbidden]
+    assert 0 < len(expected) < len(everything)
+    np.testing.assert_allclose(rest, expected, atol=1e-12)
+
+
+def test_without_cell_all_pairs_are_listed():
+    positions = np.random.default_rng(2).normal(scale=1e3, size=(30, 3))
+    pairs = build_pair_list(positions, None, 1.0, Exclusions(np.array([[3, 4]]), 30))
+    assert len(pairs) == 30 * 29 // 2 - 1
+    assert not pairs.offsets.any()
+
+
+@pytest.fixture
+def lists():
+    return VerletLists(5.0, 2.0, Exclusions(NONE, 100))
+
+
+@pytest.fixture
+def positions():
+    return np.random.default_rng(3).uniform(size=(100, 3)) @ TRICLINIC
+
+
+def test_a_list_is_reused_until_an_atom_moves_by_half_the_skin(lists, positions):
+    first = lists.find(positions, TRICLINIC)
+    moved = positions.copy()
+    moved[:, 0] += 0.999
+    assert lists.find(moved, TRICLINIC) is first
+    moved[17, 0] += 0.002
+    assert lists.find(moved, TRICLINIC) is not first
+
+
+def test_a_reused_list_holds_all_pairs_within_the_cutoff(lists, positions):
+    lists.find(positions, TRICLINIC)
+    rng = np.random.default_rng(4)
+    step = rng.normal(size=positions.shape)
+    moved = positions + 0.99 * step / np.linalg.norm(step, axis=1)[:, None]
+    reused = listed(lists.find(moved, TRICLINIC), moved)
+    fresh = listed(build_pair_list(moved, TRICLINIC, 5.0, Exclusions(NONE, 100)), moved)
+    np.testing.assert_allclose(reused[reused[:, 2] < 5.0], fresh, atol=1e-10)
+
+
+def test_lists_are_rebuilt_for_jumps_and_for_another_cell(lists, positions):
+    first = lists.find(positions, TRICLINIC)
+    jumped = positions.copy()
+    jumped[5] += TRICLINIC[0]
+    assert lists.find(jumped, TRICLINIC) is not first
+    assert lists.find(positions, TRICLINIC * 1.001) is not first
+    assert lists.find(positions, None) is not first
+
+
+def test_beads_find_their_lists_in_any_slot(lists, positions):
+    beads = [positions + 3.0 * k for k in range(4)]
+    built = [lists.find(bead, TRICLINIC) for bead in beads]
+    for k in (2, 0, 3, 1):
+        assert lists.find(beads[k] + 0.1, TRICLINIC) is built[k]
+
+
+def test_old_lists_are_dropped_beyond_the_memory_limit(lists, positions, monkeypatch):
+    monkeypatch.setattr("pidelta.core.neighbours.MEMORY", 0)
+    lists.reserve(2)
+    built = [lists.find(positions + 3.0 * k, TRICLINIC) for k in range(3)]
+    assert lists.find(positions + 6.0, TRICLINIC) is built[2]
+    assert lists.find(positions + 3.0, TRICLINIC) is built[1]
+    assert lists.find(positions, TRICLINIC) is not built[0]

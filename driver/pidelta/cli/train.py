@@ -1,0 +1,102 @@
+"""``pidelta train`` and ``pidelta test``: delta models from labelled frames, and their errors."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from pidelta.delta.assessment import ErrorSummary
+    from pidelta.delta.settings import TrainingSettings
+    from pidelta.delta.training import TrainingSet
+
+
+def train(
+    frames: Annotated[list[Path], typer.Argument(help="Files of labelled frames.")],
+    settings: Annotated[Path, typer.Option(help="The training settings, a YAML file.")],
+    output: Annotated[Path, typer.Option(help="Folder for models, logs and learning curves.")],
+    models: Annotated[int, typer.Option(min=1, help="Number of models of the committee.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a training that was stopped.")] = False,
+) -> None:
+    """Train delta models on reference - low-level labels: OUTPUT/delta-0.pt, delta-1.pt, ..."""
+    from pidelta.delta.settings import read_training_file
+    from pidelta.delta.targets import read_labelled
+    from pidelta.delta.training import prepare_training
+
+    file = read_training_file(settings)
+    data = prepare_training(
+        file, read_labelled(frames), lambda items: track(items, description="descriptors", transient=True)
+    )
+    print(
+        f"{len(data.sources)} frames: {data.training.reference} - {data.training.low_level}, "
+        f"{data.settings.feature_count} features"
+    )
+    for path in _train_with_progress(data, file.training, output, models, resume):
+        print(f"wrote {path}")
+
+
+def _train_with_progress(
+    data: TrainingSet, settings: TrainingSettings, output: Path, models: int, resume: bool
+) -> list[Path]:
+    from pidelta.delta.training import History, train_models
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        tasks = [progress.add_task(f"delta-{k}", total=settings.epochs, start=False) for k in range(models)]
+
+        def report(model: int, history: History) -> None:
+            best = min(row["validation_loss"] for row in history)
+            progress.start_task(tasks[model])
+            text = f"delta-{model}: loss {history[-1]['train_loss']:.4f}, best validation {best:.4f}"
+            progress.update(tasks[model], completed=len(history), description=text)
+
+        try:
+            return train_models(data, settings, output, models, resume, report)
+        except KeyboardInterrupt:
+            progress.console.print("stopped; the same command with --resume continues")
+            raise typer.Exit(1) from None
+
+
+def test(
+    frames: Annotated[list[Path], typer.Argument(help="Files of labelled frames not trained on.")],
+    model: Annotated[list[Path], typer.Option(help="A model; repeat for a committee.")],
+    output: Annotated[Path | None, typer.Option(help="Write the table as JSON too.")] = None,  # noqa: PT028
+) -> None:
+    """Compare the low level alone and with the delta model with the reference."""
+    from pidelta.delta.assessment import assess
+    from pidelta.delta.committee import Committee
+    from pidelta.delta.model import load_model
+    from pidelta.delta.targets import read_labelled
+
+    committee = Committee([load_model(path) for path in model])
+    labelled = read_labelled(frames)
+    errors = assess(committee, track(labelled, description="frames", transient=True))
+    Console().print(_error_table(errors, len(labelled)))
+    if output is not None:
+        content = {
+            "frames": len(labelled),
+            "models": [str(path) for path in model],
+            "units": "kcal/mol, kcal/mol/angstrom; pairs are MAE, RMSE",
+            "errors": {name: asdict(summary) for name, summary in errors.items()},
+        }
+        output.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _error_table(errors: dict[str, ErrorSummary], count: int) -> Table:
+    table = Table(
+        title=f"MAE (RMSE) against the reference, {count} frames",
+        caption="Energies in kcal/mol after removing each method's mean error, as absolute energies differ; "
+        "gradients in kcal/mol/Å",
+    )
+    for heading in ("method", "energy", "QM gradient", "MM gradient", "MM gradient within 5 Å"):
+        table.add_column(heading, justify="left" if heading == "method" else "right")
+    for name, summary in errors.items():
+        table.add_row(name, *(f"{mae:.4f} ({rmse:.4f})" for mae, rmse in asdict(summary).values()))
+    return table

@@ -1,0 +1,65 @@
+"""What a model learns from: QM geometries in the point charges of their environment, and their labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pidelta.errors import DataError
+from pidelta.state import FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One QM geometry and the (already scaled) point charges of its environment, in atomic units.
+
+    Attributes:
+        numbers: (n,) atomic numbers of the QM atoms.
+        positions: (n, 3) in bohr, the QM region whole.
+        env_positions: (m, 3) in bohr.
+        env_charges: (m,) in e.
+        env_numbers: (m,) atomic numbers of the MM atoms.
+        charge: total charge of the QM region in e.
+        multiplicity: 2S + 1.
+        source: where the frame comes from, such as a trajectory, its step and bead.
+    """
+
+    numbers: IntArray
+    positions: FloatArray
+    env_positions: FloatArray
+    env_charges: FloatArray
+    env_numbers: IntArray
+    charge: int = 0
+    multiplicity: int = 1
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        n, m = len(self.numbers), len(self.env_charges)
+        for name, array, shape in (
+            ("positions", self.positions, (n, 3)),
+            ("env_positions", self.env_positions, (m, 3)),
+            ("env_numbers", self.env_numbers, (m,)),
+        ):
+            if array.shape != shape:
+                raise DataError(f"frame {self.source}: expected {name} of shape {shape}, found {array.shape}")
+
+
+@dataclass(frozen=True)
+class Label:
+    """Energy and gradients of a frame by one method, in atomic units.
+
+    The energy holds the QM region and its interaction with the point charges, not the charges among
+    themselves. Gradients are dE/dR at fixed (scaled) charges.
+
+    Attributes:
+        method: what computed it, as precise as a methods section.
+        energy: in hartree.
+        gradient: (n, 3) on QM atoms in hartree/bohr.
+        env_gradient: (m, 3) on the point charges in hartree/bohr.
+        charges: (n,) net charges in e.
+    """
+
+    method: str
+    energy: float
+    gradient: FloatArray
+    env_gradient: FloatArray
+    charges: FloatArray

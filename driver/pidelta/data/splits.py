@@ -1,0 +1,71 @@
+"""A reproducible split into training and validation frames that no correlated frames straddle."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+
+from pidelta.errors import DataError
+from pidelta.state import IntArray
+
+_STEP = re.compile(r"\bstep\W*(\d+)", re.IGNORECASE)
+# i-PI writes one trajectory file a bead (prefix.pos_3.xyz): beads of one step belong together.
+_BEAD = re.compile(r"\bbead\W*\d+|_\d+(?=\.\w+)", re.IGNORECASE)
+
+
+def split_by_source(
+    sources: Sequence[str], fraction: float, seed: int, blocks: int = 20
+) -> tuple[IntArray, IntArray]:
+    """Split frames into training and validation by blocks of consecutive steps of their trajectories.
+
+    Frames of one step (the beads of a ring polymer) stay together; the steps of a trajectory, in order, are
+    cut into blocks, and whole blocks are drawn for validation. Frames whose source names no step count
+    as consecutive steps of one trajectory, in the order given.
+
+    Args:
+        sources: `Frame.source` of each frame, such as ``run.pos_3.xyz step 1200``.
+        fraction: share of the frames for validation, between 0 and 1.
+        seed: seed of the draw.
+        blocks: number of blocks over all trajectories, about.
+
+    Returns:
+        Indices of the training frames and of the validation frames, both ascending, neither empty.
+
+    Raises:
+        DataError: there are fewer than two steps to divide.
+    """
+    steps: dict[tuple[str, int], list[int]] = {}
+    for index, source in enumerate(sources):
+        steps.setdefault(_place(source, index), []).append(index)
+    if len(steps) < 2:
+        raise DataError(f"training: expected frames of at least 2 steps to split, found {len(steps)}")
+
+    length = max(1, round(len(steps) / blocks))
+    pieces: list[list[int]] = []
+    for _, trajectory in groupby(sorted(steps), key=lambda place: place[0]):
+        places = list(trajectory)
+        pieces += [
+            [index for place in places[start : start + length] for index in steps[place]]
+            for start in range(0, len(places), length)
+        ]
+
+    validation: list[int] = []
+    order = np.random.default_rng(seed).permutation(len(pieces))
+    for piece in order[:-1]:
+        validation += pieces[piece]
+        if len(validation) >= fraction * len(sources):
+            break
+    chosen = np.zeros(len(sources), dtype=bool)
+    chosen[validation] = True
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def _place(source: str, index: int) -> tuple[str, int]:
+    """Trajectory and step of a source; without a step, the place in the given order stands for it."""
+    match = _STEP.search(source)
+    if match is None:
+        return "", index
+    return _BEAD.sub("", _STEP.sub("", source)), int(match.group(1))

@@ -1,0 +1,96 @@
+"""Errors of the low-level method, alone and corrected, against the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pidelta.delta.committee import Committee, CommitteeResult
+from pidelta.delta.targets import LabelledFrame
+from pidelta.errors import ModelError
+from pidelta.state import FloatArray
+from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
+
+NEAR = 5.0 * ANGSTROM
+GRADIENT_UNIT = HARTREE_IN_KCAL_PER_MOL / BOHR_IN_ANGSTROM
+
+
+@dataclass(frozen=True)
+class ErrorSummary:
+    """Errors of a method: mean absolute and root mean square.
+
+    Attributes:
+        energy: of energies whose mean error over the frames is removed, in kcal/mol.
+        qm_gradient: of components on QM atoms, in kcal/mol/angstrom.
+        mm_gradient: of components on all sites of the environment.
+        near_gradient: of those on sites within 5 angstrom of a QM atom.
+    """
+
+    energy: tuple[float, float]
+    qm_gradient: tuple[float, float]
+    mm_gradient: tuple[float, float]
+    near_gradient: tuple[float, float]
+
+
+def assess(committee: Committee, frames: Iterable[LabelledFrame]) -> dict[str, ErrorSummary]:
+    """Errors of the low level alone (``low``) and with the mean of the committee (``low + delta``).
+
+    Raises:
+        ModelError: the frames were labelled with other methods than the models were trained on.
+    """
+    training = committee.models[0].training
+    items: list[tuple[LabelledFrame, CommitteeResult]] = []
+    for item in frames:
+        frame = item.frame
+        for name, expected, found in (
+            ("low-level", training.low_level, item.low.method),
+            ("reference", training.reference, item.reference.method),
+        ):
+            if expected != found:
+                raise ModelError(
+                    f"frame {frame.source}: expected a {name} label by {expected!r}, found {found!r}"
+                )
+        result = committee.evaluate(
+            frame.numbers,
+            frame.positions[None],
+            frame.env_positions[None],
+            frame.env_charges[None],
+            frame.env_numbers[None],
+        )
+        items.append((item, result))
+    return {
+        "low": _summary(items, lambda result: (0.0, 0.0, 0.0)),
+        "low + delta": _summary(
+            items, lambda result: (result.energy[0], result.gradient[0], result.env_gradient[0])
+        ),
+    }
+
+
+def _summary(
+    items: list[tuple[LabelledFrame, CommitteeResult]],
+    correction: Callable[[CommitteeResult], tuple[float | FloatArray, ...]],
+) -> ErrorSummary:
+    energies, qm, mm, near = [], [], [], []
+    for item, result in items:
+        energy, gradient, env_gradient = correction(result)
+        energies.append(item.low.energy + energy - item.reference.energy)
+        qm.append((item.low.gradient + gradient - item.reference.gradient).ravel())
+        errors = item.low.env_gradient + env_gradient - item.reference.env_gradient
+        mm.append(errors.ravel())
+        vectors = item.frame.env_positions[:, None] - item.frame.positions
+        near.append(errors[(np.sum(vectors**2, axis=2) < NEAR**2).any(axis=1)].ravel())
+    energy_errors = np.array(energies)
+    return ErrorSummary(
+        energy=_errors(energy_errors - energy_errors.mean(), HARTREE_IN_KCAL_PER_MOL),
+        qm_gradient=_errors(np.concatenate(qm), GRADIENT_UNIT),
+        mm_gradient=_errors(np.concatenate(mm), GRADIENT_UNIT),
+        near_gradient=_errors(np.concatenate(near), GRADIENT_UNIT),
+    )
+
+
+def _errors(errors: FloatArray, unit: float) -> tuple[float, float]:
+    if not errors.size:
+        return 0.0, 0.0
+    return float(np.abs(errors).mean()) * unit, float(np.sqrt((errors**2).mean())) * unit

@@ -1,0 +1,196 @@
+"""Settings of the atomic descriptors, and the part of them that depends on the QM atoms alone.
+
+The features of QM atom i, in this order (`DescriptorSettings.blocks`):
+
+- radial: sum_j exp(-eta (r_ij - R_s)^2) fc(r_ij) over QM neighbours, by element (Behler, Parrinello,
+  PRL 98, 146401 (2007));
+- angular: ANI functions of QM pairs, by element pair (Smith, Isayev, Roitberg, Chem. Sci. 8, 3192 (2017));
+- charge and short: the MM environment, see `environment.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations, combinations_with_replacement
+
+import torch
+
+from pidelta.units import ANGSTROM
+
+# ANI takes the angle from 0.95 cos(theta), which keeps it differentiable in linear arrangements.
+_COSINE_DAMPING = 0.95
+
+
+@dataclass(frozen=True)
+class DescriptorSettings:
+    """What the descriptors of a model are; all lengths in bohr.
+
+    Attributes:
+        elements: atomic numbers of the QM region, ascending; each has its own network.
+        mm_elements: atomic numbers of the MM environment, ascending.
+        env_cutoff: cutoff of the charge-weighted Gaussians: the cutoff of the embedding.
+        env_count: number of charge-weighted Gaussians (the potential comes on top).
+        short_cutoff, short_count: cutoff and number of the Gaussians for each MM element.
+        radial_cutoff, radial_count: the same for each QM element.
+        angular_cutoff: cutoff of both sides of an angle.
+        angular_radial_count, angular_angle_count: number of shifts in the mean distance and in the angle.
+        angular_zeta: exponent that sets the width in the angle.
+    """
+
+    elements: tuple[int, ...]
+    mm_elements: tuple[int, ...]
+    env_cutoff: float
+    env_count: int = 10
+    short_cutoff: float = 5.0 * ANGSTROM
+    short_count: int = 6
+    radial_cutoff: float = 5.0 * ANGSTROM
+    radial_count: int = 12
+    angular_cutoff: float = 3.5 * ANGSTROM
+    angular_radial_count: int = 3
+    angular_angle_count: int = 4
+    angular_zeta: float = 8.0
+
+    @property
+    def blocks(self) -> tuple[slice, slice, slice, slice]:
+        """Where the radial, angular, charge-weighted and short-range features are."""
+        pairs = len(self.elements) * (len(self.elements) + 1) // 2
+        radial = len(self.elements) * self.radial_count
+        angular = radial + pairs * self.angular_radial_count * self.angular_angle_count
+        charge = angular + 1 + self.env_count
+        short = charge + len(self.mm_elements) * self.short_count
+        return slice(0, radial), slice(radial, angular), slice(angular, charge), slice(charge, short)
+
+    @property
+    def feature_count(self) -> int:
+        """Number of features of an atom."""
+        return int(self.blocks[-1].stop)
+
+    @property
+    def structure_count(self) -> int:
+        """Number of features that depend on QM atoms alone; they come first."""
+        return int(self.blocks[1].stop)
+
+
+def cutoff_function(r: torch.Tensor, cutoff: float) -> torch.Tensor:
+    """Fall from 1 at r = 0 to 0 at `cutoff` with two continuous derivatives.
+
+    The quintic step of `core.switching.smooth_step` over the whole range, in place of the cosine of Behler
+    and Parrinello, whose second derivative jumps at the cutoff.
+    """
+    x = (r / cutoff).clamp(max=1.0)
+    return 1.0 - x**3 * (10.0 - 15.0 * x + 6.0 * x * x)
+
+
+def gaussian_grid(start: float, cutoff: float, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Equally spaced centres below the cutoff and exponents eta that make sigma equal to their distance.
+
+    Returns:
+        centres and etas, each (count,), in bohr and 1/bohr^2.
+    """
+    spacing = (cutoff - start) / count
+    centres = start + spacing * torch.arange(count, dtype=torch.float64)
+    return centres, torch.full_like(centres, 0.5 / spacing**2)
+
+
+def species_index(settings: DescriptorSettings, numbers: Sequence[int]) -> torch.Tensor:
+    """(n,) place of each atomic number in `settings.elements`; every number must be there."""
+    return torch.tensor([settings.elements.index(int(number)) for number in numbers])
+
+
+def _pairs(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    first, second = torch.nonzero(~torch.eye(n, dtype=torch.bool), as_tuple=True)
+    return first, second
+
+
+def angular_triples(settings: DescriptorSettings, positions: torch.Tensor) -> torch.Tensor:
+    """Angles j-i-k whose two sides are within the angular cutoff in any structure of a batch.
+
+    Args:
+        settings: descriptor settings.
+        positions: (B, n, 3) in bohr.
+
+    Returns:
+        (T, 3) indices i, j, k with j < k.
+    """
+    n = positions.shape[1]
+    with torch.no_grad():
+        near = torch.cdist(positions, positions) < settings.angular_cutoff
+    angles = torch.tensor(
+        [(i, j, k) for j, k in combinations(range(n), 2) for i in range(n) if i not in (j, k)],
+        dtype=torch.int64,
+    ).reshape(-1, 3)
+    i, j, k = angles.unbind(1)
+    return angles[(near[:, i, j] & near[:, i, k]).any(0)]
+
+
+def structure_features(
+    settings: DescriptorSettings, species: torch.Tensor, positions: torch.Tensor, triples: torch.Tensor
+) -> torch.Tensor:
+    """Radial and angular features of the QM atoms, differentiable in the positions.
+
+    Args:
+        settings: descriptor settings.
+        species: (n,) from `species_index`.
+        positions: (B, n, 3) in bohr.
+        triples: from `angular_triples` for these positions.
+
+    Returns:
+        (B, n, settings.structure_count).
+    """
+    return torch.cat(
+        [
+            _radial_features(settings, species, positions),
+            _angular_features(settings, species, positions, triples),
+        ],
+        dim=-1,
+    )
+
+
+def _radial_features(
+    settings: DescriptorSettings, species: torch.Tensor, positions: torch.Tensor
+) -> torch.Tensor:
+    batch, n, _ = positions.shape
+    first, second = _pairs(n)
+    r = (positions[:, second] - positions[:, first]).norm(dim=-1)[..., None]
+    centres, eta = gaussian_grid(1.5, settings.radial_cutoff, settings.radial_count)
+    values = torch.exp(-eta * (r - centres) ** 2) * cutoff_function(r, settings.radial_cutoff)
+    elements = len(settings.elements)
+    sums = torch.zeros(batch, n * elements, settings.radial_count, dtype=torch.float64)
+    return sums.index_add(1, first * elements + species[second], values).reshape(batch, n, -1)
+
+
+def _angular_features(
+    settings: DescriptorSettings, species: torch.Tensor, positions: torch.Tensor, triples: torch.Tensor
+) -> torch.Tensor:
+    """G = 2^(1-zeta) sum_jk [1 + cos(theta - theta_s)]^zeta exp[-eta (r_mean - R_s)^2] fc(r_ij) fc(r_ik)."""
+    batch, n, _ = positions.shape
+    i, j, k = triples.unbind(1)
+    to_j, to_k = positions[:, j] - positions[:, i], positions[:, k] - positions[:, i]
+    r_j, r_k = to_j.norm(dim=-1), to_k.norm(dim=-1)
+    cosine = _COSINE_DAMPING * (to_j * to_k).sum(-1) / (r_j * r_k)
+    sine = torch.sqrt(1.0 - cosine * cosine)
+
+    count = settings.angular_angle_count
+    shifts = (torch.arange(count, dtype=torch.float64) + 0.5) * (math.pi / count)
+    aligned = cosine[..., None] * torch.cos(shifts) + sine[..., None] * torch.sin(shifts)
+    angular = 2.0 * (0.5 * (1.0 + aligned)) ** settings.angular_zeta
+
+    cutoff = settings.angular_cutoff
+    centres, eta = gaussian_grid(2.0, cutoff, settings.angular_radial_count)
+    radial = torch.exp(-eta * (0.5 * (r_j + r_k)[..., None] - centres) ** 2)
+    radial = radial * (cutoff_function(r_j, cutoff) * cutoff_function(r_k, cutoff))[..., None]
+    values = (radial[..., :, None] * angular[..., None, :]).flatten(2)
+
+    pair_index = _element_pair_index(len(settings.elements))
+    pairs = int(pair_index.max()) + 1
+    sums = torch.zeros(batch, n * pairs, values.shape[-1], dtype=torch.float64)
+    return sums.index_add(1, i * pairs + pair_index[species[j], species[k]], values).reshape(batch, n, -1)
+
+
+def _element_pair_index(elements: int) -> torch.Tensor:
+    index = torch.zeros(elements, elements, dtype=torch.int64)
+    for place, (a, b) in enumerate(combinations_with_replacement(range(elements), 2)):
+        index[a, b] = index[b, a] = place
+    return index

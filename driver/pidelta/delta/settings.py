@@ -1,0 +1,129 @@
+"""The settings of a training, `train.yaml`: every key, validated before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from pidelta.delta.descriptors import DescriptorSettings
+from pidelta.errors import ConfigError
+from pidelta.units import parse_quantity
+
+Length = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "length")), Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EmbeddingSettings(_Section):
+    """The embedding that the frames were cut with: scheme ``cutoff``, or ``fixed`` charges without one."""
+
+    scheme: Literal["cutoff", "fixed"] = "cutoff"
+    cutoff: Length | None = None
+    switch: Length | None = None
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> EmbeddingSettings:
+        given = (self.cutoff is not None, self.switch is not None)
+        if given != ((True, True) if self.scheme == "cutoff" else (False, False)):
+            raise ValueError("expected cutoff and switch with the scheme cutoff, and only with it")
+        return self
+
+    def as_mapping(self) -> dict[str, str | float]:
+        """What a model remembers of it."""
+        return self.model_dump(exclude_none=True)
+
+
+class DescriptorOptions(_Section):
+    """Descriptor settings to change; `DescriptorSettings` has their meaning and defaults."""
+
+    env_cutoff: Length | None = None
+    env_count: Count | None = None
+    short_cutoff: Length | None = None
+    short_count: Count | None = None
+    radial_cutoff: Length | None = None
+    radial_count: Count | None = None
+    angular_cutoff: Length | None = None
+    angular_radial_count: Count | None = None
+    angular_angle_count: Count | None = None
+    angular_zeta: Annotated[float, Field(ge=1.0)] | None = None
+
+
+class TrainingSettings(_Section):
+    """How networks are fitted.
+
+    The loss is (dE)^2 + w0/(3 n) |QM gradient error|^2 + w1/(3 m) |MM gradient error|^2 in atomic units, with
+    w0 `qm_gradient_weight` and w1 `mm_gradient_weight` in bohr^2 (Boeselt, Thuerlemann, Riniker, JCTC 17,
+    2641 (2021)). The weights of the epoch with the least validation loss are kept.
+
+    Attributes:
+        seed: of the split, the initial weights and the order of the frames; model k uses seed + k.
+        epochs: passes over the training frames, over which the learning rate falls to zero as a cosine.
+        patience: epochs without a better validation loss after which training stops early.
+        batch_size: frames for each step of the optimiser (Adam with decoupled weight decay).
+        learning_rate, weight_decay: of the optimiser.
+        hidden: widths of the hidden layers.
+        validation_fraction: share of the frames that is held back.
+    """
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    epochs: Count = 600
+    patience: Count = 200
+    batch_size: Count = 8
+    learning_rate: Positive = 5.0e-3
+    weight_decay: NotNegative = 1.0e-4
+    qm_gradient_weight: NotNegative = 1.0
+    mm_gradient_weight: NotNegative = 1000.0
+    hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (32, 32)
+    validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+
+
+class TrainingFile(_Section):
+    """The file `train.yaml`."""
+
+    embedding: EmbeddingSettings
+    descriptors: DescriptorOptions = DescriptorOptions()
+    training: TrainingSettings = TrainingSettings()
+
+    @model_validator(mode="after")
+    def _check_cutoff(self) -> TrainingFile:
+        if self.embedding.cutoff is None and self.descriptors.env_cutoff is None:
+            raise ValueError("descriptors.env_cutoff: expected a length with the scheme fixed, found none")
+        return self
+
+    def descriptor_settings(
+        self, elements: tuple[int, ...], mm_elements: tuple[int, ...]
+    ) -> DescriptorSettings:
+        """Descriptors for these QM and MM elements; their environment ends where the embedding does."""
+        options = {"env_cutoff": self.embedding.cutoff} | self.descriptors.model_dump(exclude_none=True)
+        return DescriptorSettings(elements=elements, mm_elements=mm_elements, **options)
+
+
+def read_training_file(path: Path) -> TrainingFile:
+    """Read and validate `train.yaml`.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, a key is unknown or missing, or a value is wrong.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file of training settings")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
+    try:
+        return TrainingFile.model_validate(content)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("function"))
+        message = {"extra_forbidden": "unknown key", "missing": "missing key"}.get(
+            problem["type"], problem["msg"].removeprefix("Value error, ")
+        )
+        raise ConfigError(f"{path}: {key}: {message}" if key else f"{path}: {message}") from None

@@ -1,0 +1,175 @@
+"""What training needs of each frame, computed once: features, their Jacobians and the targets.
+
+Positions never change in training, so features and Jacobians are constants. With a = dE/d(feature) from the
+networks, the QM gradient is J a. For the environment only the squared error of the loss is needed,
+
+    |A^T a - t|^2 = a^T (A A^T) a - 2 a^T (A t) + t^T t,
+
+with A of shape (n K, 3 m): the Gram matrix A A^T, (n K, n K), stands for the m sites, so that a training step
+costs the same for 10 and for 10,000 of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pidelta.data.frames import Frame, Label
+from pidelta.data.store import FrameStore
+from pidelta.delta.descriptors import (
+    DescriptorSettings,
+    angular_triples,
+    species_index,
+    structure_features,
+)
+from pidelta.delta.environment import Environment
+from pidelta.delta.model import environment_species
+from pidelta.errors import DataError
+from pidelta.state import FloatArray
+
+
+@dataclass(frozen=True)
+class LabelledFrame:
+    """A frame with its labels by the reference and the low-level method."""
+
+    frame: Frame
+    reference: Label
+    low: Label
+
+
+def read_labelled(paths: Sequence[Path]) -> list[LabelledFrame]:
+    """Frames that have both labels, from one or more stores, in order.
+
+    Raises:
+        DataError: there is none, or the frames differ in methods, charge or multiplicity.
+    """
+    found: list[LabelledFrame] = []
+    for path in paths:
+        with FrameStore(path) as store:
+            for index, frame in enumerate(store):
+                reference, low = store.label(index, "reference"), store.label(index, "low")
+                if reference is not None and low is not None:
+                    found.append(LabelledFrame(frame, reference, low))
+                    _check_alike(found[0], found[-1], path, index)
+    if not found:
+        names = ", ".join(str(path) for path in paths)
+        raise DataError(f"{names}: expected frames with reference and low-level labels, found none")
+    return found
+
+
+def _check_alike(first: LabelledFrame, other: LabelledFrame, path: Path, index: int) -> None:
+    for name, expected, found in (
+        ("a reference label by", first.reference.method, other.reference.method),
+        ("a low-level label by", first.low.method, other.low.method),
+        ("charge", first.frame.charge, other.frame.charge),
+        ("multiplicity", first.frame.multiplicity, other.frame.multiplicity),
+    ):
+        if expected != found:
+            raise DataError(f"{path}: frame {index}: expected {name} {expected}, found {found}")
+
+
+@dataclass(frozen=True)
+class TargetGroup:
+    """Prepared frames of the same QM atoms: F frames, n atoms, D features of which K see the environment.
+
+    Attributes:
+        frames: (F,) place of each frame in the list that was prepared.
+        species: (n,) place of each atom's element in the descriptor settings.
+        features: (F, n, D).
+        jacobian: (F, n D, 3 n) d(feature)/dR of the QM atoms.
+        gram, projection: (F, n K, n K) A A^T and (F, n K) A t of the environment, see the module.
+        env_square: (F,) t^T t.
+        env_count: (F,) number of sites m.
+        energy: (F,) reference - low level in hartree.
+        gradient: (F, 3 n) its gradient in hartree/bohr.
+    """
+
+    frames: torch.Tensor
+    species: torch.Tensor
+    features: torch.Tensor
+    jacobian: torch.Tensor
+    gram: torch.Tensor
+    projection: torch.Tensor
+    env_square: torch.Tensor
+    env_count: torch.Tensor
+    energy: torch.Tensor
+    gradient: torch.Tensor
+
+
+def prepare(settings: DescriptorSettings, labelled: Iterable[LabelledFrame]) -> list[TargetGroup]:
+    """Compute features, Jacobians and targets of frames, grouped by their QM atoms.
+
+    Args:
+        settings: descriptor settings; they know all elements of the frames.
+        labelled: the frames; an iterable that reports progress does so as they are prepared.
+    """
+    rows: dict[tuple[int, ...], list[dict[str, torch.Tensor]]] = {}
+    for place, item in enumerate(labelled):
+        row = _prepare_frame(settings, item) | {"frames": torch.tensor(place)}
+        rows.setdefault(tuple(item.frame.numbers.tolist()), []).append(row)
+    return [
+        TargetGroup(
+            species=species_index(settings, numbers),
+            **{name: torch.stack([row[name] for row in members]) for name in members[0]},
+        )
+        for numbers, members in rows.items()
+    ]
+
+
+def _prepare_frame(settings: DescriptorSettings, item: LabelledFrame) -> dict[str, torch.Tensor]:
+    frame, reference, low = item.frame, item.reference, item.low
+    n = len(frame.numbers)
+    species = species_index(settings, frame.numbers.tolist())
+    positions = torch.from_numpy(frame.positions)
+    environment = Environment(
+        settings,
+        positions[None],
+        torch.from_numpy(frame.env_positions)[None],
+        torch.from_numpy(frame.env_charges)[None],
+        environment_species(settings, frame.env_numbers[None]),
+    )
+    structure, slopes = _structure_jacobian(settings, species, positions)
+    own, env = environment.jacobian()
+    jacobian = torch.zeros(n, settings.feature_count, n, 3, dtype=torch.float64)
+    jacobian[:, : settings.structure_count] = slopes
+    jacobian[torch.arange(n), settings.structure_count :, torch.arange(n)] = own
+
+    target = _difference(reference.env_gradient, low.env_gradient)
+    env = env.reshape(n * env.shape[1], target.numel())
+    return {
+        "features": torch.cat([structure, environment.features()[0]], dim=-1),
+        "jacobian": jacobian.reshape(-1, 3 * n),
+        "gram": env @ env.mT,
+        "projection": env @ target,
+        "env_square": target @ target,
+        "env_count": torch.tensor(len(frame.env_charges), dtype=torch.float64),
+        "energy": torch.tensor(reference.energy - low.energy, dtype=torch.float64),
+        "gradient": _difference(reference.gradient, low.gradient),
+    }
+
+
+def _structure_jacobian(
+    settings: DescriptorSettings, species: torch.Tensor, positions: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Structure features (n, S) and their derivatives (n, S, n, 3), one copy of the structure for each
+    coordinate.
+
+    The derivative along a direction is that of J^T v in v: as J^T v is linear in v, reverse mode twice gives
+    J d, at the cost of a batch of 3 n structures instead of n S backward passes.
+    """
+    n = len(positions)
+    copies = positions.expand(3 * n, n, 3).clone().requires_grad_()
+    features = structure_features(settings, species, copies, angular_triples(settings, positions[None]))
+    dual = torch.zeros_like(features, requires_grad=True)
+    (pulled,) = torch.autograd.grad(features, copies, dual, create_graph=True)
+    directions = torch.eye(3 * n, dtype=torch.float64).reshape(3 * n, n, 3)
+    (slopes,) = torch.autograd.grad(pulled, dual, directions)
+    return features[0].detach(), slopes.permute(1, 2, 0).reshape(n, -1, n, 3)
+
+
+def _difference(reference: FloatArray, low: FloatArray) -> torch.Tensor:
+    return torch.from_numpy(np.ravel(reference - low))

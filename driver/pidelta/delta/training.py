@@ -1,0 +1,268 @@
+"""Training: from stores of labelled frames to model files, with a log and a learning curve beside each."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import signal
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from pidelta.data.splits import split_by_source
+from pidelta.delta.descriptors import DescriptorSettings
+from pidelta.delta.model import DeltaModel, Training, check_short_cutoff
+from pidelta.delta.networks import AtomicNetworks
+from pidelta.delta.settings import TrainingFile, TrainingSettings
+from pidelta.delta.targets import LabelledFrame, TargetGroup, prepare
+from pidelta.errors import DataError, MissingExtraError
+from pidelta.state import IntArray
+from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
+
+if TYPE_CHECKING:
+    from pidelta.delta.fitting import Fit
+
+History = list[dict[str, float]]
+# Called after each epoch with the place of the model in the committee.
+EpochReport = Callable[[int, History], None]
+Track = Callable[[Sequence[LabelledFrame]], Iterable[LabelledFrame]]
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Frames ready for training, shared by the models of a committee.
+
+    Attributes:
+        settings: descriptors.
+        training: methods and embedding of the frames.
+        sources: where each frame comes from.
+        groups: features and targets.
+    """
+
+    settings: DescriptorSettings
+    training: Training
+    sources: tuple[str, ...]
+    groups: list[TargetGroup]
+
+
+def prepare_training(file: TrainingFile, frames: Sequence[LabelledFrame], track: Track = iter) -> TrainingSet:
+    """Compute descriptors and targets of all frames.
+
+    Args:
+        file: the settings.
+        frames: labelled frames, alike in methods.
+        track: wraps the frames, to show progress.
+
+    Raises:
+        ModelError: the short-range cutoff does not fit the embedding.
+    """
+    first = frames[0]
+    elements = np.unique(np.concatenate([item.frame.numbers for item in frames]))
+    mm_elements = np.unique(np.concatenate([item.frame.env_numbers for item in frames]))
+    settings = file.descriptor_settings(
+        tuple(elements.tolist()), tuple(mm_elements[mm_elements > 0].tolist())
+    )
+    embedding = file.embedding.as_mapping()
+    check_short_cutoff(settings, embedding)
+    training = Training(
+        low_level=first.low.method,
+        reference=first.reference.method,
+        embedding=embedding,
+        charge=first.frame.charge,
+        multiplicity=first.frame.multiplicity,
+    )
+    return TrainingSet(
+        settings, training, tuple(item.frame.source for item in frames), prepare(settings, track(frames))
+    )
+
+
+def train_models(
+    data: TrainingSet,
+    settings: TrainingSettings,
+    output: Path,
+    models: int = 1,
+    resume: bool = False,
+    report: EpochReport = lambda model, history: None,
+) -> list[Path]:
+    """Train a committee: model k has its own split, initial weights and order of frames.
+
+    Each model is written to ``delta-k.pt`` with ``delta-k.json`` (the log) and ``delta-k.png`` (the learning
+    curve). A training that was stopped is taken up from ``delta-k.checkpoints`` by `resume`; models that are
+    complete are kept.
+
+    Args:
+        data: from `prepare_training`.
+        settings: the training settings.
+        output: folder, made where there is none.
+        models: number of models.
+        resume: continue a stopped training.
+        report: called after each epoch.
+
+    Raises:
+        MissingExtraError: Lightning is not installed.
+        DataError: there are too few frames, or `output` holds models and `resume` is not set.
+        ConfigError: settings or frames differ from those of the training to resume.
+        KeyboardInterrupt: the training was stopped; at most the epoch under way is lost.
+    """
+    try:
+        import lightning  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("lightning", "train", "training") from None
+    output.mkdir(parents=True, exist_ok=True)
+    paths = [output / f"delta-{k}.pt" for k in range(models)]
+    for path in paths:
+        if not resume and (path.exists() or _checkpoints(path).exists()):
+            raise DataError(
+                f"{path}: expected no earlier training here, found one: resume it or move it away"
+            )
+    for k, path in enumerate(paths):
+        if not path.exists():
+            own = settings.model_copy(update={"seed": settings.seed + k})
+            _train_one(data, own, path, partial(report, k))
+    return paths
+
+
+def _train_one(
+    data: TrainingSet,
+    settings: TrainingSettings,
+    path: Path,
+    report: Callable[[History], None],
+) -> None:
+    from pidelta.delta.fitting import Fit
+
+    train, validation = split_by_source(data.sources, settings.validation_fraction, settings.seed)
+    networks = initial_networks(data.settings, data.groups, train, settings)
+    fit = Fit(networks, data.groups, data.settings, train, validation, settings)
+    best = _run(fit, settings, _checkpoints(path), report)
+    networks.load_state_dict(best)
+    log = {
+        "settings": settings.model_dump(),
+        "reference": data.training.reference,
+        "low_level": data.training.low_level,
+        "train_sources": [data.sources[index] for index in train],
+        "validation_sources": [data.sources[index] for index in validation],
+        "units": "hartree, hartree/bohr; losses relative to the low level alone",
+        "epochs": fit.history,
+    }
+    path.with_suffix(".json").write_text(json.dumps(log, indent=1) + "\n")
+    plot_learning_curve(fit.history, path.with_suffix(".png"))
+    # The model comes last: where it is, the training is complete.
+    DeltaModel(data.settings, networks, data.training).save(path)
+    shutil.rmtree(_checkpoints(path))
+
+
+def initial_networks(
+    descriptors: DescriptorSettings,
+    groups: Sequence[TargetGroup],
+    train: IntArray,
+    settings: TrainingSettings,
+) -> AtomicNetworks:
+    """Networks with seeded weights and with scalers and energy baseline from the training frames."""
+    count = len(descriptors.elements)
+    networks = AtomicNetworks(count, descriptors.feature_count, settings.hidden, settings.seed)
+    own = [torch.isin(group.frames, torch.from_numpy(train)) for group in groups]
+    for element in range(count):
+        atoms = [
+            group.features[rows][:, group.species == element].flatten(0, 1)
+            for group, rows in zip(groups, own, strict=True)
+        ]
+        networks.fit_scalers(element, torch.cat(atoms), descriptors.blocks)
+
+    energies = torch.cat([group.energy[rows] for group, rows in zip(groups, own, strict=True)]).numpy()
+    composition = np.concatenate(
+        [
+            np.tile(np.bincount(group.species.numpy(), minlength=count), (int(rows.sum()), 1))
+            for group, rows in zip(groups, own, strict=True)
+        ]
+    ).astype(np.float64)
+    baseline, *_ = np.linalg.lstsq(composition, energies, rcond=None)
+    networks.baseline.copy_(torch.from_numpy(baseline))
+    spread = float((energies - composition @ baseline).std())
+    if spread > 0.0:
+        networks.energy_scale.fill_(spread / np.sqrt(composition.sum(1).mean()))
+    return networks
+
+
+def _run(
+    fit: Fit,
+    settings: TrainingSettings,
+    folder: Path,
+    report: Callable[[History], None],
+) -> dict[str, torch.Tensor]:
+    """Train, from the last checkpoint where there is one, and return the state with the least loss."""
+    import lightning
+    from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback, ModelCheckpoint
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    checkpoint = ModelCheckpoint(
+        dirpath=folder,
+        filename="best",
+        monitor="validation_loss",
+        save_last=True,
+        enable_version_counter=False,
+    )
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_epochs=settings.epochs,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        inference_mode=False,
+        reload_dataloaders_every_n_epochs=1,
+        callbacks=[
+            LambdaCallback(on_train_epoch_end=lambda trainer, module: report(module.history)),
+            EarlyStopping("validation_loss", patience=settings.patience),
+            checkpoint,
+        ],
+    )
+    last = folder / "last.ckpt"
+    with warnings.catch_warnings():
+        # Lightning's own use of a name that PyTorch renames, and its surprise at a resumed training.
+        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="Checkpoint directory .* exists", category=UserWarning)
+        try:
+            trainer.fit(fit, ckpt_path=last if last.exists() else None)
+        except SystemExit:
+            # Lightning turns Ctrl-C into an exit and stops listening to it.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise KeyboardInterrupt from None
+    state = torch.load(checkpoint.best_model_path, weights_only=True)["state_dict"]
+    return {name.removeprefix("networks."): value for name, value in state.items()}
+
+
+def _checkpoints(path: Path) -> Path:
+    return path.with_suffix(".checkpoints")
+
+
+def plot_learning_curve(history: Sequence[dict[str, float]], path: Path) -> None:
+    """Draw losses and validation errors over the epochs."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    epochs = [row["epoch"] for row in history]
+    for name in ("train_loss", "validation_loss"):
+        left.semilogy(epochs, [row[name] for row in history], label=name.replace("_loss", ""))
+    left.set(xlabel="epoch", ylabel="loss / loss of the low level")
+    per_angstrom = HARTREE_IN_KCAL_PER_MOL / BOHR_IN_ANGSTROM
+    for name, unit, label in (
+        ("energy_rmse", HARTREE_IN_KCAL_PER_MOL, "energy, kcal/mol"),
+        ("qm_gradient_rmse", per_angstrom, "QM gradient, kcal/mol/Å"),
+        ("mm_gradient_rmse", per_angstrom, "MM gradient, kcal/mol/Å"),
+    ):
+        right.semilogy(epochs, [row[name] * unit for row in history], label=label)
+    right.set(xlabel="epoch", ylabel="validation RMSE")
+    left.legend()
+    right.legend()
+    figure.savefig(path, dpi=150)

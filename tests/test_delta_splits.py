@@ -1,0 +1,53 @@
+"""The split into training and validation frames."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pidelta.data.splits import split_by_source
+from pidelta.errors import DataError
+
+# Two trajectories of four beads, in the order of files: bead 0 of all steps, then bead 1, ...
+SOURCES = [
+    f"{name}.pos_{bead}.xyz step {step}"
+    for name in ("a", "b")
+    for bead in range(4)
+    for step in range(0, 500, 10)
+]
+
+
+def place(source):
+    name, _, step = source.split(" ")[0], *source.split(" ")[1:]
+    return name[0], int(step)
+
+
+def test_beads_of_a_step_stay_together_and_blocks_are_whole():
+    train, validation = split_by_source(SOURCES, 0.2, seed=0)
+    assert sorted([*train, *validation]) == list(range(len(SOURCES)))
+    assert 0.15 < len(validation) / len(SOURCES) < 0.3
+    held = {place(SOURCES[index]) for index in validation}
+    assert not held & {place(SOURCES[index]) for index in train}
+    # Of the steps next to a validation step, most are in validation too: 100 steps, 20 blocks of 5.
+    neighbours = [(name, step + 10) in held for name, step in held]
+    assert np.mean(neighbours) >= 0.7
+
+
+def test_split_is_reproducible_and_depends_on_the_seed():
+    splits = [split_by_source(SOURCES, 0.1, seed)[1].tolist() for seed in (1, 1, 2)]
+    assert splits[0] == splits[1]
+    assert splits[0] != splits[2]
+
+
+def test_sources_without_steps_are_taken_in_order():
+    train, validation = split_by_source(["x"] * 40, 0.1, seed=0, blocks=10)
+    assert len(validation) == 4
+    assert np.ptp(validation) == 3
+    assert len(train) == 36
+
+
+def test_two_steps_are_the_least():
+    train, validation = split_by_source(["a step 1", "a step 2"], 0.5, seed=0)
+    assert len(train) == len(validation) == 1
+    with pytest.raises(DataError, match="at least 2 steps"):
+        split_by_source(["run.pos_0.xyz step 5", "run.pos_1.xyz step 5"], 0.5, seed=0)

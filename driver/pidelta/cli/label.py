@@ -35,6 +35,7 @@ def sample(
     settings = load_config(config)
     system, region = read_system(settings), build_region(settings)
     with FrameStore(output, "a") as store:
+        store.set_embedding(region.embedding.settings)
         added = 0
         for trajectory in track(trajectories, "sampling", console=Console(stderr=True)):
             added += sampling.sample(

@@ -58,7 +58,7 @@ class Embedding(Protocol):
     """A way to choose point charges."""
 
     @property
-    def settings(self) -> dict[str, object]:
+    def settings(self) -> dict[str, str | float]:
         """What a model has to remember: the scheme and its lengths in bohr."""
 
     def environment(self, positions: FloatArray, cells: FloatArray | None) -> Environment:
@@ -102,7 +102,7 @@ class CutoffEmbedding:
         )
 
     @property
-    def settings(self) -> dict[str, object]:
+    def settings(self) -> dict[str, str | float]:
         """What a model has to remember: the scheme and its lengths in bohr."""
         return {"scheme": "cutoff", "cutoff": self.cutoff, "switch": self.switch}
 
@@ -248,7 +248,7 @@ class FixedCharges:
         self._charges = charges
 
     @property
-    def settings(self) -> dict[str, object]:
+    def settings(self) -> dict[str, str | float]:
         """What a model has to remember."""
         return {"scheme": "fixed"}
 

@@ -98,6 +98,20 @@ def test_follower(tmp_path):
     assert latest["temperature(1)"] == float(row(4).split()[11])
 
 
+def test_follower_waits_for_the_file_of_its_own_run(tmp_path):
+    """i-PI renames the output of an earlier run; a restart goes on in it."""
+    path = tmp_path / "sim.out"
+    path.write_text(HEADER + row(0) + row(400))
+    continued, new = PropertiesFollower(path, continued=True), PropertiesFollower(path)
+    assert continued.latest()["step"] == 400.0
+    assert new.latest() is None
+    assert not new.has_started
+    path.rename(tmp_path / "#sim.out#0#")
+    path.write_text(HEADER + row(0) + row(2))
+    assert new.latest()["step"] == 2.0
+    assert new.has_started
+
+
 def write_trajectory(path, positions, unit="angstrom"):
     with path.open("w") as stream:
         for index, frame in enumerate(positions):

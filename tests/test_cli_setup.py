@@ -167,6 +167,39 @@ def test_frames_of_another_molecule(solution, fail):
     assert "expected the 2712 atoms" in fail("evaluate", solution, "--frames", solution.parent / "other.xyz")
 
 
+def test_frames_from_i_pi_keep_their_cell_and_unit(solution, run, tmp_path):
+    """The structure written as i-PI does by default, in bohr with the cell in the comment."""
+    system = read_system(load_config(solution))
+    lengths = " ".join(f"{edge:.10f}" for edge in np.diag(system.cell))
+    comment = (
+        f"# CELL(abcABC): {lengths} 90 90 90 Step: 0 Bead: 0 positions{{atomic_unit}} cell{{atomic_unit}}"
+    )
+    rows = [
+        f"{symbol} {x:.12e} {y:.12e} {z:.12e}"
+        for symbol, (x, y, z) in zip(Atoms(system.numbers).symbols, system.positions, strict=True)
+    ]
+    (tmp_path / "pos_0.xyz").write_text("\n".join([str(len(system)), comment, *rows, ""]))
+    outputs = []
+    for options in ((), ("--frames", tmp_path / "pos_0.xyz")):
+        assert run("evaluate", solution, *options, "--output", tmp_path / "out.json") == 0
+        outputs += json.loads((tmp_path / "out.json").read_text())["frames"]
+    # i-PI's bohr differs from CODATA 2018 in the eighth digit.
+    assert outputs[1]["energy"] == pytest.approx(outputs[0]["energy"], abs=1e-5)
+
+
+def test_periodic_system_without_a_cell(solution, fail):
+    system = read_system(load_config(solution))
+    molecule = Atoms(system.numbers, system.positions * BOHR_IN_ANGSTROM)
+    write(solution.parent / "nocell.xyz", molecule, format="xyz")
+    message = fail("evaluate", solution, "--frames", solution.parent / "nocell.xyz")
+    assert "expected a cell with the positions" in message
+
+
+def test_output_that_cannot_be_written(solution, fail):
+    path = solution.parent / "none" / "out.json"
+    assert fail("evaluate", solution, "--output", path) == f"pidelta: {path}: No such file or directory"
+
+
 def test_charge_that_the_force_field_does_not_have(solution, fail):
     edit(solution, "charge: 0", "charge: 1")
     assert "qm.charge: expected +0.0000" in fail("check", solution)

@@ -10,7 +10,9 @@ from pidelta.units import ANGSTROM, parse_quantity
 
 GOOD = """
 structure: a.gro
-qm: {atoms: "resname URA", dftb: {parameters: slako, order: 3, electronic_temperature: 300 K}}
+qm:
+  atoms: resname URA
+  dftb: {parameters: slako, order: 3, hubbard_derivatives: 3ob, electronic_temperature: 300 K}
 mm: {topology: a.top, cutoff: 0.9 nm}
 """
 
@@ -36,6 +38,14 @@ def test_units_and_paths(tmp_path):
         (GOOD.replace("0.9 nm", "0.9"), "mm.cutoff: expected a length with its unit"),
         (GOOD.replace("0.9 nm", "'0.9 miles'"), "mm.cutoff: expected a length in one of nm"),
         (GOOD + "colour: blue\n", "unknown key colour"),
+        (
+            GOOD.replace("order: 3", "order: 2"),
+            "qm.dftb: expected hubbard_derivatives with order 3, and only",
+        ),
+        (
+            GOOD.replace("hubbard_derivatives: 3ob, ", ""),
+            "qm.dftb: expected hubbard_derivatives with order 3",
+        ),
         (GOOD.replace("order: 3", "order: 4"), "qm.dftb.order: input should be 2 or 3, found 4"),
         (GOOD.replace("structure: a.gro", ""), "missing key structure"),
         (GOOD.replace("cutoff: 0.9 nm", "cutof: 0.9 nm"), "unknown key mm.cutof"),
@@ -87,7 +97,17 @@ def test_selection(water):
     assert select("resid 2", water).tolist() == [3]
     assert select("name O NA", water).tolist() == [0, 3]
     assert select([2, 0], water).tolist() == [0, 2]
-    for wrong in ("resname XYZ", "colour blue", "element", [4], [0, 0], []):
+    for wrong in (
+        "resname XYZ",
+        "colour blue",
+        "element",
+        "",
+        "element H and  and name O",
+        [4],
+        [0, 0],
+        [],
+        [10**30],
+    ):
         with pytest.raises(ConfigError, match=r"qm\.atoms"):
             select(wrong, water)
 
@@ -105,6 +125,12 @@ def test_broken_structures(tmp_path):
     broken.write_text("3\n\nO 0 0 0\nH 0 0 1\n")
     with pytest.raises(StructureError, match=r"cannot be read as \.xyz"):
         read_structure(broken)
+    from_ipi = tmp_path / "ipi.xyz"
+    from_ipi.write_text(
+        "1\n# CELL(abcABC): 9 9 9 90 90 90 positions{atomic_unit} cell{atomic_unit}\nO 0 0 0\n"
+    )
+    with pytest.raises(StructureError, match="found one of i-PI"):
+        read_structure(from_ipi)
     unknown = tmp_path / "a.doc"
     unknown.write_text("")
     with pytest.raises(StructureError, match=r"expected a structure ending in .*found '.doc'"):

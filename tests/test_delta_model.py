@@ -21,7 +21,7 @@ from pidelta.delta.descriptors import (
     species_index,
     structure_features,
 )
-from pidelta.delta.environment import Environment
+from pidelta.delta.environment import EnvironmentFeatures
 from pidelta.delta.model import check_fits, environment_species, load_model
 from pidelta.errors import GeometryError, ModelError
 from pidelta.testing import models
@@ -120,7 +120,7 @@ def test_structure_features_follow_their_formulas():
 
 def test_environment_features_follow_their_formulas():
     settings, frame = random_model(env_count=3, short_count=2).settings, random_frame(3)
-    environment = Environment(
+    environment = EnvironmentFeatures(
         settings,
         torch.from_numpy(frame.positions)[None],
         torch.from_numpy(frame.env_positions)[None],

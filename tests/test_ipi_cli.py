@@ -81,7 +81,7 @@ def test_problems_of_run_are_one_line(folder, monkeypatch, capsys):
     (folder / "init.xyz").write_text("\n".join(lines) + "\n")
     assert "init.xyz: the order of atoms differs" in fail(monkeypatch, capsys, "run", path)
     shutil.move(folder / "pidelta.yaml", folder / "other.yaml")
-    assert "pidelta.yaml: no such configuration" in fail(monkeypatch, capsys, "run", path)
+    assert "pidelta.yaml: no such file" in fail(monkeypatch, capsys, "run", path)
     assert "order of atoms" in fail(monkeypatch, capsys, "run", path, "--config", folder / "other.yaml")
 
 

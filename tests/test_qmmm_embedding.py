@@ -6,7 +6,7 @@ import pytest
 from pidelta.core.switching import smooth_step
 from pidelta.errors import GeometryError, SetupError
 from pidelta.qmmm.embedding import CutoffEmbedding, EnvironmentGradient
-from pidelta.qmmm.partition import make_partition
+from pidelta.qmmm.partition import check_charge, make_partition
 from pidelta.qmmm.potential import point_charge_gradients, point_charge_potential
 from pidelta.state import System
 from pidelta.testing.derivatives import central_differences
@@ -37,7 +37,7 @@ def make_system(cell, groups=60, seed=1, wrap=True):
 
 
 def make_embedding(system, charges):
-    partition = make_partition(system, np.arange(3), charges, 0)
+    partition = make_partition(system, np.arange(3), charges)
     return CutoffEmbedding(partition, CUTOFF, SWITCH, system.cell)
 
 
@@ -146,7 +146,7 @@ def test_batch_of_different_sizes_equals_single_structures():
 
 def test_without_a_cell_far_groups_have_no_weight():
     system, charges = make_system(CUBE, wrap=False)
-    embedding = CutoffEmbedding(make_partition(system, np.arange(3), charges, 0), CUTOFF, SWITCH)
+    embedding = CutoffEmbedding(make_partition(system, np.arange(3), charges), CUTOFF, SWITCH)
     environment = embedding.environment(system.positions[None], None)
     nearest = np.linalg.norm(environment.positions[0][:, None] - system.positions[:3], axis=2).min(axis=1)
     assert np.all(environment.charges[0][nearest > CUTOFF + 4.0] == 0.0)
@@ -155,7 +155,7 @@ def test_without_a_cell_far_groups_have_no_weight():
 
 def test_cutoff_larger_than_half_the_cell_is_refused():
     system, charges = make_system(CUBE)
-    partition = make_partition(system, np.arange(3), charges, 0)
+    partition = make_partition(system, np.arange(3), charges)
     with pytest.raises(SetupError, match=r"embedding.cutoff: expected at most half the cell, 12.000 bohr"):
         CutoffEmbedding(partition, 12.5, SWITCH, CUBE)
     embedding = CutoffEmbedding(partition, CUTOFF, SWITCH, CUBE)
@@ -174,6 +174,7 @@ def test_qm_region_as_large_as_half_the_cell_is_refused():
 
 
 def test_charge_of_the_qm_region_must_be_what_it_replaces():
-    system, charges = make_system(CUBE)
-    with pytest.raises(SetupError, match=r"qm.charge: expected \+0.0000.*found \+1"):
-        make_partition(system, np.arange(3), charges, 1)
+    charges = np.array([0.25, 0.25, 0.5, -1.0])
+    check_charge(np.arange(3), charges, 1)
+    with pytest.raises(SetupError, match=r"qm.charge: expected \+1.0000.*found \+0"):
+        check_charge(np.arange(3), charges, 0)

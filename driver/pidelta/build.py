@@ -16,16 +16,20 @@ from pidelta.core.cell import minimum_image
 from pidelta.core.selection import select
 from pidelta.delta.committee import Committee
 from pidelta.delta.model import check_fits, load_model
-from pidelta.errors import ConfigError, StructureError
+from pidelta.errors import ConfigError, ModelError, StructureError
 from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.readers import read_topology
 from pidelta.mm.topology import Topology
 from pidelta.qm.base import QMEngine
 from pidelta.qm.dftb.engine import DFTBEngine
-from pidelta.qm.dftb.parameters import PUBLISHED_HUBBARD_DERIVATIVES, load_parameters
+from pidelta.qm.dftb.parameters import (
+    PUBLISHED_DAMPING_EXPONENTS,
+    PUBLISHED_HUBBARD_DERIVATIVES,
+    load_parameters,
+)
 from pidelta.qmmm.embedding import CutoffEmbedding, Embedding, Environment, FixedCharges
-from pidelta.qmmm.energy import TERMS, QMMMEvaluator
-from pidelta.qmmm.partition import Partition, make_partition
+from pidelta.qmmm.energy import QMMMEvaluator
+from pidelta.qmmm.partition import Partition, check_charge, make_partition
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM
 
@@ -72,7 +76,9 @@ def read_system(config: Config) -> System:
 
 def _read_inputs(config: Config) -> _Inputs:
     if config.mm is None:
-        return _Inputs(config, structure.read_structure(config.structure), None)
+        # DFTB knows no lattice here: a molecule in a box is a molecule in vacuum.
+        system = replace(structure.read_structure(config.structure), cell=None)
+        return _Inputs(config, system, None)
     topology = read_topology(config.mm.topology)
     positions, cell = structure.read_coordinates(config.structure, len(topology.numbers))
     system = System(
@@ -120,6 +126,7 @@ def build_evaluator(config: Config, terms: frozenset[str] | None = None) -> QMMM
             cutoff=config.mm.cutoff if cell is not None else None,
             cell=cell,
             electrostatics=config.mm.electrostatics,
+            reaction_field_dielectric=config.mm.reaction_field_dielectric,
         )
         evaluator = replace(evaluator, classical=classical)
     return evaluator
@@ -153,14 +160,12 @@ def _qm(config: Config) -> QMConfig:
 
 
 def _choose_terms(config: Config, terms: frozenset[str] | None) -> frozenset[str]:
-    sections = {"mm": config.mm, "dftb": config.qm, "delta": config.delta}
-    available = frozenset(term for term in TERMS if sections[term] is not None)
     if terms is None:
-        return available
-    missing = sorted(terms - available)
+        return frozenset(config.terms)
+    missing = sorted(terms - set(config.terms))
     if missing or not terms:
         found = ", ".join(missing) or "none"
-        known = ", ".join(term for term in TERMS if term in available)
+        known = ", ".join(config.terms)
         raise ConfigError(f"{config.path}: expected terms among {known}, found {found}")
     return terms
 
@@ -170,7 +175,8 @@ def _region(inputs: _Inputs, qm: QMConfig) -> QMRegion:
     indices = select(qm.atoms, system)
     embedding: Embedding
     if inputs.topology is not None:
-        partition = make_partition(system, indices, inputs.topology.charges, qm.charge)
+        check_charge(indices, inputs.topology.charges, qm.charge)
+        partition = make_partition(system, indices, inputs.topology.charges)
         embedding = CutoffEmbedding(partition, config.embedding.cutoff, config.embedding.switch, system.cell)
     else:
         if len(indices) != len(system):
@@ -178,7 +184,7 @@ def _region(inputs: _Inputs, qm: QMConfig) -> QMRegion:
                 f"{config.path}: qm.atoms: without a section mm expected all {len(system)} atoms, "
                 f"found {len(indices)}"
             )
-        partition = make_partition(system, indices, np.full(len(system), qm.charge / len(system)), qm.charge)
+        partition = make_partition(system, indices, np.zeros(len(system)))
         embedding = FixedCharges(*_read_point_charges(config.point_charges))
     return QMRegion(partition, embedding, qm.charge, qm.multiplicity)
 
@@ -204,20 +210,21 @@ def _engine(qm: QMConfig, numbers: IntArray) -> QMEngine:
         raise ConfigError(
             "qm.dftb.parameters: expected a folder of .skf files; the built-in set is not in this version"
         )
-    derivatives = dftb.hubbard_derivatives
+    derivatives, damping_exponent = dftb.hubbard_derivatives, dftb.damping_exponent
     if isinstance(derivatives, str):
         if derivatives not in PUBLISHED_HUBBARD_DERIVATIVES:
             known = ", ".join(PUBLISHED_HUBBARD_DERIVATIVES)
             raise ConfigError(
                 f"qm.dftb.hubbard_derivatives: expected values or {known}, found {derivatives!r}"
             )
+        damping_exponent = damping_exponent or PUBLISHED_DAMPING_EXPONENTS[derivatives]
         derivatives = PUBLISHED_HUBBARD_DERIVATIVES[derivatives]
     return DFTBEngine(
         numbers,
         load_parameters(dftb.parameters, sorted({chemical_symbols[number] for number in numbers})),
         order=dftb.order,
         hubbard_derivatives=derivatives,
-        damping_exponent=dftb.damping_exponent,
+        damping_exponent=damping_exponent,
         charge=qm.charge,
         multiplicity=qm.multiplicity,
         electronic_temperature=dftb.electronic_temperature,
@@ -228,33 +235,45 @@ def _engine(qm: QMConfig, numbers: IntArray) -> QMEngine:
 
 def _committee(config: Config, region: QMRegion, low_level: str) -> Committee:
     assert config.delta is not None
-    models = [load_model(path) for path in config.delta.models]
-    for model in models:
-        check_fits(
-            model, region.numbers, low_level, region.embedding.settings, region.charge, region.multiplicity
-        )
+    models = []
+    for path in config.delta.models:
+        model = load_model(path)
+        try:
+            check_fits(
+                model,
+                region.numbers,
+                low_level,
+                region.embedding.settings,
+                region.charge,
+                region.multiplicity,
+                region.partition.numbers[region.partition.group_atoms],
+            )
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from None
+        models.append(model)
     return Committee(models)
 
 
 def check_first_frame(config: Config) -> Callable[[FloatArray, FloatArray | None], None]:
     """A check that positions from i-PI list the atoms in the structure's order.
 
-    i-PI sends no elements, so the bonds of the structure file are looked for: a flexible bond stretches, but
-    not to one and a half times its length. Bonds of the QM region may break, so most of them have to be gone.
+    i-PI sends no elements, so the bonds of the topology (or, in vacuum, of the structure) are looked for: a
+    flexible bond stretches, but not to one and a half times its length. Bonds of the QM region may break, so
+    most of them have to be gone.
 
     Returns:
         check(positions (B, N, 3), cells (B, 3, 3) or None), which raises StructureError.
     """
     inputs = _read_inputs(config)
     system = inputs.system
-    pairs, lengths = _bonds(system)
+    pairs = _bonds_by_radii(system) if inputs.topology is None else inputs.topology.bonds.atoms
+    lengths = _distances(system.positions, pairs, system.cell)
     qm_indices = select(config.qm.atoms, system) if config.qm is not None else np.zeros(0, dtype=np.int64)
     reactive = np.isin(pairs, qm_indices).all(axis=1)
 
     def check(positions: FloatArray, cells: FloatArray | None) -> None:
-        vectors = positions[0, pairs[:, 1]] - positions[0, pairs[:, 0]]
         cell = cells[0] if cells is not None and system.cell is not None else None
-        found = np.linalg.norm(minimum_image(vectors, cell), axis=1)
+        found = _distances(positions[0], pairs, cell)
         broken = found > _STRETCH_FACTOR * lengths
         suspicious = broken & ~reactive
         if 2 * np.count_nonzero(broken & reactive) > np.count_nonzero(reactive):
@@ -272,14 +291,18 @@ def check_first_frame(config: Config) -> Callable[[FloatArray, FloatArray | None
     return check
 
 
-def _bonds(system: System) -> tuple[IntArray, FloatArray]:
-    """Bonded pairs (nb, 2) of a structure and their lengths (nb,) in bohr, from covalent radii."""
+def _distances(positions: FloatArray, pairs: IntArray, cell: FloatArray | None) -> FloatArray:
+    vectors = positions[pairs[:, 1]] - positions[pairs[:, 0]]
+    return np.asarray(np.linalg.norm(minimum_image(vectors, cell), axis=1))
+
+
+def _bonds_by_radii(system: System) -> IntArray:
+    """Bonded pairs (nb, 2) of a molecule in vacuum, from its distances and covalent radii."""
     radii = covalent_radii[system.numbers] * ANGSTROM * _BOND_FACTOR
     neighbours = vesin.NeighborList(cutoff=2.0 * float(radii.max()), full_list=False)
-    periodic = system.cell is not None
-    box = system.cell if system.cell is not None else np.zeros((3, 3))
-    i, j, d = neighbours.compute(points=system.positions, box=box, periodic=periodic, quantities="ijd")
+    i, j, d = neighbours.compute(
+        points=system.positions, box=np.zeros((3, 3)), periodic=False, quantities="ijd"
+    )
     hydrogens = (system.numbers[i] == 1) & (system.numbers[j] == 1)
     bonded = (d < radii[i] + radii[j]) & ~hydrogens
-    pairs = np.stack([i[bonded], j[bonded]], axis=1).astype(np.int64)
-    return pairs, np.asarray(d[bonded], dtype=np.float64)
+    return np.stack([i[bonded], j[bonded]], axis=1).astype(np.int64)

@@ -19,8 +19,8 @@ from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV
 class Calculator(ASECalculator):
     """Energies (eV), forces (eV/angstrom), stress (eV/angstrom^3), charges (e) and dipole (e angstrom).
 
-    ``charges`` are net Mulliken charges of the QM atoms and zero elsewhere. ``results`` also holds ``terms``,
-    the energy of each term in eV.
+    ``charges`` are net Mulliken charges of the QM atoms and zero elsewhere, ``dipole`` is theirs. ``results``
+    also holds ``terms``, the energy of each term in eV.
 
     Args:
         config: a configuration or the path of one.

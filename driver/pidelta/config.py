@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
+from pidelta.state import TERMS
 from pidelta.units import parse_quantity
 from pidelta.yaml_input import Section, read_yaml
 
@@ -25,7 +27,8 @@ class DFTBConfig(Section):
     """The built-in DFTB engine.
 
     `hubbard_derivatives` (order 3) is the name of a published set or a value for each element in hartree/e;
-    `damping_exponent` is the exponent zeta of the H-X damping of gamma, none by default.
+    `damping_exponent` is the exponent zeta of the H-X damping of gamma: by default that of the published set,
+    else none.
     """
 
     parameters: Literal["builtin"] | Path = "builtin"
@@ -35,6 +38,12 @@ class DFTBConfig(Section):
     dispersion: Literal["none"] = "none"
     electronic_temperature: Temperature = Field(0.0, ge=0.0)
     scc: SCCConfig = SCCConfig()
+
+    @model_validator(mode="after")
+    def _check_order(self) -> DFTBConfig:
+        if (self.order == 3) != (self.hubbard_derivatives is not None):
+            raise ValueError("expected hubbard_derivatives with order 3, and only with it")
+        return self
 
 
 class QMConfig(Section):
@@ -52,7 +61,8 @@ class MMConfig(Section):
 
     topology: Path
     engine: Literal["builtin"] = "builtin"
-    electrostatics: Literal["reaction-field"] = "reaction-field"
+    electrostatics: Literal["reaction-field", "cutoff"] = "reaction-field"
+    reaction_field_dielectric: float = Field(math.inf, ge=1.0)
     cutoff: Length = Field(parse_quantity("1.0 nm", "length"), gt=0.0)
 
 
@@ -80,6 +90,12 @@ class Config(Section):
     embedding: EmbeddingConfig = EmbeddingConfig()
     delta: DeltaConfig | None = None
     point_charges: Path | None = None
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The terms of the energy that the sections add up to."""
+        sections = {"mm": self.mm, "dftb": self.qm, "delta": self.delta}
+        return tuple(term for term in TERMS if sections[term] is not None)
 
     @property
     def path(self) -> Path:

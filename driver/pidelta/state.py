@@ -12,6 +12,9 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
+TERMS = ("mm", "dftb", "delta")
+"""The terms of the energy, by the names that configurations, sockets and results use."""
+
 
 @dataclass(frozen=True)
 class System:
@@ -45,12 +48,21 @@ class Term:
         gradient: (B, N, 3) dE/dR in hartree/bohr.
         virial: (B, 3, 3) -dE/d(strain) in hartree.
         components: named parts of the energy, each (B,), for reports.
+        point_charge_gradient: (B, m, 3) dE/dR of fixed point charges, or None where there are none.
     """
 
     energy: FloatArray
     gradient: FloatArray
     virial: FloatArray
     components: Mapping[str, FloatArray] = field(default_factory=dict)
+    point_charge_gradient: FloatArray | None = None
+
+    @property
+    def full_gradient(self) -> FloatArray:
+        """(B, N + m, 3) gradient on the atoms and then on the fixed point charges, if any."""
+        if self.point_charge_gradient is None:
+            return self.gradient
+        return np.concatenate([self.gradient, self.point_charge_gradient], axis=1)
 
 
 def _total(parts: list[FloatArray]) -> FloatArray:
@@ -87,6 +99,11 @@ class Evaluation:
     def gradient(self) -> FloatArray:
         """(B, N, 3) gradient of the total energy in hartree/bohr."""
         return _total([term.gradient for term in self.terms.values()])
+
+    @property
+    def full_gradient(self) -> FloatArray:
+        """(B, N + m, 3) gradient on the atoms and then on the fixed point charges, if any."""
+        return _total([term.full_gradient for term in self.terms.values()])
 
     @property
     def virial(self) -> FloatArray:

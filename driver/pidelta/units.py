@@ -14,7 +14,6 @@ HARTREE_IN_KCAL_PER_MOL = HARTREE_IN_KJ_PER_MOL / 4.184
 HARTREE_IN_KELVIN = 315775.02480407
 ATOMIC_TIME_IN_FEMTOSECOND = 0.024188843265857
 DALTON_IN_ELECTRON_MASS = 1822.888486209
-DEBYE_PER_E_BOHR = 2.541746473
 
 ANGSTROM = 1.0 / BOHR_IN_ANGSTROM
 NANOMETER = 10.0 * ANGSTROM
@@ -27,13 +26,6 @@ FEMTOSECOND = 1.0 / ATOMIC_TIME_IN_FEMTOSECOND
 _UNITS: dict[str, dict[str, float]] = {
     "length": {"nm": NANOMETER, "angstrom": ANGSTROM, "A": ANGSTROM, "bohr": 1.0, "pm": 0.01 * ANGSTROM},
     "temperature": {"K": KELVIN, "hartree": 1.0, "eV": EV},
-    "time": {"fs": FEMTOSECOND, "ps": 1000.0 * FEMTOSECOND},
-    "energy": {
-        "hartree": 1.0,
-        "eV": EV,
-        "kJ/mol": KJ_PER_MOL,
-        "kcal/mol": KCAL_PER_MOL,
-    },
 }
 
 _QUANTITY = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-z/]+)\s*")
@@ -44,7 +36,7 @@ def parse_quantity(text: object, dimension: str) -> float:
 
     Args:
         text: a number followed by a unit.
-        dimension: ``length``, ``temperature`` (as k_B T in hartree), ``time`` or ``energy``.
+        dimension: ``length`` or ``temperature`` (as k_B T in hartree).
 
     Raises:
         ValueError: the unit is missing or unknown; the message says what was expected and found.

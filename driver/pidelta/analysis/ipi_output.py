@@ -70,24 +70,34 @@ class Properties:
 
 
 class PropertiesFollower:
-    """Reads the new rows of a properties file each time it is asked."""
+    """Reads the new rows of a properties file each time it is asked.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the file, which need not exist yet.
+        continued: whether the file of an earlier run goes on; else that file is waited to be replaced.
+    """
+
+    def __init__(self, path: Path, continued: bool = False) -> None:
         self._path = path
         self._offset = 0
         self._columns: list[Column] = []
+        self._old = None if continued or not path.exists() else path.stat().st_ino
+
+    @property
+    def has_started(self) -> bool:
+        """Whether the run has a file of its own."""
+        return self._path.exists() and self._path.stat().st_ino != self._old
 
     def latest(self) -> dict[str, float] | None:
         """Return the newest complete row, by column name without unit, or None if nothing is new.
 
         Columns of several numbers are represented by their first.
         """
-        try:
-            with self._path.open("rb") as stream:
-                stream.seek(self._offset)
-                text = stream.read()
-        except FileNotFoundError:
+        if not self.has_started:
             return None
+        with self._path.open("rb") as stream:
+            stream.seek(self._offset)
+            text = stream.read()
         complete = text[: text.rfind(b"\n") + 1]
         self._offset += len(complete)
         lines = complete.decode(errors="replace").splitlines()

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pidelta.build import build_evaluator, check_first_frame, read_system
+from pidelta.build import build_evaluator, check_first_frame
 from pidelta.cli.evaluate import parse_terms
 from pidelta.config import load_config
 from pidelta.ipi.client import serve
@@ -30,7 +30,6 @@ def client(
     settings = load_config(config)
     evaluator = build_evaluator(settings, parse_terms(terms))
     check = check_first_frame(settings)
-    periodic = read_system(settings).cell is not None
     with closing(connect(mode, address, port, sockets_prefix=sockets_prefix, patience=patience)) as transport:
-        summary = serve(evaluator, transport, periodic=periodic, on_first_positions=check)
+        summary = serve(evaluator, transport, on_first_positions=check)
     print(summary.to_json())

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
+import ase
 import ase.io
 import numpy as np
 import typer
+from rich.console import Console
 from rich.progress import track
 
 from pidelta.build import build_evaluator, read_system
 from pidelta.config import Config, load_config
 from pidelta.errors import ConfigError, StructureError
-from pidelta.qmmm.energy import TERMS
-from pidelta.state import Evaluation, FloatArray
+from pidelta.state import TERMS, Evaluation, FloatArray, IntArray
 from pidelta.units import ANGSTROM
+from pidelta.workflow.sampling import is_trajectory_of_ipi, read_trajectory
 
 
 def evaluate(
@@ -30,16 +34,16 @@ def evaluate(
     """Energies, gradients and charges of the structure or of FRAMES, in atomic units."""
     settings = load_config(config)
     evaluator = build_evaluator(settings, parse_terms(terms))
-    structures = _read_frames(settings, frames, evaluator.numbers.tolist())
-    results = [
-        as_json(evaluator.evaluate(positions[None], None if cell is None else cell[None]))
-        for positions, cell in track(structures, description="evaluating", disable=output is None)
-    ]
-    text = json.dumps({"frames": results}, indent=1)
-    if output is None:
-        print(text)
-    else:
-        output.write_text(text + "\n")
+    structures = _read_frames(settings, frames, evaluator.numbers)
+    # Opened first: a path that cannot be written to should not show after hours of work.
+    with nullcontext(sys.stdout) if output is None else output.open("w") as stream:
+        results = [
+            as_json(evaluator.evaluate(positions[None], None if cell is None else cell[None]))
+            for positions, cell in track(
+                structures, "evaluating", console=Console(stderr=True), transient=True
+            )
+        ]
+        stream.write(json.dumps({"frames": results}, indent=1) + "\n")
 
 
 def parse_terms(text: str | None) -> frozenset[str] | None:
@@ -59,15 +63,11 @@ def parse_terms(text: str | None) -> frozenset[str] | None:
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
     """A batch of one as plain lists, named as the design fixes it."""
-    gradient = evaluation.gradient[0]
-    point_charges = evaluation.extras.get("point_charge_gradient")
-    if point_charges is not None:
-        gradient = np.concatenate([gradient, point_charges[0]])
     return {
         "energy": float(evaluation.energy[0]),
-        "gradient": gradient.tolist(),
+        "gradient": evaluation.full_gradient[0].tolist(),
         "terms": {
-            name: {"energy": float(term.energy[0]), "gradient": term.gradient[0].tolist()}
+            name: {"energy": float(term.energy[0]), "gradient": term.full_gradient[0].tolist()}
             for name, term in evaluation.terms.items()
         },
         "charges": None if evaluation.charges is None else evaluation.charges[0].tolist(),
@@ -77,25 +77,34 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _read_frames(
-    config: Config, frames: Path | None, numbers: list[int]
+    config: Config, frames: Path | None, numbers: IntArray
 ) -> list[tuple[FloatArray, FloatArray | None]]:
-    """Positions and cells in bohr."""
+    """Positions and cells in bohr, from what i-PI wrote or from any format of ASE."""
     if frames is None:
         system = read_system(config)
         return [(system.positions, system.cell)]
     if not frames.is_file():
         raise StructureError(f"{frames}: no such file of frames")
-    try:
-        images = ase.io.read(frames, index=":")
-    except Exception as error:  # ASE's readers raise whatever their parsing hits
-        raise StructureError(f"{frames}: cannot be read ({' '.join(str(error).split())})") from None
-    structures = []
-    for index, atoms in enumerate(images):
-        if atoms.numbers.tolist() != numbers:
+    if is_trajectory_of_ipi(frames):
+        images: list[tuple[IntArray, FloatArray, FloatArray | None]] = [
+            (s.numbers, s.positions, s.cell) for s in read_trajectory(frames)
+        ]
+    else:
+        images = [
+            (a.numbers, a.positions * ANGSTROM, a.cell.array * ANGSTROM if a.cell.rank == 3 else None)
+            for a in _read_with_ase(frames)
+        ]
+    for index, (found, _, _) in enumerate(images):
+        if not np.array_equal(found, numbers):
             raise StructureError(
                 f"{frames}: expected the {len(numbers)} atoms of {config.structure} in their order, "
                 f"found others in frame {index}"
             )
-        cell = atoms.cell.array * ANGSTROM if atoms.cell.rank == 3 else None
-        structures.append((atoms.positions * ANGSTROM, cell))
-    return structures
+    return [(positions, cell) for _, positions, cell in images]
+
+
+def _read_with_ase(frames: Path) -> list[ase.Atoms]:
+    try:
+        return list(ase.io.read(frames, index=":"))
+    except Exception as error:  # ASE's readers raise whatever their parsing hits
+        raise StructureError(f"{frames}: cannot be read ({' '.join(str(error).split())})") from None

@@ -31,3 +31,6 @@ def main() -> None:
     except PideltaError as error:
         print(f"pidelta: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:  # a full disk, a folder that may not be written to
+        print(f"pidelta: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)

@@ -55,12 +55,33 @@ def run(
     system = read_system(settings)
     check_atom_order(simulation, system)
     command = [sys.executable, "-m", "pidelta", "client", str(config.resolve())]
+    _show_terms(console, simulation, settings)
+    file = simulation.main_properties
+    follower = None if file is None else PropertiesFollower(file.path, continued=simulation.step > 0)
     started = time.monotonic()
     supervisor = Supervisor(simulation, command, clients or _useful_clients(simulation))
-    finished = _supervise(supervisor, simulation, console)
-    _report(console, simulation, supervisor, settings, system, time.monotonic() - started)
+    finished = _supervise(supervisor, simulation, follower, console)
+    if follower is None:
+        console.print("no summary: the i-PI input asks for no <properties>")
+    elif follower.has_started:
+        _report(console, simulation, supervisor, settings, system, time.monotonic() - started)
     if not finished:
         raise typer.Exit(_INTERRUPTED)
+
+
+def _show_terms(console: Console, simulation: Simulation, config: Config) -> None:
+    """Say which socket serves which terms, and when that is not each term once."""
+    available = config.terms
+    served: list[str] = []
+    for ffsocket in simulation.sockets:
+        terms = [term for term in available if ffsocket.terms is None or term in ffsocket.terms]
+        served += terms
+        console.print(f"ffsocket {ffsocket.name}: {' + '.join(terms)}", markup=False, highlight=False)
+    missing = [term for term in available if term not in served]
+    twice = [term for term in available if served.count(term) > 1]
+    for what, terms in (("no ffsocket serves", missing), ("several ffsockets serve", twice)):
+        if terms:
+            console.print(f"[yellow]note: {what} {', '.join(terms)}[/yellow]")
 
 
 def _useful_clients(simulation: Simulation) -> int:
@@ -69,11 +90,13 @@ def _useful_clients(simulation: Simulation) -> int:
     return min(batches, os.cpu_count() or 1)
 
 
-def _supervise(supervisor: Supervisor, simulation: Simulation, console: Console) -> bool:
+def _supervise(
+    supervisor: Supervisor, simulation: Simulation, follower: PropertiesFollower | None, console: Console
+) -> bool:
     """Run to the end (True) or until Ctrl-C or i-PI itself stops early (False)."""
     with _signals_as_interrupts(), supervisor:
         try:
-            _show_progress(supervisor, simulation, console)
+            _show_progress(supervisor, simulation, follower, console)
         except KeyboardInterrupt:
             console.print("stopping: i-PI writes RESTART ...")
             supervisor.stop()
@@ -105,9 +128,10 @@ def _signals_as_interrupts() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _show_progress(supervisor: Supervisor, simulation: Simulation, console: Console) -> None:
+def _show_progress(
+    supervisor: Supervisor, simulation: Simulation, follower: PropertiesFollower | None, console: Console
+) -> None:
     file = simulation.main_properties
-    follower = None if file is None else PropertiesFollower(file.path)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=16),
@@ -148,7 +172,6 @@ def _report(
     """Print the summary table, draw the plots and print their paths."""
     file = simulation.main_properties
     if file is None:
-        console.print("no summary: the i-PI input asks for no <properties>")
         return
     try:
         properties = read_properties(file.path)

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 from rich.table import Table
 
+from pidelta.errors import DataError
+
 if TYPE_CHECKING:
     from pidelta.delta.assessment import ErrorSummary
     from pidelta.delta.settings import TrainingSettings
@@ -63,7 +65,7 @@ def _train_with_progress(
             return train_models(data, settings, output, models, resume, report)
         except KeyboardInterrupt:
             progress.console.print("stopped; the same command with --resume continues")
-            raise typer.Exit(1) from None
+            raise typer.Exit(130) from None
 
 
 def test(
@@ -77,6 +79,8 @@ def test(
     from pidelta.delta.model import load_model
     from pidelta.delta.targets import read_labelled
 
+    if output is not None and not output.parent.is_dir():
+        raise DataError(f"{output}: expected a folder that exists, found none at {output.parent}")
     committee = Committee([load_model(path) for path in model])
     labelled = read_labelled(frames)
     errors = assess(committee, track(labelled, description="frames", transient=True))

@@ -37,7 +37,7 @@ def select(selection: str | Sequence[int], system: System) -> IntArray:
         return np.arange(len(system))
     mask = np.ones(len(system), dtype=bool)
     for clause in selection.split(" and "):
-        field, *values = clause.split()
+        field, *values = clause.split() or [""]
         if field not in _FIELDS or not values:
             raise ConfigError(
                 f"qm.atoms: expected 'all', indices, or {'|'.join(_FIELDS)} with values, found {clause!r}"
@@ -49,10 +49,10 @@ def select(selection: str | Sequence[int], system: System) -> IntArray:
 
 
 def _checked_indices(indices: Sequence[int], count: int) -> IntArray:
-    chosen = np.asarray(indices, dtype=np.int64)
     wrong = [index for index in indices if not 0 <= index < count]
     if wrong:
         raise ConfigError(f"qm.atoms: expected indices from 0 to {count - 1}, found {wrong[0]}")
+    chosen = np.asarray(indices, dtype=np.int64)
     if len(chosen) == 0 or len(np.unique(chosen)) != len(chosen):
         raise ConfigError("qm.atoms: expected at least one index, each once")
     return np.sort(chosen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,14 @@ def _load(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if path.suffix == ".xyz":
+                _refuse_ipi_comment(path)
                 content: Any = ase.io.read(path, format="extxyz", index=0)
                 coordinates = content.positions
             else:
                 content = parmed.load_file(str(path))
                 coordinates = content.coordinates
+    except StructureError:
+        raise
     except Exception as error:  # the readers raise whatever their parsing hits
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise StructureError(f"{path}: cannot be read as {path.suffix} ({reason})") from None
@@ -79,6 +83,14 @@ def _load(path: Path) -> Any:
     if len(bad):
         raise StructureError(f"{path}: expected finite coordinates, found others at atom {bad[0]}")
     return content
+
+
+def _refuse_ipi_comment(path: Path) -> None:
+    """i-PI puts the unit and the cell into a comment that ASE does not read: both would be lost."""
+    with path.open(errors="replace") as lines:
+        comment = "".join(islice(lines, 1, 2))
+    if "CELL(" in comment or "positions{" in comment:
+        raise StructureError(f"{path}: expected a plain or extended .xyz in angstrom, found one of i-PI")
 
 
 def _from_ase(atoms: ase.Atoms) -> System:

@@ -42,7 +42,7 @@ class FrameStore:
             self._file = h5py.File(path, mode)
         except OSError as error:
             raise DataError(f"{path}: expected an HDF5 file of frames ({error})") from None
-        if mode == "a" and not self._file.attrs:
+        if mode == "a" and not self._file.attrs and len(self._file) == 0:
             self._file.attrs["schema"] = _SCHEMA
         if self._file.attrs.get("schema") != _SCHEMA:
             self._file.close()

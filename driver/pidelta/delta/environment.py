@@ -75,7 +75,7 @@ def _charge_gaussians(settings: DescriptorSettings) -> _Gaussians:
     return _Gaussians(centres, 0.5 / ((ratio - 1.0) * centres) ** 2, settings.env_cutoff)
 
 
-class Environment:
+class EnvironmentFeatures:
     """The environment of a batch of QM regions: features, and the way back from their derivatives.
 
     A site counts through its charge in the charge-weighted features and through its element in the

@@ -19,7 +19,7 @@ from pidelta.delta.descriptors import (
     species_index,
     structure_features,
 )
-from pidelta.delta.environment import Environment
+from pidelta.delta.environment import EnvironmentFeatures
 from pidelta.delta.networks import AtomicNetworks
 from pidelta.errors import GeometryError, ModelError
 from pidelta.state import FloatArray, IntArray
@@ -157,7 +157,7 @@ def evaluate_networks(
     species = species_index(settings, numbers.tolist())
     x = torch.tensor(positions, dtype=torch.float64, requires_grad=True)
     structure = structure_features(settings, species, x, angular_triples(settings, x))
-    environment = Environment(
+    environment = EnvironmentFeatures(
         settings,
         x.detach(),
         torch.as_tensor(env_positions, dtype=torch.float64),
@@ -240,6 +240,7 @@ def check_fits(
     embedding: Mapping[str, object],
     charge: int | None = None,
     multiplicity: int | None = None,
+    mm_numbers: IntArray | None = None,
 ) -> None:
     """Refuse to use a model in a set-up it was not trained for.
 
@@ -249,12 +250,21 @@ def check_fits(
         low_level: identity of the low-level method in use.
         embedding: what the embedding in use asks a model to remember (``scheme`` and its lengths in bohr).
         charge, multiplicity: of the QM region, where known.
+        mm_numbers: (M,) atomic numbers of the MM atoms, where known.
 
     Raises:
         ModelError: an element is unknown, or the low level, the embedding, the charge or the multiplicity
             differs.
     """
     check_elements(model.settings, numbers)
+    strangers = sorted(
+        set(() if mm_numbers is None else mm_numbers.tolist()) - set(model.settings.mm_elements)
+    )
+    if strangers:
+        raise ModelError(
+            f"delta model: expected MM elements among {_list(model.settings.mm_elements)}, "
+            f"found {_list(strangers)}"
+        )
     training = model.training
     if low_level != training.low_level:
         raise ModelError(

@@ -26,7 +26,7 @@ from pidelta.delta.descriptors import (
     species_index,
     structure_features,
 )
-from pidelta.delta.environment import Environment
+from pidelta.delta.environment import EnvironmentFeatures
 from pidelta.delta.model import environment_species
 from pidelta.errors import DataError
 from pidelta.state import FloatArray
@@ -136,7 +136,7 @@ def _prepare_frame(settings: DescriptorSettings, item: LabelledFrame) -> dict[st
     n = len(frame.numbers)
     species = species_index(settings, frame.numbers.tolist())
     positions = torch.from_numpy(frame.positions)
-    environment = Environment(
+    environment = EnvironmentFeatures(
         settings,
         positions[None],
         torch.from_numpy(frame.env_positions)[None],

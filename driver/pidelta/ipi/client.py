@@ -58,7 +58,6 @@ def serve(
     evaluator: Evaluator,
     transport: Transport,
     *,
-    periodic: bool = True,
     on_first_positions: FirstPositionsHook | None = None,
 ) -> ServeSummary:
     """Answer i-PI until it says EXIT or closes the connection between two messages.
@@ -66,7 +65,6 @@ def serve(
     Args:
         evaluator: evaluates the structures.
         transport: the connection to i-PI; left open.
-        periodic: whether the evaluator wants cells (i-PI always sends them) or None.
         on_first_positions: called with the first positions (B, N, 3) and cells before they are evaluated;
             raises what is wrong with them.
 
@@ -75,7 +73,7 @@ def serve(
         TransportError: the connection broke in the middle of a message or of an evaluation.
         GeometryError: the energy or a force is not finite.
     """
-    return _Server(evaluator, transport, periodic, on_first_positions).run()
+    return _Server(evaluator, transport, on_first_positions).run()
 
 
 class _Server:
@@ -85,12 +83,10 @@ class _Server:
         self,
         evaluator: Evaluator,
         transport: Transport,
-        periodic: bool,
         on_first_positions: FirstPositionsHook | None,
     ) -> None:
         self._evaluator = evaluator
         self._transport = transport
-        self._periodic = periodic
         self._on_first_positions = on_first_positions
         self._connection = Connection(len(evaluator.numbers))
         self._reply = b""
@@ -126,7 +122,7 @@ class _Server:
         batch = len(data.positions)
         distinct = _count_without_padding(data)
         positions = data.positions[:distinct]
-        cells = data.cells[:distinct] if self._periodic else None
+        cells = data.cells[:distinct]
         if self._on_first_positions is not None:
             self._on_first_positions(positions, cells)
             self._on_first_positions = None
@@ -163,7 +159,7 @@ def encode_extras(evaluation: Evaluation, index: int) -> bytes:
     """Return structure `index` of `evaluation` as the JSON that i-PI calls extras, in atomic units.
 
     The keys are ``terms`` (energy by term), ``dipole`` and ``charges`` where there are any, and the extras of
-    the evaluation under their own names (``committee_pot`` and the like for i-PI's ``ffcommittee``).
+    the evaluation under their own names.
     """
     extras: dict[str, object] = {
         "terms": {name: float(term.energy[index]) for name, term in evaluation.terms.items()}

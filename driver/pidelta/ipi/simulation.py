@@ -13,9 +13,8 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from pidelta.errors import SetupError, StructureError
 from pidelta.ipi.transports import SOCKETS_PREFIX
-from pidelta.state import System
+from pidelta.state import TERMS, System
 
-TERMS = frozenset({"mm", "dftb", "delta"})
 _SHOWN = frozenset({"step", "time", "temperature", "conserved", "potential"})
 
 
@@ -33,7 +32,7 @@ class ForceSocket:
     def terms(self) -> frozenset[str] | None:
         """The terms its clients serve: a name such as ``dftb+delta`` selects them, any other means all."""
         parts = frozenset(self.name.split("+"))
-        return parts if parts <= TERMS else None
+        return parts if parts <= set(TERMS) else None
 
 
 @dataclass(frozen=True)
@@ -216,8 +215,15 @@ def _read_socket(path: Path, element: ET.Element) -> ForceSocket:
         mode=mode,
         address=_text(element, "address", "localhost"),
         port=_integer(path, element, "port", 65535),
-        batch_size=_integer(path, element, "batch_size", 1),
+        batch_size=_batch_size(path, element),
     )
+
+
+def _batch_size(path: Path, element: ET.Element) -> int:
+    batch_size = _integer(path, element, "batch_size", 1)
+    if batch_size < 1:
+        raise SetupError(f"{path}: <batch_size>: expected 1 or more, found {batch_size}")
+    return batch_size
 
 
 def _n_beads(path: Path, root: ET.Element) -> int:
@@ -282,7 +288,7 @@ def _split_names(element: ET.Element) -> tuple[str, ...]:
 
 
 def _names_in_xyz(path: Path) -> tuple[str, ...]:
-    with path.open() as lines:
+    with path.open(errors="replace") as lines:
         count = _to_integer(path, "line 1", next(lines, "").strip())
         names = tuple(line.split()[0] for line in islice(lines, 1, count + 1) if line.strip())
     if len(names) != count:
@@ -292,7 +298,7 @@ def _names_in_xyz(path: Path) -> tuple[str, ...]:
 
 def _names_in_pdb(path: Path) -> tuple[str, ...]:
     names = []
-    with path.open() as lines:
+    with path.open(errors="replace") as lines:
         for line in lines:
             if line.startswith("END"):
                 break

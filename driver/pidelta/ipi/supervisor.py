@@ -166,6 +166,15 @@ class Supervisor:
 
     def close(self) -> None:
         """Stop i-PI, then the clients; whoever stopped i-PI before and comes here again is in a hurry."""
+        try:
+            self._close_gently()
+        finally:  # a second Ctrl-C must not leave processes behind
+            for child in self._children():
+                if child.process.poll() is None:
+                    child.process.kill()
+                    child.process.wait()
+
+    def _close_gently(self) -> None:
         if self._ipi is not None and not self._stop_sent:
             self.stop()
         # After EXIT from i-PI clients end by themselves, unless they are in the middle of an evaluation.
@@ -173,9 +182,7 @@ class Supervisor:
         for child in reversed(self._children()):
             if not _wait(child.process, deadline - time.monotonic()):
                 child.process.terminate()
-                if not _wait(child.process, _CLIENT_EXIT_SECONDS):
-                    child.process.kill()
-                    child.process.wait()
+                _wait(child.process, _CLIENT_EXIT_SECONDS)
 
     def _start(self, name: str, command: Sequence[str], log: Path, folder: Path) -> _Process:
         environment = {**dict.fromkeys(_THREAD_VARIABLES, "1"), "PYTHONUNBUFFERED": "1", **os.environ}

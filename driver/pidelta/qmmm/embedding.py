@@ -61,6 +61,10 @@ class Embedding(Protocol):
     def settings(self) -> dict[str, str | float]:
         """What a model has to remember: the scheme and its lengths in bohr."""
 
+    @property
+    def has_fixed_charges(self) -> bool:
+        """Whether charges that belong to no atom take part."""
+
     def environment(self, positions: FloatArray, cells: FloatArray | None) -> Environment:
         """The environment of positions (B, N, 3) with lattice rows (B, 3, 3), or None if not periodic."""
 
@@ -105,6 +109,11 @@ class CutoffEmbedding:
     def settings(self) -> dict[str, str | float]:
         """What a model has to remember: the scheme and its lengths in bohr."""
         return {"scheme": "cutoff", "cutoff": self.cutoff, "switch": self.switch}
+
+    @property
+    def has_fixed_charges(self) -> bool:
+        """Never."""
+        return False
 
     def environment(self, positions: FloatArray, cells: FloatArray | None) -> Environment:
         """The environment of each structure.
@@ -251,6 +260,11 @@ class FixedCharges:
     def settings(self) -> dict[str, str | float]:
         """What a model has to remember."""
         return {"scheme": "fixed"}
+
+    @property
+    def has_fixed_charges(self) -> bool:
+        """Whether there are any."""
+        return len(self._charges) > 0
 
     def environment(self, positions: FloatArray, cells: FloatArray | None) -> Environment:
         """The same charges for each structure."""

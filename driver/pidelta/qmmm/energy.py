@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 
-from pidelta.delta.committee import Committee
+from pidelta.delta.committee import Committee, CommitteeResult
 from pidelta.errors import GeometryError
-from pidelta.qm.base import QMEngine
+from pidelta.qm.base import QMEngine, QMResult
 from pidelta.qmmm.embedding import Embedding, Environment, EnvironmentGradient
 from pidelta.qmmm.partition import Partition
 from pidelta.qmmm.potential import point_charge_gradients, point_charge_potential
 from pidelta.state import Evaluation, FloatArray, IntArray, Term
-
-Result = TypeVar("Result")
-
-TERMS = ("mm", "dftb", "delta")
 
 
 class ClassicalEvaluator(Protocol):
@@ -27,17 +25,6 @@ class ClassicalEvaluator(Protocol):
 
     def evaluate(self, positions: FloatArray, cells: FloatArray | None) -> Term:
         """Energy, gradient and virial of positions (B, N, 3) with lattice rows (B, 3, 3)."""
-
-
-class _Stopwatch:
-    def __init__(self) -> None:
-        self.timings: dict[str, float] = {}
-
-    def time(self, part: str, function: Callable[[], Result]) -> Result:
-        start = perf_counter()
-        result = function()
-        self.timings[part] = self.timings.get(part, 0.0) + perf_counter() - start
-        return result
 
 
 @dataclass(frozen=True)
@@ -70,81 +57,87 @@ class QMMMEvaluator:
             cells: (B, 3, 3) lattice rows in bohr; ignored where the system is not periodic.
 
         Raises:
-            GeometryError: positions are not finite or do not fit the number of atoms.
+            GeometryError: positions are not finite, do not fit the number of atoms, or come without the cell
+                of a periodic system.
         """
-        self._check(positions)
-        if not self.periodic:
-            cells = None
+        self._check(positions, cells)
+        cells = cells if self.periodic else None
         watch = _Stopwatch()
         terms: dict[str, Term] = {}
         extras: dict[str, FloatArray] = {}
         charges = dipole = None
         if self.classical is not None:
-            classical = self.classical
-            terms["mm"] = watch.time("mm", lambda: classical.evaluate(positions, cells))
+            with watch("mm"):
+                terms["mm"] = self.classical.evaluate(positions, cells)
         if self.embedding is not None and (self.engine is not None or self.delta is not None):
-            embedding = self.embedding
-            environment = watch.time("embedding", lambda: embedding.environment(positions, cells))
+            with watch("embedding"):
+                environment = self.embedding.environment(positions, cells)
             if self.engine is not None:
-                terms["dftb"], charges, extras = self._low_level(self.engine, environment, watch)
-                dipole = np.einsum("ba,bai->bi", charges, environment.qm_positions)
-            if self.delta is not None:
-                terms["delta"], extras["delta_standard_deviation"] = self._correction(
-                    self.delta, environment, watch
-                )
+                low, gradient = _low_level(self.engine, environment, watch)
+                with watch("embedding"):
+                    terms["dftb"] = _term(self.embedding, low.energy, environment, gradient)
+                charges, dipole = low.charges, np.einsum("ba,bai->bi", low.charges, environment.qm_positions)
+                extras["scc_iterations"] = low.iterations.astype(np.float64)
+            if self.delta is not None and self.partition is not None:
+                with watch("delta"):
+                    delta = _correction(self.delta, self.partition.qm_numbers, environment)
+                gradient = EnvironmentGradient(delta.gradient, delta.env_gradient, delta.charge_gradient)
+                with watch("embedding"):
+                    terms["delta"] = _term(self.embedding, delta.energy, environment, gradient)
+                extras["delta_standard_deviation"] = delta.standard_deviation
         return Evaluation(terms, charges=charges, dipole=dipole, timings=watch.timings, extras=extras)
 
-    def _check(self, positions: FloatArray) -> None:
+    def _check(self, positions: FloatArray, cells: FloatArray | None) -> None:
         if positions.shape[1:] != (len(self.numbers), 3):
-            raise GeometryError(
-                f"expected {len(self.numbers)} atoms, found positions of {positions.shape[1:]}"
-            )
+            raise GeometryError(f"expected {len(self.numbers)} atoms, found {positions.shape[1:]}")
+        if self.periodic and cells is None:
+            raise GeometryError("the system is periodic: expected a cell with the positions, found none")
         bad = np.argwhere(~np.isfinite(positions).all(axis=2))
         if len(bad):
             b, atom = bad[0]
             raise GeometryError(f"expected finite positions, found {positions[b, atom]} at atom {atom}")
 
-    def _low_level(
-        self, engine: QMEngine, environment: Environment, watch: _Stopwatch
-    ) -> tuple[Term, FloatArray, dict[str, FloatArray]]:
-        env = (environment.qm_positions, environment.positions, environment.charges)
-        phi = watch.time("embedding", lambda: point_charge_potential(*env))
-        result = watch.time("dftb", lambda: engine.evaluate(environment.qm_positions, phi))
-        qm, positions, charges = watch.time(
-            "embedding", lambda: point_charge_gradients(*env, qm_charges=result.charges)
-        )
-        gradient = EnvironmentGradient(result.gradient + qm, positions, charges)
-        extras = {"scc_iterations": result.iterations.astype(np.float64)}
-        if (environment.atoms < 0).all() and environment.charges.shape[1]:
-            extras["point_charge_gradient"] = positions
-        return self._term(result.energy, environment, gradient, watch), result.charges, extras
 
-    def _correction(
-        self, delta: Committee, environment: Environment, watch: _Stopwatch
-    ) -> tuple[Term, FloatArray]:
-        assert self.partition is not None
-        numbers = self.partition.qm_numbers
-        result = watch.time(
-            "delta",
-            lambda: delta.evaluate(
-                numbers,
-                environment.qm_positions,
-                environment.positions,
-                environment.charges,
-                environment.numbers,
-            ),
-        )
-        gradient = EnvironmentGradient(result.gradient, result.env_gradient, result.charge_gradient)
-        return self._term(result.energy, environment, gradient, watch), result.standard_deviation
+class _Stopwatch:
+    """Wall time by part."""
 
-    def _term(
-        self,
-        energy: FloatArray,
-        environment: Environment,
-        gradient: EnvironmentGradient,
-        watch: _Stopwatch,
-    ) -> Term:
-        assert self.embedding is not None
-        embedding = self.embedding
-        total, virial = watch.time("embedding", lambda: embedding.backpropagate(environment, gradient))
-        return Term(energy, total, virial)
+    def __init__(self) -> None:
+        self.timings: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        start = perf_counter()
+        yield
+        self.timings[part] += perf_counter() - start
+
+
+def _low_level(
+    engine: QMEngine, environment: Environment, watch: _Stopwatch
+) -> tuple[QMResult, EnvironmentGradient]:
+    """The engine in the potential of the charges, and derivatives of its energy."""
+    env = (environment.qm_positions, environment.positions, environment.charges)
+    with watch("embedding"):
+        phi = point_charge_potential(*env)
+    with watch("dftb"):
+        result = engine.evaluate(environment.qm_positions, phi)
+    with watch("embedding"):
+        qm, positions, charges = point_charge_gradients(*env, qm_charges=result.charges)
+    return result, EnvironmentGradient(result.gradient + qm, positions, charges)
+
+
+def _correction(delta: Committee, numbers: IntArray, environment: Environment) -> CommitteeResult:
+    return delta.evaluate(
+        numbers,
+        environment.qm_positions,
+        environment.positions,
+        environment.charges,
+        environment.numbers,
+    )
+
+
+def _term(
+    embedding: Embedding, energy: FloatArray, environment: Environment, gradient: EnvironmentGradient
+) -> Term:
+    total, virial = embedding.backpropagate(environment, gradient)
+    fixed = gradient.positions if embedding.has_fixed_charges else None
+    return Term(energy, total, virial, point_charge_gradient=fixed)

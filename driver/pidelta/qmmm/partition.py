@@ -36,15 +36,13 @@ class Partition:
         return self.numbers[self.qm_indices]
 
 
-def make_partition(system: System, qm_indices: IntArray, charges: FloatArray, qm_charge: int) -> Partition:
-    """Split a system; the MM atoms of one residue are one charge group.
+def check_charge(qm_indices: IntArray, charges: FloatArray, qm_charge: int) -> None:
+    """Make sure that the total charge of the system stays what the topology says.
 
     Args:
-        system: all atoms.
         qm_indices: (n,) the QM atoms.
         charges: (N,) force-field charges in e.
-        qm_charge: total charge of the QM region, which the force-field charges it replaces must add up to,
-            so that the total charge of the system stays what the topology says.
+        qm_charge: total charge of the QM region, which must replace force-field charges of the same sum.
 
     Raises:
         SetupError: the charges do not fit.
@@ -55,6 +53,16 @@ def make_partition(system: System, qm_indices: IntArray, charges: FloatArray, qm
             f"qm.charge: expected {replaced:+.4f}, the sum of the force-field charges of the QM atoms, "
             f"found {qm_charge:+d}"
         )
+
+
+def make_partition(system: System, qm_indices: IntArray, charges: FloatArray) -> Partition:
+    """Split a system; the MM atoms of one residue are one charge group.
+
+    Args:
+        system: all atoms.
+        qm_indices: (n,) the QM atoms.
+        charges: (N,) force-field charges in e.
+    """
     is_mm = np.ones(len(system), dtype=bool)
     is_mm[qm_indices] = False
     mm_charges = np.where(is_mm, charges, 0.0)

@@ -59,6 +59,14 @@ class Snapshot:
     cell: FloatArray
 
 
+def is_trajectory_of_ipi(path: Path) -> bool:
+    """Whether a file has the comment with units and cell that i-PI writes into .xyz and .pdb."""
+    if path.suffix not in (".xyz", ".pdb"):
+        return False
+    with path.open(errors="replace") as lines:
+        return any("positions{" in line or "CELL(" in line for line in islice(lines, 3))
+
+
 def read_trajectory(path: Path) -> Iterator[Snapshot]:
     """Read the positions of one bead, one snapshot after the other.
 
@@ -140,10 +148,11 @@ def sample(
         The number of frames added.
 
     Raises:
-        DataError: the trajectory cannot be read or does not fit the system.
+        DataError: the trajectory cannot be read, does not fit the system, or is another one than the store
+            has frames of under this name.
         GeometryError: the embedding does not fit the cell.
     """
-    present = {frame.source for frame in store}
+    present = {frame.source: frame.positions for frame in store}
     added = 0
     stop = None if limit is None else skip + every * limit
     for snapshot in islice(read_trajectory(trajectory), skip, stop, every):
@@ -153,15 +162,22 @@ def sample(
                 f"found {len(snapshot.numbers)} atoms or others in step {snapshot.step}"
             )
         source = f"{trajectory} step {snapshot.step}"
+        frame = _frame(snapshot, region, periodic, source)
         if source not in present:
-            store.append(_frame(snapshot, region, periodic, source))
+            store.append(frame)
             added += 1
+        elif not np.array_equal(frame.positions, present[source]):
+            raise DataError(
+                f"{store.path}: expected the positions of {source} as before, found others: the trajectory "
+                "was written anew, sample it into another file"
+            )
     return added
 
 
 def _frame(snapshot: Snapshot, region: Region, periodic: bool, source: str) -> Frame:
     environment = region.environment(snapshot.positions[None], snapshot.cell[None] if periodic else None)
-    kept = environment.charges[0] != 0.0
+    # Neutral MM atoms count in the short-range features of a model.
+    kept = environment.atoms[0] >= 0
     return Frame(
         numbers=region.numbers,
         positions=environment.qm_positions[0],

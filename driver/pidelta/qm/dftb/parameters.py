@@ -15,6 +15,9 @@ from pidelta.state import FloatArray
 # C H N O: Gaus, Goez, Elstner, JCTC 9, 338 (2013); P S: Gaus, Lu, Elstner, Cui, JCTC 10, 1518 (2014);
 # Mg Zn: Lu, Gaus, Elstner, Cui, J. Phys. Chem. B 119, 1062 (2015);
 # Na F K Ca Cl Br I: Kubillus, Kubar, Gaus, Rezac, Elstner, JCTC 11, 332 (2015).
+PUBLISHED_DAMPING_EXPONENTS = {"3ob": 4.0}
+"""The exponent of the H-X damping that each published set was made for."""
+
 PUBLISHED_HUBBARD_DERIVATIVES: dict[str, dict[str, float]] = {
     "3ob": {
         "H": -0.1857,
@@ -70,7 +73,7 @@ class ParameterSet:
 
     Attributes:
         name: the name of the folder.
-        identity: name and a short SHA-256 over the files used.
+        identity: a short SHA-256 over the files used, whatever their folder is called.
         elements: atomic parameters by symbol.
         pairs: the content of A-B.skf by (A, B), both orders.
     """
@@ -105,7 +108,7 @@ def load_parameters(folder: Path, elements: Iterable[str]) -> ParameterSet:
     _check_grids(folder, pairs)
     return ParameterSet(
         name=folder.name,
-        identity=f"{folder.name}:{digest.hexdigest()[:12]}",
+        identity=f"skf:{digest.hexdigest()[:12]}",
         elements={symbol: _element(folder, symbol, pairs[symbol, symbol]) for symbol in symbols},
         pairs=pairs,
     )

@@ -14,6 +14,7 @@ from pidelta.build import build_evaluator, check_first_frame, read_system
 from pidelta.cli.main import main
 from pidelta.config import load_config
 from pidelta.errors import StructureError
+from pidelta.testing.derivatives import central_differences
 from pidelta.units import BOHR_IN_ANGSTROM
 
 SLAKO = SHARED / "slako" / "3ob-3-1"
@@ -102,8 +103,56 @@ def test_terms_add_up_and_can_be_chosen(solution, run, tmp_path):
         assert np.abs(np.array(totals["mm+dftb"][key]) - parts).max() < 1e-10
 
 
-def test_check_finds_a_sound_set_up(solution, run, capsys):
-    assert run("check", solution, "--atoms", 2) == 0
+@pytest.fixture
+def shipped(solution):
+    """The set-up as it ships, delta models and all, beside the parameters the tests have."""
+    text = (URACIL_WATER / "pidelta.yaml").read_text()
+    solution.write_text(text.replace("../../../shared/slako/3ob-3-1", str(SLAKO)))
+    for model in URACIL_WATER.glob("delta-*.pt"):
+        shutil.copy(model, solution.parent)
+    return solution
+
+
+def test_forces_of_the_shipped_set_up_are_the_gradient_of_the_energy(shipped):
+    """All three terms: QM atoms, MM atoms next to them, and MM atoms whose weight is being switched off."""
+    config = load_config(shipped)
+    system, evaluator = read_system(config), build_evaluator(config)
+    cells = system.cell[None]
+    evaluation = evaluator.evaluate(system.positions[None], cells)
+    assert set(evaluation.terms) == {"mm", "dftb", "delta"}
+    environment = evaluator.embedding.environment(system.positions[None], cells)
+    weights = environment.charges[0] / evaluator.partition.charges[environment.atoms[0]]
+    switching = environment.atoms[0][(weights > 0.1) & (weights < 0.9)]
+    nearest = np.linalg.norm(environment.positions[0][:, None] - environment.qm_positions[0], axis=2).min(
+        axis=1
+    )
+    nearby = environment.atoms[0][np.argsort(nearest)]
+    for atoms in ([0, 4, 8, 11], nearby[:4], switching[:4]):
+
+        def energy(positions):
+            return evaluator.evaluate(positions, np.repeat(cells, len(positions), axis=0)).energy
+
+        numerical = central_differences(energy, system.positions, np.asarray(atoms))
+        assert np.abs(evaluation.gradient[0, atoms] - numerical).max() < 1e-6
+        assert np.abs(evaluation.terms["delta"].gradient[0, atoms]).max() > 1e-6
+
+
+def test_virial_of_the_shipped_set_up_is_minus_the_strain_derivative(shipped):
+    config = load_config(shipped)
+    system, evaluator = read_system(config), build_evaluator(config)
+    virial = evaluator.evaluate(system.positions[None], system.cell[None]).virial[0]
+    for i, j in ((0, 0), (1, 2)):
+        energies = []
+        for sign in (1.0, -1.0):
+            strain = np.eye(3)
+            strain[i, j] += sign * 2e-6
+            cell = system.cell @ strain.T
+            energies.append(evaluator.evaluate((system.positions @ strain.T)[None], cell[None]).energy[0])
+        assert virial[i, j] == pytest.approx(-(energies[0] - energies[1]) / 4e-6, abs=1e-5)
+
+
+def test_check_finds_a_sound_set_up(shipped, run, capsys):
+    assert run("check", shipped, "--atoms", 1) == 0
     output = capsys.readouterr().out
     assert "MM in the switching region" in output
     assert "all checks passed" in output

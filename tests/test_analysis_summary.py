@@ -54,6 +54,17 @@ def test_summary_of_two_columns_only():
     assert [name for name, _ in summary.rows()] == ["steps", "potential energy"]
 
 
+def test_a_cold_start_is_left_out():
+    data = properties()
+    for name, jump in (("conserved", 3.0), ("temperature", -200.0)):
+        data.columns[name][:20] += jump
+    summary = summarise(data, 12)
+    assert summary.drift.slope == pytest.approx(0.03, rel=1e-4)
+    assert abs(summary.temperature.value - 300.0) < 4.0 * summary.temperature.error
+    data.columns["conserved"][20] += 3.0
+    assert summarise(data, 12).drift.slope != pytest.approx(0.03, rel=1e-4)
+
+
 def test_drift_is_per_atom():
     time_ps = np.linspace(0.0, 2.0, 50)
     conserved = (7.0 + 0.012 * time_ps) / HARTREE_IN_EV

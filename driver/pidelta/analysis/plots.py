@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from pidelta.analysis.distributions import BondLengths
 from pidelta.analysis.ipi_output import Properties
-from pidelta.analysis.summary import fit_drift, time_in_ps
+from pidelta.analysis.summary import fit_drift, settled, time_in_ps
 from pidelta.state import FloatArray
 from pidelta.units import HARTREE_IN_EV, HARTREE_IN_KELVIN
 
@@ -97,7 +97,7 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _draw_series(axis: Axes, x: FloatArray, values: FloatArray, label: str, colour: str) -> None:
-    mean = float(values.mean())
+    mean = float(settled(values).mean())
     axis.plot(x, values, color=colour, linewidth=0.7, alpha=0.55)
     window = len(values) // 20
     if window > 1:
@@ -115,8 +115,8 @@ def _draw_drift(axis: Axes, x: FloatArray, conserved: FloatArray, n_atoms: int, 
     energy = (conserved - conserved[0]) * (1000.0 * HARTREE_IN_EV / n_atoms)
     axis.plot(x, energy, color=_BLUE, linewidth=1.0)
     if in_ps and len(x) > 2:
-        slope = fit_drift(x, conserved, n_atoms).slope
-        line = energy.mean() + slope * (x - x.mean())
+        slope = fit_drift(settled(x), settled(conserved), n_atoms).slope
+        line = settled(energy).mean() + slope * (x - settled(x).mean())
         axis.plot(x, line, color=_GREY, linewidth=0.9, linestyle="--")
         axis.set_title(f"drift {slope:+.3g} meV/atom/ps", loc="right", fontsize=8, color=_GREY)
     axis.set_ylabel("Δ conserved\n/ (meV/atom)")
@@ -126,8 +126,7 @@ def _draw_drift(axis: Axes, x: FloatArray, conserved: FloatArray, n_atoms: int, 
 
 def _limit(axis: Axes, values: FloatArray) -> None:
     """Fit the axis to what comes after the first steps, whose jump from a cold start would flatten it."""
-    settled = values[len(values) // 50 :]
-    low, high = float(settled.min()), float(settled.max())
+    low, high = float(settled(values).min()), float(settled(values).max())
     if high > low:
         margin = 0.08 * (high - low)
         axis.set_ylim(low - margin, high + margin)

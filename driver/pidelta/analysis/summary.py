@@ -11,6 +11,7 @@ from pidelta.state import FloatArray
 from pidelta.units import ATOMIC_TIME_IN_FEMTOSECOND, HARTREE_IN_EV, HARTREE_IN_KELVIN
 
 _FEWEST_BLOCKS = 8
+_SETTLING = 20  # one part in so many at the beginning is left out
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def summarise(
     wall_seconds: float | None = None,
     force_seconds_per_step: float | None = None,
 ) -> Summary:
-    """Summarise a properties file.
+    """Summarise a properties file; means and the drift leave out the first twentieth.
 
     Args:
         properties: as read from the file.
@@ -98,7 +99,7 @@ def summarise(
     time_ps = time_in_ps(properties)
     drift = None
     if time_ps is not None and "conserved" in properties and len(time_ps) > 2:
-        drift = fit_drift(time_ps, properties.atomic("conserved"), n_atoms)
+        drift = fit_drift(settled(time_ps), settled(properties.atomic("conserved")), n_atoms)
     steps = properties.columns.get("step")
     return Summary(
         steps=len(next(iter(properties.columns.values()))) - 1 if steps is None else int(steps[-1]),
@@ -110,6 +111,11 @@ def summarise(
         wall_seconds=wall_seconds,
         force_seconds_per_step=force_seconds_per_step,
     )
+
+
+def settled(values: FloatArray) -> FloatArray:
+    """Leave out the first twentieth, in which beads that started from one point spread out."""
+    return values[len(values) // _SETTLING :]
 
 
 def time_in_ps(properties: Properties) -> FloatArray | None:
@@ -145,4 +151,4 @@ def mean_with_error(values: FloatArray) -> Mean:
 def _mean_of(properties: Properties, name: str, factor: float) -> Mean | None:
     if name not in properties:
         return None
-    return mean_with_error(properties.atomic(name) * factor)
+    return mean_with_error(settled(properties.atomic(name)) * factor)

@@ -184,7 +184,9 @@ def _report(
         wall_seconds=wall_seconds,
         force_seconds_per_step=_force_seconds_per_step(simulation, supervisor),
     )
-    table = Table("quantity", "value", title=simulation.path.name)
+    table = Table(
+        "quantity", "value", title=simulation.path.name, caption="means and drift leave out the first 5 %"
+    )
     for row in summary.rows():
         table.add_row(*row)
     console.print(table)

@@ -214,6 +214,6 @@ def test_identity_tells_methods_apart():
     ]
     identities = [method.identity for method in methods]
     assert len(set(identities)) == len(identities)
-    assert identities[0].startswith("DFTB2/mio-1-1:")
+    assert identities[0].startswith("DFTB2/skf:")
     assert engine("dftb2-mio", numbers).identity == identities[0]
     np.testing.assert_array_equal(methods[0].numbers, numbers)

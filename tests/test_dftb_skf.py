@@ -152,6 +152,10 @@ def test_load_set(tmp_path):
 def test_identity_follows_the_files(tmp_path):
     write_set(tmp_path)
     before = load_parameters(tmp_path, ["H", "C"]).identity
+    copy = tmp_path / "another-name"
+    copy.mkdir()
+    write_set(copy)
+    assert load_parameters(copy, ["H", "C"]).identity == before
     assert load_parameters(tmp_path, ["C", "H"]).identity == before
     write(tmp_path, skf_text().replace("0.9", "0.8"), "C-C.skf")
     assert load_parameters(tmp_path, ["H", "C"]).identity != before

@@ -154,7 +154,7 @@ def _describe(row: dict[str, float], file: PropertiesFile) -> str:
     """Temperature and conserved quantity of the newest row, in the units i-PI was asked for."""
     units = dict(label.rstrip("}").partition("{")[::2] for label in file.columns)
     parts = []
-    for name, symbol, digits in (("temperature", "T", 4), ("conserved", "E", 8)):
+    for name, symbol, digits in (("temperature", "T", 4), ("conserved", "conserved", 8)):
         if name in row:
             unit = _UNIT_SYMBOLS.get(units.get(name, ""), units.get(name, ""))
             parts.append(f"{symbol} {row[name]:.{digits}g} {unit}".rstrip())

@@ -19,9 +19,9 @@ from pidelta.state import FloatArray
 GRID_POINTS = 3000
 _SMALLEST_RADIUS = 1e-6
 _LARGEST_RADIUS = 60.0
-_RATIO = 1.8
+_RATIO = 1.5  # 1.8 leaves 1e-4 in the overlap of carbon at 8 bohr
 _SMALLEST_EXPONENT = 0.01
-_LARGEST_EXPONENT = 5e5  # times Z^2
+_LARGEST_EXPONENT = 5e4  # times Z^2
 _SMALLEST_OVERLAP = 1e-9
 _TOLERANCE = 1e-9
 _MAX_ITERATIONS = 200

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.interpolate import CubicSpline
+from scipy.interpolate import make_interp_spline
 
 from pidelta.qm.dftb.skf import INTEGRALS
 from pidelta.qm.dftb.slater_koster.atom import Atom
@@ -222,10 +222,10 @@ def _columns(l1: int, l2: int, m: int) -> list[tuple[int, int, float]]:
 
 
 def resample(distances: FloatArray, table: FloatArray, spacing: float) -> FloatArray:
-    """Cubic spline of a table (rows, columns) at spacing, 2 spacing, ... to the last distance.
+    """Quintic spline of a table (rows, columns) at spacing, 2 spacing, ... to the last distance.
 
     Rows below the first distance, which no molecule reaches, repeat it.
     """
     rows = np.arange(1, round(distances[-1] / spacing) + 1) * spacing
-    values = CubicSpline(distances, table)(np.clip(rows, distances[0], distances[-1]))
+    values = make_interp_spline(distances, table, k=5)(np.clip(rows, distances[0], distances[-1]))
     return np.asarray(values, dtype=np.float64)

@@ -53,6 +53,19 @@ def weights(path: Path) -> list[torch.Tensor]:
     return list(load_model(path).networks.state_dict().values())
 
 
+def test_frames_cut_with_another_embedding_are_refused(tmp_path):
+    path = tmp_path / "frames.h5"
+    write_store(path, 4, seed=1)
+    file = read_training_file(settings_file(tmp_path, 1))
+    with FrameStore(path, "a") as store:
+        store.set_embedding({"scheme": "cutoff", "cutoff": 16.0, "switch": 3.0})
+        with pytest.raises(DataError, match=r"expected frames cut with .*3.0.*, found .*4.0"):
+            store.set_embedding(file.embedding.as_mapping())
+    with pytest.raises(DataError, match=r"expected frames cut with .*4.0.*, found .*3.0"):
+        read_labelled([path], file.embedding.as_mapping())
+    assert len(read_labelled([path], {"scheme": "cutoff", "cutoff": 16.0, "switch": 3.0})) == 4
+
+
 def test_errors_of_the_loss_are_those_of_the_model(store, data):
     """Gram matrices and Jacobians against the gradients that the model returns for the same networks."""
     settings, prepared = data
@@ -164,8 +177,8 @@ def test_stores_without_both_labels_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("embedding: {scheme: cutoff, cutoff: 1.4 nm, switch: 0.2 nm}\nspeed: 3", "speed: unknown key"),
-        ("training: {epochs: 3}", "embedding: missing key"),
+        ("embedding: {scheme: cutoff, cutoff: 1.4 nm, switch: 0.2 nm}\nspeed: 3", "unknown key speed"),
+        ("training: {epochs: 3}", "missing key embedding"),
         ("embedding: {cutoff: 1.4, switch: 0.2 nm}", "embedding.cutoff: expected a length with its unit"),
         ("embedding: {scheme: fixed}", "descriptors.env_cutoff"),
         ("embedding: [", "not a YAML file"),

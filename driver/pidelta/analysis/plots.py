@@ -107,6 +107,7 @@ def _draw_series(axis: Axes, x: FloatArray, values: FloatArray, label: str, colo
     axis.axhline(mean, color=_GREY, linewidth=0.9, linestyle="--")
     axis.set_ylabel(label)
     axis.set_title(f"mean {mean:.5g}", loc="right", fontsize=8, color=_GREY)
+    _limit(axis, values)
     _tidy(axis)
 
 
@@ -119,7 +120,17 @@ def _draw_drift(axis: Axes, x: FloatArray, conserved: FloatArray, n_atoms: int, 
         axis.plot(x, line, color=_GREY, linewidth=0.9, linestyle="--")
         axis.set_title(f"drift {slope:+.3g} meV/atom/ps", loc="right", fontsize=8, color=_GREY)
     axis.set_ylabel("Δ conserved\n/ (meV/atom)")
+    _limit(axis, energy)
     _tidy(axis)
+
+
+def _limit(axis: Axes, values: FloatArray) -> None:
+    """Fit the axis to what comes after the first steps, whose jump from a cold start would flatten it."""
+    settled = values[len(values) // 50 :]
+    low, high = float(settled.min()), float(settled.max())
+    if high > low:
+        margin = 0.08 * (high - low)
+        axis.set_ylim(low - margin, high + margin)
 
 
 def _legend(name: str, lengths: FloatArray) -> str:

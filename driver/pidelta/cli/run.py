@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import signal
 import sys
 import time
@@ -40,7 +42,10 @@ def run(
     config: Annotated[
         Path | None, typer.Option(help="The configuration; pidelta.yaml beside the input by default.")
     ] = None,
-    clients: Annotated[int, typer.Option(min=1, help="Clients for each ffsocket.")] = 1,
+    clients: Annotated[
+        int | None,
+        typer.Option(min=1, help="Clients for each ffsocket; as many as can work at once by default."),
+    ] = None,
 ) -> None:
     """Run i-PI and its clients, show progress, and end with a summary and plots; Ctrl-C stops cleanly."""
     console = Console()
@@ -51,11 +56,17 @@ def run(
     check_atom_order(simulation, system)
     command = [sys.executable, "-m", "pidelta", "client", str(config.resolve())]
     started = time.monotonic()
-    supervisor = Supervisor(simulation, command, clients)
+    supervisor = Supervisor(simulation, command, clients or _useful_clients(simulation))
     finished = _supervise(supervisor, simulation, console)
     _report(console, simulation, supervisor, settings, system, time.monotonic() - started)
     if not finished:
         raise typer.Exit(_INTERRUPTED)
+
+
+def _useful_clients(simulation: Simulation) -> int:
+    """Clients of one ffsocket that find a batch of beads to work on and a core to do it."""
+    batches = min(math.ceil(simulation.n_beads / ffsocket.batch_size) for ffsocket in simulation.sockets)
+    return min(batches, os.cpu_count() or 1)
 
 
 def _supervise(supervisor: Supervisor, simulation: Simulation, console: Console) -> bool:

@@ -32,7 +32,9 @@ def train(
 
     file = read_training_file(settings)
     data = prepare_training(
-        file, read_labelled(frames), lambda items: track(items, description="descriptors", transient=True)
+        file,
+        read_labelled(frames, file.embedding.as_mapping()),
+        lambda items: track(items, description="descriptors", transient=True),
     )
     print(
         f"{len(data.sources)} frames: {data.training.reference} - {data.training.low_level}, "

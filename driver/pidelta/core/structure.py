@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
+import ase
 import ase.io
 import numpy as np
 import parmed
@@ -51,7 +53,8 @@ def read_coordinates(path: Path, count: int) -> tuple[FloatArray, FloatArray | N
     return positions, cell
 
 
-def _load(path: Path) -> ase.Atoms | parmed.Structure:
+def _load(path: Path) -> Any:
+    """ASE atoms from .xyz, ParmEd's structure or restart from the others."""
     if not path.is_file():
         raise StructureError(f"{path}: no such structure file")
     if path.suffix not in _KNOWN:
@@ -62,7 +65,7 @@ def _load(path: Path) -> ase.Atoms | parmed.Structure:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if path.suffix == ".xyz":
-                content = ase.io.read(path, format="extxyz", index=0)
+                content: Any = ase.io.read(path, format="extxyz", index=0)
                 coordinates = content.positions
             else:
                 content = parmed.load_file(str(path))

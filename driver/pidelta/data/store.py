@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -68,6 +69,22 @@ class FrameStore:
         if not 0 <= index < len(self):
             raise DataError(f"{self.path}: expected a frame below {len(self)}, found {index}")
         return self._file[f"{index:06d}"]
+
+    @property
+    def embedding(self) -> dict[str, str | float] | None:
+        """The embedding that the frames were cut with, lengths in bohr, or None where nobody said."""
+        text = self._file.attrs.get("embedding")
+        return None if text is None else dict(json.loads(text))
+
+    def set_embedding(self, settings: Mapping[str, str | float]) -> None:
+        """Record the embedding of the frames.
+
+        Raises:
+            DataError: the file holds frames that were cut with another one.
+        """
+        if self.embedding is not None and self.embedding != dict(settings):
+            raise DataError(f"{self.path}: expected frames cut with {self.embedding}, found {dict(settings)}")
+        self._file.attrs["embedding"] = json.dumps(dict(settings))
 
     def append(self, frame: Frame) -> int:
         """Add a frame and return its index."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from pidelta.delta.descriptors import DescriptorSettings
-from pidelta.errors import ConfigError
 from pidelta.units import parse_quantity
+from pidelta.yaml_input import Section, read_yaml
 
 Length = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "length")), Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
@@ -18,11 +17,7 @@ Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class EmbeddingSettings(_Section):
+class EmbeddingSettings(Section):
     """The embedding that the frames were cut with: scheme ``cutoff``, or ``fixed`` charges without one."""
 
     scheme: Literal["cutoff", "fixed"] = "cutoff"
@@ -41,7 +36,7 @@ class EmbeddingSettings(_Section):
         return self.model_dump(exclude_none=True)
 
 
-class DescriptorOptions(_Section):
+class DescriptorOptions(Section):
     """Descriptor settings to change; `DescriptorSettings` has their meaning and defaults."""
 
     env_cutoff: Length | None = None
@@ -56,7 +51,7 @@ class DescriptorOptions(_Section):
     angular_zeta: Annotated[float, Field(ge=1.0)] | None = None
 
 
-class TrainingSettings(_Section):
+class TrainingSettings(Section):
     """How networks are fitted.
 
     The loss is (dE)^2 + w0/(3 n) |QM gradient error|^2 + w1/(3 m) |MM gradient error|^2 in atomic units, with
@@ -85,7 +80,7 @@ class TrainingSettings(_Section):
     validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
 
 
-class TrainingFile(_Section):
+class TrainingFile(Section):
     """The file `train.yaml`."""
 
     embedding: EmbeddingSettings
@@ -112,18 +107,4 @@ def read_training_file(path: Path) -> TrainingFile:
     Raises:
         ConfigError: the file is missing or not YAML, a key is unknown or missing, or a value is wrong.
     """
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file of training settings")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
-    try:
-        return TrainingFile.model_validate(content)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("function"))
-        message = {"extra_forbidden": "unknown key", "missing": "missing key"}.get(
-            problem["type"], problem["msg"].removeprefix("Value error, ")
-        )
-        raise ConfigError(f"{path}: {key}: {message}" if key else f"{path}: {message}") from None
+    return read_yaml(path, TrainingFile)

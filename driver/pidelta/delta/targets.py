@@ -11,7 +11,7 @@ costs the same for 10 and for 10,000 of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,15 +41,26 @@ class LabelledFrame:
     low: Label
 
 
-def read_labelled(paths: Sequence[Path]) -> list[LabelledFrame]:
+def read_labelled(
+    paths: Sequence[Path], embedding: Mapping[str, str | float] | None = None
+) -> list[LabelledFrame]:
     """Frames that have both labels, from one or more stores, in order.
 
+    Args:
+        paths: the stores.
+        embedding: what the frames must have been cut with, where a store knows it.
+
     Raises:
-        DataError: there is none, or the frames differ in methods, charge or multiplicity.
+        DataError: there is none, the frames differ in methods, charge or multiplicity, or were cut with
+            another embedding.
     """
     found: list[LabelledFrame] = []
     for path in paths:
         with FrameStore(path) as store:
+            if embedding is not None and store.embedding not in (None, dict(embedding)):
+                raise DataError(
+                    f"{path}: expected frames cut with {dict(embedding)}, found {store.embedding}"
+                )
             for index, frame in enumerate(store):
                 reference, low = store.label(index, "reference"), store.label(index, "low")
                 if reference is not None and low is not None:

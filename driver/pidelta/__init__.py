@@ -1,0 +1,21 @@
+"""pidelta: QM/MM forces at DFT accuracy for i-PI, from DFTB, a delta neural network and a force field."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pidelta.calculator import Calculator
+
+__all__ = ["Calculator"]
+__version__ = version("pidelta")
+
+
+def __getattr__(name: str) -> object:
+    # The calculator brings torch and numba along, which `pidelta --help` and the protocol do not need.
+    if name == "Calculator":
+        from pidelta.calculator import Calculator
+
+        return Calculator
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

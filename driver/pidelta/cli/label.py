@@ -1,0 +1,90 @@
+"""``pidelta sample`` and ``pidelta label``: from trajectories to labelled frames."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from pidelta.build import build_engine, build_region, read_system
+from pidelta.config import load_config
+from pidelta.data.store import FrameStore, LabelKind
+from pidelta.errors import DataError
+from pidelta.qm.reference import ReferenceSettings
+from pidelta.workflow import labelling, sampling
+
+_DEFAULT = ReferenceSettings()
+
+
+def sample(
+    config: Annotated[Path, typer.Argument(help="The configuration, a YAML file.")],
+    trajectories: Annotated[list[Path], typer.Argument(help="Positions that i-PI wrote, .xyz or .pdb.")],
+    output: Annotated[Path, typer.Option(help="The HDF5 file that frames are added to.")],
+    every: Annotated[int, typer.Option(min=1, help="Take each such snapshot.")] = 1,
+    skip: Annotated[
+        int, typer.Option(min=0, help="Snapshots to leave out at the beginning of each file.")
+    ] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Frames to take from each file at most.")] = None,
+) -> None:
+    """Cut QM regions and their point charges out of trajectories, as frames to label."""
+    settings = load_config(config)
+    system, region = read_system(settings), build_region(settings)
+    with FrameStore(output, "a") as store:
+        store.set_embedding(region.embedding.settings)
+        added = 0
+        for trajectory in track(trajectories, "sampling", console=Console(stderr=True)):
+            added += sampling.sample(
+                trajectory,
+                region,
+                store,
+                numbers=system.numbers,
+                periodic=system.cell is not None,
+                every=every,
+                skip=skip,
+                limit=limit,
+            )
+        print(f"{output}: {added} frames added, {len(store)} in all")
+
+
+def label(
+    frames: Annotated[Path, typer.Argument(help="The HDF5 file of frames.")],
+    low: Annotated[
+        Path | None, typer.Option(help="Label with the low-level method of this configuration instead.")
+    ] = None,
+    xc: Annotated[str, typer.Option(help="Density functional, as PySCF names it.")] = _DEFAULT.xc,
+    basis: Annotated[str, typer.Option(help="Orbital basis, as PySCF names it.")] = _DEFAULT.basis,
+    grid_level: Annotated[int, typer.Option(min=0, max=9, help="Integration grid.")] = _DEFAULT.grid_level,
+    workers: Annotated[int, typer.Option(min=1, help="Frames computed at once.")] = os.cpu_count() or 1,
+) -> None:
+    """Label frames with DFT or, with --low, with DFTB; start it again to go on where it stopped."""
+    if not frames.is_file():
+        raise DataError(f"{frames}: no such file of frames")
+    kind: LabelKind = "reference" if low is None else "low"
+    with FrameStore(frames, "a") as store:
+        if low is None:
+            reference = ReferenceSettings(xc=xc, basis=basis, grid_level=grid_level)
+            method = reference.method
+            missing = store.unlabelled(kind, method)
+            outcomes = labelling.reference_labels(store, missing, reference, min(workers, len(missing) or 1))
+        else:
+            config = load_config(low)
+            region, engine = build_region(config), build_engine(config)
+            method = engine.identity
+            missing = store.unlabelled(kind, method)
+            outcomes = labelling.low_labels(store, missing, engine, region.charge, region.multiplicity)
+        print(f"{frames}: {len(missing)} of {len(store)} frames to label with {method}")
+        try:
+            progress = track(outcomes, "labelling", len(missing), console=Console(stderr=True))
+            failures = labelling.write_labels(store, kind, progress)
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on from here", file=sys.stderr)
+            raise typer.Exit(130) from None
+    for failure in failures:
+        print(f"pidelta: {failure}", file=sys.stderr)
+    if failures:
+        raise typer.Exit(2)

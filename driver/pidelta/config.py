@@ -1,0 +1,125 @@
+"""The YAML configuration: every key, its type and its default, validated as a whole before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+
+from pidelta.units import parse_quantity
+from pidelta.yaml_input import Section, read_yaml
+
+Length = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "length"))]
+Temperature = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "temperature"))]
+
+
+class SCCConfig(Section):
+    """Self-consistent charges: the largest change of a charge (e) that counts as converged."""
+
+    tolerance: float = Field(1.0e-8, gt=0.0)
+    max_iterations: int = Field(100, ge=1)
+
+
+class DFTBConfig(Section):
+    """The built-in DFTB engine.
+
+    `hubbard_derivatives` (order 3) is the name of a published set or a value for each element in hartree/e;
+    `damping_exponent` is the exponent zeta of the H-X damping of gamma, none by default.
+    """
+
+    parameters: Literal["builtin"] | Path = "builtin"
+    order: Literal[2, 3] = 2
+    hubbard_derivatives: str | dict[str, float] | None = None
+    damping_exponent: float | None = Field(None, gt=0.0)
+    dispersion: Literal["none"] = "none"
+    electronic_temperature: Temperature = Field(0.0, ge=0.0)
+    scc: SCCConfig = SCCConfig()
+
+
+class QMConfig(Section):
+    """The QM region and the method that describes it."""
+
+    atoms: str | list[int] = "all"
+    charge: int = 0
+    multiplicity: int = Field(1, ge=1)
+    engine: Literal["dftb"] = "dftb"
+    dftb: DFTBConfig = DFTBConfig()
+
+
+class MMConfig(Section):
+    """The force field; lengths in bohr once read."""
+
+    topology: Path
+    engine: Literal["builtin"] = "builtin"
+    electrostatics: Literal["reaction-field"] = "reaction-field"
+    cutoff: Length = Field(parse_quantity("1.0 nm", "length"), gt=0.0)
+
+
+class EmbeddingConfig(Section):
+    """How the MM charges enter the QM region; lengths in bohr once read."""
+
+    scheme: Literal["cutoff"] = "cutoff"
+    cutoff: Length = Field(parse_quantity("1.4 nm", "length"), gt=0.0)
+    switch: Length = Field(parse_quantity("0.2 nm", "length"), gt=0.0)
+
+
+class DeltaConfig(Section):
+    """Files of delta models; several form a committee."""
+
+    models: list[Path] = Field(min_length=1)
+
+
+class Config(Section):
+    """A whole set-up. Paths are absolute once read."""
+
+    _path: Path = PrivateAttr(default=Path())
+    structure: Path
+    qm: QMConfig | None = None
+    mm: MMConfig | None = None
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    delta: DeltaConfig | None = None
+    point_charges: Path | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file it was read from, for messages."""
+        return self._path
+
+    @model_validator(mode="after")
+    def _check_sections(self) -> Config:
+        if self.qm is None and self.mm is None:
+            raise ValueError("expected a section qm, mm or both, found neither")
+        if self.delta is not None and self.qm is None:
+            raise ValueError("delta: expected a section qm to correct, found none")
+        if self.point_charges is not None and (self.mm is not None or self.qm is None):
+            raise ValueError("point_charges: only for a QM molecule without a section mm")
+        return self
+
+
+def load_config(path: Path) -> Config:
+    """Read and validate a configuration.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, a key is unknown or missing, or a value is wrong; the
+            message names the file and the key.
+    """
+    return _with_absolute_paths(read_yaml(path, Config), path.resolve())
+
+
+def _with_absolute_paths(config: Config, path: Path) -> Config:
+    folder = path.parent
+    update: dict[str, Any] = {"structure": folder / config.structure}
+    if config.point_charges is not None:
+        update["point_charges"] = folder / config.point_charges
+    if config.mm is not None:
+        update["mm"] = config.mm.model_copy(update={"topology": folder / config.mm.topology})
+    if config.delta is not None:
+        models = [folder / model for model in config.delta.models]
+        update["delta"] = config.delta.model_copy(update={"models": models})
+    if config.qm is not None and isinstance(config.qm.dftb.parameters, Path):
+        dftb = config.qm.dftb.model_copy(update={"parameters": folder / config.qm.dftb.parameters})
+        update["qm"] = config.qm.model_copy(update={"dftb": dftb})
+    config = config.model_copy(update=update)
+    config._path = path
+    return config

@@ -1,0 +1,151 @@
+"""Label the frames of a store with DFT, in parallel, and with the low-level method."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+
+import numpy as np
+
+from pidelta.data.frames import Label
+from pidelta.data.store import FrameStore, LabelKind
+from pidelta.errors import DataError, RunError
+from pidelta.qm.base import QMEngine
+from pidelta.qm.reference import ReferenceSettings, label_frame
+from pidelta.qmmm.potential import point_charge_gradients, point_charge_potential
+
+Outcome = tuple[int, Label | RunError]
+"""A frame's index and its label, or why it has none."""
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def reference_labels(
+    store: FrameStore, indices: list[int], settings: ReferenceSettings, workers: int
+) -> Iterator[Outcome]:
+    """Label frames with DFT in worker processes of one thread each, in the order they finish.
+
+    Args:
+        store: the frames; only read here.
+        indices: which frames.
+        settings: the level of theory.
+        workers: number of processes.
+
+    Raises:
+        SetupError: a frame or the level of theory cannot be labelled at all.
+        RunError: a worker died.
+    """
+    context = multiprocessing.get_context("spawn")
+    with _one_thread(), ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
+        waiting = iter(indices)
+        running: dict[Future[Label], int] = {}
+        try:
+            while True:
+                # Few frames more than workers are under way, so that the rest need not be in memory.
+                for index in waiting:
+                    running[pool.submit(label_frame, store.frame(index), settings)] = index
+                    if len(running) >= 2 * workers:
+                        break
+                if not running:
+                    return
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield running.pop(future), _result(future)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _result(future: Future[Label]) -> Label | RunError:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise RunError(
+            "labelling: a worker process died, perhaps for want of memory; use fewer --workers"
+        ) from None
+    except RunError as error:
+        return error
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Processes started in here run linear algebra on one thread: it is too late once NumPy is loaded."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _start_worker() -> None:
+    """Ctrl-C reaches the workers too: they shall end, and silently."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def low_labels(
+    store: FrameStore, indices: list[int], engine: QMEngine, charge: int, multiplicity: int
+) -> Iterator[Outcome]:
+    """Label frames with the low-level method in the potential of their point charges.
+
+    Args:
+        store: the frames; only read here.
+        indices: which frames.
+        engine: the low-level method.
+        charge, multiplicity: of the QM region that the engine was made for.
+
+    Raises:
+        DataError: a frame holds other atoms, or another charge or multiplicity.
+    """
+    for index in indices:
+        frame = store.frame(index)
+        if not np.array_equal(frame.numbers, engine.numbers):
+            raise DataError(
+                f"{store.path}: expected the elements {engine.numbers.tolist()} of the engine in frame "
+                f"{index}, found {frame.numbers.tolist()}"
+            )
+        if (frame.charge, frame.multiplicity) != (charge, multiplicity):
+            raise DataError(
+                f"{store.path}: expected charge {charge} and multiplicity {multiplicity} in frame {index}, "
+                f"found {frame.charge} and {frame.multiplicity}"
+            )
+        positions, env = frame.positions[None], (frame.env_positions[None], frame.env_charges[None])
+        try:
+            result = engine.evaluate(positions, point_charge_potential(positions, *env))
+        except RunError as error:
+            yield index, error
+            continue
+        qm_part, env_gradient, _ = point_charge_gradients(positions, *env, result.charges)
+        yield (
+            index,
+            Label(
+                method=engine.identity,
+                energy=float(result.energy[0]),
+                gradient=result.gradient[0] + qm_part[0],
+                env_gradient=env_gradient[0],
+                charges=result.charges[0],
+            ),
+        )
+
+
+def write_labels(store: FrameStore, kind: LabelKind, outcomes: Iterable[Outcome]) -> list[str]:
+    """Store labels as they come.
+
+    Returns:
+        One line for each frame that has no label.
+    """
+    failures = []
+    for index, outcome in outcomes:
+        if isinstance(outcome, Label):
+            store.set_label(index, kind, outcome)
+        else:
+            failures.append(f"frame {index}: {outcome}")
+    return failures

@@ -1,0 +1,65 @@
+"""YAML files into validated models, and what is wrong with them in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pidelta.errors import ConfigError
+
+
+class Section(BaseModel):
+    """A part of a YAML file: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_yaml(path: Path, model: type[Model]) -> Model:
+    """Read and validate a YAML file.
+
+    Args:
+        path: the file.
+        model: what it must be.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, a key is unknown or missing, or a value is wrong; the
+            message names the file and the key.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected keys and values, found {type(content).__name__}")
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_describe(error)}") from None
+
+
+def _describe(error: ValidationError) -> str:
+    """The first problem in one line."""
+    problem = error.errors()[0]
+    # Pydantic names the branch of a union it tried; only keys and indices mean something to the user.
+    location = ".".join(str(part) for part in problem["loc"] if not _is_branch(part))
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {location}"
+    if problem["type"] == "missing":
+        return f"missing key {location}"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] != "value_error":
+        message = f"{message[0].lower()}{message[1:]}, found {problem['input']!r}"
+    return f"{location}: {message}" if location else message
+
+
+def _is_branch(part: Any) -> bool:
+    names = {"str", "int", "path", "literal", "list", "dict"}
+    return isinstance(part, str) and ("[" in part or part.startswith("function") or part in names)

@@ -1,0 +1,260 @@
+"""`pidelta check` and `pidelta evaluate`: DFTB+'s figures through the whole program, bad input in a line."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.io import read, write
+
+from conftest import ROOT, SHARED
+from pidelta.build import build_evaluator, check_first_frame, read_system
+from pidelta.cli.main import main
+from pidelta.config import load_config
+from pidelta.errors import StructureError
+from pidelta.units import BOHR_IN_ANGSTROM
+
+SLAKO = SHARED / "slako" / "3ob-3-1"
+REFERENCE = SHARED / "reference" / "dftbplus-25.1.json"
+URACIL_WATER = ROOT / "inputs" / "uracil-water"
+pytestmark = pytest.mark.skipif(not SLAKO.is_dir(), reason="needs the published Slater-Koster files")
+
+DFTB3 = f"{{parameters: {SLAKO}, order: 3, hubbard_derivatives: 3ob, damping_exponent: 4.0}}"
+
+
+@pytest.fixture
+def run(monkeypatch):
+    def run_command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["pidelta", *(str(argument) for argument in arguments)])
+        try:
+            main()
+        except SystemExit as ended:
+            return ended.code or 0
+        return 0
+
+    return run_command
+
+
+@pytest.fixture
+def fail(run, capsys):
+    def fail_command(*arguments):
+        """The one line on standard error."""
+        assert run(*arguments) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1
+        return lines[0]
+
+    return fail_command
+
+
+@pytest.fixture
+def solution(tmp_path):
+    """Uracil in water, DFTB and force field, the delta model left out."""
+    for name in ("uracil-water.gro", "uracil-water.top"):
+        shutil.copy(URACIL_WATER / name, tmp_path)
+    (tmp_path / "pidelta.yaml").write_text(
+        f"structure: uracil-water.gro\n"
+        f"qm: {{atoms: resname URA, charge: 0, dftb: {DFTB3}}}\n"
+        f"mm: {{topology: uracil-water.top, cutoff: 1.0 nm}}\n"
+        f"embedding: {{cutoff: 1.4 nm, switch: 0.2 nm}}\n"
+    )
+    return tmp_path / "pidelta.yaml"
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_evaluate_gives_dftbplus_energies_and_gradients(tmp_path, run):
+    """Uracil in point charges, from files to JSON: angstrom in, the record's hartree and bohr out."""
+    record = json.loads(REFERENCE.read_text())["records"][41]
+    assert record["model"] == "dftb3-3ob"
+    atoms = Atoms(record["symbols"], np.array(record["positions"]) * BOHR_IN_ANGSTROM)
+    write(tmp_path / "m.extxyz", atoms, format="extxyz")
+    (tmp_path / "m.extxyz").rename(tmp_path / "m.xyz")
+    charges = np.column_stack([np.array(record["mm_positions"]) * BOHR_IN_ANGSTROM, record["mm_charges"]])
+    np.savetxt(tmp_path / "charges.dat", charges, fmt="%.12f")
+    config = tmp_path / "m.yaml"
+    config.write_text(f"structure: m.xyz\npoint_charges: charges.dat\nqm: {{atoms: all, dftb: {DFTB3}}}\n")
+    assert run("evaluate", config, "--output", tmp_path / "out.json") == 0
+    (frame,) = json.loads((tmp_path / "out.json").read_text())["frames"]
+    n = len(atoms)
+    # ASE writes positions to 1e-8 angstrom.
+    assert frame["energy"] == pytest.approx(record["energy"], abs=1e-7)
+    assert np.abs(np.array(frame["gradient"][:n]) - record["gradient"]).max() < 1e-6
+    assert np.abs(np.array(frame["gradient"][n:]) - record["mm_gradient"]).max() < 1e-6
+    assert np.abs(np.array(frame["charges"]) - record["mulliken"]).max() < 1e-6
+    assert set(frame["terms"]) == {"dftb"}
+
+
+def test_terms_add_up_and_can_be_chosen(solution, run, tmp_path):
+    totals = {}
+    for terms in ("mm", "dftb", "mm+dftb"):
+        assert run("evaluate", solution, "--terms", terms, "--output", tmp_path / "out.json") == 0
+        (totals[terms],) = json.loads((tmp_path / "out.json").read_text())["frames"]
+        assert set(totals[terms]["terms"]) == set(terms.split("+"))
+    for key in ("energy", "gradient", "virial"):
+        parts = np.array(totals["mm"][key]) + np.array(totals["dftb"][key])
+        assert np.abs(np.array(totals["mm+dftb"][key]) - parts).max() < 1e-10
+
+
+def test_check_finds_a_sound_set_up(solution, run, capsys):
+    assert run("check", solution, "--atoms", 2) == 0
+    output = capsys.readouterr().out
+    assert "MM in the switching region" in output
+    assert "all checks passed" in output
+
+
+def test_missing_files(solution, fail):
+    assert "no such file" in fail("check", solution.parent / "none.yaml")
+    edit(solution, "uracil-water.top", "none.top")
+    assert "none.top: no such" in fail("check", solution)
+    edit(solution, "none.top", "uracil-water.top")
+    edit(solution, "uracil-water.gro", "none.gro")
+    assert "none.gro: no such structure file" in fail("check", solution)
+
+
+def test_missing_slater_koster_pair_is_named(solution, fail):
+    folder = solution.parent / "slako"
+    shutil.copytree(SLAKO, folder, ignore=shutil.ignore_patterns("N-C.skf"))
+    edit(solution, str(SLAKO), "slako")
+    message = fail("check", solution)
+    assert "N-C" in message
+    assert str(folder) in message
+
+
+def test_atom_counts_of_topology_and_structure_differ(solution, fail):
+    edit(solution.parent / "uracil-water.top", "900", "899")
+    assert "expected 2709 atoms as in the topology, found 2712" in fail("check", solution)
+
+
+def test_odd_electrons(solution, fail):
+    molecule = solution.parent / "m.xyz"
+    molecule.write_text("2\n\nO 0 0 0\nH 0 0 0.97\n")
+    solution.write_text(f"structure: m.xyz\nqm: {{atoms: all, dftb: {DFTB3}}}\n")
+    assert "odd number of electrons" in fail("check", solution)
+
+
+def test_cutoffs_larger_than_half_the_box(solution, fail):
+    edit(solution, "cutoff: 1.4 nm", "cutoff: 1.6 nm")
+    assert "embedding.cutoff: expected at most half the cell" in fail("check", solution)
+    edit(solution, "cutoff: 1.6 nm", "cutoff: 1.4 nm")
+    edit(solution, "cutoff: 1.0 nm", "cutoff: 1.6 nm")
+    assert "half" in fail("check", solution)
+
+
+def test_length_without_its_unit(solution, fail):
+    edit(solution, "cutoff: 1.4 nm", "cutoff: 1.4")
+    assert "embedding.cutoff: expected a length with its unit" in fail("check", solution)
+
+
+def test_nobody_listens(solution, fail):
+    message = fail("client", solution, "--address", "pidelta-nobody-is-here", "--patience", 0.1)
+    assert "no i-PI is listening at unix:/tmp/ipi_pidelta-nobody-is-here" in message
+
+
+def test_wrong_terms(solution, fail):
+    assert "--terms: expected mm, dftb, delta" in fail("evaluate", solution, "--terms", "dft")
+    assert "expected terms among mm, dftb, found delta" in fail("evaluate", solution, "--terms", "delta")
+
+
+def test_frames_of_another_molecule(solution, fail):
+    write(solution.parent / "other.xyz", Atoms("OH2", np.eye(3)))
+    assert "expected the 2712 atoms" in fail("evaluate", solution, "--frames", solution.parent / "other.xyz")
+
+
+def test_charge_that_the_force_field_does_not_have(solution, fail):
+    edit(solution, "charge: 0", "charge: 1")
+    assert "qm.charge: expected +0.0000" in fail("check", solution)
+
+
+def test_point_charges_need_four_columns(tmp_path, fail):
+    (tmp_path / "m.xyz").write_text("3\n\nO 0 0 0\nH 0 0.76 0.59\nH 0 -0.76 0.59\n")
+    (tmp_path / "charges.dat").write_text("1.0 2.0 3.0\n")
+    config = tmp_path / "m.yaml"
+    config.write_text(f"structure: m.xyz\npoint_charges: charges.dat\nqm: {{atoms: all, dftb: {DFTB3}}}\n")
+    assert "expected four finite columns x y z q" in fail("check", config)
+
+
+def test_first_frame_of_i_pi_must_have_the_structures_order(solution):
+    """Water written H O H, the solute at the end, and two of its atoms swapped; a stretched bond is fine."""
+    config = load_config(solution)
+    system = read_system(config)
+    check = check_first_frame(config)
+    cells = system.cell[None]
+    shifts = np.random.default_rng(0).integers(-1, 2, size=(len(system), 3)) @ system.cell
+    check((system.positions + shifts)[None], cells)
+    order = np.arange(len(system))
+    hoh = order.copy()
+    hoh[[12, 13]] = hoh[[13, 12]]
+    for wrong in (hoh, np.roll(order, -12), order[::-1]):
+        with pytest.raises(StructureError, match="must list the atoms in the same order"):
+            check(system.positions[wrong][None], cells)
+    stretched = system.positions.copy()
+    stretched[8] += 0.8 * (stretched[8] - stretched[0])  # a QM proton about to leave
+    check(stretched[None], cells)
+
+
+def test_units_of_the_ase_calculator(solution):
+    from pidelta import Calculator
+
+    config = load_config(solution)
+    system = read_system(config)
+    atoms = Atoms(
+        system.numbers,
+        system.positions * BOHR_IN_ANGSTROM,
+        cell=system.cell * BOHR_IN_ANGSTROM,
+        pbc=True,
+        calculator=Calculator(config),
+    )
+    evaluation = build_evaluator(config).evaluate(system.positions[None], system.cell[None])
+    assert atoms.get_potential_energy() == pytest.approx(evaluation.energy[0] * 27.211386246, rel=1e-9)
+    assert atoms.get_charges()[:12].sum() == pytest.approx(0.0, abs=1e-9)
+    forces, stress = atoms.get_forces(), atoms.get_stress()
+    assert forces.shape == (2712, 3)
+    for atom in (0, 12):
+        differences = np.zeros(3)
+        for axis in range(3):
+            for sign in (1.0, -1.0):
+                moved = atoms.copy()
+                moved.positions[atom, axis] += sign * 1e-3
+                moved.calc = atoms.calc
+                differences[axis] -= sign * moved.get_potential_energy() / 2e-3
+        assert np.abs(forces[atom] - differences).max() < 1e-4
+    energies = []
+    for sign in (1.0, -1.0):
+        strained = atoms.copy()
+        strained.set_cell(atoms.cell * np.array([[1.0 + sign * 1e-5], [1.0], [1.0]]), scale_atoms=True)
+        strained.calc = atoms.calc
+        energies.append(strained.get_potential_energy())
+    assert stress[0] == pytest.approx((energies[0] - energies[1]) / 2e-5 / atoms.get_volume(), abs=2e-6)
+
+
+def test_the_ase_calculator_refuses_other_atoms(solution):
+    from pidelta import Calculator
+
+    calculator = Calculator(solution)
+    with pytest.raises(StructureError, match="expected 2712 atoms, found 3"):
+        Atoms("OH2", np.eye(3), calculator=calculator).get_potential_energy()
+
+
+@pytest.mark.parametrize("example", ["optimise_uracil.py", "short_md.py"])
+def test_examples_run(example, tmp_path, monkeypatch, capsys):
+    """The examples as they are, on a copy beside the parameters the tests have."""
+    for name in ("uracil.xyz", "uracil.yaml", example):
+        shutil.copy(ROOT / "examples" / name, tmp_path)
+    edit(tmp_path / "uracil.yaml", "../../shared/slako/3ob-3-1", str(SLAKO))
+    source = (tmp_path / example).read_text()
+    exec(compile(source, example, "exec"), {"__file__": str(tmp_path / example), "__name__": "__main__"})
+    output = capsys.readouterr().out
+    if example == "short_md.py":
+        totals = [float(line.split()[-2]) for line in output.splitlines() if "total" in line]
+        assert len(totals) == 20
+        assert np.ptp(totals) < 0.02  # eV, of 12 atoms at 300 K with a 0.5 fs step
+    else:
+        assert "dipole" in output
+        assert len(read(tmp_path / "uracil.xyz")) == 12

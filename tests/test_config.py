@@ -1,0 +1,115 @@
+"""Configurations: units, defaults, and one line for whatever is wrong."""
+
+import pytest
+
+from pidelta.config import load_config
+from pidelta.core.selection import select
+from pidelta.core.structure import read_structure
+from pidelta.errors import ConfigError, StructureError
+from pidelta.units import ANGSTROM, parse_quantity
+
+GOOD = """
+structure: a.gro
+qm: {atoms: "resname URA", dftb: {parameters: slako, order: 3, electronic_temperature: 300 K}}
+mm: {topology: a.top, cutoff: 0.9 nm}
+"""
+
+
+def write(tmp_path, text):
+    path = tmp_path / "pidelta.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_units_and_paths(tmp_path):
+    config = load_config(write(tmp_path, GOOD))
+    assert config.mm.cutoff == pytest.approx(9.0 * ANGSTROM, rel=1e-14)
+    assert config.embedding.cutoff == pytest.approx(14.0 * ANGSTROM, rel=1e-14)
+    assert config.qm.dftb.electronic_temperature == pytest.approx(300 * 3.166811563e-6, rel=1e-9)
+    assert config.structure == tmp_path / "a.gro"
+    assert config.qm.dftb.parameters == tmp_path / "slako"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD.replace("0.9 nm", "0.9"), "mm.cutoff: expected a length with its unit"),
+        (GOOD.replace("0.9 nm", "'0.9 miles'"), "mm.cutoff: expected a length in one of nm"),
+        (GOOD + "colour: blue\n", "unknown key colour"),
+        (GOOD.replace("order: 3", "order: 4"), "qm.dftb.order: input should be 2 or 3, found 4"),
+        (GOOD.replace("structure: a.gro", ""), "missing key structure"),
+        (GOOD.replace("cutoff: 0.9 nm", "cutof: 0.9 nm"), "unknown key mm.cutof"),
+        (GOOD.replace("cutoff: 0.9 nm", "cutoff: -1 nm"), "mm.cutoff: input should be greater than 0"),
+        ("structure: a.gro\n", "expected a section qm, mm or both"),
+        ("structure: a.gro\nmm: {topology: a.top}\ndelta: {models: [a.pt]}\n", "expected a section qm"),
+        ("structure: [a\n", "not a YAML file"),
+        ("- 1\n", "expected keys and values, found list"),
+    ],
+)
+def test_wrong_configurations_are_explained_in_one_line(tmp_path, text, message):
+    with pytest.raises(ConfigError) as error:
+        load_config(write(tmp_path, text))
+    assert message in str(error.value)
+    assert str(tmp_path / "pidelta.yaml") in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ConfigError, match="no such file"):
+        load_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("text", [1.4, "1.4", "nm", "1.4 1.5 nm", None, True])
+def test_a_number_without_a_unit_is_no_length(text):
+    with pytest.raises(ValueError, match="expected a length with its unit"):
+        parse_quantity(text, "length")
+
+
+@pytest.fixture
+def water(tmp_path):
+    path = tmp_path / "w.pdb"
+    lines = ["CRYST1   20.000   21.000   22.000  90.00  90.00  90.00 P 1           1"]
+    for index, (name, residue, number, x) in enumerate(
+        [("O", "HOH", 1, 0.0), ("H1", "HOH", 1, 0.96), ("H2", "HOH", 1, -0.3), ("NA", "NA", 2, 5.0)]
+    ):
+        element = "Na" if name == "NA" else name[0]
+        lines.append(
+            f"HETATM{index + 1:5d} {name:<4s} {residue:>3s} A{number:4d}    {x:8.3f}{0.0:8.3f}{0.0:8.3f}"
+            f"  1.00  0.00          {element:>2s}"
+        )
+    path.write_text("\n".join([*lines, "END", ""]))
+    return read_structure(path)
+
+
+def test_selection(water):
+    assert select("all", water).tolist() == [0, 1, 2, 3]
+    assert select("resname HOH and element H", water).tolist() == [1, 2]
+    assert select("resid 2", water).tolist() == [3]
+    assert select("name O NA", water).tolist() == [0, 3]
+    assert select([2, 0], water).tolist() == [0, 2]
+    for wrong in ("resname XYZ", "colour blue", "element", [4], [0, 0], []):
+        with pytest.raises(ConfigError, match=r"qm\.atoms"):
+            select(wrong, water)
+
+
+def test_structure_in_bohr(water):
+    assert water.numbers.tolist() == [8, 1, 1, 11]
+    assert water.cell[1, 1] == pytest.approx(21.0 / 0.529177210903)
+    assert water.positions[1, 0] == pytest.approx(0.96 / 0.529177210903)
+
+
+def test_broken_structures(tmp_path):
+    with pytest.raises(StructureError, match="no such structure file"):
+        read_structure(tmp_path / "none.xyz")
+    broken = tmp_path / "broken.xyz"
+    broken.write_text("3\n\nO 0 0 0\nH 0 0 1\n")
+    with pytest.raises(StructureError, match=r"cannot be read as \.xyz"):
+        read_structure(broken)
+    unknown = tmp_path / "a.doc"
+    unknown.write_text("")
+    with pytest.raises(StructureError, match=r"expected a structure ending in .*found '.doc'"):
+        read_structure(unknown)
+    nan = tmp_path / "nan.xyz"
+    nan.write_text("1\n\nO nan 0 0\n")
+    with pytest.raises(StructureError, match="expected finite coordinates"):
+        read_structure(nan)

@@ -15,24 +15,9 @@ from pidelta.qm.dftb.skf import SlaterKosterFile, read_skf
 from pidelta.qm.dftb.slater_koster.recipe import Recipe, read_recipe
 from pidelta.qm.dftb.slater_koster.tables import ElectronicTables, make_tables
 from pidelta.qm.dftb.slater_koster.writer import exponential_head, write_skf
+from slater_koster_support import RECIPE
 
 pytest.importorskip("pyscf")
-
-RECIPE = """
-name: test
-version: "1"
-license: MIT
-functional: PBE
-grid: {first: 0.6 bohr, last: 6 bohr, step: 0.2 bohr, file_step: 0.1 bohr}
-elements:
-  H: {electrons: {1s: 1}, valence: [1s], wave_function_radius: 2.43 bohr, density_radius: 2.875 bohr}
-  O:
-    electrons: {1s: 2, 2s: 2, 2p: 4}
-    valence: [2s, 2p]
-    wave_function_radius: 2.6 bohr
-    density_radius: 4.0 bohr
-    onsite: {2s: -0.9 hartree}
-"""
 
 
 def recipe_file(folder: Path, **changes: str) -> Path:
@@ -91,6 +76,9 @@ def test_shipped_recipe_is_valid() -> None:
         ({"last: 6 bohr": "last: 1 bohr"}, "grid: last: expected at least 1.2 bohr, found 1"),
         ({"  O:": "  Oxygen:"}, "elements: expected the symbol of an element, found 'Oxygen'"),
         ({"functional:": "funktional:"}, "missing key functional"),
+        ({"H-O: 3 bohr, ": ""}, "repulsive.cutoffs: expected the pairs H-H, H-O, O-O, found H-H, O-O"),
+        ({'["O"]': '["O", "O"]'}, "training.molecules: expected each molecule once, found O again"),
+        ({'["O"]': "[NO]"}, "training.molecules.0: input should be a valid string, found False"),
     ],
 )
 def test_errors_of_a_recipe_name_file_and_key(tmp_path: Path, changes: dict[str, str], message: str) -> None:

@@ -47,7 +47,7 @@ class Functional:
         try:
             self._libxc: Any = importlib.import_module("pyscf.dft.libxc")
         except ModuleNotFoundError:
-            raise MissingExtraError("pyscf", "label", "generating Slater-Koster tables") from None
+            raise MissingExtraError("pyscf", "slater-koster", "generating Slater-Koster tables") from None
         self.name = name
         self._code = _LIBXC_NAMES[name]
         self.uses_gradient = name != "LDA"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from ase.data import atomic_masses, atomic_numbers
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -15,6 +15,7 @@ from pidelta.units import parse_quantity
 from pidelta.yaml_input import Section, read_yaml
 
 Length = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "length"))]
+Temperature = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "temperature"))]
 Energy = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "energy"))]
 
 _SHELL = re.compile(r"([1-7])([spd])")
@@ -93,6 +94,51 @@ class GridRecipe(Section):
         return self
 
 
+class RepulsiveRecipe(Section):
+    """The repulsives and the DFTB they belong to; lengths in bohr once read.
+
+    `order` and `damping_exponent` are those of DFTB. V'' is linear between `knots`; `cutoffs` holds the
+    range of each pair, such as C-H. `regularisation` weights second differences of V'' at the knots against
+    the mean square of the residuals (atomic units), `energy_weight` (1/bohr) energies against gradients.
+    """
+
+    order: Literal[2, 3]
+    damping_exponent: float | None = Field(None, gt=0.0)
+    knots: Length = Field(parse_quantity("0.1 angstrom", "length"), gt=0.0)
+    regularisation: float = Field(1e-4, ge=0.0)
+    energy_weight: float = Field(1.0, gt=0.0)
+    cutoffs: dict[str, Length]
+
+    def cutoff(self, pair: tuple[str, str]) -> float:
+        """Return the cutoff of a pair in bohr."""
+        return self.cutoffs["-".join(pair)]
+
+
+class TrainingRecipe(Section):
+    """Geometries for the fit of the repulsives.
+
+    `molecules` and `complexes` (several molecules, such as O.O) are SMILES. Of each molecule come `frames`
+    geometries at each of `temperatures`; of each complex `frames` at `complex_temperature`, and one for each
+    of `separations`, by which the last molecule is moved away.
+    """
+
+    molecules: list[str]
+    complexes: list[str] = Field(default_factory=list)
+    frames: int = Field(4, ge=1)
+    temperatures: list[Temperature]
+    complex_temperature: Temperature = parse_quantity("300 K", "temperature")
+    separations: list[Length] = Field(default_factory=list)
+    seed: int
+
+    @field_validator("molecules", "complexes")
+    @classmethod
+    def _check_repetitions(cls, names: list[str]) -> list[str]:
+        repeated = [name for k, name in enumerate(names) if name in names[:k]]
+        if repeated:
+            raise ValueError(f"expected each molecule once, found {repeated[0]} again")
+        return names
+
+
 class Recipe(Section):
     """A Slater-Koster set."""
 
@@ -102,6 +148,18 @@ class Recipe(Section):
     functional: FunctionalName
     grid: GridRecipe = GridRecipe()
     elements: dict[str, ElementRecipe] = Field(min_length=1)
+    repulsive: RepulsiveRecipe
+    training: TrainingRecipe
+
+    @model_validator(mode="after")
+    def _check_cutoffs(self) -> Recipe:
+        expected = ["-".join(pair) for pair in self.pairs]
+        if sorted(self.repulsive.cutoffs) != sorted(expected):
+            raise ValueError(
+                f"repulsive.cutoffs: expected the pairs {', '.join(expected)}, "
+                f"found {', '.join(self.repulsive.cutoffs)}"
+            )
+        return self
 
     @field_validator("elements")
     @classmethod

@@ -14,10 +14,12 @@ from pidelta.data.frames import Frame, Label
 from pidelta.data.store import FrameStore
 from pidelta.errors import DataError, ParameterError
 from pidelta.qm.dftb.engine import DFTBEngine
+from pidelta.qm.dftb.parameters import load_parameters
 from pidelta.qm.dftb.repulsive import Repulsive, RepulsiveTables
 from pidelta.qm.dftb.slater_koster.recipe import Recipe, read_recipe
 from pidelta.qm.dftb.slater_koster.repulsive_basis import RepulsiveBasis
 from pidelta.qm.dftb.slater_koster.repulsive_fit import MoleculeData, fit_repulsives, missing_energies
+from pidelta.qm.dftb.slater_koster.set_files import write_set
 from pidelta.qm.dftb.slater_koster.tables import ElectronicTables, make_tables
 from slater_koster_support import RECIPE
 
@@ -207,3 +209,20 @@ def test_missing_energies_are_reference_less_electronic(tables: ElectronicTables
         store.set_label(0, "reference", replace(label, method="other"))
         with pytest.raises(DataError, match="reference labels of one method, found other and test"):
             missing_energies(store, tables, recipe.repulsive)
+
+
+def test_files_of_a_set_give_the_fitted_energies(tables: ElectronicTables, tmp_path: Path) -> None:
+    recipe = recipe_with_cutoffs(tmp_path, 1e-4)
+    fit = fit_repulsives([molecule_data(WATER, 20, 9), molecule_data(PEROXIDE, 20, 10)], recipe)
+    write_set(tmp_path / "set", recipe, tables, fit, "B3LYP/test")
+    assert "to B3LYP/test" in (tmp_path / "set" / "O-H.skf").read_text()
+    numbers, positions = PEROXIDE[0], shaken(*PEROXIDE, 2, 11)
+    results = [
+        DFTBEngine(np.array(numbers), parameters).evaluate(positions, np.zeros(positions.shape[:2]))
+        for parameters in (
+            load_parameters(tmp_path / "set", ["H", "O"]),
+            tables.parameter_set("fitted", fit.repulsives),
+        )
+    ]
+    np.testing.assert_allclose(results[0].energy, results[1].energy, atol=1e-9)
+    np.testing.assert_allclose(results[0].gradient, results[1].gradient, atol=1e-8)

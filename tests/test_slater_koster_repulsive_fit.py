@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.interpolate import CubicSpline
+from typer.testing import CliRunner
 
+from pidelta.cli.slater_koster import slater_koster
 from pidelta.data.frames import Frame, Label
 from pidelta.data.store import FrameStore
 from pidelta.errors import DataError, ParameterError
@@ -164,9 +166,11 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> ElectronicTables:
     return make_tables(recipe_with_cutoffs(folder, 1e-4), folder)
 
 
-def labelled_store(path: Path, tables: ElectronicTables, method: str = "test") -> FrameStore:
+def labelled_store(
+    path: Path, tables: ElectronicTables, molecule: tuple[list[int], list[list[float]]]
+) -> FrameStore:
     store = FrameStore(path, "a")
-    numbers, reference = WATER
+    numbers, reference = molecule
     positions = shaken(numbers, reference, 6, 8)
     electronic = DFTBEngine(np.array(numbers), tables.parameter_set("electronic")).evaluate(
         positions, np.zeros(positions.shape[:2])
@@ -180,14 +184,14 @@ def labelled_store(path: Path, tables: ElectronicTables, method: str = "test") -
                 np.zeros((0, 3)),
                 np.zeros(0),
                 np.zeros(0, dtype=np.int64),
-                source=f"O {k}",
+                source=f"test {k}",
             )
         )
         store.set_label(
             index,
             "reference",
             Label(
-                method,
+                "test",
                 float(electronic.energy[k] + energy[k]),
                 electronic.gradient[k] + gradient[k],
                 np.zeros((0, 3)),
@@ -199,8 +203,9 @@ def labelled_store(path: Path, tables: ElectronicTables, method: str = "test") -
 
 def test_missing_energies_are_reference_less_electronic(tables: ElectronicTables, tmp_path: Path) -> None:
     recipe = recipe_with_cutoffs(tmp_path, 1e-4)
-    with labelled_store(tmp_path / "frames.h5", tables) as store:
-        (found,) = missing_energies(store, tables, recipe.repulsive)
+    with labelled_store(tmp_path / "frames.h5", tables, WATER) as store:
+        (found,), method = missing_energies(store, tables, recipe.repulsive)
+        assert method == "test"
         energy, gradient = repulsion(WATER[0], found.positions)
         np.testing.assert_allclose(found.energy, energy, atol=1e-9)
         np.testing.assert_allclose(found.gradient, gradient, atol=1e-7)
@@ -226,3 +231,18 @@ def test_files_of_a_set_give_the_fitted_energies(tables: ElectronicTables, tmp_p
     ]
     np.testing.assert_allclose(results[0].energy, results[1].energy, atol=1e-9)
     np.testing.assert_allclose(results[0].gradient, results[1].gradient, atol=1e-8)
+
+
+def test_command_writes_a_set(tables: ElectronicTables, tmp_path: Path) -> None:
+    runner = CliRunner()
+    recipe_with_cutoffs(tmp_path, 1e-4)
+    frames, recipe = tmp_path / "frames.h5", ["--recipe", str(tmp_path / "recipe.yaml")]
+    for molecule in (WATER, PEROXIDE):
+        with labelled_store(frames, tables, molecule):
+            pass
+    arguments = ["fit", str(frames), str(tmp_path / "set"), "--cache", str(tmp_path / "cache"), *recipe]
+    result = runner.invoke(slater_koster, arguments)
+    assert result.exit_code == 0, result.output
+    assert "fitted to test with mean absolute errors of" in result.output
+    files = sorted(path.name for path in (tmp_path / "set").iterdir())
+    assert files == ["H-H.skf", "H-O.skf", "O-H.skf", "O-O.skf"]

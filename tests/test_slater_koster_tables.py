@@ -12,7 +12,7 @@ from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.parameters import load_parameters
 from pidelta.qm.dftb.repulsive import Repulsive, spline_repulsive
 from pidelta.qm.dftb.skf import SlaterKosterFile, read_skf
-from pidelta.qm.dftb.slater_koster.recipe import Recipe, read_recipe
+from pidelta.qm.dftb.slater_koster.recipe import BUILTIN_RECIPE, Recipe, read_recipe
 from pidelta.qm.dftb.slater_koster.tables import ElectronicTables, make_tables
 from pidelta.qm.dftb.slater_koster.writer import exponential_head, write_skf
 from slater_koster_support import RECIPE
@@ -57,9 +57,7 @@ def repulsive() -> Repulsive:
 
 
 def test_shipped_recipe_is_valid() -> None:
-    from pidelta.qm.dftb.slater_koster import recipe as module
-
-    recipe = read_recipe(Path(module.__file__).parent / "recipe.yaml")
+    recipe = read_recipe(BUILTIN_RECIPE)
     assert list(recipe.elements) == ["H", "C", "N", "O"]
     assert recipe.elements["N"].onsite == {"2s": -0.64}
     assert len(recipe.pairs) == 10

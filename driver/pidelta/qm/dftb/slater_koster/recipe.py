@@ -18,6 +18,8 @@ Length = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "l
 Temperature = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "temperature"))]
 Energy = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "energy"))]
 
+BUILTIN_RECIPE = Path(__file__).with_name("recipe.yaml")
+
 _SHELL = re.compile(r"([1-7])([spd])")
 
 

@@ -64,13 +64,16 @@ class RepulsiveFit:
 
 def missing_energies(
     store: FrameStore, tables: ElectronicTables, settings: RepulsiveRecipe
-) -> list[MoleculeData]:
+) -> tuple[list[MoleculeData], str]:
     """Collect what the repulsives have to add: reference labels less the electronic part of DFTB.
 
     Args:
         store: frames without point charges; those without a reference label are left out.
         tables: the electronic part of the set.
         settings: order and damping of DFTB.
+
+    Returns:
+        The molecules, and the method of the labels.
 
     Raises:
         DataError: a frame has point charges, labels are of several methods, or there are none.
@@ -93,7 +96,7 @@ def missing_energies(
     if len(methods) != 1:
         found = " and ".join(sorted(methods)) or "none"
         raise DataError(f"{store.path}: expected reference labels of one method, found {found}")
-    return [_molecule(members, tables, settings) for members in groups.values()]
+    return [_molecule(members, tables, settings) for members in groups.values()], methods.pop()
 
 
 def _molecule(

@@ -107,7 +107,7 @@ class RepulsiveRecipe(Section):
     order: Literal[2, 3]
     damping_exponent: float | None = Field(None, gt=0.0)
     knots: Length = Field(parse_quantity("0.1 angstrom", "length"), gt=0.0)
-    regularisation: float = Field(1e-4, ge=0.0)
+    regularisation: float = Field(1e-6, ge=0.0)
     energy_weight: float = Field(1.0, gt=0.0)
     cutoffs: dict[str, Length]
 

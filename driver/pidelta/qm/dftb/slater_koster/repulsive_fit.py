@@ -3,6 +3,9 @@
 The repulsives are linear in V'' at their knots, so the fit is a bounded linear least-squares problem:
 gradients, and energies relative to the other frames of a molecule, with Huber's weights (Ann. Math. Stat. 35,
 73 (1964)) and a penalty on second differences of V''.
+
+V'' is not only positive but falls with the distance. This costs next to nothing in the errors of the fit, and
+keeps knots with little data from humps near the cutoff and from exponential heads that explode.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase.data import chemical_symbols
+from scipy.linalg import block_diag
 from scipy.optimize import lsq_linear
 
 from pidelta.data.frames import Frame, Label
@@ -136,13 +140,17 @@ def fit_repulsives(data: Sequence[MoleculeData], recipe: Recipe) -> RepulsiveFit
     is_energy = np.concatenate([part.is_energy for part in rows])
     penalty = _penalty(list(bases.values()), settings.regularisation * len(target))
 
+    # The unknowns are the steps by which V'' falls from one knot to the next.
+    from_steps = block_diag(*[np.triu(np.ones((len(basis), len(basis)))) for basis in bases.values()])
+    matrix, penalty = matrix @ from_steps, penalty @ from_steps
     weights = np.ones(len(target))
     for _ in range(_ROUNDS):
-        curvatures = _bounded_solution(matrix, target, weights, penalty)
-        residual = matrix @ curvatures - target
+        steps = _bounded_solution(matrix, target, weights, penalty)
+        residual = matrix @ steps - target
         for kind in (is_energy, ~is_energy):
             weights[kind] = _huber_weights(residual[kind])
 
+    curvatures = from_steps @ steps
     repulsives = {}
     start = 0
     for pair, basis in bases.items():

@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.data import covalent_radii
+from typer.testing import CliRunner
 
+from pidelta.cli.slater_koster import slater_koster
 from pidelta.data.frames import Frame
 from pidelta.data.store import FrameStore
 from pidelta.errors import ConfigError
 from pidelta.qm.dftb.slater_koster.geometries import add_training_frames, training_frames
 from pidelta.qm.dftb.slater_koster.recipe import TrainingRecipe
 from pidelta.units import ANGSTROM, KELVIN
+from slater_koster_support import RECIPE
 
 pytest.importorskip("rdkit")
 
@@ -93,3 +96,12 @@ def test_a_store_is_filled_once(tmp_path: Path) -> None:
 def test_wrong_molecules_are_named(tmp_path: Path, names: list[str], message: str) -> None:
     with FrameStore(tmp_path / "frames.h5", "a") as store, pytest.raises(ConfigError, match=message):
         list(add_training_frames(store, recipe(molecules=names)))
+
+
+def test_command_adds_frames(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    arguments = ["geometries", str(tmp_path / "frames.h5"), "--recipe", str(tmp_path / "recipe.yaml")]
+    for added in (4, 0):
+        result = CliRunner().invoke(slater_koster, arguments)
+        assert result.exit_code == 0
+        assert f"{added} frames added, 4 in all" in result.output

@@ -14,6 +14,7 @@ import numpy as np
 from pidelta.qm.dftb.parameters import ElementParameters, ParameterSet
 from pidelta.qm.dftb.repulsive import Repulsive
 from pidelta.qm.dftb.skf import INTEGRALS, SlaterKosterFile
+from pidelta.qm.dftb.slater_koster import atom, functionals, integrals, mixing
 from pidelta.qm.dftb.slater_koster.atom import AtomSolver
 from pidelta.qm.dftb.slater_koster.functionals import Functional, FunctionalName
 from pidelta.qm.dftb.slater_koster.integrals import ConfinedElement, PairIntegrator, resample
@@ -22,8 +23,7 @@ from pidelta.state import FloatArray
 
 Pair = tuple[str, str]
 
-# Raise it when a change of the code changes numbers, so that earlier results are computed again.
-_STAGE_VERSION = 1
+_NUMERICAL_MODULES = (atom, functionals, integrals, mixing)
 _SHELLS = 3
 NO_REPULSIVE = Repulsive(np.array([0.0]), np.array([0.0]), np.zeros((1, 10)), np.zeros(3))
 
@@ -63,7 +63,8 @@ class ElectronicTables:
 def make_tables(recipe: Recipe, cache: Path, report: Callable[[str], None] | None = None) -> ElectronicTables:
     """Compute the electronic part of a set; what the cache has from an earlier run is not computed again.
 
-    A stage (an element, a pair) is stored when it is complete, under a hash of all that it depends on.
+    A stage (an element, a pair) is stored when it is complete, under a hash of all that it depends on: its
+    part of the recipe and the code that computes it.
 
     Args:
         recipe: the set.
@@ -75,14 +76,14 @@ def make_tables(recipe: Recipe, cache: Path, report: Callable[[str], None] | Non
         RunError: an atom did not converge.
     """
     store = _Cache(cache, report or (lambda _line: None))
-    atoms = {symbol: _Element(symbol, element, recipe, store) for symbol, element in recipe.elements.items()}
+    elements = {symbol: _Element(symbol, part, recipe, store) for symbol, part in recipe.elements.items()}
     files: dict[Pair, SlaterKosterFile] = {}
     for first, second in recipe.pairs:
-        forward, backward = _pair_tables(atoms[first], atoms[second], recipe, store)
-        files[first, second] = _file(forward, recipe, atoms[first] if first == second else None)
+        forward, backward = _pair_tables(elements[first], elements[second], recipe, store)
+        files[first, second] = _file(forward, recipe, elements[first] if first == second else None)
         if first != second:
             files[second, first] = _file(backward, recipe, None)
-    return ElectronicTables(files, {symbol: atom.free[-1] for symbol, atom in atoms.items()})
+    return ElectronicTables(files, {symbol: element.free[-1] for symbol, element in elements.items()})
 
 
 class _Cache:
@@ -91,13 +92,14 @@ class _Cache:
     def __init__(self, folder: Path, report: Callable[[str], None]) -> None:
         self._folder = folder
         self._report = report
+        self._code = b"".join(Path(str(module.__file__)).read_bytes() for module in _NUMERICAL_MODULES)
         folder.mkdir(parents=True, exist_ok=True)
 
     def get(
         self, label: str, depends_on: object, compute: Callable[[], dict[str, FloatArray]]
     ) -> dict[str, FloatArray]:
-        """Read a stage or compute it; `depends_on` is anything whose repr tells all it depends on."""
-        key = hashlib.sha256(repr((_STAGE_VERSION, depends_on)).encode()).hexdigest()[:16]
+        """Read a stage or compute it; the repr of `depends_on` tells all it depends on besides the code."""
+        key = hashlib.sha256(self._code + repr(depends_on).encode()).hexdigest()[:16]
         path = self._folder / f"{label}-{key}.npz"
         if not path.is_file():
             self._report(label)
@@ -127,8 +129,8 @@ class _Element:
         """On-site energies of the valence shells of the free atom, then U and dU/dn."""
 
         def compute() -> dict[str, FloatArray]:
-            atom = self._solver.solve()
-            onsite = [atom.energy(n, ell) for ell, n in enumerate(self.recipe.valence_shells)]
+            free = self._solver.solve()
+            onsite = [free.energy(n, ell) for ell, n in enumerate(self.recipe.valence_shells)]
             return {"values": np.array([*onsite, *self._solver.hubbard()])}
 
         depends_on = (self.symbol, self._functional, self.recipe.shells, self.recipe.valence)

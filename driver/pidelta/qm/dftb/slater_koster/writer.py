@@ -116,7 +116,7 @@ def _row(values: Sequence[float] | FloatArray) -> str:
     parts = []
     for text, run in groupby("0.0" if value == 0.0 else f"{value:.10e}" for value in values):
         count = len(list(run))
-        parts += [f"{count}*0.0"] if text == "0.0" else [text] * count
+        parts += [f"{count}*0.0"] if text == "0.0" and count > 1 else [text] * count
     return " ".join(parts)
 
 

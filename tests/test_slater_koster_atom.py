@@ -9,14 +9,17 @@ from scipy.integrate import simpson
 from pidelta.qm.dftb.slater_koster.atom import Atom, AtomSolver, Shell
 from pidelta.qm.dftb.slater_koster.mixing import AndersonMixer
 
-CHARGES = {"H": 1, "C": 6, "N": 7, "O": 8}
+CHARGES = {"H": 1, "C": 6, "N": 7, "O": 8, "Cl": 17}
 
 
 def shells(symbol: str) -> list[Shell]:
     charge = CHARGES[symbol]
     if charge == 1:
         return [Shell(1, 0, 1.0)]
-    return [Shell(1, 0, 2.0), Shell(2, 0, 2.0), Shell(2, 1, charge - 4.0)]
+    if charge <= 10:
+        return [Shell(1, 0, 2.0), Shell(2, 0, 2.0), Shell(2, 1, charge - 4.0)]
+    core = [Shell(1, 0, 2.0), Shell(2, 0, 2.0), Shell(2, 1, 6.0)]
+    return [*core, Shell(3, 0, 2.0), Shell(3, 1, charge - 12.0)]
 
 
 def solver(symbol: str, functional: str) -> AtomSolver:
@@ -75,7 +78,8 @@ def test_lda_atoms_are_those_of_nist(symbol: str, total: float, orbitals: list[f
 
 
 # On-site energies and U are those of the published sets (mio, 3ob), Elstner et al., Phys. Rev. B 58, 7260
-# (1998); Hubbard derivatives of Gaus, Goez, Elstner, JCTC 9, 338 (2013).
+# (1998); Hubbard derivatives of Gaus, Goez, Elstner, JCTC 9, 338 (2013), and Kubillus, Kubar, Gaus, Rezac,
+# Elstner, JCTC 11, 332 (2015).
 @pytest.mark.parametrize(
     ("symbol", "onsite", "hubbard_u", "derivative"),
     [
@@ -83,6 +87,7 @@ def test_lda_atoms_are_those_of_nist(symbol: str, total: float, orbitals: list[f
         ("C", [-0.50489, -0.19436], 0.3647, -0.1492),
         ("N", [-0.68198, -0.26073], 0.4309, -0.1535),
         ("O", [-0.87885, -0.33213], 0.4954, -0.1575),
+        ("Cl", [-0.75442, -0.31640], 0.3668, -0.0697),
     ],
 )
 def test_pbe_atoms_are_those_of_published_sets(

@@ -62,4 +62,4 @@ def _describe(error: ValidationError) -> str:
 
 def _is_branch(part: Any) -> bool:
     names = {"str", "int", "path", "literal", "list", "dict"}
-    return isinstance(part, str) and ("[" in part or part.startswith("function") or part in names)
+    return isinstance(part, str) and ("[" in part or part.startswith("function-") or part in names)

@@ -11,6 +11,7 @@ from pidelta.cli.client import client
 from pidelta.cli.evaluate import evaluate
 from pidelta.cli.label import label, sample
 from pidelta.cli.run import run
+from pidelta.cli.slater_koster import slater_koster
 from pidelta.cli.train import test, train
 from pidelta.errors import PideltaError
 
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 for command in (run, client, evaluate, check, sample, label, train, test):
     app.command()(command)
+app.add_typer(slater_koster)
 
 
 def main() -> None:

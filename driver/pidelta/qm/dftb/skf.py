@@ -32,7 +32,7 @@ INTEGRALS = (
     (0, 0, 0),
 )
 # Where these stand among the 20 of the extended format, which has f orbitals too.
-_EXTENDED_COLUMNS = (7, 8, 9, 12, 13, 14, 15, 17, 18, 19)
+EXTENDED_COLUMNS = (7, 8, 9, 12, 13, 14, 15, 17, 18, 19)
 _MINIMUM_ROWS = 9
 
 
@@ -148,7 +148,7 @@ def read_skf(path: Path, homonuclear: bool) -> SlaterKosterFile:
     polynomial = lines.numbers(10, "the mass and the polynomial repulsive")[1:10]
 
     width = 20 if extended else 10
-    columns = list(_EXTENDED_COLUMNS) if extended else list(range(10))
+    columns = list(EXTENDED_COLUMNS) if extended else list(range(10))
     table = np.array([lines.numbers(2 * width, f"row {k + 1} of {rows}")[: 2 * width] for k in range(rows)])
     hamiltonian, overlap = table[:, :width][:, columns], table[:, width:][:, columns]
 

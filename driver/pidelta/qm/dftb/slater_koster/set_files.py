@@ -1,0 +1,58 @@
+"""The folder of .skf files that a set becomes, each with its provenance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pidelta.qm.dftb.slater_koster.recipe import Recipe, mass
+from pidelta.qm.dftb.slater_koster.repulsive_fit import RepulsiveFit
+from pidelta.qm.dftb.slater_koster.tables import ElectronicTables, Pair
+from pidelta.qm.dftb.slater_koster.writer import write_skf
+
+
+def write_set(
+    folder: Path, recipe: Recipe, tables: ElectronicTables, fit: RepulsiveFit, reference: str
+) -> None:
+    """Write A-B.skf of all ordered pairs of elements.
+
+    Args:
+        folder: where; made if there is none.
+        recipe: what the set was made from.
+        tables: its electronic part.
+        fit: its repulsives.
+        reference: the method of the labels that the repulsives were fitted to.
+
+    Raises:
+        ParameterError: a repulsive has no exponential head with V' < 0 and V'' > 0.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for pair, file in tables.with_repulsives(fit.repulsives).items():
+        lines = provenance(pair, recipe, tables, fit, reference)
+        write_skf(folder / f"{pair[0]}-{pair[1]}.skf", file, mass(pair[0]), lines)
+
+
+def provenance(
+    pair: Pair, recipe: Recipe, tables: ElectronicTables, fit: RepulsiveFit, reference: str
+) -> list[str]:
+    """Say in some lines what a file was made from; energies in hartree, lengths in bohr."""
+    settings = recipe.repulsive
+    damping = settings.damping_exponent
+    lines = [
+        f"{recipe.name} {recipe.version}, {pair[0]}-{pair[1]}; license: {recipe.license}",
+        "Made by pidelta slater-koster",
+        f"Integrals: {recipe.functional}, density superposition, confinement (r/r0)^2",
+    ]
+    for symbol in dict.fromkeys(pair):
+        element = recipe.elements[symbol]
+        radii = f"{element.wave_function_radius:g} (wave function), {element.density_radius:g} (density)"
+        derivative = tables.hubbard_derivatives[symbol]
+        lines.append(f"{symbol}: r0 {radii}; Hubbard derivative {derivative:.4f}")
+        lines += [f"{symbol}: on-site energy of {name} set to {e:g}" for name, e in element.onsite.items()]
+    count = fit.distances.get(pair, fit.distances.get((pair[1], pair[0]), 0))
+    return [
+        *lines,
+        f"Repulsive: for DFTB{settings.order}, "
+        + (f"damping exponent {damping:g}" if damping else "undamped"),
+        f"Repulsive: {count} distances in a fit of the whole set to {reference}",
+        f"Mean absolute errors of that fit: gradient {fit.gradient_mae:.5f}, energy {fit.energy_mae:.5f}",
+    ]

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from pidelta.state import TERMS
 from pidelta.units import parse_quantity
-from pidelta.yaml_input import Section, read_yaml
-
-Length = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "length"))]
-Temperature = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "temperature"))]
+from pidelta.yaml_input import Length, Section, Temperature, read_yaml
 
 
 class SCCConfig(Section):

@@ -26,6 +26,7 @@ FEMTOSECOND = 1.0 / ATOMIC_TIME_IN_FEMTOSECOND
 _UNITS: dict[str, dict[str, float]] = {
     "length": {"nm": NANOMETER, "angstrom": ANGSTROM, "A": ANGSTROM, "bohr": 1.0, "pm": 0.01 * ANGSTROM},
     "temperature": {"K": KELVIN, "hartree": 1.0, "eV": EV},
+    "energy": {"hartree": 1.0, "eV": EV, "kJ/mol": KJ_PER_MOL, "kcal/mol": KCAL_PER_MOL},
 }
 
 _QUANTITY = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-z/]+)\s*")
@@ -36,7 +37,7 @@ def parse_quantity(text: object, dimension: str) -> float:
 
     Args:
         text: a number followed by a unit.
-        dimension: ``length`` or ``temperature`` (as k_B T in hartree).
+        dimension: ``length``, ``temperature`` (as k_B T in hartree) or ``energy``.
 
     Raises:
         ValueError: the unit is missing or unknown; the message says what was expected and found.

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from pidelta.errors import ConfigError
+from pidelta.units import parse_quantity
+
+Length = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "length"))]
+Temperature = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "temperature"))]
+Energy = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "energy"))]
 
 
 class Section(BaseModel):

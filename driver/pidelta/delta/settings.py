@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from pidelta.delta.descriptors import DescriptorSettings
-from pidelta.units import parse_quantity
-from pidelta.yaml_input import Section, read_yaml
+from pidelta.yaml_input import Length, Section, read_yaml
 
-Length = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "length")), Field(gt=0.0)]
+PositiveLength = Annotated[Length, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
@@ -21,8 +20,8 @@ class EmbeddingSettings(Section):
     """The embedding that the frames were cut with: scheme ``cutoff``, or ``fixed`` charges without one."""
 
     scheme: Literal["cutoff", "fixed"] = "cutoff"
-    cutoff: Length | None = None
-    switch: Length | None = None
+    cutoff: PositiveLength | None = None
+    switch: PositiveLength | None = None
 
     @model_validator(mode="after")
     def _check_lengths(self) -> EmbeddingSettings:
@@ -39,13 +38,13 @@ class EmbeddingSettings(Section):
 class DescriptorOptions(Section):
     """Descriptor settings to change; `DescriptorSettings` has their meaning and defaults."""
 
-    env_cutoff: Length | None = None
+    env_cutoff: PositiveLength | None = None
     env_count: Count | None = None
-    short_cutoff: Length | None = None
+    short_cutoff: PositiveLength | None = None
     short_count: Count | None = None
-    radial_cutoff: Length | None = None
+    radial_cutoff: PositiveLength | None = None
     radial_count: Count | None = None
-    angular_cutoff: Length | None = None
+    angular_cutoff: PositiveLength | None = None
     angular_radial_count: Count | None = None
     angular_angle_count: Count | None = None
     angular_zeta: Annotated[float, Field(ge=1.0)] | None = None

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from ase.data import atomic_masses, atomic_numbers
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pidelta.qm.dftb.slater_koster.atom import Shell
 from pidelta.qm.dftb.slater_koster.functionals import FunctionalName
 from pidelta.units import parse_quantity
-from pidelta.yaml_input import Section, read_yaml
-
-Length = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "length"))]
-Temperature = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "temperature"))]
-Energy = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "energy"))]
+from pidelta.yaml_input import Energy, Length, Section, Temperature, read_yaml
 
 BUILTIN_RECIPE = Path(__file__).with_name("recipe.yaml")
 

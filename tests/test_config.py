@@ -44,7 +44,7 @@ def test_units_and_paths(tmp_path):
         ),
         (
             GOOD.replace("hubbard_derivatives: 3ob, ", ""),
-            "qm.dftb: expected hubbard_derivatives with order 3",
+            "qm.dftb: expected hubbard_derivatives with order 3 and a folder of .skf files, found none",
         ),
         (GOOD.replace("order: 3", "order: 4"), "qm.dftb.order: input should be 2 or 3, found 4"),
         (GOOD.replace("structure: a.gro", ""), "missing key structure"),
@@ -62,6 +62,12 @@ def test_wrong_configurations_are_explained_in_one_line(tmp_path, text, message)
     assert message in str(error.value)
     assert str(tmp_path / "pidelta.yaml") in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_builtin_parameters_bring_their_hubbard_derivatives(tmp_path):
+    text = GOOD.replace("parameters: slako", "parameters: builtin").replace("hubbard_derivatives: 3ob, ", "")
+    dftb = load_config(write(tmp_path, text)).qm.dftb
+    assert (dftb.parameters, dftb.order, dftb.hubbard_derivatives) == ("builtin", 3, None)
 
 
 def test_missing_file(tmp_path):

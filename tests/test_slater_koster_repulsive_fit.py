@@ -18,6 +18,7 @@ from pidelta.errors import DataError, ParameterError
 from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.parameters import load_parameters
 from pidelta.qm.dftb.repulsive import Repulsive, RepulsiveTables
+from pidelta.qm.dftb.sets import read_folder
 from pidelta.qm.dftb.slater_koster.recipe import Recipe, read_recipe
 from pidelta.qm.dftb.slater_koster.repulsive_basis import RepulsiveBasis
 from pidelta.qm.dftb.slater_koster.repulsive_fit import MoleculeData, fit_repulsives, missing_energies
@@ -222,16 +223,22 @@ def test_files_of_a_set_give_the_fitted_energies(tables: ElectronicTables, tmp_p
     fit = fit_repulsives([molecule_data(WATER, 20, 9), molecule_data(PEROXIDE, 20, 10)], recipe)
     write_set(tmp_path / "set", recipe, tables, fit, "B3LYP/test")
     assert "to B3LYP/test" in (tmp_path / "set" / "O-H.skf").read_text()
+    described = read_folder(tmp_path / "set")
+    assert described.description.hubbard_derivatives == tables.hubbard_derivatives
+    assert described.description.damping_exponent == recipe.repulsive.damping_exponent
+    assert described.description.reference == "B3LYP/test"
     numbers, positions = PEROXIDE[0], shaken(*PEROXIDE, 2, 11)
     results = [
         DFTBEngine(np.array(numbers), parameters).evaluate(positions, np.zeros(positions.shape[:2]))
         for parameters in (
             load_parameters(tmp_path / "set", ["H", "O"]),
+            described.parameters(["H", "O"]),
             tables.parameter_set("fitted", fit.repulsives),
         )
     ]
-    np.testing.assert_allclose(results[0].energy, results[1].energy, atol=1e-9)
-    np.testing.assert_allclose(results[0].gradient, results[1].gradient, atol=1e-8)
+    for result in results[:2]:
+        np.testing.assert_allclose(result.energy, results[2].energy, atol=1e-9)
+        np.testing.assert_allclose(result.gradient, results[2].gradient, atol=1e-8)
 
 
 def test_command_writes_a_set(tables: ElectronicTables, tmp_path: Path) -> None:
@@ -246,4 +253,4 @@ def test_command_writes_a_set(tables: ElectronicTables, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "fitted to test with mean absolute errors of" in result.output
     files = sorted(path.name for path in (tmp_path / "set").iterdir())
-    assert files == ["H-H.skf", "H-O.skf", "O-H.skf", "O-O.skf"]
+    assert files == ["H-H.skf", "H-O.skf", "O-H.skf", "O-O.skf", "set.json"]

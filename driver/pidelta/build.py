@@ -10,7 +10,7 @@ import numpy as np
 import vesin
 from ase.data import chemical_symbols, covalent_radii
 
-from pidelta.config import Config, QMConfig
+from pidelta.config import Config, DFTBConfig, QMConfig
 from pidelta.core import structure
 from pidelta.core.cell import minimum_image
 from pidelta.core.selection import select
@@ -27,6 +27,7 @@ from pidelta.qm.dftb.parameters import (
     PUBLISHED_HUBBARD_DERIVATIVES,
     load_parameters,
 )
+from pidelta.qm.dftb.sets import SetFiles, builtin_set
 from pidelta.qmmm.embedding import CutoffEmbedding, Embedding, Environment, FixedCharges
 from pidelta.qmmm.energy import QMMMEvaluator
 from pidelta.qmmm.partition import Partition, check_charge, make_partition
@@ -206,22 +207,18 @@ def _read_point_charges(path: Path | None) -> tuple[FloatArray, FloatArray]:
 
 def _engine(qm: QMConfig, numbers: IntArray) -> QMEngine:
     dftb = qm.dftb
+    elements = sorted({chemical_symbols[number] for number in numbers})
+    derivatives, damping_exponent = _published_derivatives(dftb)
     if dftb.parameters == "builtin":
-        raise ConfigError(
-            "qm.dftb.parameters: expected a folder of .skf files; the built-in set is not in this version"
-        )
-    derivatives, damping_exponent = dftb.hubbard_derivatives, dftb.damping_exponent
-    if isinstance(derivatives, str):
-        if derivatives not in PUBLISHED_HUBBARD_DERIVATIVES:
-            known = ", ".join(PUBLISHED_HUBBARD_DERIVATIVES)
-            raise ConfigError(
-                f"qm.dftb.hubbard_derivatives: expected values or {known}, found {derivatives!r}"
-            )
-        damping_exponent = damping_exponent or PUBLISHED_DAMPING_EXPONENTS[derivatives]
-        derivatives = PUBLISHED_HUBBARD_DERIVATIVES[derivatives]
+        builtin = _builtin_set(dftb.order)
+        parameters = builtin.parameters(elements)
+        derivatives = derivatives or builtin.description.hubbard_derivatives
+        damping_exponent = damping_exponent or builtin.description.damping_exponent
+    else:
+        parameters = load_parameters(dftb.parameters, elements)
     return DFTBEngine(
         numbers,
-        load_parameters(dftb.parameters, sorted({chemical_symbols[number] for number in numbers})),
+        parameters,
         order=dftb.order,
         hubbard_derivatives=derivatives,
         damping_exponent=damping_exponent,
@@ -231,6 +228,29 @@ def _engine(qm: QMConfig, numbers: IntArray) -> QMEngine:
         tolerance=dftb.scc.tolerance,
         max_iterations=dftb.scc.max_iterations,
     )
+
+
+def _published_derivatives(dftb: DFTBConfig) -> tuple[dict[str, float] | None, float | None]:
+    """Hubbard derivatives and damping exponent as configured, the name of a published set resolved."""
+    name = dftb.hubbard_derivatives
+    if not isinstance(name, str):
+        return name, dftb.damping_exponent
+    if name not in PUBLISHED_HUBBARD_DERIVATIVES:
+        known = ", ".join(PUBLISHED_HUBBARD_DERIVATIVES)
+        raise ConfigError(f"qm.dftb.hubbard_derivatives: expected values or {known}, found {name!r}")
+    return PUBLISHED_HUBBARD_DERIVATIVES[name], dftb.damping_exponent or PUBLISHED_DAMPING_EXPONENTS[name]
+
+
+def _builtin_set(order: int) -> SetFiles:
+    orders = builtin_set()
+    if not orders:
+        raise ConfigError(
+            "qm.dftb.parameters: expected a folder of .skf files; the built-in set is not in this version"
+        )
+    if order not in orders:
+        known = " or ".join(map(str, orders))
+        raise ConfigError(f"qm.dftb.order: expected {known} with the built-in parameters, found {order}")
+    return orders[order]
 
 
 def _committee(config: Config, region: QMRegion, low_level: str) -> Committee:

@@ -24,8 +24,8 @@ class DFTBConfig(Section):
     """The built-in DFTB engine.
 
     `hubbard_derivatives` (order 3) is the name of a published set or a value for each element in hartree/e;
-    `damping_exponent` is the exponent zeta of the H-X damping of gamma: by default that of the published set,
-    else none.
+    the built-in parameters bring their own. `damping_exponent` is the exponent zeta of the H-X damping of
+    gamma: by default that of the named set, then that of the built-in parameters, else none.
     """
 
     parameters: Literal["builtin"] | Path = "builtin"
@@ -38,8 +38,13 @@ class DFTBConfig(Section):
 
     @model_validator(mode="after")
     def _check_order(self) -> DFTBConfig:
-        if (self.order == 3) != (self.hubbard_derivatives is not None):
+        given = self.hubbard_derivatives is not None
+        if given and self.order != 3:
             raise ValueError("expected hubbard_derivatives with order 3, and only with it")
+        if not given and self.order == 3 and self.parameters != "builtin":
+            raise ValueError(
+                "expected hubbard_derivatives with order 3 and a folder of .skf files, found none"
+            )
         return self
 
 

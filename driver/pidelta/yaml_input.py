@@ -47,11 +47,11 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_describe(error)}") from None
+        raise ConfigError(f"{path}: {describe(error)}") from None
 
 
-def _describe(error: ValidationError) -> str:
-    """The first problem in one line."""
+def describe(error: ValidationError) -> str:
+    """Say in one line what is wrong first."""
     problem = error.errors()[0]
     # Pydantic names the branch of a union it tried; only keys and indices mean something to the user.
     location = ".".join(str(part) for part in problem["loc"] if not _is_branch(part))

@@ -1,4 +1,4 @@
-"""``pidelta slater-koster``: make a Slater-Koster set from its recipe."""
+"""``pidelta slater-koster``: make a Slater-Koster set from its recipe, pack it, export the built-in one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from rich.progress import track
 from rich.table import Table
 
 from pidelta.data.store import FrameStore
+from pidelta.errors import ParameterError
+from pidelta.qm.dftb import sets
 from pidelta.qm.dftb.slater_koster.recipe import BUILTIN_RECIPE, read_recipe
 from pidelta.units import ANGSTROM, HARTREE_IN_EV, HARTREE_IN_KCAL_PER_MOL
 
 slater_koster = typer.Typer(
     name="slater-koster",
-    help="Make a Slater-Koster set: geometries, then labels for them (`pidelta label`), then fit.",
+    help="Make a Slater-Koster set: geometries, then labels for them (`pidelta label`), then fit, then pack. "
+    "Or export the built-in one.",
     no_args_is_help=True,
 )
 
@@ -71,3 +74,39 @@ def fit(
         f"{result.gradient_mae * HARTREE_IN_EV * ANGSTROM:.3f} eV/angstrom and "
         f"{result.energy_mae * HARTREE_IN_KCAL_PER_MOL:.2f} kcal/mol"
     )
+
+
+@slater_koster.command()
+def pack(
+    folders: Annotated[list[Path], typer.Argument(help="A folder from `fit` for each order of the set.")],
+    output: Annotated[Path, typer.Option(help="The file, NAME-VERSION.tar.xz.")],
+) -> None:
+    """Pack the orders of a set into one compressed file, as the built-in set is."""
+    content = sets.pack([sets.read_folder(folder) for folder in folders])
+    output.write_bytes(content)
+    orders = sets.open_set(output)
+    description = next(iter(orders.values())).description
+    print(
+        f"{output}: {description.name} {description.version}, order {' and '.join(map(str, orders))}, "
+        f"{', '.join(description.elements)}, {len(content) / 1000:.0f} kB"
+    )
+
+
+@slater_koster.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Folder for the .skf files, made where there is none.")],
+    order: Annotated[
+        int | None, typer.Option(help="Only this order, into FOLDER itself; else all, into FOLDER/order-N.")
+    ] = None,
+) -> None:
+    """Write the .skf files of the built-in set, usable by DFTB+ as they are."""
+    orders = sets.builtin_set()
+    if not orders:
+        raise ParameterError("the built-in Slater-Koster set is not in this version")
+    if order is not None and order not in orders:
+        raise ParameterError(f"--order: expected {' or '.join(map(str, orders))}, found {order}")
+    for known, files in orders.items():
+        if order in (None, known):
+            target = folder if order == known else folder / f"order-{known}"
+            sets.export(files, target)
+            print(f"{target}: {len(files.files)} .skf files, set.json and README")

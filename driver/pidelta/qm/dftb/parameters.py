@@ -1,4 +1,4 @@
-"""Slater-Koster sets: the files of a folder for the elements in use."""
+"""Slater-Koster sets: the files for the elements in use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pidelta.errors import ParameterError
-from pidelta.qm.dftb.skf import SlaterKosterFile, read_skf
+from pidelta.qm.dftb.skf import SlaterKosterFile, parse_skf, read_content
 from pidelta.state import FloatArray
 
 # dU/dq in hartree/e for DFTB3, from the papers that parametrised them:
@@ -72,7 +72,7 @@ class ParameterSet:
     """A Slater-Koster set for some elements.
 
     Attributes:
-        name: the name of the folder.
+        name: the name of the folder, or of the built-in set.
         identity: a short SHA-256 over the files used, whatever their folder is called.
         elements: atomic parameters by symbol.
         pairs: the content of A-B.skf by (A, B), both orders.
@@ -94,27 +94,55 @@ def load_parameters(folder: Path, elements: Iterable[str]) -> ParameterSet:
     if not folder.is_dir():
         raise ParameterError(f"{folder}: expected a folder of .skf files, found none")
     symbols = sorted(set(elements))
+    paths = [folder / name for name in file_names(symbols)]
+    files = {path.name: read_content(path) for path in paths if path.is_file()}
+    return parse_parameters(files, symbols, folder.name, str(folder))
+
+
+def file_names(elements: Iterable[str]) -> list[str]:
+    """Name the files of all ordered pairs of elements."""
+    symbols = sorted(set(elements))
+    return [f"{first}-{second}.skf" for first in symbols for second in symbols]
+
+
+def parse_parameters(
+    files: Mapping[str, bytes], elements: Iterable[str], name: str, where: str
+) -> ParameterSet:
+    """Read the content of the .skf files of all ordered pairs of `elements`.
+
+    Args:
+        files: content by name, such as ``C-H.skf``.
+        elements: symbols.
+        name: of the set.
+        where: the folder, for messages.
+
+    Raises:
+        ParameterError: a file is missing or malformed, or an element is not supported.
+    """
+    symbols = sorted(set(elements))
     digest = hashlib.sha256()
     pairs: dict[tuple[str, str], SlaterKosterFile] = {}
     for first in symbols:
         if first not in _HIGHEST_SHELL:
-            raise ParameterError(f"{folder}: element {first}: no valence basis is known for it")
+            raise ParameterError(f"{where}: element {first}: no valence basis is known for it")
         for second in symbols:
-            path = folder / f"{first}-{second}.skf"
-            if not path.is_file():
-                raise ParameterError(f"no parameters for the pair {first}-{second}: expected the file {path}")
-            pairs[first, second] = read_skf(path, homonuclear=first == second)
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    _check_grids(folder, pairs)
+            file = f"{first}-{second}.skf"
+            if file not in files:
+                raise ParameterError(
+                    f"no parameters for the pair {first}-{second}: expected the file {where}/{file}"
+                )
+            pairs[first, second] = parse_skf(files[file], f"{where}/{file}", homonuclear=first == second)
+            digest.update(file.encode() + b"\0" + files[file])
+    _check_grids(where, pairs)
     return ParameterSet(
-        name=folder.name,
+        name=name,
         identity=f"skf:{digest.hexdigest()[:12]}",
-        elements={symbol: _element(folder, symbol, pairs[symbol, symbol]) for symbol in symbols},
+        elements={symbol: _element(where, symbol, pairs[symbol, symbol]) for symbol in symbols},
         pairs=pairs,
     )
 
 
-def _element(folder: Path, symbol: str, file: SlaterKosterFile) -> ElementParameters:
+def _element(where: str, symbol: str, file: SlaterKosterFile) -> ElementParameters:
     assert file.onsite is not None
     assert file.hubbard_u is not None
     assert file.occupations is not None
@@ -122,12 +150,12 @@ def _element(folder: Path, symbol: str, file: SlaterKosterFile) -> ElementParame
     hubbard_u = float(file.hubbard_u[0])
     if hubbard_u <= 0.0:
         raise ParameterError(
-            f"{folder}: {symbol}-{symbol}.skf: expected a positive U of the s shell, found {hubbard_u:g}"
+            f"{where}: {symbol}-{symbol}.skf: expected a positive U of the s shell, found {hubbard_u:g}"
         )
     return ElementParameters(file.onsite[:shells], hubbard_u, float(file.occupations[:shells].sum()))
 
 
-def _check_grids(folder: Path, pairs: Mapping[tuple[str, str], SlaterKosterFile]) -> None:
+def _check_grids(where: str, pairs: Mapping[tuple[str, str], SlaterKosterFile]) -> None:
     """A-B.skf and B-A.skf together give the block of a pair, so their grids must be the same."""
     for (first, second), file in pairs.items():
         other = pairs[second, first]
@@ -135,6 +163,6 @@ def _check_grids(folder: Path, pairs: Mapping[tuple[str, str], SlaterKosterFile]
         found = (len(file.hamiltonian), file.spacing)
         if found != expected:
             raise ParameterError(
-                f"{folder}: {first}-{second}.skf: expected {expected[0]} rows of {expected[1]} bohr as in "
+                f"{where}: {first}-{second}.skf: expected {expected[0]} rows of {expected[1]} bohr as in "
                 f"{second}-{first}.skf, found {found[0]} rows of {found[1]} bohr"
             )

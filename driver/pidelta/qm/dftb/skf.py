@@ -59,18 +59,14 @@ class SlaterKosterFile:
 class _Lines:
     """The lines of a file that carry data, with their numbers for messages."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            text = path.read_text(encoding="utf-8", errors="replace")
-        except OSError as error:
-            raise ParameterError(f"{path}: cannot be read: {error.strerror}") from None
+    def __init__(self, text: str, where: str) -> None:
+        self.where = where
         lines = enumerate(text.splitlines(), start=1)
         self._lines = [(number, line) for number, line in lines if line.strip() and line.lstrip()[0] != "#"]
         self._next = 0
 
     def error(self, expected: str, found: str, number: int | None = None) -> ParameterError:
-        where = f"{self.path}, line {number}" if number else str(self.path)
+        where = f"{self.where}, line {number}" if number else self.where
         return ParameterError(f"{where}: expected {expected}, found {found}")
 
     def peek(self) -> str:
@@ -118,17 +114,35 @@ def parse_numbers(line: str) -> list[float]:
     return values
 
 
+def read_content(path: Path) -> bytes:
+    """Return the bytes of a file of parameters.
+
+    Raises:
+        ParameterError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ParameterError(f"{path}: cannot be read: {error.strerror}") from None
+
+
 def read_skf(path: Path, homonuclear: bool) -> SlaterKosterFile:
-    """Read one .skf file.
+    """Read one .skf file; see `parse_skf`."""
+    return parse_skf(read_content(path), str(path), homonuclear)
+
+
+def parse_skf(content: bytes, where: str, homonuclear: bool) -> SlaterKosterFile:
+    """Read the content of one .skf file.
 
     Args:
-        path: the file.
+        content: the bytes of the file.
+        where: the file, for messages.
         homonuclear: whether it describes one element and so has a line of atomic parameters.
 
     Raises:
-        ParameterError: the file is missing or malformed; the message names it and the line.
+        ParameterError: the content is malformed; the message names the file and the line.
     """
-    lines = _Lines(path)
+    lines = _Lines(content.decode("utf-8", errors="replace"), where)
     extended = lines.peek().startswith("@")
     if extended:
         lines.skip()

@@ -1,9 +1,11 @@
-"""The folder of .skf files that a set becomes, each with its provenance."""
+"""The folder that a set becomes: its .skf files, each with its provenance, and its description."""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
+from pidelta.qm.dftb.sets import DESCRIPTION, SetDescription
 from pidelta.qm.dftb.slater_koster.recipe import Recipe, mass
 from pidelta.qm.dftb.slater_koster.repulsive_fit import RepulsiveFit
 from pidelta.qm.dftb.slater_koster.tables import ElectronicTables, Pair
@@ -13,7 +15,7 @@ from pidelta.qm.dftb.slater_koster.writer import write_skf
 def write_set(
     folder: Path, recipe: Recipe, tables: ElectronicTables, fit: RepulsiveFit, reference: str
 ) -> None:
-    """Write A-B.skf of all ordered pairs of elements.
+    """Write A-B.skf of all ordered pairs of elements, and what `pidelta.qm.dftb.sets` needs to know.
 
     Args:
         folder: where; made if there is none.
@@ -29,6 +31,24 @@ def write_set(
     for pair, file in tables.with_repulsives(fit.repulsives).items():
         lines = provenance(pair, recipe, tables, fit, reference)
         write_skf(folder / f"{pair[0]}-{pair[1]}.skf", file, mass(pair[0]), lines)
+    description = describe_set(recipe, tables, reference)
+    (folder / DESCRIPTION).write_text(description.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def describe_set(recipe: Recipe, tables: ElectronicTables, reference: str) -> SetDescription:
+    """Sum up what a set is and what it was made from."""
+    return SetDescription(
+        name=recipe.name,
+        version=recipe.version,
+        license=recipe.license,
+        functional=recipe.functional,
+        reference=reference,
+        elements=list(recipe.elements),
+        order=recipe.repulsive.order,
+        hubbard_derivatives=dict(tables.hubbard_derivatives),
+        damping_exponent=recipe.repulsive.damping_exponent,
+        recipe=hashlib.sha256(recipe.model_dump_json().encode()).hexdigest(),
+    )
 
 
 def provenance(

@@ -82,12 +82,13 @@ def pack(
     output: Annotated[Path, typer.Option(help="The file, NAME-VERSION.tar.xz.")],
 ) -> None:
     """Pack the orders of a set into one compressed file, as the built-in set is."""
-    content = sets.pack([sets.read_folder(folder) for folder in folders])
+    orders = [sets.read_folder(folder) for folder in folders]
+    content = sets.pack(orders)
     output.write_bytes(content)
-    orders = sets.open_set(output)
-    description = next(iter(orders.values())).description
+    description = orders[0].description
+    numbers = sorted(files.description.order for files in orders)
     print(
-        f"{output}: {description.name} {description.version}, order {' and '.join(map(str, orders))}, "
+        f"{output}: {description.name} {description.version}, order {' and '.join(map(str, numbers))}, "
         f"{', '.join(description.elements)}, {len(content) / 1000:.0f} kB"
     )
 

@@ -233,7 +233,7 @@ def _readme(files: SetFiles) -> str:
     if description.order == 3:
         lines += ["  ThirdOrderFull = Yes", *_hsd_block("HubbardDerivs", derivatives)]
     if damping is not None:
-        lines += ["  HCorrection = Damping {", f"    Exponent = {damping:g}", "  }"]
+        lines += ["  HCorrection = Damping {", f"    Exponent = {damping}", "  }"]
     return "\n".join([*lines, "}", ""])
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator as ASECalculator
 from ase.calculators.calculator import all_changes
@@ -14,6 +17,17 @@ from pidelta.build import build_evaluator
 from pidelta.config import Config, load_config
 from pidelta.errors import StructureError
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The small matrices of a force call are slowest with many threads; whoever calls keeps their setting."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Calculator(ASECalculator):
@@ -62,7 +76,8 @@ class Calculator(ASECalculator):
         positions = atoms.positions[None] / BOHR_IN_ANGSTROM
         periodic = bool(atoms.pbc.all())
         cells = atoms.cell.array[None] / BOHR_IN_ANGSTROM if periodic else None
-        evaluation = self._evaluator.evaluate(positions, cells)
+        with _one_thread():
+            evaluation = self._evaluator.evaluate(positions, cells)
         self.results = {
             "energy": float(evaluation.energy[0]) * HARTREE_IN_EV,
             "forces": -evaluation.gradient[0] * (HARTREE_IN_EV / BOHR_IN_ANGSTROM),

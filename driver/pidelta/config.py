@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,17 +128,21 @@ def load_config(path: Path) -> Config:
 
 def _with_absolute_paths(config: Config, path: Path) -> Config:
     folder = path.parent
-    update: dict[str, Any] = {"structure": folder / config.structure}
+    update: dict[str, Any] = {"structure": _join(folder, config.structure)}
     if config.point_charges is not None:
-        update["point_charges"] = folder / config.point_charges
+        update["point_charges"] = _join(folder, config.point_charges)
     if config.mm is not None:
-        update["mm"] = config.mm.model_copy(update={"topology": folder / config.mm.topology})
+        update["mm"] = config.mm.model_copy(update={"topology": _join(folder, config.mm.topology)})
     if config.delta is not None:
-        models = [folder / model for model in config.delta.models]
+        models = [_join(folder, model) for model in config.delta.models]
         update["delta"] = config.delta.model_copy(update={"models": models})
     if config.qm is not None and isinstance(config.qm.dftb.parameters, Path):
-        dftb = config.qm.dftb.model_copy(update={"parameters": folder / config.qm.dftb.parameters})
+        dftb = config.qm.dftb.model_copy(update={"parameters": _join(folder, config.qm.dftb.parameters)})
         update["qm"] = config.qm.model_copy(update={"dftb": dftb})
     config = config.model_copy(update=update)
     config._path = path
     return config
+
+
+def _join(folder: Path, path: Path) -> Path:
+    return Path(os.path.normpath(folder / path))

@@ -40,6 +40,9 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
         raise ConfigError(f"{path}: no such file")
     try:
         content = yaml.safe_load(path.read_text())
+    except yaml.MarkedYAMLError as error:
+        line = 0 if error.problem_mark is None else error.problem_mark.line + 1
+        raise ConfigError(f"{path}: line {line}: not a YAML file ({error.problem})") from None
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):

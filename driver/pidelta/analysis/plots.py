@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from pidelta.analysis.distributions import BondLengths
 from pidelta.analysis.ipi_output import Properties
@@ -67,7 +68,9 @@ def plot_bond_lengths(distributions: Sequence[BondLengths], path: Path) -> None:
     shortest = min(np.quantile(bonds.beads, 0.001) for bonds in distributions)
     longest = max(np.quantile(bonds.beads, 0.999) for bonds in distributions)
     margin = max(0.1 * (longest - shortest), 0.01)
-    edges = np.linspace(shortest - margin, longest + margin, 70)
+    fewest = min(len(bonds.beads if bonds.centroid is None else bonds.centroid) for bonds in distributions)
+    bins = int(np.clip(3.0 * np.sqrt(fewest), 20, 70))
+    edges = np.linspace(shortest - margin, longest + margin, bins)
     for axis, bonds, colour in zip(axes, distributions, _cycle(len(distributions)), strict=True):
         axis.hist(
             bonds.beads, edges, density=True, color=colour, alpha=0.45, label=_legend("beads", bonds.beads)
@@ -91,7 +94,7 @@ def plot_bond_lengths(distributions: Sequence[BondLengths], path: Path) -> None:
 
 def _figure(width: float, height: float) -> Figure:
     """Return a figure that belongs to no window and no global state."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
     FigureCanvasAgg(figure)
     return figure
 
@@ -106,7 +109,8 @@ def _draw_series(axis: Axes, x: FloatArray, values: FloatArray, label: str, colo
         axis.plot(x[start : start + len(smooth)], smooth, color=colour, linewidth=1.8)
     axis.axhline(mean, color=_GREY, linewidth=0.9, linestyle="--")
     axis.set_ylabel(label)
-    axis.set_title(f"mean {mean:.5g}", loc="right", fontsize=8, color=_GREY)
+    unit = label.split(" / ")[-1]
+    axis.set_title(f"mean {mean:.6g} {unit}", loc="right", fontsize=8, color=_GREY)
     _limit(axis, values)
     _tidy(axis)
 

@@ -67,7 +67,7 @@ class Summary:
         if self.time_ps is not None:
             rows.append(("simulated time", f"{self.time_ps:.4g} ps"))
         if self.wall_seconds is not None:
-            rows.append(("wall time", f"{self.wall_seconds:.1f} s"))
+            rows.append(("wall time of this run", f"{self.wall_seconds:.1f} s"))
         if self.force_seconds_per_step is not None:
             rows.append(("force time per step", f"{1000.0 * self.force_seconds_per_step:.1f} ms"))
         if self.temperature is not None:

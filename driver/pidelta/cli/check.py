@@ -64,7 +64,7 @@ def check(
 
 def _describe(config: Config, system: System, evaluator: QMMMEvaluator) -> Table:
     table = Table(title=f"set-up {config.path.name}", show_header=False)
-    table.add_row("atoms", f"{len(system)} in {int(system.residue_indices[-1]) + 1} residues")
+    table.add_row("atoms", f"{len(system)} (residues: {int(system.residue_indices[-1]) + 1})")
     if system.cell is not None:
         lengths = np.linalg.norm(system.cell, axis=1) * BOHR_IN_ANGSTROM
         table.add_row("cell", " x ".join(f"{length:.2f}" for length in lengths) + " angstrom")
@@ -75,12 +75,19 @@ def _describe(config: Config, system: System, evaluator: QMMMEvaluator) -> Table
         symbols = [chemical_symbols[number] for number in evaluator.partition.qm_numbers]
         table.add_row("QM region", f"{len(symbols)} atoms: {' '.join(symbols)}; charge {config.qm.charge:+d}")
         table.add_row("low-level method", evaluator.engine.identity)
-    if evaluator.embedding is not None:
+    if evaluator.embedding is not None and config.mm is not None:
         lengths_text = ", ".join(
             f"{name} {value * BOHR_IN_ANGSTROM:.2f} angstrom" if isinstance(value, float) else str(value)
             for name, value in evaluator.embedding.settings.items()
         )
         table.add_row("embedding", lengths_text)
+    if evaluator.embedding is not None and config.point_charges is not None:
+        charges = evaluator.embedding.environment(system.positions[None], None).charges[0]
+        table.add_row(
+            "point charges",
+            f"{len(charges)} from {config.point_charges.name}, {charges.sum():+.4f} e in all; they take up "
+            "the net force of the molecule",
+        )
     if config.delta is not None:
         table.add_row("delta", ", ".join(path.name for path in config.delta.models))
     return table

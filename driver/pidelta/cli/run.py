@@ -26,14 +26,13 @@ from pidelta.analysis.summary import summarise
 from pidelta.build import read_system
 from pidelta.config import Config, load_config
 from pidelta.core.selection import select
-from pidelta.errors import DataError, RunError
+from pidelta.errors import DataError
 from pidelta.ipi.simulation import PropertiesFile, Simulation, check_atom_order, read_simulation
-from pidelta.ipi.supervisor import Supervisor, log_tail
+from pidelta.ipi.supervisor import Supervisor
 from pidelta.state import IntArray, System
 
 _REFRESH_SECONDS = 0.2
 _INTERRUPTED = 130
-_LOG_LINES = 15
 _UNIT_SYMBOLS = {"": "a.u.", "atomic_unit": "a.u.", "kelvin": "K", "electronvolt": "eV"}
 
 
@@ -100,10 +99,6 @@ def _supervise(
         except KeyboardInterrupt:
             console.print("stopping: i-PI writes RESTART ...")
             supervisor.stop()
-        except RunError:
-            if supervisor.ipi_failed():
-                console.print(log_tail(supervisor.logs[0], _LOG_LINES), style="dim", markup=False)
-            raise
     if supervisor.finished():
         return True
     if supervisor.last_step() is not None:

@@ -49,7 +49,7 @@ class _Process:
             return None
         if code < 0:
             return f"{self.name} was killed by signal {signal.Signals(-code).name}; see {self.log}"
-        return f"{self.name}: {log_tail(self.log, 1) or 'no message'} (exit code {code}, log: {self.log})"
+        return f"{self.name}: {_last_line(self.log) or 'no message'} (exit code {code}, log: {self.log})"
 
 
 class Supervisor:
@@ -141,10 +141,6 @@ class Supervisor:
         step = self.last_step()
         return step is not None and step >= self._simulation.total_steps
 
-    def ipi_failed(self) -> bool:
-        """Tell whether i-PI ended with an error."""
-        return self._running_ipi().failure() is not None
-
     def stop(self) -> None:
         """Ask i-PI to write RESTART and to end, and wait for it.
 
@@ -161,7 +157,7 @@ class Supervisor:
         summaries = []
         for client in self._clients:
             with contextlib.suppress(ValueError):
-                summaries.append(ServeSummary.from_json(log_tail(client.log, 1)))
+                summaries.append(ServeSummary.from_json(_last_line(client.log)))
         return summaries
 
     def close(self) -> None:
@@ -225,10 +221,10 @@ class Supervisor:
             )
 
 
-def log_tail(path: Path, count: int) -> str:
-    """Return the last `count` lines of a log that are not blank."""
+def _last_line(path: Path) -> str:
+    """Return the last line of a log that is not blank, or nothing."""
     lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
-    return "\n".join(lines[-count:])
+    return lines[-1] if lines else ""
 
 
 def _ipi_command() -> list[str]:

@@ -149,7 +149,7 @@ def test_the_wheel_has_the_set(tmp_path: Path) -> None:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
     package = tmp_path / "driver" / "pidelta"
-    builtin = package.joinpath(sets.BUILTIN_FOLDER.relative_to(ROOT / "driver" / "pidelta"))
+    builtin = package / "qm" / "dftb" / sets.BUILTIN_FOLDER.name
     builtin.mkdir(parents=True)
     (package / "__init__.py").touch()
     (builtin / "made-up-1.2.tar.xz").write_bytes(b"a set")

@@ -7,6 +7,7 @@ name: test
 version: "1"
 license: MIT
 functional: PBE
+dispersion: {{s8: 1.9889, a1: 0.3981, a2: 4.4211}}
 grid: {{first: 0.6 bohr, last: 6 bohr, step: 0.2 bohr, file_step: 0.1 bohr}}
 elements:
   H: {{electrons: {{1s: 1}}, valence: [1s], wave_function_radius: 2.43 bohr, density_radius: 2.875 bohr}}

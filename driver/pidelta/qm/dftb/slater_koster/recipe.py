@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 from ase.data import atomic_masses, atomic_numbers
 from pydantic import Field, field_validator, model_validator
 
+from pidelta.qm.dftb.sets import DispersionD3
 from pidelta.qm.dftb.slater_koster.atom import Shell
 from pidelta.qm.dftb.slater_koster.functionals import FunctionalName
 from pidelta.units import parse_quantity
@@ -156,8 +157,7 @@ class TransferScan(Section):
 class LabelRecipe(Section):
     """The level of theory of the labels, as PySCF names it.
 
-    `diffuse_basis` is for complexes and ions. Labels have no dispersion, and neither has DFTB in the fit: who
-    wants it adds to the set what is made for the functional of the labels.
+    `diffuse_basis` is for complexes and ions.
     """
 
     xc: str
@@ -210,12 +210,17 @@ class TrainingRecipe(Section):
 
 
 class Recipe(Section):
-    """A Slater-Koster set."""
+    """A Slater-Koster set.
+
+    `dispersion` is D3(BJ) of the functional of the labels. Neither labels nor DFTB have it in the fit; it
+    goes with the set for those who want it.
+    """
 
     name: str
     version: str
     license: str
     functional: FunctionalName
+    dispersion: DispersionD3 | None = None
     grid: GridRecipe = GridRecipe()
     elements: dict[str, ElementRecipe] = Field(min_length=1)
     repulsive: RepulsiveRecipe

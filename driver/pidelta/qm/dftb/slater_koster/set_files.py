@@ -56,6 +56,7 @@ def describe_set(
         order=order,
         hubbard_derivatives=dict(tables.hubbard_derivatives),
         damping_exponent=recipe.repulsive.damping(order),
+        dispersion=recipe.dispersion,
         recipe=hashlib.sha256(recipe.model_dump_json().encode()).hexdigest(),
     )
 

@@ -36,7 +36,7 @@ class ElementRecipe(Section):
 
     `electrons` holds the electrons of each shell of the spherical atom (0 for an empty one that serves as
     polarisation), `valence` the shells of the basis: s, then p, then d. Radii are r0 of the confinement
-    (r/r0)^2. `onsite` replaces energies of the free atom.
+    (r/r0)^2. `onsite` replaces energies of the free atom; empty shells, which it need not bind, have none.
     """
 
     electrons: dict[str, float]
@@ -62,6 +62,11 @@ class ElementRecipe(Section):
                 raise ValueError(f"{key}: expected shells among those of electrons, found {unknown[0]}")
         if [parse_shell(name)[1] for name in self.valence] != list(range(len(self.valence))):
             raise ValueError(f"valence: expected one s, then one p, then one d shell, found {self.valence}")
+        for name in self.valence:
+            if self.electrons[name] == 0.0 and not self.onsite.get(name):
+                raise ValueError(
+                    f"onsite: expected an energy other than 0 of the empty shell {name}, found none"
+                )
         return self
 
     @property

@@ -103,9 +103,9 @@ class GridRecipe(Section):
 class RepulsiveRecipe(Section):
     """The repulsives and the DFTB they belong to; lengths in bohr once read.
 
-    Each of the `orders` of DFTB has repulsives of its own; `damping_exponent` is that of X-H interactions. V''
-    is linear between `knots`; `cutoffs` holds the range of each pair, such as C-H. `regularisation` weights
-    second differences of V'' at the knots against the mean square of the residuals (atomic units),
+    Each of the `orders` of DFTB has repulsives of its own; `damping_exponent` is that of X-H interactions.
+    V'' is linear between `knots`; `cutoffs` holds the range of each pair, such as C-H. `regularisation`
+    weights second differences of V'' at the knots against the mean square of the residuals (atomic units),
     `energy_weight` (1/bohr) energies against gradients.
     """
 

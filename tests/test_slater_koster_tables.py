@@ -59,7 +59,7 @@ def repulsive() -> Repulsive:
 def test_shipped_recipe_is_valid() -> None:
     recipe = read_recipe(BUILTIN_RECIPE)
     assert list(recipe.elements) == ["H", "C", "N", "O", "S", "Cl"]
-    assert recipe.elements["N"].onsite == {"2s": -0.64}
+    assert recipe.elements["N"].onsite == {"2s": -0.635}
     assert recipe.elements["S"].valence_shells == (3, 3, 3)
     assert len(recipe.pairs) == 21
 
@@ -174,7 +174,7 @@ SULFUR = """
     wave_function_radius: 3.8 bohr
     density_radius: 9 bohr
     onsite: {3d: 0.1 hartree}
-repulsive: {order: 2, cutoffs: {H-H: 3 bohr, H-S: 3 bohr, S-S: 3 bohr}}
+repulsive: {orders: [2], cutoffs: {H-H: 3 bohr, H-S: 3 bohr, S-S: 3 bohr}}
 training:"""
 
 

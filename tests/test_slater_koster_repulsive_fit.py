@@ -156,6 +156,25 @@ def test_curvature_falls_from_positive_values(tmp_path: Path) -> None:
         assert np.all(np.diff(slope, 2) <= 1e-12)
 
 
+def test_a_pair_that_should_attract_is_refused_or_kept_repulsive(tmp_path: Path) -> None:
+    data = molecule_data(PEROXIDE, 30, 4)
+    vector = data.positions[:, 1] - data.positions[:, 0]
+    pull = 5.0 * vector / np.linalg.norm(vector, axis=-1, keepdims=True)
+    data.gradient[:, 1] += pull
+    data.gradient[:, 0] -= pull
+    data = replace(data, energy=np.zeros(30))
+    recipe = recipe_with_cutoffs(tmp_path, 1e-4)
+    with pytest.raises(ParameterError, match="pair O-O: expected a repulsive with V'' > 0 somewhere"):
+        fit_repulsives([data, molecule_data(WATER, 30, 5)], recipe)
+    kept = recipe.model_copy(
+        update={"repulsive": recipe.repulsive.model_copy(update={"least_curvature": 0.03})}
+    )
+    potential = fit_repulsives([data, molecule_data(WATER, 30, 5)], kept).repulsives["O", "O"]
+    start = float(potential.starts[0])
+    slopes = evaluate(potential, np.array([start, start + 1e-4]))[1]
+    assert 0.0299 < (slopes[1] - slopes[0]) / 1e-4 < 0.05
+
+
 def test_a_pair_without_data_is_named(tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match=r"pair O-O: expected distances below its cutoff of 3\.20 bohr"):
         fit_repulsives([molecule_data(WATER, 5, 6)], recipe_with_cutoffs(tmp_path, 1e-4))

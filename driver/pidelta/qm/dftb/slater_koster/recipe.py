@@ -106,7 +106,8 @@ class RepulsiveRecipe(Section):
     Each of the `orders` of DFTB has repulsives of its own; `damping_exponent` is that of X-H interactions.
     V'' is linear between `knots`; `cutoffs` holds the range of each pair, such as C-H. `regularisation`
     weights second differences of V'' at the knots against the mean square of the residuals (atomic units),
-    `energy_weight` (1/bohr) energies against gradients.
+    `energy_weight` (1/bohr) energies against gradients. `least_curvature` (hartree/bohr^2) is the least V''
+    at the shortest distance of a pair, for pairs whose electronic part alone repels too much.
     """
 
     orders: list[Literal[2, 3]] = Field(min_length=1)
@@ -114,6 +115,7 @@ class RepulsiveRecipe(Section):
     knots: Length = Field(parse_quantity("0.1 angstrom", "length"), gt=0.0)
     regularisation: float = Field(1e-6, ge=0.0)
     energy_weight: float = Field(1.0, gt=0.0)
+    least_curvature: float = Field(0.0, ge=0.0)
     cutoffs: dict[str, Length]
 
     def cutoff(self, pair: tuple[str, str]) -> float:

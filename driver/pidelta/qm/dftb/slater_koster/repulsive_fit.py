@@ -145,9 +145,12 @@ def fit_repulsives(data: Sequence[MoleculeData], recipe: Recipe) -> RepulsiveFit
     # The unknowns are the steps by which V'' falls from one knot to the next.
     from_steps = block_diag(*[np.triu(np.ones((len(basis), len(basis)))) for basis in bases.values()])
     matrix, penalty = matrix @ from_steps, penalty @ from_steps
+    least = np.concatenate(
+        [np.append(settings.least_curvature, np.zeros(len(b) - 1)) for b in bases.values()]
+    )
     weights = np.ones(len(target))
     for _ in range(_ROUNDS):
-        steps = _bounded_solution(matrix, target, weights, penalty)
+        steps = _bounded_solution(matrix, target, weights, penalty, least)
         residual = matrix @ steps - target
         for kind in (is_energy, ~is_energy):
             weights[kind] = _huber_weights(residual[kind])
@@ -260,14 +263,14 @@ def _penalty(bases: Sequence[RepulsiveBasis], strength: float) -> FloatArray:
 
 
 def _bounded_solution(
-    matrix: FloatArray, target: FloatArray, weights: FloatArray, penalty: FloatArray
+    matrix: FloatArray, target: FloatArray, weights: FloatArray, penalty: FloatArray, least: FloatArray
 ) -> FloatArray:
-    """Weighted least squares with all unknowns >= 0, on the triangular factor, which is small."""
+    """Weighted least squares with all unknowns at least `least`, on the triangular factor, which is small."""
     root = np.sqrt(weights)
     system = np.column_stack([root[:, None] * matrix, root * target])
     system = np.concatenate([system, np.column_stack([penalty, np.zeros(len(penalty))])])
     factor = np.asarray(np.linalg.qr(system, mode="r"), dtype=np.float64)
-    solution = lsq_linear(factor[:, :-1], factor[:, -1], bounds=(0.0, np.inf), method="bvls")
+    solution = lsq_linear(factor[:, :-1], factor[:, -1], bounds=(least, np.inf), method="bvls")
     return np.asarray(solution.x, dtype=np.float64)
 
 

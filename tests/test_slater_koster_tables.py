@@ -59,7 +59,7 @@ def repulsive() -> Repulsive:
 def test_shipped_recipe_is_valid() -> None:
     recipe = read_recipe(BUILTIN_RECIPE)
     assert list(recipe.elements) == ["H", "C", "N", "O", "S", "Cl"]
-    assert recipe.elements["N"].onsite == {"2s": -0.63}
+    assert recipe.elements["N"].onsite == {"2s": -0.62}
     assert recipe.elements["S"].valence_shells == (3, 3, 3)
     assert len(recipe.pairs) == 21
 

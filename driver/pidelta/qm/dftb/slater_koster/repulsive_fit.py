@@ -20,7 +20,7 @@ from scipy.optimize import lsq_linear
 
 from pidelta.data.frames import Frame, Label
 from pidelta.data.store import FrameStore
-from pidelta.errors import DataError, ParameterError
+from pidelta.errors import DataError, ParameterError, RunError, SCCConvergenceError
 from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.repulsive import Repulsive
 from pidelta.qm.dftb.slater_koster.recipe import Recipe
@@ -82,7 +82,7 @@ def missing_energies(
 
     Raises:
         DataError: a frame has point charges, or there are no labels.
-        SCCConvergenceError: DFTB did not converge for a frame.
+        RunError: DFTB did not converge for a molecule.
     """
     groups: dict[tuple[object, ...], list[tuple[Frame, Label]]] = {}
     methods = set()
@@ -119,7 +119,10 @@ def missing_energies(
 
 def _molecule(members: Sequence[tuple[Frame, Label]], engine: DFTBEngine) -> MoleculeData:
     positions = np.stack([member.positions for member, _ in members])
-    electronic = engine.evaluate(positions, np.zeros(positions.shape[:2]))
+    try:
+        electronic = engine.evaluate(positions, np.zeros(positions.shape[:2]))
+    except SCCConvergenceError as error:
+        raise RunError(f"frames like {members[0][0].source}: {error}") from None
     return MoleculeData(
         numbers=engine.numbers,
         positions=positions,

@@ -103,14 +103,15 @@ def jobs(reference: Reference, start: Method) -> Iterator[Job]:
     molecules = read_molecules()
     dynamics = molecules.settings["dynamics"]
     yield from _special_jobs(reference, start, molecules.settings)
-    yield from _frame_jobs(molecules.sampled, dynamics, range(2))
+    yield from _frame_jobs(molecules.sampled, dynamics, range(1))
     for name, molecule in molecules.minima.items():
         yield f"minimum/{name}", lambda m=molecule: minimum(force_field_minimum(m), start)
-    for name in molecules.sampled:
-        yield f"properties/{name}", lambda n=name: _properties(reference.frame(f"minimum/{n}"))
+        if name in molecules.sampled:
+            yield f"properties/{name}", lambda n=name: _properties(reference.frame(f"minimum/{n}"))
+    yield from _frame_jobs(molecules.sampled, dynamics, range(1, 3))
     for name in molecules.settings["frequencies"]:
         yield f"hessian/{name}", lambda n=name: _hessian(reference.frame(f"minimum/{n}"))
-    yield from _frame_jobs(molecules.sampled, dynamics, range(2, dynamics["frames"]))
+    yield from _frame_jobs(molecules.sampled, dynamics, range(3, dynamics["frames"]))
 
 
 def _frame_jobs(molecules: dict, dynamics: dict, numbers: range) -> Iterator[Job]:
@@ -137,11 +138,18 @@ def _special_jobs(reference: Reference, start: Method, settings: dict) -> Iterat
             f"dimer/{separation}",
             lambda r=separation: labelled(_dimer(reference, r), diffuse),
         )
+    for name, part in (("donor", slice(0, 3)), ("acceptor", slice(3, 6))):
+        yield f"fragment/{name}", lambda p=part: labelled(_fragment(reference, p), diffuse)
 
 
 def _dimer(reference: Reference, separation: float) -> Frame:
     frame = reference.frame("minimum/water dimer")
     return replace(frame, positions=dimer_at(frame.positions, separation * ANGSTROM))
+
+
+def _fragment(reference: Reference, part: slice) -> Frame:
+    frame = reference.frame("minimum/water dimer")
+    return make_frame(frame.numbers[part], frame.positions[part], source="water in the dimer")
 
 
 def _properties(frame: Frame) -> dict:

@@ -44,7 +44,7 @@ def charges_and_dipole(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def hessian_of(frame: Frame) -> np.ndarray:
-    """The analytical Hessian (3n, 3n)."""
-    scf = scf_of(frame, SETTINGS.grid_level, SETTINGS.convergence)
+    """The analytical Hessian (3n, 3n); the coarser grid moves frequencies by a few 1/cm."""
+    scf = scf_of(frame, grid_level=1, convergence=SETTINGS.convergence)
     hessian = scf.Hessian().kernel()
     return hessian.transpose(0, 2, 1, 3).reshape(frame.positions.size, -1)

@@ -133,9 +133,13 @@ def headline(folder: Path) -> dict[str, float]:
 def summary(m: Measurement, molecules: Molecules) -> dict[str, float]:
     """The figures that sum a measurement up; those without data are missing."""
     rows = {
-        "gradient, neutral molecules": _mean([m.gradient_errors[n] for n in molecules.neutral if n in m.gradient_errors]),
+        "gradient, neutral molecules": _mean(
+            [m.gradient_errors[n] for n in molecules.neutral if n in m.gradient_errors]
+        ),
         "gradient, ions": _mean([m.gradient_errors[n] for n in molecules.ions if n in m.gradient_errors]),
-        "energy, neutral molecules": _mean([m.energy_errors[n] for n in molecules.neutral if n in m.energy_errors]),
+        "energy, neutral molecules": _mean(
+            [m.energy_errors[n] for n in molecules.neutral if n in m.energy_errors]
+        ),
         "energy, ions": _mean([m.energy_errors[n] for n in molecules.ions if n in m.energy_errors]),
         "bonds, neutral molecules": _mae([m.bonds[n].errors for n in molecules.neutral if n in m.bonds]),
         "bonds, ions": _mae([m.bonds[n].errors for n in molecules.ions if n in m.bonds]),
@@ -206,7 +210,9 @@ def _measure_minimum(
     measurement.bonds[name] = Coordinates(names, *(_lengths(x, pairs) for x in (frame.positions, positions)))
     corners = _corners(pairs)
     names = ["-".join(symbols[atom] for atom in corner) for corner in corners]
-    measurement.angles[name] = Coordinates(names, *(_angles(x, corners) for x in (frame.positions, positions)))
+    measurement.angles[name] = Coordinates(
+        names, *(_angles(x, corners) for x in (frame.positions, positions))
+    )
     properties = reference.results.get(f"properties/{name}")
     if properties is None:
         return
@@ -264,7 +270,9 @@ def _measure_dimer(measurement: Measurement, method: Method, reference: Referenc
     if len(fragments) < 2:
         return
     water, dimer = (reference.frame(f"minimum/{name}") for name in ("water", "water dimer"))
-    dft_water, dft_dimer = (reference.results[f"minimum/{name}"]["energy"] for name in ("water", "water dimer"))
+    dft_water, dft_dimer = (
+        reference.results[f"minimum/{name}"]["energy"] for name in ("water", "water dimer")
+    )
     own_water, own_dimer = method.minimum(water), method.minimum(dimer)
     binding = (dft_dimer - 2.0 * dft_water, own_dimer.energy - 2.0 * own_water.energy)
     measurement.dimer_minimum = {

@@ -1,4 +1,4 @@
-"""The DFTB methods that the report compares, behind one function: positions to energy, gradient and charges."""
+"""The DFTB methods that the report compares."""
 
 from __future__ import annotations
 

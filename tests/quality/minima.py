@@ -33,14 +33,14 @@ def minimise(
     function: EnergyAndGradient,
     positions: np.ndarray,
     hessian: np.ndarray,
-    largest_force: float = 0.03 * EV / ANGSTROM,
+    largest_force: float = 0.05 * EV / ANGSTROM,
     project: Callable[[np.ndarray], np.ndarray] = lambda positions: positions,
     renew: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Minimum:
     """Minimise with steps along -|H|^-1 g from a good Hessian, which BFGS keeps up.
 
-    When the largest force of an atom is below `largest_force`, a last step is taken whose energy comes from the
-    quadratic model, E + g s / 2: an error of third order in the step, so that it is worth a gradient.
+    When the largest force of an atom is below `largest_force`, a last step is taken, whose energy comes from
+    the quadratic model, E + g s / 2: its error is of third order in the step.
 
     Args:
         function: the energy and its gradient.

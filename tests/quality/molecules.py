@@ -102,6 +102,10 @@ def force_field_minimum(molecule: Molecule) -> Frame:
     )
 
 
+def heavy_atoms(molecule: Molecule) -> int:
+    return Chem.MolFromSmiles(molecule.smiles).GetNumAtoms()
+
+
 def training_smiles() -> list[str]:
     """Molecules, and the parts of complexes, that the built-in set was fitted to, as canonical SMILES."""
     training = read_recipe(BUILTIN_RECIPE).training

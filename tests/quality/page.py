@@ -39,10 +39,12 @@ _SIGNED = ("water dimer, binding", "water dimer, O-O", "malonaldehyde barrier")
 
 _INTRODUCTION = """# Quality of the built-in Slater-Koster set
 
-The built-in parameters are compared with {dft} (no dispersion; the water dimer with {diffuse}), on molecules
-that are not in the training list. All methods run in pidelta's own DFTB engine{published}.
-Made by `python tests/quality/report.py` from `tests/quality/reference.json`, which
-`python tests/quality/reference.py` makes; the molecules are in `tests/quality/molecules.yaml`.
+The built-in parameters are compared with {dft} without dispersion (the water dimer with
+{diffuse}), on molecules that are not in their training list. All methods run in pidelta's own DFTB
+engine{published}.
+
+`python tests/quality/report.py` makes this page from the DFT data in `tests/quality/reference.json`, which
+`python tests/quality/reference.py` makes. The molecules are listed in `tests/quality/molecules.yaml`.
 """
 
 _SUMMARY = """
@@ -59,8 +61,7 @@ The target is for the third-order set, whose gradients should also be better tha
   energies without their mean error of the molecule.
 - bonds, angles: the minimum of the method against the DFT minimum, of {minima} of these molecules.
 - dipoles (neutral molecules) and charges: Mulliken charges of DFTB at the DFT minimum, against the DFT dipole
-  and DFT charges in intrinsic atomic orbitals (Knizia, JCTC 2013, 9, 4834). Other definitions of charges differ
-  by more than these errors.
+  and DFT charges in intrinsic atomic orbitals (Knizia, JCTC 2013, 9, 4834).
 - proton transfer: error of the barrier.
 """
 
@@ -74,12 +75,14 @@ def write(
         _INTRODUCTION.format(
             dft=f"{SETTINGS.xc}/{SETTINGS.basis}",
             diffuse=settings["water_dimer"]["basis"],
-            published=", with the published sets mio-1-1 and 3ob-3-1 beside it" if len(measurements) > 2 else "",
+            published="; the published sets mio-1-1 and 3ob-3-1 stand beside it"
+            if len(measurements) > 2
+            else "",
         ),
         _summary(measurements, molecules, reference),
         _gradients(measurements, molecules),
         _bonds(measurements, molecules),
-        _polarity(measurements),
+        _polarity(measurements, molecules),
         _differences(measurements),
         _dimer(measurements),
         _proton_transfer(measurements),
@@ -124,7 +127,7 @@ def _gradients(measurements: Sequence[Measurement], molecules: Molecules) -> str
         if name not in measurements[0].gradient_errors:
             continue
         figures = [f"{m.gradient_errors[name]:.3f}" for m in measurements]
-        energies = [f"{m.energy_errors[name]:.2f}" if name in m.energy_errors else "–" for m in measurements]
+        energies = [f"{m.energy_errors[name]:.2f}" if name in m.energy_errors else "-" for m in measurements]
         rows.append([name, f"`{molecule.smiles}`", *map(" ; ".join, zip(figures, energies, strict=True))])
     return f"""
 ## Gradients and relative energies
@@ -156,8 +159,8 @@ def _bonds(measurements: Sequence[Measurement], molecules: Molecules) -> str:
     return f"""
 ## Bond lengths and angles of minima
 
-Errors of bond lengths by element, in Å: mean ; mean absolute. In the picture, each point is a bond and lines are
-means.
+Errors of bond lengths by element, in Å: mean ; mean absolute. In the picture, each point is a bond, lines are
+means, and crosses at the edge are bonds beyond it.
 
 ![Bonds](slater-koster/bonds.png)
 
@@ -176,14 +179,16 @@ def _errors_of(measurement: Measurement, kind: str) -> np.ndarray:
     )
 
 
-def _polarity(measurements: Sequence[Measurement]) -> str:
+def _polarity(measurements: Sequence[Measurement], molecules: Molecules) -> str:
     first = measurements[0]
     rows = []
-    for name in first.charge_errors:
-        dft = f"{first.dipoles[name][0]:.2f}" if name in first.dipoles else "–"
+    for name in molecules.sampled:
+        if name not in first.charge_errors:
+            continue
+        dft = f"{first.dipoles[name][0]:.2f}" if name in first.dipoles else "-"
         figures = []
         for m in measurements:
-            dipole = f"{m.dipoles[name][1]:.2f} ; {m.dipoles[name][2]:.2f}" if name in m.dipoles else "– ; –"
+            dipole = f"{m.dipoles[name][1]:.2f} ; {m.dipoles[name][2]:.2f}" if name in m.dipoles else "- ; -"
             figures.append(f"{dipole} ; {m.charge_errors[name]:.3f}")
         rows.append([name, dft, *figures])
     if not rows:
@@ -200,7 +205,11 @@ difference of the charges in e.
 
 def _differences(measurements: Sequence[Measurement]) -> str:
     rows = [
-        [f"{first} → {second}", f"{dft:+.2f}", *(f"{m.differences[first, second][1]:+.2f}" for m in measurements)]
+        [
+            f"{first} → {second}",
+            f"{dft:+.2f}",
+            *(f"{m.differences[first, second][1]:+.2f}" for m in measurements),
+        ]
         for (first, second), (dft, _) in measurements[0].differences.items()
     ]
     if not rows:
@@ -216,7 +225,7 @@ Energy of the second minimum less that of the first, in kcal/mol, each method at
 
 def _dimer(measurements: Sequence[Measurement]) -> str:
     rows = []
-    for name, key, form in (("energy / (kcal/mol)", "energy", ".2f"), ("O–O / Å", "separation", ".3f")):
+    for name, key, form in (("energy / (kcal/mol)", "energy", ".2f"), ("O-O / Å", "separation", ".3f")):
         dft = measurements[0].dimer_minimum[key][0]
         rows.append([name, f"{dft:{form}}", *(f"{m.dimer_minimum[key][1]:{form}}" for m in measurements)])
     return f"""
@@ -235,10 +244,14 @@ def _proton_transfer(measurements: Sequence[Measurement]) -> str:
     first = measurements[0]
     rows = []
     if first.barrier:
-        rows.append(["malonaldehyde", f"{first.barrier[0]:.2f}", *(f"{m.barrier[1]:.2f}" for m in measurements)])
+        rows.append(
+            ["malonaldehyde", f"{first.barrier[0]:.2f}", *(f"{m.barrier[1]:.2f}" for m in measurements)]
+        )
     for separation, profile in sorted(first.zundel.items()):
-        heights = [p[0] - p.min() for p in (profile.reference, *(m.zundel[separation].found for m in measurements))]
-        rows.append([f"H5O2+, O–O {separation} Å", *(f"{height:.2f}" for height in heights)])
+        heights = [
+            p[0] - p.min() for p in (profile.reference, *(m.zundel[separation].found for m in measurements))
+        ]
+        rows.append([f"H5O2+, O-O {separation} Å", *(f"{height:.2f}" for height in heights)])
     return f"""
 ## Proton transfer
 
@@ -261,7 +274,9 @@ def _frequencies(measurements: Sequence[Measurement]) -> str:
         figures = []
         for m in measurements:
             errors = 100.0 * m.vibrations[name].relative_errors
-            figures.append(f"{100.0 * m.vibrations[name].rms:.1f} ; {errors.mean():+.1f} ; {np.abs(errors).max():.1f}")
+            figures.append(
+                f"{100.0 * m.vibrations[name].rms:.1f} ; {errors.mean():+.1f} ; {np.abs(errors).max():.1f}"
+            )
         rows.append([name, *figures])
     return f"""
 ## Harmonic frequencies

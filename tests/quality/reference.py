@@ -20,7 +20,7 @@ import numpy as np
 from dft import SETTINGS, charges_and_dipole, hessian_of
 from methods import Method, own_methods
 from minima import minimise
-from molecules import dynamics_frames, force_field_minimum, make_frame, read_molecules
+from molecules import dynamics_frames, force_field_minimum, heavy_atoms, make_frame, read_molecules
 from pidelta.data.frames import Frame
 from pidelta.qm.reference import ReferenceSettings, label_frame
 from pidelta.units import ANGSTROM
@@ -104,20 +104,22 @@ def jobs(reference: Reference, start: Method) -> Iterator[Job]:
     dynamics = molecules.settings["dynamics"]
     yield from _special_jobs(reference, start, molecules.settings)
     yield from _frame_jobs(molecules.sampled, dynamics, range(1))
-    for name, molecule in molecules.minima.items():
+    for name, molecule in sorted(molecules.minima.items(), key=lambda item: heavy_atoms(item[1])):
         yield f"minimum/{name}", lambda m=molecule: minimum(force_field_minimum(m), start)
         if name in molecules.sampled:
             yield f"properties/{name}", lambda n=name: _properties(reference.frame(f"minimum/{n}"))
-    yield from _frame_jobs(molecules.sampled, dynamics, range(1, 3))
-    for name in molecules.settings["frequencies"]:
-        yield f"hessian/{name}", lambda n=name: _hessian(reference.frame(f"minimum/{n}"))
-    yield from _frame_jobs(molecules.sampled, dynamics, range(3, dynamics["frames"]))
+        if name in molecules.settings["frequencies"]:
+            yield f"hessian/{name}", lambda n=name: _hessian(reference.frame(f"minimum/{n}"))
+    yield from _frame_jobs(molecules.sampled, dynamics, range(1, dynamics["frames"]))
 
 
 def _frame_jobs(molecules: dict, dynamics: dict, numbers: range) -> Iterator[Job]:
     for number in numbers:
         for name, molecule in molecules.items():
-            yield f"frame/{name}/{number}", lambda m=molecule, k=number: labelled(dynamics_frames(m, dynamics)[k])
+            yield (
+                f"frame/{name}/{number}",
+                lambda m=molecule, k=number: labelled(dynamics_frames(m, dynamics)[k]),
+            )
 
 
 def _special_jobs(reference: Reference, start: Method, settings: dict) -> Iterator[Job]:
@@ -164,7 +166,9 @@ def _hessian(frame: Frame) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--set", type=Path, action="append", default=[], help="folder of a set for the starts")
+    parser.add_argument(
+        "--set", type=Path, action="append", default=[], help="folder of a set for the starts"
+    )
     parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
     reference = Reference(arguments.output)

@@ -2,9 +2,9 @@
 
 Run: python tests/quality/report.py [--set FOLDER ...] [--nve]
 
-It compares the built-in set, or the sets in folders, and the published sets in shared/slako beside the checkout,
-where they are, with the DFT data of reference.json. `--nve` runs the dynamics (minutes) and keeps the results in
-nve.json.
+It compares the built-in set, or the sets in folders, and the published sets in shared/slako beside the
+checkout, where they are, with the DFT data of reference.json. `--nve` runs the dynamics of the
+third-order set (minutes) and keeps the results in nve.json.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--set", type=Path, action="append", default=[], help="folder of a set, for each order")
+    parser.add_argument(
+        "--set", type=Path, action="append", default=[], help="folder of a set, for each order"
+    )
     parser.add_argument("--nve", action="store_true", help="run the dynamics")
     parser.add_argument("--output", type=Path, default=DOCS, help="folder of the page")
     arguments = parser.parse_args()

@@ -213,9 +213,7 @@ def _measure_minimum(
     measurement.angles[name] = Coordinates(
         names, *(_angles(x, corners) for x in (frame.positions, positions))
     )
-    properties = reference.results.get(f"properties/{name}")
-    if properties is None:
-        return
+    properties = reference.results[f"minimum/{name}"]
     charges = method.evaluate(frame, frame.positions[None]).charges[0]
     measurement.charge_errors[name] = float(np.abs(charges - properties["charges"]).mean())
     if frame.charge == 0:

@@ -69,7 +69,7 @@ def _run(method: Method, frame) -> dict:
     slope, offset = np.polyfit(times, totals, 1)
     freedom = x.size - 3
     return {
-        "drift": slope * per_atom,
+        "drift": float(slope) * per_atom,
         "fluctuation": float(np.std(np.array(totals) - slope * np.array(times) - offset)) * per_atom,
         "temperature": 2.0 * float(np.mean(kinetics)) / freedom * HARTREE_IN_KELVIN,
     }

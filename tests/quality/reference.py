@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dft import SETTINGS, charges_and_dipole, hessian_of
+from dft import SETTINGS, Surface, charges_and_dipole, hessian_of
 from methods import Method, own_methods
 from minima import minimise
 from molecules import dynamics_frames, force_field_minimum, heavy_atoms, make_frame, read_molecules
@@ -66,7 +66,12 @@ class Reference:
 
 def entry(frame: Frame, **values: object) -> dict:
     """A result: the geometry and what belongs to it, rounded."""
-    content = {"numbers": frame.numbers, "charge": frame.charge, "positions": frame.positions, **values}
+    content = {
+        "numbers": frame.numbers,
+        "charge": frame.charge,
+        "positions": frame.positions,
+        **values,
+    }
     return {key: _rounded(value) for key, value in content.items()}
 
 
@@ -89,13 +94,18 @@ def minimum(
 ) -> dict:
     """The DFT minimum that the minimum of a DFTB method leads to."""
 
-    def function(positions: np.ndarray) -> tuple[float, np.ndarray]:
-        label = label_frame(replace(frame, positions=positions), settings)
-        return label.energy, label.gradient
-
+    surface = Surface(frame, settings)
     guess = start.minimum(frame, project).positions
-    found = minimise(function, guess, start.hessian(frame, guess), project=project)
-    return entry(replace(frame, positions=found.positions), energy=found.energy, gradients=found.gradients)
+    found = minimise(surface, guess, start.hessian(frame, guess), project=project)
+    scf = surface.scf(found.positions)
+    charges, dipole = charges_and_dipole(scf)
+    return entry(
+        replace(frame, positions=found.positions),
+        energy=float(scf.e_tot),
+        gradients=found.gradients,
+        charges=charges,
+        dipole=dipole,
+    )
 
 
 def jobs(reference: Reference, start: Method) -> Iterator[Job]:
@@ -104,10 +114,11 @@ def jobs(reference: Reference, start: Method) -> Iterator[Job]:
     dynamics = molecules.settings["dynamics"]
     yield from _special_jobs(reference, start, molecules.settings)
     yield from _frame_jobs(molecules.sampled, dynamics, range(1))
-    for name, molecule in sorted(molecules.minima.items(), key=lambda item: heavy_atoms(item[1])):
+    special = [*molecules.settings["planar_nitrogen"], *molecules.settings["frequencies"]]
+    minima = sorted(molecules.minima.values(), key=lambda m: heavy_atoms(m) - 1.5 * (m.name in special))
+    for molecule in minima:
+        name = molecule.name
         yield f"minimum/{name}", lambda m=molecule: minimum(force_field_minimum(m), start)
-        if name in molecules.sampled:
-            yield f"properties/{name}", lambda n=name: _properties(reference.frame(f"minimum/{n}"))
         if name in molecules.settings["frequencies"]:
             yield f"hessian/{name}", lambda n=name: _hessian(reference.frame(f"minimum/{n}"))
     yield from _frame_jobs(molecules.sampled, dynamics, range(1, dynamics["frames"]))
@@ -152,11 +163,6 @@ def _dimer(reference: Reference, separation: float) -> Frame:
 def _fragment(reference: Reference, part: slice) -> Frame:
     frame = reference.frame("minimum/water dimer")
     return make_frame(frame.numbers[part], frame.positions[part], source="water in the dimer")
-
-
-def _properties(frame: Frame) -> dict:
-    charges, dipole = charges_and_dipole(frame)
-    return {"charges": _rounded(charges), "dipole": _rounded(dipole)}
 
 
 def _hessian(frame: Frame) -> dict:

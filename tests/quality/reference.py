@@ -20,7 +20,7 @@ import numpy as np
 from dft import SETTINGS, Surface, charges_and_dipole, hessian_of
 from methods import Method, own_methods
 from minima import minimise
-from molecules import dynamics_frames, force_field_minimum, heavy_atoms, make_frame, read_molecules
+from molecules import Molecule, dynamics_frames, force_field_minimum, heavy_atoms, make_frame, read_molecules
 from pidelta.data.frames import Frame
 from pidelta.qm.reference import ReferenceSettings, label_frame
 from pidelta.units import ANGSTROM
@@ -113,24 +113,24 @@ def jobs(reference: Reference, start: Method) -> Iterator[Job]:
     molecules = read_molecules()
     dynamics = molecules.settings["dynamics"]
     yield from _special_jobs(reference, start, molecules.settings)
-    yield from _frame_jobs(molecules.sampled, dynamics, range(1))
-    special = [*molecules.settings["planar_nitrogen"], *molecules.settings["frequencies"]]
-    minima = sorted(molecules.minima.values(), key=lambda m: heavy_atoms(m) - 1.5 * (m.name in special))
-    for molecule in minima:
+    early = [*molecules.settings["planar_nitrogen"], *molecules.settings["frequencies"]]
+    ordered = sorted(molecules.minima.values(), key=lambda m: heavy_atoms(m) - 1.5 * (m.name in early))
+    for molecule in ordered:
         name = molecule.name
+        if name in molecules.sampled:
+            yield f"frame/{name}/0", lambda m=molecule: _labelled_dynamics(m, dynamics, 0)
         yield f"minimum/{name}", lambda m=molecule: minimum(force_field_minimum(m), start)
         if name in molecules.settings["frequencies"]:
             yield f"hessian/{name}", lambda n=name: _hessian(reference.frame(f"minimum/{n}"))
-    yield from _frame_jobs(molecules.sampled, dynamics, range(1, dynamics["frames"]))
+    for number in range(1, dynamics["frames"]):
+        for molecule in ordered:
+            if molecule.name in molecules.sampled:
+                key = f"frame/{molecule.name}/{number}"
+                yield key, lambda m=molecule, k=number: _labelled_dynamics(m, dynamics, k)
 
 
-def _frame_jobs(molecules: dict, dynamics: dict, numbers: range) -> Iterator[Job]:
-    for number in numbers:
-        for name, molecule in molecules.items():
-            yield (
-                f"frame/{name}/{number}",
-                lambda m=molecule, k=number: labelled(dynamics_frames(m, dynamics)[k]),
-            )
+def _labelled_dynamics(molecule: Molecule, dynamics: dict, number: int) -> dict:
+    return labelled(dynamics_frames(molecule, dynamics)[number])
 
 
 def _special_jobs(reference: Reference, start: Method, settings: dict) -> Iterator[Job]:

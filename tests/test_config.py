@@ -64,6 +64,20 @@ def test_wrong_configurations_are_explained_in_one_line(tmp_path, text, message)
     assert "\n" not in str(error.value)
 
 
+def test_the_order_is_that_of_the_parameters(tmp_path):
+    orders = {}
+    for key in (
+        "parameters: builtin",
+        "parameters: slako",
+        "parameters: slako, order: 2",
+        "parameters: builtin, order: 2",
+    ):
+        path = tmp_path / "pidelta.yaml"
+        path.write_text(f"structure: a.xyz\nqm: {{dftb: {{{key}}}}}\n")
+        orders[key] = load_config(path).qm.dftb.order
+    assert list(orders.values()) == [3, 2, 2, 2]
+
+
 def test_builtin_parameters_bring_their_hubbard_derivatives(tmp_path):
     text = GOOD.replace("parameters: slako", "parameters: builtin").replace("hubbard_derivatives: 3ob, ", "")
     dftb = load_config(write(tmp_path, text)).qm.dftb

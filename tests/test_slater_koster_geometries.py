@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,14 @@ from pidelta.cli.slater_koster import slater_koster
 from pidelta.data.frames import Frame
 from pidelta.data.store import FrameStore
 from pidelta.errors import ConfigError
-from pidelta.qm.dftb.slater_koster.geometries import add_training_frames, training_frames
-from pidelta.qm.dftb.slater_koster.recipe import TrainingRecipe
+from pidelta.qm.dftb.slater_koster.geometries import (
+    add_training_frames,
+    dihedral_frames,
+    training_frames,
+    transfer_frames,
+    wants_diffuse_functions,
+)
+from pidelta.qm.dftb.slater_koster.recipe import DihedralScan, TrainingRecipe, TransferScan
 from pidelta.units import ANGSTROM, KELVIN
 from slater_koster_support import RECIPE
 
@@ -23,9 +30,11 @@ pytest.importorskip("rdkit")
 
 def recipe(**changes: object) -> TrainingRecipe:
     values = {
+        "labels": {"xc": "B3LYP", "basis": "def2-SVP", "diffuse_basis": "def2-SVPD"},
         "molecules": ["CO", "[NH4+]"],
         "complexes": ["O.O"],
         "frames": 2,
+        "complex_frames": 2,
         "temperatures": ["500 K", "1500 K"],
         "separations": ["1 angstrom"],
         "seed": 1,
@@ -83,6 +92,76 @@ def test_a_store_is_filled_once(tmp_path: Path) -> None:
         assert list(add_training_frames(store, recipe())) == [("CO", 3), ("[NH4+]", 4), ("O.O", 3)]
         assert list(add_training_frames(store, recipe())) == [("CO", 0), ("[NH4+]", 0), ("O.O", 0)]
         assert len({frame.source for frame in store}) == len(store) == 11
+
+
+def test_large_molecules_have_fewer_frames() -> None:
+    frames = list(training_frames("CO", recipe(molecules=[], large_molecules=["CO"], large_frames=1)))
+    assert [frame.source for frame in frames] == ["CO 0", "CO 1"]
+
+
+def dihedral(positions: np.ndarray) -> float:
+    """Of four points, in degrees between 0 and 180, by the normals of their planes."""
+    b1, b2, b3 = np.diff(positions, axis=0)
+    first, second = np.cross(b1, b2), np.cross(b2, b3)
+    cosine = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
+    return float(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
+
+
+def scan(molecule: str, atoms: str, *angles: int) -> DihedralScan:
+    return DihedralScan(molecule=molecule, atoms=atoms, angles=[f"{angle} deg" for angle in angles])
+
+
+def test_a_torsion_has_its_angles_and_the_rest_is_relaxed() -> None:
+    frames = list(dihedral_frames(scan("OC=O", "[#1]OC=O", 0, 90, 180), 1))
+    assert frames[0].source == "OC=O [#1]OC=O 0"
+    assert frames[0].numbers.tolist() == [8, 6, 8, 1, 1]
+    found = [dihedral(frame.positions[[3, 0, 1, 2]]) for frame in frames]
+    np.testing.assert_allclose(found, [0.0, 90.0, 180.0], atol=0.5)
+    bonds = np.linalg.norm(positions(frames)[:, 0] - positions(frames)[:, 1], axis=-1) / ANGSTROM
+    assert bonds[1] > bonds[0] + 0.002  # less conjugation; a rigid turn leaves it as it is
+
+
+def test_an_inversion_goes_from_planar_to_pyramidal() -> None:
+    frames = list(dihedral_frames(scan("N", "[#1]N([#1])[#1]", 180, 120), 1))
+    sums = []
+    for frame in frames:
+        bonds = frame.positions[1:] - frame.positions[0]
+        unit = bonds / np.linalg.norm(bonds, axis=-1, keepdims=True)
+        cosines = (unit @ unit.T)[np.triu_indices(3, k=1)]
+        sums.append(float(np.degrees(np.arccos(cosines)).sum()))
+    assert sums[0] == pytest.approx(360.0, abs=0.1)
+    assert sums[1] < 335.0
+
+
+def test_a_proton_goes_from_one_molecule_to_the_other() -> None:
+    transfer = TransferScan(complex="[NH4+].O", lengths=["2.7 angstrom"], fractions=[0.4, 0.6])
+    for frame, fraction in zip(transfer_frames(transfer, 1), (0.4, 0.6), strict=True):
+        assert frame.charge == 1
+        nitrogen, oxygen = (frame.positions[frame.numbers == number][0] for number in (7, 8))
+        assert np.linalg.norm(nitrogen - oxygen) == pytest.approx(2.7 * ANGSTROM)
+        on_the_way = nitrogen + fraction * (oxygen - nitrogen)
+        assert np.linalg.norm(frame.positions - on_the_way, axis=-1).min() < 1e-9
+
+
+def test_ions_and_complexes_want_diffuse_functions() -> None:
+    frames = [next(training_frames(smiles, recipe())) for smiles in ("CO", "[NH4+]", "O.O")]
+    assert [wants_diffuse_functions(frame) for frame in frames] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: dihedral_frames(scan("CO", "[#1]O", 0), 1), "CO: expected a SMARTS of 4 atoms, found"),
+        (lambda: dihedral_frames(scan("CO", "CCCC", 0), 1), "CO: expected atoms that match CCCC, found none"),
+        (
+            lambda: transfer_frames(TransferScan(complex="O", lengths=["2 bohr"], fractions=[0.5]), 1),
+            "expected two molecules, found O",
+        ),
+    ],
+)
+def test_wrong_scans_are_named(make: Callable[[], Iterator[Frame]], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        list(make())
 
 
 @pytest.mark.parametrize(

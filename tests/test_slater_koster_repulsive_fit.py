@@ -15,6 +15,7 @@ from pidelta.cli.slater_koster import slater_koster
 from pidelta.data.frames import Frame, Label
 from pidelta.data.store import FrameStore
 from pidelta.errors import DataError, ParameterError
+from pidelta.qm.dftb import sets
 from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.parameters import load_parameters
 from pidelta.qm.dftb.repulsive import Repulsive, RepulsiveTables
@@ -24,7 +25,7 @@ from pidelta.qm.dftb.slater_koster.repulsive_basis import RepulsiveBasis
 from pidelta.qm.dftb.slater_koster.repulsive_fit import MoleculeData, fit_repulsives, missing_energies
 from pidelta.qm.dftb.slater_koster.set_files import write_set
 from pidelta.qm.dftb.slater_koster.tables import ElectronicTables, make_tables
-from slater_koster_support import RECIPE
+from slater_koster_support import RECIPE, REPULSIVE
 
 CUTOFFS = {("H", "H"): 3.6, ("H", "O"): 2.8, ("O", "O"): 3.2}
 
@@ -76,11 +77,10 @@ def test_no_repulsion_is_refused() -> None:
 def recipe_with_cutoffs(folder: Path, regularisation: float) -> Recipe:
     cutoffs = ", ".join(f"{a}-{b}: {value} bohr" for (a, b), value in CUTOFFS.items())
     path = folder / "recipe.yaml"
-    head = RECIPE.split("repulsive:")[0]
-    path.write_text(
-        f"{head}repulsive: {{order: 2, knots: 0.2 bohr, regularisation: {regularisation}, "
-        f"cutoffs: {{{cutoffs}}}}}\ntraining: {{seed: 1, molecules: ['O'], temperatures: [500 K]}}\n"
+    repulsive = (
+        f"{{orders: [2, 3], knots: 0.2 bohr, regularisation: {regularisation}, cutoffs: {{{cutoffs}}}}}"
     )
+    path.write_text(RECIPE.replace(REPULSIVE, f"repulsive: {repulsive}"))
     return read_recipe(path)
 
 
@@ -204,9 +204,8 @@ def labelled_store(
 
 
 def test_missing_energies_are_reference_less_electronic(tables: ElectronicTables, tmp_path: Path) -> None:
-    recipe = recipe_with_cutoffs(tmp_path, 1e-4)
     with labelled_store(tmp_path / "frames.h5", tables, WATER) as store:
-        (found,), method = missing_energies(store, tables, recipe.repulsive)
+        (found,), method = missing_energies(store, tables, 2, None)
         assert method == "test"
         energy, gradient = repulsion(WATER[0], found.positions)
         np.testing.assert_allclose(found.energy, energy, atol=1e-9)
@@ -214,19 +213,26 @@ def test_missing_energies_are_reference_less_electronic(tables: ElectronicTables
         label = store.label(0, "reference")
         assert label is not None
         store.set_label(0, "reference", replace(label, method="other"))
-        with pytest.raises(DataError, match="reference labels of one method, found other and test"):
-            missing_energies(store, tables, recipe.repulsive)
+        found, method = missing_energies(store, tables, 2, None)
+        assert method == "other and test"
+        assert [len(molecule.energy) for molecule in found] == [1, 5]
+    with (
+        FrameStore(tmp_path / "none.h5", "a") as store,
+        pytest.raises(DataError, match="reference labels, found none"),
+    ):
+        missing_energies(store, tables, 2, None)
 
 
 def test_files_of_a_set_give_the_fitted_energies(tables: ElectronicTables, tmp_path: Path) -> None:
     recipe = recipe_with_cutoffs(tmp_path, 1e-4)
     fit = fit_repulsives([molecule_data(WATER, 20, 9), molecule_data(PEROXIDE, 20, 10)], recipe)
-    write_set(tmp_path / "set", recipe, tables, fit, "B3LYP/test")
+    write_set(tmp_path / "set", recipe, 2, tables, fit, "B3LYP/test")
     assert "to B3LYP/test" in (tmp_path / "set" / "O-H.skf").read_text()
     described = read_folder(tmp_path / "set")
     assert described.description.hubbard_derivatives == tables.hubbard_derivatives
-    assert described.description.damping_exponent == recipe.repulsive.damping_exponent
+    assert described.description.damping_exponent == recipe.repulsive.damping(2)
     assert described.description.reference == "B3LYP/test"
+    assert described.description.dispersion == sets.DispersionD3(s8=1.9889, a1=0.3981, a2=4.4211)
     numbers, positions = PEROXIDE[0], shaken(*PEROXIDE, 2, 11)
     results = [
         DFTBEngine(np.array(numbers), parameters).evaluate(positions, np.zeros(positions.shape[:2]))
@@ -252,5 +258,28 @@ def test_command_writes_a_set(tables: ElectronicTables, tmp_path: Path) -> None:
     result = runner.invoke(slater_koster, arguments)
     assert result.exit_code == 0, result.output
     assert "fitted to test with mean absolute errors of" in result.output
-    files = sorted(path.name for path in (tmp_path / "set").iterdir())
-    assert files == ["H-H.skf", "H-O.skf", "O-H.skf", "O-O.skf", "set.json"]
+    files = ["H-H.skf", "H-O.skf", "O-H.skf", "O-O.skf", "set.json"]
+    for order in (2, 3):
+        assert sorted(path.name for path in (tmp_path / "set" / f"order-{order}").iterdir()) == files
+    assert sorted(sets.open_set(tmp_path / "set" / "test-1.tar.xz")) == [2, 3]
+
+
+def test_one_command_makes_a_set_and_goes_on(tmp_path: Path) -> None:
+    pytest.importorskip("pyscf")
+    pytest.importorskip("rdkit")
+    cutoffs = "{H-H: 3.4 bohr, H-O: 3.2 bohr, O-O: 3.4 bohr}"
+    text = RECIPE.replace(REPULSIVE, f"repulsive: {{orders: [2], knots: 0.4 bohr, cutoffs: {cutoffs}}}")
+    text = text.replace('["O"]', '["[H][H]", "OO"]\n  complexes: ["O.O"]\n  frames: 1\n  complex_frames: 1')
+    (tmp_path / "recipe.yaml").write_text(text)
+    arguments = ["make", str(tmp_path / "made"), "--recipe", str(tmp_path / "recipe.yaml"), "--workers", "1"]
+    result = CliRunner().invoke(slater_koster, arguments)
+    assert result.exit_code == 0, result.output
+    assert "3 frames added" in result.output
+    assert "2 of 3 frames to label with" in result.output
+    assert "def2-SVPD" in result.output
+    (made,) = sets.open_set(tmp_path / "made" / "test-1.tar.xz").values()
+    assert "def2-SVP," in made.description.reference
+    assert "def2-SVPD," in made.description.reference
+    result = CliRunner().invoke(slater_koster, arguments)
+    assert result.exit_code == 0, result.output
+    assert result.output.count("0 of 3 frames to label with") == 2

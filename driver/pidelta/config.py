@@ -24,18 +24,26 @@ class SCCConfig(Section):
 class DFTBConfig(Section):
     """The built-in DFTB engine.
 
+    `order` is that of DFTB: by default 3 with the built-in parameters, 2 with a folder of .skf files.
     `hubbard_derivatives` (order 3) is the name of a published set or a value for each element in hartree/e;
     the built-in parameters bring their own. `damping_exponent` is the exponent zeta of the H-X damping of
     gamma: by default that of the named set, then that of the built-in parameters, else none.
     """
 
     parameters: Literal["builtin"] | Path = "builtin"
-    order: Literal[2, 3] = 2
+    order: Literal[2, 3] = 3
     hubbard_derivatives: str | dict[str, float] | None = None
     damping_exponent: float | None = Field(None, gt=0.0)
     dispersion: Literal["none"] = "none"
     electronic_temperature: Temperature = Field(0.0, ge=0.0)
     scc: SCCConfig = SCCConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _set_order(cls, values: object) -> object:
+        if isinstance(values, dict) and values.get("parameters", "builtin") != "builtin":
+            return {"order": 2, **values}
+        return values
 
     @model_validator(mode="after")
     def _check_order(self) -> DFTBConfig:

@@ -5,6 +5,7 @@ Constants are CODATA 2018 (Tiesinga et al., Rev. Mod. Phys. 93, 025010 (2021)).
 
 from __future__ import annotations
 
+import math
 import re
 
 BOHR_IN_ANGSTROM = 0.529177210903
@@ -26,6 +27,7 @@ FEMTOSECOND = 1.0 / ATOMIC_TIME_IN_FEMTOSECOND
 _UNITS: dict[str, dict[str, float]] = {
     "length": {"nm": NANOMETER, "angstrom": ANGSTROM, "A": ANGSTROM, "bohr": 1.0, "pm": 0.01 * ANGSTROM},
     "temperature": {"K": KELVIN, "hartree": 1.0, "eV": EV},
+    "angle": {"deg": math.pi / 180.0, "rad": 1.0},
     "energy": {"hartree": 1.0, "eV": EV, "kJ/mol": KJ_PER_MOL, "kcal/mol": KCAL_PER_MOL},
 }
 
@@ -37,7 +39,7 @@ def parse_quantity(text: object, dimension: str) -> float:
 
     Args:
         text: a number followed by a unit.
-        dimension: ``length``, ``temperature`` (as k_B T in hartree) or ``energy``.
+        dimension: ``length``, ``angle``, ``temperature`` (as k_B T in hartree) or ``energy``.
 
     Raises:
         ValueError: the unit is missing or unknown; the message says what was expected and found.

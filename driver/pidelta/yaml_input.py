@@ -12,6 +12,7 @@ from pidelta.errors import ConfigError
 from pidelta.units import parse_quantity
 
 Length = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "length"))]
+Angle = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "angle"))]
 Temperature = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "temperature"))]
 Energy = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "energy"))]
 

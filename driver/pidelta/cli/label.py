@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -62,28 +63,45 @@ def label(
     workers: Annotated[int, typer.Option(min=1, help="Frames computed at once.")] = os.cpu_count() or 1,
 ) -> None:
     """Label frames with DFT or, with --low, with DFTB; start it again to go on where it stopped."""
-    if not frames.is_file():
-        raise DataError(f"{frames}: no such file of frames")
-    kind: LabelKind = "reference" if low is None else "low"
-    with FrameStore(frames, "a") as store:
+    with open_frames(frames) as store:
         if low is None:
             reference = ReferenceSettings(xc=xc, basis=basis, grid_level=grid_level)
-            method = reference.method
-            missing = store.unlabelled(kind, method)
-            outcomes = labelling.reference_labels(store, missing, reference, min(workers, len(missing) or 1))
+            label_with_dft(store, store.unlabelled("reference", reference.method), reference, workers)
         else:
             config = load_config(low)
             region, engine = build_region(config), build_engine(config)
-            method = engine.identity
-            missing = store.unlabelled(kind, method)
+            missing = store.unlabelled("low", engine.identity)
             outcomes = labelling.low_labels(store, missing, engine, region.charge, region.multiplicity)
-        print(f"{frames}: {len(missing)} of {len(store)} frames to label with {method}")
-        try:
-            progress = track(outcomes, "labelling", len(missing), console=Console(stderr=True))
-            failures = labelling.write_labels(store, kind, progress)
-        except KeyboardInterrupt:
-            print("stopped; the same command goes on from here", file=sys.stderr)
-            raise typer.Exit(130) from None
+            _label(store, "low", engine.identity, len(missing), outcomes)
+
+
+def open_frames(frames: Path) -> FrameStore:
+    """Open a file of frames that has to be there.
+
+    Raises:
+        DataError: it is not.
+    """
+    if not frames.is_file():
+        raise DataError(f"{frames}: no such file of frames")
+    return FrameStore(frames, "a")
+
+
+def label_with_dft(store: FrameStore, indices: list[int], settings: ReferenceSettings, workers: int) -> None:
+    """Label frames with DFT, with a progress bar; exit with 2 if a frame could not be labelled."""
+    outcomes = labelling.reference_labels(store, indices, settings, min(workers, len(indices) or 1))
+    _label(store, "reference", settings.method, len(indices), outcomes)
+
+
+def _label(
+    store: FrameStore, kind: LabelKind, method: str, count: int, outcomes: Iterable[labelling.Outcome]
+) -> None:
+    print(f"{store.path}: {count} of {len(store)} frames to label with {method}")
+    try:
+        progress = track(outcomes, "labelling", count, console=Console(stderr=True))
+        failures = labelling.write_labels(store, kind, progress)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(130) from None
     for failure in failures:
         print(f"pidelta: {failure}", file=sys.stderr)
     if failures:

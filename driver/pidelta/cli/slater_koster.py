@@ -1,28 +1,35 @@
-"""``pidelta slater-koster``: make a Slater-Koster set from its recipe, pack it, export the built-in one."""
+"""``pidelta slater-koster``: make a Slater-Koster set from its recipe, export the built-in one."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from pidelta.cli.label import label_with_dft, open_frames
 from pidelta.data.store import FrameStore
 from pidelta.errors import ParameterError
 from pidelta.qm.dftb import sets
 from pidelta.qm.dftb.slater_koster.recipe import BUILTIN_RECIPE, read_recipe
+from pidelta.qm.reference import ReferenceSettings
 from pidelta.units import ANGSTROM, HARTREE_IN_EV, HARTREE_IN_KCAL_PER_MOL
+
+if TYPE_CHECKING:
+    from pidelta.qm.dftb.slater_koster.repulsive_fit import RepulsiveFit
 
 slater_koster = typer.Typer(
     name="slater-koster",
-    help="Make a Slater-Koster set: geometries, then labels for them (`pidelta label`), then fit, then pack. "
-    "Or export the built-in one.",
+    help="Make a Slater-Koster set from its recipe, or export the built-in one.",
     no_args_is_help=True,
 )
 
+_CORES = os.cpu_count() or 1
+WorkersOption = Annotated[int, typer.Option(min=1, help="Frames computed at once.")]
 RecipeOption = Annotated[Path, typer.Option("--recipe", help="The recipe of the set, a YAML file.")]
 
 
@@ -35,7 +42,7 @@ def geometries(
     from pidelta.qm.dftb.slater_koster.geometries import add_training_frames
 
     training = read_recipe(recipe).training
-    count = len(training.molecules) + len(training.complexes)
+    count = sum(len(part) for part in (training.smiles, training.dihedrals, training.transfers))
     with FrameStore(frames, "a") as store:
         steps = add_training_frames(store, training)
         added = sum(number for _, number in track(steps, "geometries", count, console=Console(stderr=True)))
@@ -43,45 +50,82 @@ def geometries(
 
 
 @slater_koster.command()
+def label(
+    frames: Annotated[Path, typer.Argument(help="The HDF5 file of frames.")],
+    recipe: RecipeOption = BUILTIN_RECIPE,
+    workers: WorkersOption = _CORES,
+) -> None:
+    """Label the frames with the recipe's DFT; start it again to go on where it stopped."""
+    from pidelta.qm.dftb.slater_koster.geometries import wants_diffuse_functions
+
+    level = read_recipe(recipe).training.labels
+    for basis, diffuse in ((level.basis, False), (level.diffuse_basis, True)):
+        settings = ReferenceSettings(xc=level.xc, basis=basis)
+        with open_frames(frames) as store:
+            missing = [
+                index
+                for index in store.unlabelled("reference", settings.method)
+                if wants_diffuse_functions(store.frame(index)) == diffuse
+            ]
+            label_with_dft(store, missing, settings, workers)
+
+
+@slater_koster.command()
 def fit(
     frames: Annotated[Path, typer.Argument(help="The HDF5 file of labelled frames.")],
-    output: Annotated[Path, typer.Argument(help="Folder for the .skf files.")],
+    output: Annotated[Path, typer.Argument(help="Folder for the set.")],
     recipe: RecipeOption = BUILTIN_RECIPE,
-    cache: Annotated[Path, typer.Option(help="Folder that keeps computed tables.")] = Path(
-        "slater-koster-cache"
-    ),
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps tables [default: in OUTPUT].")] = None,
 ) -> None:
-    """Compute the tables of a recipe, fit its repulsives to labelled frames and write the set."""
+    """Compute the tables of a recipe, fit its repulsives to labelled frames, write the set and pack it.
+
+    The .skf files of each order of DFTB go to OUTPUT/order-N, the packed set to OUTPUT/NAME-VERSION.tar.xz.
+    """
     from pidelta.qm.dftb.slater_koster.repulsive_fit import fit_repulsives, missing_energies
     from pidelta.qm.dftb.slater_koster.set_files import write_set
     from pidelta.qm.dftb.slater_koster.tables import make_tables
 
     console = Console(stderr=True)
     settings = read_recipe(recipe)
-    tables = make_tables(settings, cache, lambda stage: console.print(f"computing {stage}"))
-    with FrameStore(frames) as store:
-        data, reference = missing_energies(store, tables, settings.repulsive)
-    result = fit_repulsives(data, settings)
-    write_set(output, settings, tables, result, reference)
-
-    table = Table("pair", "distances", "first knot", "cutoff", title="Repulsives, in angstrom")
-    for pair, repulsive in result.repulsives.items():
-        edges = [f"{edge / ANGSTROM:.2f}" for edge in (repulsive.starts[0], repulsive.starts[-1])]
-        table.add_row("-".join(pair), str(result.distances[pair]), *edges)
-    Console().print(table)
-    print(
-        f"{output}: fitted to {reference} with mean absolute errors of "
-        f"{result.gradient_mae * HARTREE_IN_EV * ANGSTROM:.3f} eV/angstrom and "
-        f"{result.energy_mae * HARTREE_IN_KCAL_PER_MOL:.2f} kcal/mol"
+    tables = make_tables(
+        settings, cache or output / "cache", lambda stage: console.print(f"computing {stage}")
     )
+    folders = {order: output / f"order-{order}" for order in settings.repulsive.orders}
+    for order, folder in folders.items():
+        console.print(f"fitting repulsives of order {order}")
+        with open_frames(frames) as store:
+            data, reference = missing_energies(store, tables, order, settings.repulsive.damping(order))
+        result = fit_repulsives(data, settings)
+        write_set(folder, settings, order, tables, result, reference)
+        _print_fit(result, order)
+        print(
+            f"{folder}: fitted to {reference} with mean absolute errors of "
+            f"{result.gradient_mae * HARTREE_IN_EV * ANGSTROM:.3f} eV/angstrom and "
+            f"{result.energy_mae * HARTREE_IN_KCAL_PER_MOL:.2f} kcal/mol"
+        )
+    pack(list(folders.values()), output / f"{settings.name}-{settings.version}.tar.xz")
+
+
+@slater_koster.command()
+def make(
+    output: Annotated[Path, typer.Argument(help="Folder for frames, tables and the set.")],
+    recipe: RecipeOption = BUILTIN_RECIPE,
+    workers: WorkersOption = _CORES,
+) -> None:
+    """Make a set from its recipe alone: geometries, label, fit; start it again to go on where it stopped."""
+    output.mkdir(parents=True, exist_ok=True)
+    frames = output / "frames.h5"
+    geometries(frames, recipe)
+    label(frames, recipe, workers)
+    fit(frames, output, recipe, None)
 
 
 @slater_koster.command()
 def pack(
-    folders: Annotated[list[Path], typer.Argument(help="A folder from `fit` for each order of the set.")],
+    folders: Annotated[list[Path], typer.Argument(help="The folder of each order of the set.")],
     output: Annotated[Path, typer.Option(help="The file, NAME-VERSION.tar.xz.")],
 ) -> None:
-    """Pack the orders of a set into one compressed file, as the built-in set is."""
+    """Pack the orders of a set into one compressed file, as `fit` does."""
     orders = [sets.read_folder(folder) for folder in folders]
     content = sets.pack(orders)
     output.write_bytes(content)
@@ -111,3 +155,13 @@ def export(
             target = folder if order == known else folder / f"order-{known}"
             sets.export(files, target)
             print(f"{target}: {len(files.files)} .skf files, set.json and README")
+
+
+def _print_fit(result: RepulsiveFit, order: int) -> None:
+    table = Table(
+        "pair", "distances", "first knot", "cutoff", title=f"Repulsives of order {order}, in angstrom"
+    )
+    for pair, repulsive in result.repulsives.items():
+        edges = [f"{edge / ANGSTROM:.2f}" for edge in (repulsive.starts[0], repulsive.starts[-1])]
+        table.add_row("-".join(pair), str(result.distances[pair]), *edges)
+    Console().print(table)

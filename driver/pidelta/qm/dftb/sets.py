@@ -28,12 +28,25 @@ BUILTIN_FOLDER = Path(__file__).with_name("builtin")
 _COMMON = ("name", "version", "license", "elements")
 
 
+class DispersionD3(Section):
+    """Parameters of D3 with Becke-Johnson damping, `a2` in bohr.
+
+    Grimme, Ehrlich, Goerigk, J. Comput. Chem. 32, 1456 (2011).
+    """
+
+    s6: FiniteFloat = 1.0
+    s8: FiniteFloat
+    a1: FiniteFloat
+    a2: FiniteFloat
+
+
 class SetDescription(Section):
     """What a set of one order is and what it was made from.
 
     `reference` is the method of the labels behind the repulsives, `hubbard_derivatives` holds dU/dq by
     element in hartree/e, `damping_exponent` is zeta of the H-X damping of gamma the set was made for (None:
-    undamped), `recipe` the SHA-256 of the recipe.
+    undamped), `dispersion` is that of the functional of the labels, which have none and so leave it to be
+    added, `recipe` the SHA-256 of the recipe.
     """
 
     name: str
@@ -45,6 +58,7 @@ class SetDescription(Section):
     order: Literal[2, 3]
     hubbard_derivatives: dict[str, FiniteFloat]
     damping_exponent: FiniteFloat | None = Field(gt=0.0)
+    dispersion: DispersionD3 | None = None
     recipe: str
 
     @model_validator(mode="after")
@@ -234,6 +248,16 @@ def _readme(files: SetFiles) -> str:
         lines += ["  ThirdOrderFull = Yes", *_hsd_block("HubbardDerivs", derivatives)]
     if damping is not None:
         lines += ["  HCorrection = Damping {", f"    Exponent = {damping}", "  }"]
+    if description.dispersion is not None:
+        d3 = description.dispersion
+        lines += [
+            "  # Without the next lines the set has no dispersion, as the DFT it was fitted to.",
+            "  Dispersion = DftD3 {",
+            f"    Damping = BeckeJohnson {{ a1 = {d3.a1} a2 = {d3.a2} }}",
+            f"    s6 = {d3.s6}",
+            f"    s8 = {d3.s8}",
+            "  }",
+        ]
     return "\n".join([*lines, "}", ""])
 
 

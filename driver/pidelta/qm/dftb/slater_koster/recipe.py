@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from ase.data import atomic_masses, atomic_numbers
 from pydantic import Field, field_validator, model_validator
 
+from pidelta.qm.dftb.sets import DispersionD3
 from pidelta.qm.dftb.slater_koster.atom import Shell
 from pidelta.qm.dftb.slater_koster.functionals import FunctionalName
 from pidelta.units import parse_quantity
-from pidelta.yaml_input import Energy, Length, Section, Temperature, read_yaml
+from pidelta.yaml_input import Angle, Energy, Length, Section, Temperature, read_yaml
 
 BUILTIN_RECIPE = Path(__file__).with_name("recipe.yaml")
+
+Scan = TypeVar("Scan", "DihedralScan", "TransferScan")
 
 _SHELL = re.compile(r"([1-7])([spd])")
 
@@ -95,12 +98,13 @@ class GridRecipe(Section):
 class RepulsiveRecipe(Section):
     """The repulsives and the DFTB they belong to; lengths in bohr once read.
 
-    `order` and `damping_exponent` are those of DFTB. V'' is linear between `knots`; `cutoffs` holds the
-    range of each pair, such as C-H. `regularisation` weights second differences of V'' at the knots against
-    the mean square of the residuals (atomic units), `energy_weight` (1/bohr) energies against gradients.
+    Each of the `orders` of DFTB has repulsives of its own; `damping_exponent` is that of the third order. V''
+    is linear between `knots`; `cutoffs` holds the range of each pair, such as C-H. `regularisation` weights
+    second differences of V'' at the knots against the mean square of the residuals (atomic units),
+    `energy_weight` (1/bohr) energies against gradients.
     """
 
-    order: Literal[2, 3]
+    orders: list[Literal[2, 3]] = Field(min_length=1)
     damping_exponent: float | None = Field(None, gt=0.0)
     knots: Length = Field(parse_quantity("0.1 angstrom", "length"), gt=0.0)
     regularisation: float = Field(1e-6, ge=0.0)
@@ -111,39 +115,112 @@ class RepulsiveRecipe(Section):
         """Return the cutoff of a pair in bohr."""
         return self.cutoffs["-".join(pair)]
 
+    def damping(self, order: int) -> float | None:
+        """Return the exponent of the damping of X-H interactions that an order of DFTB has, if any."""
+        return self.damping_exponent if order == 3 else None
 
-class TrainingRecipe(Section):
-    """Geometries for the fit of the repulsives.
 
-    `molecules` and `complexes` (several molecules, such as O.O) are SMILES. Of each molecule come `frames`
-    geometries at each of `temperatures`; of each complex `frames` at `complex_temperature`, and one for each
-    of `separations`, by which the last molecule is moved away.
+class DihedralScan(Section):
+    """A scan of one dihedral angle, the rest relaxed: a torsion, or the inversion of a centre.
+
+    `atoms` is a SMARTS of four atoms, whose first match in `molecule` (a SMILES) is taken. With a centre and
+    its three neighbours, as in [#1]N([#1])C, 180 degrees is planar. `angles` in radians once read.
     """
 
+    molecule: str
+    atoms: str
+    angles: list[Angle] = Field(min_length=1)
+
+    @property
+    def name(self) -> str:
+        """What the sources of its frames begin with."""
+        return f"{self.molecule} {self.atoms}"
+
+
+class TransferScan(Section):
+    """A scan of a proton between the molecules of a complex, a SMILES such as [NH4+].O.
+
+    The complex is relaxed and its hydrogen bond D-H...A brought to each of `lengths` from D to A; the proton
+    is put at each of `fractions` of the way.
+    """
+
+    complex: str
+    lengths: list[Length] = Field(min_length=1)
+    fractions: list[float] = Field(min_length=1)
+
+    @property
+    def name(self) -> str:
+        """What the sources of its frames begin with."""
+        return f"{self.complex} transfer"
+
+
+class LabelRecipe(Section):
+    """The level of theory of the labels, as PySCF names it.
+
+    `diffuse_basis` is for complexes and ions.
+    """
+
+    xc: str
+    basis: str
+    diffuse_basis: str
+
+
+class TrainingRecipe(Section):
+    """Geometries for the fit of the repulsives, and the level of theory of their labels.
+
+    `molecules`, `large_molecules` and `complexes` (several molecules, such as O.O) are SMILES. Of each
+    molecule come `frames` or `large_frames` geometries at each of `temperatures`; of each complex
+    `complex_frames` at `complex_temperature`, and one for each of `separations`, by which the last molecule
+    is moved away. `dihedrals` and `transfers` are scans.
+    """
+
+    labels: LabelRecipe
     molecules: list[str]
+    large_molecules: list[str] = Field(default_factory=list)
     complexes: list[str] = Field(default_factory=list)
+    dihedrals: list[DihedralScan] = Field(default_factory=list)
+    transfers: list[TransferScan] = Field(default_factory=list)
     frames: int = Field(4, ge=1)
+    large_frames: int = Field(1, ge=1)
+    complex_frames: int = Field(2, ge=1)
     temperatures: list[Temperature]
     complex_temperature: Temperature = parse_quantity("300 K", "temperature")
     separations: list[Length] = Field(default_factory=list)
     seed: int
 
-    @field_validator("molecules", "complexes")
-    @classmethod
-    def _check_repetitions(cls, names: list[str]) -> list[str]:
-        repeated = [name for k, name in enumerate(names) if name in names[:k]]
+    @model_validator(mode="after")
+    def _check_repetitions(self) -> TrainingRecipe:
+        repeated = [name for k, name in enumerate(self.smiles) if name in self.smiles[:k]]
         if repeated:
             raise ValueError(f"expected each molecule once, found {repeated[0]} again")
-        return names
+        return self
+
+    @property
+    def smiles(self) -> list[str]:
+        """All molecules and complexes."""
+        return [*self.molecules, *self.large_molecules, *self.complexes]
+
+    @field_validator("dihedrals", "transfers")
+    @classmethod
+    def _check_scans(cls, scans: list[Scan]) -> list[Scan]:
+        repeated = [scan.name for k, scan in enumerate(scans) if scan.name in [s.name for s in scans[:k]]]
+        if repeated:
+            raise ValueError(f"expected each scan once, found {repeated[0]} again")
+        return scans
 
 
 class Recipe(Section):
-    """A Slater-Koster set."""
+    """A Slater-Koster set.
+
+    `dispersion` is D3(BJ) of the functional of the labels. Neither labels nor DFTB have it in the fit; it
+    goes with the set for those who want it.
+    """
 
     name: str
     version: str
     license: str
     functional: FunctionalName
+    dispersion: DispersionD3 | None = None
     grid: GridRecipe = GridRecipe()
     elements: dict[str, ElementRecipe] = Field(min_length=1)
     repulsive: RepulsiveRecipe

@@ -23,7 +23,7 @@ from pidelta.data.store import FrameStore
 from pidelta.errors import DataError, ParameterError
 from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.repulsive import Repulsive
-from pidelta.qm.dftb.slater_koster.recipe import Recipe, RepulsiveRecipe
+from pidelta.qm.dftb.slater_koster.recipe import Recipe
 from pidelta.qm.dftb.slater_koster.repulsive_basis import RepulsiveBasis
 from pidelta.qm.dftb.slater_koster.tables import ElectronicTables, Pair
 from pidelta.state import FloatArray, IntArray
@@ -67,20 +67,21 @@ class RepulsiveFit:
 
 
 def missing_energies(
-    store: FrameStore, tables: ElectronicTables, settings: RepulsiveRecipe
+    store: FrameStore, tables: ElectronicTables, order: int, damping_exponent: float | None
 ) -> tuple[list[MoleculeData], str]:
     """Collect what the repulsives have to add: reference labels less the electronic part of DFTB.
 
     Args:
         store: frames without point charges; those without a reference label are left out.
         tables: the electronic part of the set.
-        settings: order and damping of DFTB.
+        order, damping_exponent: of DFTB.
 
     Returns:
-        The molecules, and the method of the labels.
+        The molecules, and the methods of the labels in one text. Frames of one molecule with labels of
+        different methods are two molecules, as energies are compared within a molecule.
 
     Raises:
-        DataError: a frame has point charges, labels are of several methods, or there are none.
+        DataError: a frame has point charges, or there are no labels.
         SCCConvergenceError: DFTB did not converge for a frame.
     """
     groups: dict[tuple[object, ...], list[tuple[Frame, Label]]] = {}
@@ -95,31 +96,32 @@ def missing_energies(
                 f"{store.path}: expected no point charges, found {len(frame.env_charges)} in frame {index}"
             )
         methods.add(label.method)
-        key = (tuple(frame.numbers.tolist()), frame.charge, frame.multiplicity)
+        key = (tuple(frame.numbers.tolist()), frame.charge, frame.multiplicity, label.method)
         groups.setdefault(key, []).append((frame, label))
-    if len(methods) != 1:
-        found = " and ".join(sorted(methods)) or "none"
-        raise DataError(f"{store.path}: expected reference labels of one method, found {found}")
-    return [_molecule(members, tables, settings) for members in groups.values()], methods.pop()
+    if not methods:
+        raise DataError(f"{store.path}: expected frames with reference labels, found none")
+
+    def molecule(members: Sequence[tuple[Frame, Label]]) -> MoleculeData:
+        frame = members[0][0]
+        engine = DFTBEngine(
+            frame.numbers,
+            tables.parameter_set("electronic"),
+            order=order,
+            hubbard_derivatives=tables.hubbard_derivatives,
+            damping_exponent=damping_exponent,
+            charge=frame.charge,
+            multiplicity=frame.multiplicity,
+        )
+        return _molecule(members, engine)
+
+    return [molecule(members) for members in groups.values()], " and ".join(sorted(methods))
 
 
-def _molecule(
-    members: Sequence[tuple[Frame, Label]], tables: ElectronicTables, settings: RepulsiveRecipe
-) -> MoleculeData:
-    frame = members[0][0]
-    engine = DFTBEngine(
-        frame.numbers,
-        tables.parameter_set("electronic"),
-        order=settings.order,
-        hubbard_derivatives=tables.hubbard_derivatives,
-        damping_exponent=settings.damping_exponent,
-        charge=frame.charge,
-        multiplicity=frame.multiplicity,
-    )
+def _molecule(members: Sequence[tuple[Frame, Label]], engine: DFTBEngine) -> MoleculeData:
     positions = np.stack([member.positions for member, _ in members])
     electronic = engine.evaluate(positions, np.zeros(positions.shape[:2]))
     return MoleculeData(
-        numbers=frame.numbers,
+        numbers=engine.numbers,
         positions=positions,
         energy=np.array([label.energy for _, label in members]) - electronic.energy,
         gradient=np.stack([label.gradient for _, label in members]) - electronic.gradient,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Literal
 
 from pidelta.qm.dftb.sets import DESCRIPTION, SetDescription
 from pidelta.qm.dftb.slater_koster.recipe import Recipe, mass
@@ -13,13 +14,19 @@ from pidelta.qm.dftb.slater_koster.writer import write_skf
 
 
 def write_set(
-    folder: Path, recipe: Recipe, tables: ElectronicTables, fit: RepulsiveFit, reference: str
+    folder: Path,
+    recipe: Recipe,
+    order: Literal[2, 3],
+    tables: ElectronicTables,
+    fit: RepulsiveFit,
+    reference: str,
 ) -> None:
     """Write A-B.skf of all ordered pairs of elements, and what `pidelta.qm.dftb.sets` needs to know.
 
     Args:
         folder: where; made if there is none.
         recipe: what the set was made from.
+        order: of DFTB that the repulsives are for.
         tables: its electronic part.
         fit: its repulsives.
         reference: the method of the labels that the repulsives were fitted to.
@@ -29,13 +36,15 @@ def write_set(
     """
     folder.mkdir(parents=True, exist_ok=True)
     for pair, file in tables.with_repulsives(fit.repulsives).items():
-        lines = provenance(pair, recipe, tables, fit, reference)
+        lines = provenance(pair, recipe, order, tables, fit, reference)
         write_skf(folder / f"{pair[0]}-{pair[1]}.skf", file, mass(pair[0]), lines)
-    description = describe_set(recipe, tables, reference)
+    description = describe_set(recipe, order, tables, reference)
     (folder / DESCRIPTION).write_text(description.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
-def describe_set(recipe: Recipe, tables: ElectronicTables, reference: str) -> SetDescription:
+def describe_set(
+    recipe: Recipe, order: Literal[2, 3], tables: ElectronicTables, reference: str
+) -> SetDescription:
     """Sum up what a set is and what it was made from."""
     return SetDescription(
         name=recipe.name,
@@ -44,19 +53,19 @@ def describe_set(recipe: Recipe, tables: ElectronicTables, reference: str) -> Se
         functional=recipe.functional,
         reference=reference,
         elements=list(recipe.elements),
-        order=recipe.repulsive.order,
+        order=order,
         hubbard_derivatives=dict(tables.hubbard_derivatives),
-        damping_exponent=recipe.repulsive.damping_exponent,
+        damping_exponent=recipe.repulsive.damping(order),
+        dispersion=recipe.dispersion,
         recipe=hashlib.sha256(recipe.model_dump_json().encode()).hexdigest(),
     )
 
 
 def provenance(
-    pair: Pair, recipe: Recipe, tables: ElectronicTables, fit: RepulsiveFit, reference: str
+    pair: Pair, recipe: Recipe, order: int, tables: ElectronicTables, fit: RepulsiveFit, reference: str
 ) -> list[str]:
     """Say in some lines what a file was made from; energies in hartree, lengths in bohr."""
-    settings = recipe.repulsive
-    damping = settings.damping_exponent
+    damping = recipe.repulsive.damping(order)
     lines = [
         f"{recipe.name} {recipe.version}, {pair[0]}-{pair[1]}; license: {recipe.license}",
         "Made by pidelta slater-koster",
@@ -71,8 +80,7 @@ def provenance(
     count = fit.distances.get(pair, fit.distances.get((pair[1], pair[0]), 0))
     return [
         *lines,
-        f"Repulsive: for DFTB{settings.order}, "
-        + (f"damping exponent {damping:g}" if damping else "undamped"),
+        f"Repulsive: for DFTB{order}, " + (f"damping exponent {damping:g}" if damping else "undamped"),
         f"Repulsive: {count} distances in a fit of the whole set to {reference}",
         f"Mean absolute errors of that fit: gradient {fit.gradient_mae:.5f}, energy {fit.energy_mae:.5f}",
     ]

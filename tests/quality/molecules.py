@@ -11,9 +11,9 @@ from rdkit import Chem
 from rdkit.Chem import AllChem, rdMolTransforms
 
 from pidelta.data.frames import Frame
-from pidelta.qm.dftb.slater_koster.geometries import training_frames
-from pidelta.qm.dftb.slater_koster.recipe import BUILTIN_RECIPE, TrainingRecipe, read_recipe
-from pidelta.units import ANGSTROM
+from pidelta.qm.dftb.slater_koster.force_field import ForceFieldMolecule
+from pidelta.qm.dftb.slater_koster.recipe import BUILTIN_RECIPE, read_recipe
+from pidelta.units import ANGSTROM, parse_quantity
 
 _NOISE = 0.05  # bohr
 LIST = Path(__file__).with_name("molecules.yaml")
@@ -75,13 +75,11 @@ def make_frame(numbers, positions, charge: int = 0, source: str = "") -> Frame:
 
 def dynamics_frames(molecule: Molecule, settings: dict) -> list[Frame]:
     """Geometries of force-field dynamics, as the training set has them, from another seed."""
-    recipe = TrainingRecipe(
-        molecules=[molecule.smiles],
-        frames=settings["frames"],
-        temperatures=[settings["temperature"]],
-        seed=settings["seed"],
-    )
-    return list(training_frames(molecule.smiles, recipe))
+    generator = np.random.default_rng([settings["seed"], *molecule.smiles.encode()])
+    model = ForceFieldMolecule(molecule.smiles, generator)
+    temperature = parse_quantity(settings["temperature"], "temperature")
+    geometries = model.dynamics(temperature, settings["frames"], generator)
+    return list(model.frames(molecule.name, geometries))
 
 
 def force_field_minimum(molecule: Molecule) -> Frame:
@@ -109,8 +107,12 @@ def heavy_atoms(molecule: Molecule) -> int:
 def training_smiles() -> list[str]:
     """Molecules, and the parts of complexes, that the built-in set was fitted to, as canonical SMILES."""
     training = read_recipe(BUILTIN_RECIPE).training
-    parts = {part for name in [*training.molecules, *training.complexes] for part in name.split(".")}
-    return sorted(canonical(part) for part in parts)
+    scanned = [
+        *(scan.molecule for scan in training.dihedrals),
+        *(scan.complex for scan in training.transfers),
+    ]
+    parts = {part for name in [*training.smiles, *scanned] for part in name.split(".")}
+    return sorted({canonical(part) for part in parts})
 
 
 def canonical(smiles: str) -> str:

@@ -39,7 +39,7 @@ _SIGNED = ("water dimer, binding", "water dimer, O-O", "malonaldehyde barrier")
 
 _INTRODUCTION = """# Quality of the built-in Slater-Koster set
 
-The built-in parameters are compared with {dft} without dispersion (the water dimer with
+The built-in parameters are compared with {dft} without dispersion (water dimer and anions:
 {diffuse}), on molecules that are not in their training list. All methods run in pidelta's own DFTB
 engine{published}.
 
@@ -74,7 +74,7 @@ def write(
     parts = [
         _INTRODUCTION.format(
             dft=f"{SETTINGS.xc}/{SETTINGS.basis}",
-            diffuse=settings["water_dimer"]["basis"],
+            diffuse=settings["diffuse_basis"],
             published="; the published sets mio-1-1 and 3ob-3-1 stand beside it"
             if len(measurements) > 2
             else "",

@@ -113,24 +113,31 @@ def jobs(reference: Reference, start: Method) -> Iterator[Job]:
     molecules = read_molecules()
     dynamics = molecules.settings["dynamics"]
     yield from _special_jobs(reference, start, molecules.settings)
+    diffuse = replace(SETTINGS, basis=molecules.settings["diffuse_basis"])
+
+    def level(molecule: Molecule) -> ReferenceSettings:
+        return diffuse if "-]" in molecule.smiles and molecule.name in molecules.ions else SETTINGS
+
     early = [*molecules.settings["planar_nitrogen"], *molecules.settings["frequencies"]]
     ordered = sorted(molecules.minima.values(), key=lambda m: heavy_atoms(m) - 1.5 * (m.name in early))
     for molecule in ordered:
         name = molecule.name
         if name in molecules.sampled:
-            yield f"frame/{name}/0", lambda m=molecule: _labelled_dynamics(m, dynamics, 0)
-        yield f"minimum/{name}", lambda m=molecule: minimum(force_field_minimum(m), start)
+            yield (
+                f"frame/{name}/0",
+                lambda m=molecule: labelled(dynamics_frames(m, dynamics)[0], level(m)),
+            )
+        yield f"minimum/{name}", lambda m=molecule: minimum(force_field_minimum(m), start, settings=level(m))
         if name in molecules.settings["frequencies"]:
             yield f"hessian/{name}", lambda n=name: _hessian(reference.frame(f"minimum/{n}"))
     for number in range(1, dynamics["frames"]):
         for molecule in ordered:
             if molecule.name in molecules.sampled:
                 key = f"frame/{molecule.name}/{number}"
-                yield key, lambda m=molecule, k=number: _labelled_dynamics(m, dynamics, k)
-
-
-def _labelled_dynamics(molecule: Molecule, dynamics: dict, number: int) -> dict:
-    return labelled(dynamics_frames(molecule, dynamics)[number])
+                yield (
+                    key,
+                    lambda m=molecule, k=number: labelled(dynamics_frames(m, dynamics)[k], level(m)),
+                )
 
 
 def _special_jobs(reference: Reference, start: Method, settings: dict) -> Iterator[Job]:
@@ -143,7 +150,7 @@ def _special_jobs(reference: Reference, start: Method, settings: dict) -> Iterat
         "minimum/malonaldehyde transition state",
         lambda: minimum(malonaldehyde_transition_state(), start, SYMMETRIC),
     )
-    diffuse = replace(SETTINGS, basis=settings["water_dimer"]["basis"])
+    diffuse = replace(SETTINGS, basis=settings["diffuse_basis"])
     yield "minimum/water", lambda: minimum(water(), start, settings=diffuse)
     yield "minimum/water dimer", lambda: minimum(water_dimer(), start, settings=diffuse)
     for separation in settings["water_dimer"]["separations"]:

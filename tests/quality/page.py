@@ -56,9 +56,9 @@ The target is for the third-order set, whose gradients should also be better tha
 
 {table}
 
-- gradient, energy: {frames} geometries for each of {neutral} neutral molecules and {ions} ions, from
-  force-field dynamics at {temperature}; gradient over all components, each molecule with the same weight;
-  energies without their mean error of the molecule.
+- gradient, energy: {neutral} neutral molecules and {ions} ions, for each of them geometries from force-field
+  dynamics at {temperature} ({frames} in number); gradient over all components, each molecule with the same
+  weight; energies without their mean error of the molecule.
 - bonds, angles: the minimum of the method against the DFT minimum, of {minima} of these molecules.
 - dipoles (neutral molecules) and charges: Mulliken charges of DFTB at the DFT minimum, against the DFT dipole
   and DFT charges in intrinsic atomic orbitals (Knizia, JCTC 2013, 9, 4834).

@@ -21,6 +21,6 @@ elements:
 training:
   labels: {{xc: B3LYP, basis: def2-SVP, diffuse_basis: def2-SVPD}}
   seed: 1
-  molecules: ["O"]
+  molecules: [{{frames: 4, smiles: ["O"]}}]
   temperatures: [500 K]
 """

@@ -31,15 +31,18 @@ pytest.importorskip("rdkit")
 def recipe(**changes: object) -> TrainingRecipe:
     values = {
         "labels": {"xc": "B3LYP", "basis": "def2-SVP", "diffuse_basis": "def2-SVPD"},
-        "molecules": ["CO", "[NH4+]"],
+        "molecules": [{"frames": 2, "smiles": ["CO", "[NH4+]"]}],
         "complexes": ["O.O"],
-        "frames": 2,
         "complex_frames": 2,
         "temperatures": ["500 K", "1500 K"],
         "separations": ["1 angstrom"],
         "seed": 1,
     }
     return TrainingRecipe.model_validate({**values, **changes})
+
+
+def group(frames: int, *smiles: str) -> list[dict[str, object]]:
+    return [{"frames": frames, "smiles": smiles}]
 
 
 def positions(frames: list[Frame]) -> np.ndarray:
@@ -58,7 +61,7 @@ def test_frames_of_a_molecule_are_shaken_and_whole() -> None:
 
 def test_temperature_is_that_of_the_ensemble() -> None:
     # The C-H bond of MMFF94 has a force constant of 4.766 mdyn/angstrom: <x^2> = kT / k.
-    frames = list(training_frames("C", recipe(frames=150, temperatures=["500 K"])))
+    frames = list(training_frames("C", recipe(molecules=group(150, "C"), temperatures=["500 K"])))
     bonds = np.linalg.norm(positions(frames)[:, 1:] - positions(frames)[:, :1], axis=-1)
     constant = 4.766 * 143.9325 / 627.5095 / ANGSTROM**2  # MMFF94's own factor to kcal/mol/angstrom^2
     assert bonds.var() == pytest.approx(500.0 * KELVIN / constant, rel=0.2)
@@ -81,7 +84,9 @@ def test_complexes_are_bound_and_then_separated() -> None:
 
 def test_seed_and_smiles_alone_decide() -> None:
     first = positions(list(training_frames("CO", recipe())))
-    np.testing.assert_array_equal(first, positions(list(training_frames("CO", recipe(molecules=["CO"])))))
+    np.testing.assert_array_equal(
+        first, positions(list(training_frames("CO", recipe(molecules=group(2, "CO")))))
+    )
     assert np.any(first != positions(list(training_frames("CO", recipe(seed=2)))))
 
 
@@ -92,11 +97,6 @@ def test_a_store_is_filled_once(tmp_path: Path) -> None:
         assert list(add_training_frames(store, recipe())) == [("CO", 3), ("[NH4+]", 4), ("O.O", 3)]
         assert list(add_training_frames(store, recipe())) == [("CO", 0), ("[NH4+]", 0), ("O.O", 0)]
         assert len({frame.source for frame in store}) == len(store) == 11
-
-
-def test_large_molecules_have_fewer_frames() -> None:
-    frames = list(training_frames("CO", recipe(molecules=[], large_molecules=["CO"], large_frames=1)))
-    assert [frame.source for frame in frames] == ["CO 0", "CO 1"]
 
 
 def dihedral(positions: np.ndarray) -> float:
@@ -174,7 +174,7 @@ def test_wrong_scans_are_named(make: Callable[[], Iterator[Frame]], message: str
 @pytest.mark.filterwarnings("default")
 def test_wrong_molecules_are_named(tmp_path: Path, names: list[str], message: str) -> None:
     with FrameStore(tmp_path / "frames.h5", "a") as store, pytest.raises(ConfigError, match=message):
-        list(add_training_frames(store, recipe(molecules=names)))
+        list(add_training_frames(store, recipe(molecules=group(1, *names))))
 
 
 def test_command_adds_frames(tmp_path: Path) -> None:

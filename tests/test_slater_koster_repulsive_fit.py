@@ -269,7 +269,8 @@ def test_one_command_makes_a_set_and_goes_on(tmp_path: Path) -> None:
     pytest.importorskip("rdkit")
     cutoffs = "{H-H: 3.4 bohr, H-O: 3.2 bohr, O-O: 3.4 bohr}"
     text = RECIPE.replace(REPULSIVE, f"repulsive: {{orders: [2], knots: 0.4 bohr, cutoffs: {cutoffs}}}")
-    text = text.replace('["O"]', '["[H][H]", "OO"]\n  complexes: ["O.O"]\n  frames: 1\n  complex_frames: 1')
+    text = text.replace('{frames: 4, smiles: ["O"]}', '{frames: 1, smiles: ["[H][H]", "OO"]}')
+    text += '  complexes: ["O.O"]\n  complex_frames: 1\n'
     (tmp_path / "recipe.yaml").write_text(text)
     arguments = ["make", str(tmp_path / "made"), "--recipe", str(tmp_path / "recipe.yaml"), "--workers", "1"]
     result = CliRunner().invoke(slater_koster, arguments)

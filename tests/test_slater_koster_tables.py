@@ -58,9 +58,10 @@ def repulsive() -> Repulsive:
 
 def test_shipped_recipe_is_valid() -> None:
     recipe = read_recipe(BUILTIN_RECIPE)
-    assert list(recipe.elements) == ["H", "C", "N", "O"]
-    assert recipe.elements["N"].onsite == {"2s": -0.64}
-    assert len(recipe.pairs) == 10
+    assert list(recipe.elements) == ["H", "C", "N", "O", "S", "Cl"]
+    assert recipe.elements["N"].onsite == {"2s": -0.635}
+    assert recipe.elements["S"].valence_shells == (3, 3, 3)
+    assert len(recipe.pairs) == 21
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,10 @@ def test_shipped_recipe_is_valid() -> None:
         ({"2p: 4": "2p: 5"}, "elements: O: electrons: expected 8 in all, found 9"),
         ({"2p: 4": "2p: 7"}, "elements.O.electrons: expected 0 to 6 electrons in 2p, found 7"),
         ({"2.43 bohr": "2.43"}, "elements.H.wave_function_radius: expected a length with its unit"),
+        (
+            {"2p: 4}": "2p: 4, 3d: 0}", "valence: [2s, 2p]": "valence: [2s, 2p, 3d]"},
+            "elements.O: onsite: expected an energy other than 0 of the empty shell 3d, found none",
+        ),
         ({"functional: PBE": "functional: BLYP"}, "functional: input should be 'LDA' or 'PBE'"),
         ({"last: 6 bohr": "last: 1 bohr"}, "grid: last: expected at least 1.2 bohr, found 1"),
         ({"  O:": "  Oxygen:"}, "elements: expected the symbol of an element, found 'Oxygen'"),
@@ -160,6 +165,45 @@ def test_extended_format_holds_d_shells(tmp_path: Path) -> None:
     found = read_skf(path, homonuclear=True)
     for name in ("hamiltonian", "overlap", "onsite", "hubbard_u", "occupations"):
         np.testing.assert_allclose(getattr(found, name), getattr(file, name), rtol=1e-10)
+
+
+SULFUR = """
+  S:
+    electrons: {1s: 2, 2s: 2, 2p: 6, 3s: 2, 3p: 4, 3d: 0}
+    valence: [3s, 3p, 3d]
+    wave_function_radius: 3.8 bohr
+    density_radius: 9 bohr
+    onsite: {3d: 0.1 hartree}
+repulsive: {orders: [2], cutoffs: {H-H: 3 bohr, H-S: 3 bohr, S-S: 3 bohr}}
+training:"""
+
+
+def test_an_empty_d_shell_is_in_tables_files_and_energies(tmp_path: Path, cache: Path) -> None:
+    head, tail = RECIPE[: RECIPE.index("  O:")], RECIPE[RECIPE.index("training:") + len("training:") :]
+    path = tmp_path / "recipe.yaml"
+    path.write_text(head.rstrip() + SULFUR + tail)
+    tables = make_tables(read_recipe(path), cache)
+    sulfur = tables.files["S", "S"]
+    # Those of the free atom that the published sets have too (mio-1-1), and the recipe's.
+    np.testing.assert_allclose(sulfur.onsite, [-0.6300, -0.2580, 0.1], atol=1e-4)
+    np.testing.assert_allclose(sulfur.hubbard_u, 0.3288, atol=1e-4)
+    np.testing.assert_array_equal(sulfur.occupations, [2.0, 4.0, 0.0])
+
+    repulsives = {("H", "H"): repulsive(), ("H", "S"): repulsive(), ("S", "S"): repulsive()}
+    for (first, second), file in tables.with_repulsives(repulsives).items():
+        write_skf(tmp_path / f"{first}-{second}.skf", file, 1.0, [])
+    # Only H-S.skf has integrals with d functions, as files hold l1 <= l2.
+    assert (tmp_path / "H-S.skf").read_text().startswith("@")
+    assert not (tmp_path / "S-H.skf").read_text().startswith("@")
+
+    positions = np.array([[[0.0, 0.0, 0.0], [1.83, 1.78, 0.0], [-1.83, 1.78, 0.0]]])
+    from_files, from_tables = (
+        DFTBEngine(np.array([16, 1, 1]), parameters).evaluate(positions, np.zeros((1, 3)))
+        for parameters in (load_parameters(tmp_path, ["H", "S"]), tables.parameter_set("test", repulsives))
+    )
+    np.testing.assert_allclose(from_files.energy, from_tables.energy, atol=1e-9)
+    np.testing.assert_allclose(from_files.gradient, from_tables.gradient, atol=1e-8)
+    assert -0.5 < from_files.charges[0, 0] < 0.0
 
 
 def test_exponential_head_continues_value_and_derivatives() -> None:

@@ -68,7 +68,7 @@ def training_frames(smiles: str, recipe: TrainingRecipe) -> Iterator[Frame]:
         geometries += molecule.dynamics(recipe.complex_temperature, recipe.complex_frames, generator)
         geometries += [molecule.separated(distance) for distance in recipe.separations]
     else:
-        count = recipe.large_frames if smiles in recipe.large_molecules else recipe.frames
+        count = next(group.frames for group in recipe.molecules if smiles in group.smiles)
         for temperature in recipe.temperatures:
             geometries += molecule.dynamics(temperature, count, generator)
     yield from molecule.frames(smiles, geometries)

@@ -39,7 +39,7 @@ class ElementRecipe(Section):
 
     `electrons` holds the electrons of each shell of the spherical atom (0 for an empty one that serves as
     polarisation), `valence` the shells of the basis: s, then p, then d. Radii are r0 of the confinement
-    (r/r0)^2. `onsite` replaces energies of the free atom.
+    (r/r0)^2. `onsite` replaces energies of the free atom; empty shells, which it need not bind, have none.
     """
 
     electrons: dict[str, float]
@@ -65,6 +65,11 @@ class ElementRecipe(Section):
                 raise ValueError(f"{key}: expected shells among those of electrons, found {unknown[0]}")
         if [parse_shell(name)[1] for name in self.valence] != list(range(len(self.valence))):
             raise ValueError(f"valence: expected one s, then one p, then one d shell, found {self.valence}")
+        for name in self.valence:
+            if self.electrons[name] == 0.0 and not self.onsite.get(name):
+                raise ValueError(
+                    f"onsite: expected an energy other than 0 of the empty shell {name}, found none"
+                )
         return self
 
     @property
@@ -165,23 +170,26 @@ class LabelRecipe(Section):
     diffuse_basis: str
 
 
+class MoleculeGroup(Section):
+    """Molecules, as SMILES, of which `frames` geometries come at each temperature."""
+
+    frames: int = Field(ge=1)
+    smiles: list[str]
+
+
 class TrainingRecipe(Section):
     """Geometries for the fit of the repulsives, and the level of theory of their labels.
 
-    `molecules`, `large_molecules` and `complexes` (several molecules, such as O.O) are SMILES. Of each
-    molecule come `frames` or `large_frames` geometries at each of `temperatures`; of each complex
-    `complex_frames` at `complex_temperature`, and one for each of `separations`, by which the last molecule
-    is moved away. `dihedrals` and `transfers` are scans.
+    `molecules` come at each of `temperatures`. Of each of `complexes` (SMILES of several molecules, such as
+    O.O) come `complex_frames` geometries at `complex_temperature`, and one for each of `separations`, by
+    which the last molecule is moved away. `dihedrals` and `transfers` are scans.
     """
 
     labels: LabelRecipe
-    molecules: list[str]
-    large_molecules: list[str] = Field(default_factory=list)
+    molecules: list[MoleculeGroup]
     complexes: list[str] = Field(default_factory=list)
     dihedrals: list[DihedralScan] = Field(default_factory=list)
     transfers: list[TransferScan] = Field(default_factory=list)
-    frames: int = Field(4, ge=1)
-    large_frames: int = Field(1, ge=1)
     complex_frames: int = Field(2, ge=1)
     temperatures: list[Temperature]
     complex_temperature: Temperature = parse_quantity("300 K", "temperature")
@@ -198,7 +206,7 @@ class TrainingRecipe(Section):
     @property
     def smiles(self) -> list[str]:
         """All molecules and complexes."""
-        return [*self.molecules, *self.large_molecules, *self.complexes]
+        return [*(name for group in self.molecules for name in group.smiles), *self.complexes]
 
     @field_validator("dihedrals", "transfers")
     @classmethod

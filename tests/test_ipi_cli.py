@@ -11,13 +11,10 @@ import time
 
 import pytest
 
-from conftest import ROOT, SHARED
+from conftest import ROOT
 from ipi_support import unique_address
 from pidelta.analysis.ipi_output import PropertiesFollower, read_properties
 from pidelta.cli.main import main
-
-SLAKO = SHARED / "slako" / "3ob-3-1"
-pytestmark = pytest.mark.skipif(not SLAKO.is_dir(), reason="needs the published Slater-Koster files")
 
 
 @pytest.fixture
@@ -28,7 +25,7 @@ def folder(tmp_path):
     structure[1] = "# positions{angstrom} cell{angstrom} CELL(abcABC): 20 20 20 90 90 90"
     (tmp_path / "init.xyz").write_text("\n".join(structure) + "\n")
     (tmp_path / "pidelta.yaml").write_text(
-        f"structure: uracil.xyz\nqm:\n  atoms: all\n  dftb: {{parameters: {SLAKO}, order: 2}}\n"
+        "structure: uracil.xyz\nqm:\n  atoms: all\n  dftb: {parameters: builtin}\n"
     )
     (tmp_path / "input.xml").write_text(f"""<simulation verbosity='low'>
   <output prefix='ura'>
@@ -127,7 +124,7 @@ def test_interrupted_and_continued(folder):
 @pytest.mark.slow
 def test_failing_client_ends_the_run(folder):
     config = folder / "pidelta.yaml"
-    config.write_text(config.read_text().replace(str(SLAKO), str(folder)))
+    config.write_text(config.read_text().replace("builtin", str(folder)))
     command = [sys.executable, "-m", "pidelta", "run", "input.xml"]
     completed = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, timeout=120.0, check=False

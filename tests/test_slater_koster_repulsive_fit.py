@@ -230,7 +230,7 @@ def test_files_of_a_set_give_the_fitted_energies(tables: ElectronicTables, tmp_p
     assert "to B3LYP/test" in (tmp_path / "set" / "O-H.skf").read_text()
     described = read_folder(tmp_path / "set")
     assert described.description.hubbard_derivatives == tables.hubbard_derivatives
-    assert described.description.damping_exponent == recipe.repulsive.damping(2)
+    assert described.description.damping_exponent == recipe.repulsive.damping_exponent
     assert described.description.reference == "B3LYP/test"
     assert described.description.dispersion == sets.DispersionD3(s8=1.9889, a1=0.3981, a2=4.4211)
     numbers, positions = PEROXIDE[0], shaken(*PEROXIDE, 2, 11)

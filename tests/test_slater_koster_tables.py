@@ -59,7 +59,7 @@ def repulsive() -> Repulsive:
 def test_shipped_recipe_is_valid() -> None:
     recipe = read_recipe(BUILTIN_RECIPE)
     assert list(recipe.elements) == ["H", "C", "N", "O", "S", "Cl"]
-    assert recipe.elements["N"].onsite == {"2s": -0.635}
+    assert recipe.elements["N"].onsite == {"2s": -0.63}
     assert recipe.elements["S"].valence_shells == (3, 3, 3)
     assert len(recipe.pairs) == 21
 
@@ -80,8 +80,8 @@ def test_shipped_recipe_is_valid() -> None:
         ({"  O:": "  Oxygen:"}, "elements: expected the symbol of an element, found 'Oxygen'"),
         ({"functional:": "funktional:"}, "missing key functional"),
         ({"H-O: 3 bohr, ": ""}, "repulsive.cutoffs: expected the pairs H-H, H-O, O-O, found H-H, O-O"),
-        ({'["O"]': '["O", "O"]'}, "training.molecules: expected each molecule once, found O again"),
-        ({'["O"]': "[NO]"}, "training.molecules.0: input should be a valid string, found False"),
+        ({'["O"]': '["O", "O"]'}, "training: expected each molecule once, found O again"),
+        ({'["O"]': "[NO]"}, "training.molecules.0.smiles.0: input should be a valid string, found False"),
     ],
 )
 def test_errors_of_a_recipe_name_file_and_key(tmp_path: Path, changes: dict[str, str], message: str) -> None:

@@ -94,7 +94,7 @@ def fit(
     for order, folder in folders.items():
         console.print(f"fitting repulsives of order {order}")
         with open_frames(frames) as store:
-            data, reference = missing_energies(store, tables, order, settings.repulsive.damping(order))
+            data, reference = missing_energies(store, tables, order, settings.repulsive.damping_exponent)
         result = fit_repulsives(data, settings)
         write_set(folder, settings, order, tables, result, reference)
         _print_fit(result, order)

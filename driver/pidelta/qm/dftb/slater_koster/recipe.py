@@ -103,9 +103,9 @@ class GridRecipe(Section):
 class RepulsiveRecipe(Section):
     """The repulsives and the DFTB they belong to; lengths in bohr once read.
 
-    Each of the `orders` of DFTB has repulsives of its own; `damping_exponent` is that of the third order. V''
-    is linear between `knots`; `cutoffs` holds the range of each pair, such as C-H. `regularisation` weights
-    second differences of V'' at the knots against the mean square of the residuals (atomic units),
+    Each of the `orders` of DFTB has repulsives of its own; `damping_exponent` is that of X-H interactions.
+    V'' is linear between `knots`; `cutoffs` holds the range of each pair, such as C-H. `regularisation`
+    weights second differences of V'' at the knots against the mean square of the residuals (atomic units),
     `energy_weight` (1/bohr) energies against gradients.
     """
 
@@ -119,10 +119,6 @@ class RepulsiveRecipe(Section):
     def cutoff(self, pair: tuple[str, str]) -> float:
         """Return the cutoff of a pair in bohr."""
         return self.cutoffs["-".join(pair)]
-
-    def damping(self, order: int) -> float | None:
-        """Return the exponent of the damping of X-H interactions that an order of DFTB has, if any."""
-        return self.damping_exponent if order == 3 else None
 
 
 class DihedralScan(Section):

@@ -55,7 +55,7 @@ def describe_set(
         elements=list(recipe.elements),
         order=order,
         hubbard_derivatives=dict(tables.hubbard_derivatives),
-        damping_exponent=recipe.repulsive.damping(order),
+        damping_exponent=recipe.repulsive.damping_exponent,
         dispersion=recipe.dispersion,
         recipe=hashlib.sha256(recipe.model_dump_json().encode()).hexdigest(),
     )
@@ -65,7 +65,7 @@ def provenance(
     pair: Pair, recipe: Recipe, order: int, tables: ElectronicTables, fit: RepulsiveFit, reference: str
 ) -> list[str]:
     """Say in some lines what a file was made from; energies in hartree, lengths in bohr."""
-    damping = recipe.repulsive.damping(order)
+    damping = recipe.repulsive.damping_exponent
     lines = [
         f"{recipe.name} {recipe.version}, {pair[0]}-{pair[1]}; license: {recipe.license}",
         "Made by pidelta slater-koster",

@@ -137,6 +137,9 @@ def summary(m: Measurement, molecules: Molecules) -> dict[str, float]:
             [m.gradient_errors[n] for n in molecules.neutral if n in m.gradient_errors]
         ),
         "gradient, ions": _mean([m.gradient_errors[n] for n in molecules.ions if n in m.gradient_errors]),
+        "gradient, S and Cl": _mean(
+            [m.gradient_errors[n] for n in molecules.sulfur_chlorine if n in m.gradient_errors]
+        ),
         "energy, neutral molecules": _mean(
             [m.energy_errors[n] for n in molecules.neutral if n in m.energy_errors]
         ),
@@ -189,6 +192,8 @@ def _measure_frames(measurement: Measurement, method: Method, reference: Referen
     if not keys:
         return
     frame = reference.frame(keys[0])
+    if not method.knows(frame):
+        return
     results = [reference.results[key] for key in keys]
     own = method.evaluate(frame, np.array([result["positions"] for result in results]))
     gradients = np.array([result["gradient"] for result in results])

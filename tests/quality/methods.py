@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from ase.data import chemical_symbols
 
 from minima import Minimum, minimise
 from pidelta.data.frames import Frame
@@ -21,7 +22,6 @@ from pidelta.qm.dftb.parameters import (
 )
 from pidelta.units import ANGSTROM, EV
 
-ELEMENTS = ("H", "C", "N", "O")
 PUBLISHED = Path(__file__).parents[3] / "shared" / "slako"
 _DISPLACEMENT = 0.005  # bohr
 _TIGHT = 2e-4 * EV / ANGSTROM
@@ -34,6 +34,10 @@ class Method:
     name: str
     parameters: ParameterSet
     settings: dict = field(default_factory=dict)
+
+    def knows(self, frame: Frame) -> bool:
+        """Whether the set has the elements of a frame."""
+        return {chemical_symbols[number] for number in frame.numbers} <= set(self.parameters.elements)
 
     def evaluate(self, frame: Frame, positions: np.ndarray) -> QMResult:
         """Evaluate a batch (B, n, 3) of geometries of the molecule of a frame."""
@@ -73,7 +77,7 @@ def method_of(name: str, files: sets.SetFiles) -> Method:
     settings = {"order": description.order, "damping_exponent": description.damping_exponent}
     if description.order == 3:
         settings["hubbard_derivatives"] = description.hubbard_derivatives
-    return Method(name, files.parameters(ELEMENTS), settings)
+    return Method(name, files.parameters(description.elements), settings)
 
 
 def own_methods(folders: list[Path]) -> list[Method]:
@@ -93,6 +97,8 @@ def published_methods() -> list[Method]:
         "damping_exponent": PUBLISHED_DAMPING_EXPONENTS["3ob"],
     }
     return [
-        Method("mio DFTB2", load_parameters(PUBLISHED / "mio-1-1", ELEMENTS), {"order": 2}),
-        Method("3ob DFTB3", load_parameters(PUBLISHED / "3ob-3-1", ELEMENTS), third_order),
+        Method("mio DFTB2", load_parameters(PUBLISHED / "mio-1-1", ("H", "C", "N", "O", "S")), {"order": 2}),
+        Method(
+            "3ob DFTB3", load_parameters(PUBLISHED / "3ob-3-1", ("H", "C", "N", "O", "S", "Cl")), third_order
+        ),
     ]

@@ -34,18 +34,19 @@ class Molecules:
 
     neutral: dict[str, Molecule]
     ions: dict[str, Molecule]
+    sulfur_chlorine: dict[str, Molecule]
     partners: dict[str, Molecule]
     settings: dict
 
     @property
     def sampled(self) -> dict[str, Molecule]:
         """Those with geometries at the temperature of the dynamics."""
-        return {**self.neutral, **self.ions}
+        return {**self.neutral, **self.ions, **self.sulfur_chlorine}
 
     @property
     def minima(self) -> dict[str, Molecule]:
         """Those with a minimum."""
-        return {**self.sampled, **self.partners}
+        return {**self.neutral, **self.ions, **self.partners}
 
 
 def read_molecules() -> Molecules:
@@ -55,7 +56,7 @@ def read_molecules() -> Molecules:
             name: Molecule(name, entry["smiles"], tuple(map(tuple, entry.get("dihedrals", []))))
             for name, entry in content.pop(group).items()
         }
-        for group in ("neutral", "ions", "partners")
+        for group in ("neutral", "ions", "sulfur_chlorine", "partners")
     }
     return Molecules(**groups, settings=content)
 

@@ -25,16 +25,20 @@ _DPI = 130
 
 
 def draw_gradients(measurements: list[Measurement], molecules: Molecules, path: Path) -> None:
-    """Force MAE of each molecule, one row each, neutral ones above ions."""
+    """Force MAE of each molecule, one row each, in groups: neutral ones, ions, those with S or Cl."""
     known = measurements[0].gradient_errors
-    groups = [[name for name in group if name in known] for group in (molecules.neutral, molecules.ions)]
-    names = groups[0] + groups[1]
+    groups = (molecules.neutral, molecules.ions, molecules.sulfur_chlorine)
+    names, rows = [], []
+    for number, group in enumerate(groups):
+        for name in group:
+            if name in known:
+                rows.append(len(names) + 0.7 * number)
+                names.append(name)
     figure = _figure(7.0, 0.8 + 0.22 * len(names))
     axis = figure.subplots()
-    rows = np.array([*range(len(groups[0])), *(len(groups[0]) + 0.7 + k for k in range(len(groups[1])))])
     for measurement in measurements:
         colour, marker = _STYLES[measurement.method]
-        values = [measurement.gradient_errors[name] for name in names]
+        values = [measurement.gradient_errors.get(name, np.nan) for name in names]
         axis.plot(values, rows, marker, color=colour, markersize=5, alpha=0.9, label=measurement.method)
     axis.set_yticks(rows, names, fontsize=8)
     axis.set_ylim(rows[-1] + 0.7, -0.7)

@@ -130,9 +130,10 @@ def jobs(reference: Reference, start: Method) -> Iterator[Job]:
         yield f"minimum/{name}", lambda m=molecule: minimum(force_field_minimum(m), start, settings=level(m))
         if name in molecules.settings["frequencies"]:
             yield f"hessian/{name}", lambda n=name: _hessian(reference.frame(f"minimum/{n}"))
-    for number in range(1, dynamics["frames"]):
-        for molecule in ordered:
-            if molecule.name in molecules.sampled:
+    sulfur_chlorine = molecules.sulfur_chlorine
+    for number in range(dynamics["frames"]):
+        for molecule in [*ordered, *sulfur_chlorine.values()]:
+            if molecule.name in (molecules.sampled if number else sulfur_chlorine):
                 key = f"frame/{molecule.name}/{number}"
                 yield (
                     key,

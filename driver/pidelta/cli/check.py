@@ -14,8 +14,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from pidelta.build import build_evaluator, read_system
-from pidelta.config import Config, load_config
+from pidelta.config import Config, DFTBConfig, load_config
 from pidelta.errors import RunError
+from pidelta.qm.dftb.sets import builtin_set
 from pidelta.qmmm.energy import QMMMEvaluator
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.testing.derivatives import central_differences
@@ -74,6 +75,7 @@ def _describe(config: Config, system: System, evaluator: QMMMEvaluator) -> Table
     if config.qm is not None and evaluator.partition is not None and evaluator.engine is not None:
         symbols = [chemical_symbols[number] for number in evaluator.partition.qm_numbers]
         table.add_row("QM region", f"{len(symbols)} atoms: {' '.join(symbols)}; charge {config.qm.charge:+d}")
+        table.add_row("parameters", _parameters(config.qm.dftb))
         table.add_row("low-level method", evaluator.engine.identity)
     if evaluator.embedding is not None and config.mm is not None:
         lengths_text = ", ".join(
@@ -91,6 +93,13 @@ def _describe(config: Config, system: System, evaluator: QMMMEvaluator) -> Table
     if config.delta is not None:
         table.add_row("delta", ", ".join(path.name for path in config.delta.models))
     return table
+
+
+def _parameters(dftb: DFTBConfig) -> str:
+    if dftb.parameters != "builtin":
+        return str(dftb.parameters)
+    description = builtin_set()[dftb.order].description
+    return f"built-in {description.name} {description.version}"
 
 
 def _energies(evaluator: QMMMEvaluator, start: _Start) -> Table:

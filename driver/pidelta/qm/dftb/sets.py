@@ -253,7 +253,10 @@ def _readme(files: SetFiles) -> str:
         lines += [
             "  # Without the next lines the set has no dispersion, as the DFT it was fitted to.",
             "  Dispersion = DftD3 {",
-            f"    Damping = BeckeJohnson {{ a1 = {d3.a1} a2 = {d3.a2} }}",
+            "    Damping = BeckeJohnson {",
+            f"      a1 = {d3.a1}",
+            f"      a2 = {d3.a2}",
+            "    }",
             f"    s6 = {d3.s6}",
             f"    s8 = {d3.s8}",
             "  }",

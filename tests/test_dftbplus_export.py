@@ -1,0 +1,76 @@
+"""The built-in set as `pidelta slater-koster export` writes it, in DFTB+ itself (conda-forge: dftbplus)."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+from ase.io import read, write
+
+from pidelta.qm.dftb import sets
+from pidelta.qm.dftb.engine import DFTBEngine
+from pidelta.units import ANGSTROM
+
+DFTBPLUS = shutil.which("dftb+")
+pytestmark = [
+    pytest.mark.dftbplus,
+    pytest.mark.skipif(DFTBPLUS is None, reason="needs the program dftb+"),
+]
+
+
+def run_dftbplus(folder: Path, hamiltonian: str) -> tuple[float, np.ndarray]:
+    """Energy in hartree and gradient (n, 3) in hartree/bohr of in.gen."""
+    (folder / "dftb_in.hsd").write_text(
+        f'Geometry = GenFormat {{\n <<< "in.gen"\n}}\n{hamiltonian}\n'
+        "Analysis {\n PrintForces = Yes\n}\nOptions {\n WriteResultsTag = Yes\n}\n"
+        "ParserOptions {\n ParserVersion = 13\n}\n"
+    )
+    assert DFTBPLUS is not None
+    ended = subprocess.run([DFTBPLUS], cwd=folder, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout[-1000:]
+    text = (folder / "results.tag").read_text()
+
+    def values(name: str) -> np.ndarray:
+        match = re.search(rf"^{name} *:real:[^\n]*\n((?: [^\n]*\n)+)", text, re.MULTILINE)
+        assert match is not None, name
+        return np.array(match[1].split(), dtype=np.float64)
+
+    return float(values("mermin_energy")[0]), -values("forces").reshape(-1, 3)
+
+
+@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize("name", ["CH3CONH2", "CH3NO2", "CH3SCH3", "CH3COCl"])
+def test_dftbplus_reads_the_exported_set(name: str, order: int, tmp_path: Path) -> None:
+    files = sets.builtin_set()[order]
+    sets.export(files, tmp_path)
+    atoms = molecule(name)
+    atoms.positions += np.random.default_rng(1).normal(scale=0.05, size=atoms.positions.shape)
+    write(tmp_path / "in.gen", Atoms(atoms.symbols, atoms.positions), format="gen")
+    atoms = read(tmp_path / "in.gen", format="gen")
+
+    # As the README of the set says, but for elements that are not there and for the dispersion.
+    hamiltonian = (tmp_path / "README").read_text().partition("For DFTB+:")[2]
+    hamiltonian = re.sub(r"  # Without the next lines.*?\n  }\n", "", hamiltonian, flags=re.DOTALL)
+    for symbol in set(files.description.elements) - set(atoms.get_chemical_symbols()):
+        hamiltonian = re.sub(rf"^    {symbol} = .*\n", "", hamiltonian, flags=re.MULTILINE)
+    hamiltonian = hamiltonian.replace("SCC = Yes", "SCC = Yes\n  SCCTolerance = 1e-10")
+    energy, gradient = run_dftbplus(tmp_path, hamiltonian)
+
+    description = files.description
+    engine = DFTBEngine(
+        atoms.numbers.astype(np.int64),
+        files.parameters(description.elements),
+        order=order,
+        hubbard_derivatives=description.hubbard_derivatives if order == 3 else None,
+        damping_exponent=description.damping_exponent,
+    )
+    result = engine.evaluate((atoms.positions * ANGSTROM)[None], np.zeros((1, len(atoms))))
+    # DFTB+ turns angstrom into an older bohr.
+    assert result.energy[0] == pytest.approx(energy, abs=1e-7)
+    np.testing.assert_allclose(result.gradient[0], gradient, atol=1e-6)

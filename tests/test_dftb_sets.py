@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
@@ -24,6 +25,7 @@ from pidelta.errors import ConfigError, ParameterError
 from pidelta.qm.base import QMEngine
 from pidelta.qm.dftb import sets
 from pidelta.qm.dftb.parameters import load_parameters
+from pidelta.qm.dftb.slater_koster.recipe import BUILTIN_RECIPE, read_recipe
 
 METHANE = np.array([[0, 0, 0], [1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1.1]]) * 1.2  # bohr
 
@@ -134,11 +136,14 @@ def test_a_version_without_a_set_says_so(no_builtin: None, tmp_path: Path, order
 
 
 def test_the_shipped_set_is_one_and_sound() -> None:
-    paths = list(sets.BUILTIN_FOLDER.glob("*"))
-    assert len(paths) <= 1
+    (path,) = sets.BUILTIN_FOLDER.glob("*")
+    assert path.stat().st_size < 1e6
+    recipe = hashlib.sha256(read_recipe(BUILTIN_RECIPE).model_dump_json().encode()).hexdigest()
+    assert sorted(sets.builtin_set()) == [2, 3]
     for order, files in sets.builtin_set().items():
         description = files.description
-        assert paths[0].name == f"{description.name}-{description.version}.tar.xz"
+        assert path.name == f"{description.name}-{description.version}.tar.xz"
+        assert description.recipe == recipe
         assert description.order == order
         assert set(files.parameters(description.elements).elements) == set(description.elements)
 

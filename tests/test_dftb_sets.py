@@ -158,11 +158,14 @@ def test_the_wheel_has_the_set(tmp_path: Path) -> None:
     builtin.mkdir(parents=True)
     (package / "__init__.py").touch()
     (builtin / "made-up-1.2.tar.xz").write_bytes(b"a set")
+    (builtin.parent / "slater_koster").mkdir()
+    shutil.copy(BUILTIN_RECIPE, builtin.parent / "slater_koster")
     command = "from setuptools.build_meta import build_wheel; build_wheel('.')"
     subprocess.run([sys.executable, "-c", command], cwd=tmp_path, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         assert archive.read("pidelta/qm/dftb/builtin/made-up-1.2.tar.xz") == b"a set"
+        assert "pidelta/qm/dftb/slater_koster/recipe.yaml" in archive.namelist()
 
 
 def change_description(folder: Path, old: str, new: str) -> None:

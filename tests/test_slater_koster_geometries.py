@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from pidelta.cli.slater_koster import slater_koster
 from pidelta.data.frames import Frame
 from pidelta.data.store import FrameStore
-from pidelta.errors import ConfigError
+from pidelta.errors import ConfigError, DataError
 from pidelta.qm.dftb.slater_koster.geometries import (
     add_training_frames,
     dihedral_frames,
@@ -99,6 +99,17 @@ def test_a_store_is_filled_once(tmp_path: Path) -> None:
         assert len({frame.source for frame in store}) == len(store) == 11
 
 
+def test_a_store_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    with FrameStore(tmp_path / "frames.h5", "a") as store:
+        list(add_training_frames(store, recipe()))
+        with pytest.raises(
+            DataError, match=r"expected the geometry CO 0 as the recipe makes it, found another"
+        ):
+            list(add_training_frames(store, recipe(seed=2)))
+        with pytest.raises(DataError, match=r"expected frames of the recipe alone, found O\.O 0"):
+            list(add_training_frames(store, recipe(complexes=[])))
+
+
 def dihedral(positions: np.ndarray) -> float:
     """Of four points, in degrees between 0 and 180, by the normals of their planes."""
     b1, b2, b3 = np.diff(positions, axis=0)
@@ -153,6 +164,12 @@ def test_ions_and_complexes_want_diffuse_functions() -> None:
     [
         (lambda: dihedral_frames(scan("CO", "[#1]O", 0), 1), "CO: expected a SMARTS of 4 atoms, found"),
         (lambda: dihedral_frames(scan("CO", "CCCC", 0), 1), "CO: expected atoms that match CCCC, found none"),
+        (
+            lambda: transfer_frames(
+                TransferScan(complex="[Na+].[Cl-]", lengths=["2 bohr"], fractions=[0.5]), 1
+            ),
+            r"expected a hydrogen bond in \[Na\+\]\.\[Cl-\], found none",
+        ),
         (
             lambda: transfer_frames(TransferScan(complex="O", lengths=["2 bohr"], fractions=[0.5]), 1),
             "expected two molecules, found O",

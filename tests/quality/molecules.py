@@ -117,4 +117,4 @@ def training_smiles() -> list[str]:
 
 
 def canonical(smiles: str) -> str:
-    return Chem.MolToSmiles(Chem.MolFromSmiles(smiles))
+    return Chem.MolToSmiles(Chem.MolFromSmiles(smiles), isomericSmiles=False)

@@ -41,11 +41,13 @@ _SIGNED = ("water dimer, binding", "water dimer, O-O", "malonaldehyde barrier")
 _INTRODUCTION = """# Quality of the built-in Slater-Koster set
 
 The built-in parameters are compared with {dft} without dispersion (water dimer and anions:
-{diffuse}), on molecules that are not in their training list. All methods run in pidelta's own DFTB
+{diffuse}). The molecules are not in their training list; that has the neutral forms of most of the ions,
+and it has the water dimer and H5O2+, though at other geometries. All methods run in pidelta's own DFTB
 engine{published}.
 
-`python tests/quality/report.py` makes this page from the DFT data in `tests/quality/reference.json`, which
-`python tests/quality/reference.py` makes. The molecules are listed in `tests/quality/molecules.yaml`.
+`python tests/quality/report.py` makes this page from the DFT data in [reference.json](reference.json), which
+`python tests/quality/reference.py` makes, and from dynamics whose results it keeps in [nve.json](nve.json). The
+molecules are listed in [molecules.yaml](molecules.yaml).
 """
 
 _SUMMARY = """
@@ -139,7 +141,7 @@ def _gradients(measurements: Sequence[Measurement], molecules: Molecules) -> str
 
 Mean absolute errors: gradient in eV/Å ; relative energy in kcal/mol.
 
-![Gradients](slater-koster/gradients.png)
+![Gradients](pictures/gradients.png)
 
 {table(["molecule", "SMILES", *(m.method for m in measurements)], rows)}
 """
@@ -167,7 +169,7 @@ def _bonds(measurements: Sequence[Measurement], molecules: Molecules) -> str:
 Errors of bond lengths by element, in Å: mean ; mean absolute. In the picture, each point is a bond, lines are
 means, and crosses at the edge are bonds beyond it.
 
-![Bonds](slater-koster/bonds.png)
+![Bonds](pictures/bonds.png)
 
 {table(["bond", "number", *header], by_kind)}
 
@@ -241,7 +243,7 @@ in the DFT minimum, moved along the line of the oxygens.
 
 {table(["minimum", "DFT", *(m.method for m in measurements)], rows)}
 
-![Water dimer](slater-koster/water-dimer.png)
+![Water dimer](pictures/water-dimer.png)
 """
 
 
@@ -266,7 +268,7 @@ lowest in the middle, and the lowest of the points in the picture stands for the
 
 {table(["", "DFT", *(m.method for m in measurements)], rows)}
 
-![Proton transfer](slater-koster/proton-transfer.png)
+![Proton transfer](pictures/proton-transfer.png)
 """
 
 
@@ -291,7 +293,7 @@ errors in %: RMS ; mean ; largest.
 
 {table(["molecule", *(m.method for m in measurements)], rows)}
 
-![Frequencies](slater-koster/frequencies.png)
+![Frequencies](pictures/frequencies.png)
 """
 
 

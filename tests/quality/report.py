@@ -1,10 +1,10 @@
-"""Write the quality report of the built-in Slater-Koster set: docs/slater-koster.md and its pictures.
+"""Write the quality report of the built-in Slater-Koster set: README.md of this folder and its pictures.
 
-Run: python tests/quality/report.py [--set FOLDER ...] [--nve]
+Run: python tests/quality/report.py [--set FOLDER ...]
 
 It compares the built-in set, or the sets in folders, and the published sets in shared/slako beside the
-checkout, where they are, with the DFT data of reference.json. `--nve` runs the dynamics of the
-third-order set (minutes) and keeps the results in nve.json.
+checkout, where they are, with the DFT data of reference.json. The dynamics of the third-order set take some
+minutes the first time; their results are kept in nve.json.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from methods import own_methods, published_methods
 from molecules import read_molecules
 from reference import Reference
 
-DOCS = Path(__file__).parents[2] / "docs"
+HERE = Path(__file__).parent
 
 
 def main() -> None:
@@ -28,21 +28,19 @@ def main() -> None:
     parser.add_argument(
         "--set", type=Path, action="append", default=[], help="folder of a set, for each order"
     )
-    parser.add_argument("--nve", action="store_true", help="run the dynamics")
-    parser.add_argument("--output", type=Path, default=DOCS, help="folder of the page")
+    parser.add_argument("--output", type=Path, default=HERE, help="folder of the page")
     arguments = parser.parse_args()
     own = own_methods(arguments.set)
     if not own:
         parser.error("this version has no built-in set; give one with --set")
-    if arguments.nve:
-        for name, result in nve.run_all(own[0]):
-            print(f"{name}: {result['drift']:+.1e} meV/atom/ps", flush=True)
+    for name, result in nve.run_all(own[0]):
+        print(f"{name}: {result['drift']:+.1e} meV/atom/ps", flush=True)
     molecules, reference = read_molecules(), Reference()
     measurements = []
     for method in [*own, *published_methods()]:
         print(f"measuring {method.name}", flush=True)
         measurements.append(measure(method, reference, molecules))
-    folder = arguments.output / "slater-koster"
+    folder = arguments.output / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     pictures.draw_gradients(measurements, molecules, folder / "gradients.png")
     pictures.draw_bonds(measurements, folder / "bonds.png")
@@ -51,7 +49,7 @@ def main() -> None:
     if measurements[0].vibrations:
         pictures.draw_frequencies(measurements, folder / "frequencies.png")
     text = page.write(measurements, molecules, reference, nve.results_of(own[0]))
-    (arguments.output / "slater-koster.md").write_text(text, encoding="utf-8")
+    (arguments.output / "README.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -66,13 +66,16 @@ def label(
     with open_frames(frames) as store:
         if low is None:
             reference = ReferenceSettings(xc=xc, basis=basis, grid_level=grid_level)
-            label_with_dft(store, store.unlabelled("reference", reference.method), reference, workers)
+            indices = store.unlabelled("reference", reference.method)
+            failures = label_with_dft(store, indices, reference, workers)
         else:
             config = load_config(low)
             region, engine = build_region(config), build_engine(config)
             missing = store.unlabelled("low", engine.identity)
             outcomes = labelling.low_labels(store, missing, engine, region.charge, region.multiplicity)
-            _label(store, "low", engine.identity, len(missing), outcomes)
+            failures = _label(store, "low", engine.identity, len(missing), outcomes)
+    if failures:
+        raise typer.Exit(2)
 
 
 def open_frames(frames: Path) -> FrameStore:
@@ -86,15 +89,17 @@ def open_frames(frames: Path) -> FrameStore:
     return FrameStore(frames, "a")
 
 
-def label_with_dft(store: FrameStore, indices: list[int], settings: ReferenceSettings, workers: int) -> None:
-    """Label frames with DFT, with a progress bar; exit with 2 if a frame could not be labelled."""
+def label_with_dft(
+    store: FrameStore, indices: list[int], settings: ReferenceSettings, workers: int
+) -> list[str]:
+    """Label frames with DFT, with a progress bar; print and return what went wrong with which."""
     outcomes = labelling.reference_labels(store, indices, settings, min(workers, len(indices) or 1))
-    _label(store, "reference", settings.method, len(indices), outcomes)
+    return _label(store, "reference", settings.method, len(indices), outcomes)
 
 
 def _label(
     store: FrameStore, kind: LabelKind, method: str, count: int, outcomes: Iterable[labelling.Outcome]
-) -> None:
+) -> list[str]:
     print(f"{store.path}: {count} of {len(store)} frames to label with {method}")
     try:
         progress = track(outcomes, "labelling", count, console=Console(stderr=True))
@@ -104,5 +109,4 @@ def _label(
         raise typer.Exit(130) from None
     for failure in failures:
         print(f"pidelta: {failure}", file=sys.stderr)
-    if failures:
-        raise typer.Exit(2)
+    return failures

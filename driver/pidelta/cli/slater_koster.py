@@ -56,9 +56,16 @@ def label(
     workers: WorkersOption = _CORES,
 ) -> None:
     """Label the frames with the recipe's DFT; start it again to go on where it stopped."""
+    if _label_frames(frames, recipe, workers):
+        raise typer.Exit(2)
+
+
+def _label_frames(frames: Path, recipe: Path, workers: int) -> list[str]:
+    """Label what has no label and return what went wrong."""
     from pidelta.qm.dftb.slater_koster.geometries import wants_diffuse_functions
 
     level = read_recipe(recipe).training.labels
+    failures = []
     for basis, diffuse in ((level.basis, False), (level.diffuse_basis, True)):
         settings = ReferenceSettings(xc=level.xc, basis=basis)
         with open_frames(frames) as store:
@@ -67,7 +74,8 @@ def label(
                 for index in store.unlabelled("reference", settings.method)
                 if wants_diffuse_functions(store.frame(index)) == diffuse
             ]
-            label_with_dft(store, missing, settings, workers)
+            failures += label_with_dft(store, missing, settings, workers)
+    return failures
 
 
 @slater_koster.command()
@@ -112,11 +120,14 @@ def make(
     recipe: RecipeOption = BUILTIN_RECIPE,
     workers: WorkersOption = _CORES,
 ) -> None:
-    """Make a set from its recipe alone: geometries, label, fit; start it again to go on where it stopped."""
+    """Make a set from its recipe alone: geometries, label, fit; start it again to go on where it stopped.
+
+    Frames whose DFT fails are named and left out of the fit.
+    """
     output.mkdir(parents=True, exist_ok=True)
     frames = output / "frames.h5"
     geometries(frames, recipe)
-    label(frames, recipe, workers)
+    _label_frames(frames, recipe, workers)
     fit(frames, output, recipe, None)
 
 

@@ -46,7 +46,7 @@ class SetDescription(Section):
     `reference` is the method of the labels behind the repulsives, `hubbard_derivatives` holds dU/dq by
     element in hartree/e, `damping_exponent` is zeta of the H-X damping of gamma the set was made for (None:
     undamped), `dispersion` is that of the functional of the labels, which have none and so leave it to be
-    added, `recipe` the SHA-256 of the recipe.
+    added, `recipe` the SHA-256 of the validated recipe as JSON.
     """
 
     name: str
@@ -251,17 +251,18 @@ def _readme(files: SetFiles) -> str:
     if description.dispersion is not None:
         d3 = description.dispersion
         lines += [
-            "  # Without the next lines the set has no dispersion, as the DFT it was fitted to.",
-            "  Dispersion = DftD3 {",
-            "    Damping = BeckeJohnson {",
-            f"      a1 = {d3.a1}",
-            f"      a2 = {d3.a2}",
-            "    }",
-            f"    s6 = {d3.s6}",
-            f"    s8 = {d3.s8}",
-            "  }",
+            "  # The set has no dispersion, as the DFT it was fitted to. To add it (DFTB+ with s-dftd3):",
+            "  # Dispersion = DftD3 {",
+            "  #   Damping = BeckeJohnson {",
+            f"  #     a1 = {d3.a1}",
+            f"  #     a2 = {d3.a2}",
+            "  #   }",
+            f"  #   s6 = {d3.s6}",
+            f"  #   s8 = {d3.s8}",
+            "  # }",
         ]
-    return "\n".join([*lines, "}", ""])
+    lines += ["}", "# For the elements above that a structure does not have:"]
+    return "\n".join([*lines, "ParserOptions {", "  IgnoreUnprocessedNodes = Yes", "}", ""])
 
 
 def _hsd_block(name: str, values: Mapping[str, str]) -> list[str]:

@@ -171,6 +171,8 @@ class ForceFieldMolecule:
         contact = (self.numbers[:, None] == 1) & (self.numbers > 1) & (fragment[:, None] != fragment)
         proton, acceptor = np.unravel_index(np.where(contact, distances, np.inf).argmin(), distances.shape)
         bonded = (self.numbers > 1) & (fragment == fragment[proton])
+        if not contact.any() or not bonded.any():
+            raise ConfigError(f"training: transfers: expected a hydrogen bond in {self._smiles}, found none")
         donor = int(np.where(bonded, distances[proton], np.inf).argmin())
         return donor, int(proton), int(acceptor)
 

@@ -13,36 +13,45 @@ import numpy as np
 
 from pidelta.data.frames import Frame
 from pidelta.data.store import FrameStore
-from pidelta.errors import ConfigError
+from pidelta.errors import ConfigError, DataError
 from pidelta.qm.dftb.slater_koster.force_field import ForceFieldMolecule, parse_smiles, rdkit
 from pidelta.qm.dftb.slater_koster.recipe import DihedralScan, TrainingRecipe, TransferScan
 
+_SAME = 1e-6  # bohr
+
 
 def add_training_frames(store: FrameStore, recipe: TrainingRecipe) -> Iterator[tuple[str, int]]:
-    """Add the geometries of a recipe to a store, molecule by molecule; those it has are not made again.
+    """Add the geometries of a recipe to a store, molecule by molecule, but for those it has.
 
     Every molecule has a random stream of its own, from the seed and its SMILES, so that a longer list changes
-    nothing for the others. Another seed, temperature or number of frames needs a new store.
+    nothing for the others.
 
     Yields:
-        The SMILES and the number of frames added, after each molecule.
+        The name of a molecule, complex or scan and the number of frames added, after each.
 
     Raises:
         MissingExtraError: RDKit is not installed.
         ConfigError: a SMILES cannot be read, or two are the same molecule.
+        DataError: the store has other geometries than the recipe makes, or frames that it does not make.
     """
     _check_distinct(recipe.smiles)
-    present = {frame.source for frame in store}
+    present = {frame.source: frame.positions for frame in store}
+    made = set()
     for name, make in _parts(recipe).items():
         added = 0
-        if f"{name} 0" not in present:
-            frames = list(make())
-            # The first frame tells that a molecule is complete, so it is the last to be stored.
-            for frame in [*frames[1:], frames[0]]:
-                if frame.source not in present:
-                    store.append(frame)
-                    added += 1
+        for frame in make():
+            made.add(frame.source)
+            if frame.source not in present:
+                store.append(frame)
+                added += 1
+            elif not np.allclose(frame.positions, present[frame.source], atol=_SAME):
+                raise DataError(
+                    f"{store.path}: expected the geometry {frame.source} as the recipe makes it, found another"
+                )
         yield name, added
+    strangers = sorted(set(present) - made)
+    if strangers:
+        raise DataError(f"{store.path}: expected frames of the recipe alone, found {strangers[0]}")
 
 
 def _parts(recipe: TrainingRecipe) -> dict[str, Callable[[], Iterator[Frame]]]:

@@ -106,8 +106,8 @@ class RepulsiveRecipe(Section):
     Each of the `orders` of DFTB has repulsives of its own; `damping_exponent` is that of X-H interactions.
     V'' is linear between `knots`; `cutoffs` holds the range of each pair, such as C-H. `regularisation`
     weights second differences of V'' at the knots against the mean square of the residuals (atomic units),
-    `energy_weight` (1/bohr) energies against gradients. `least_curvature` (hartree/bohr^2) is the least V''
-    at the shortest distance of a pair, for pairs whose electronic part alone repels too much.
+    `energy_weight` (1/bohr) energies against gradients. `least_curvature` (hartree/bohr^2) is the least that
+    V'' falls from the shortest distance to the next knot, for pairs whose electronic part repels enough.
     """
 
     orders: list[Literal[2, 3]] = Field(min_length=1)
@@ -189,16 +189,20 @@ class TrainingRecipe(Section):
     dihedrals: list[DihedralScan] = Field(default_factory=list)
     transfers: list[TransferScan] = Field(default_factory=list)
     complex_frames: int = Field(2, ge=1)
-    temperatures: list[Temperature]
+    temperatures: list[Temperature] = Field(min_length=1)
     complex_temperature: Temperature = parse_quantity("300 K", "temperature")
     separations: list[Length] = Field(default_factory=list)
-    seed: int
+    seed: int = Field(ge=0)
 
     @model_validator(mode="after")
     def _check_repetitions(self) -> TrainingRecipe:
         repeated = [name for k, name in enumerate(self.smiles) if name in self.smiles[:k]]
         if repeated:
             raise ValueError(f"expected each molecule once, found {repeated[0]} again")
+        for name in self.smiles:
+            if not name or ("." in name) != (name in self.complexes):
+                what = "several molecules" if name in self.complexes else "one molecule"
+                raise ValueError(f"expected the SMILES of {what}, found {name!r}")
         return self
 
     @property

@@ -35,7 +35,7 @@ _SLACK = 1e-9
 
 @dataclass(frozen=True)
 class MoleculeData:
-    """The frames of one molecule, in atomic units.
+    """The frames of one molecule, or of isomers with the same order of elements, in atomic units.
 
     Attributes:
         numbers: (n,) atomic numbers.
@@ -77,8 +77,8 @@ def missing_energies(
         order, damping_exponent: of DFTB.
 
     Returns:
-        The molecules, and the methods of the labels in one text. Frames of one molecule with labels of
-        different methods are two molecules, as energies are compared within a molecule.
+        The molecules, and the methods of the labels in one text. Frames with the same elements in the same
+        order, charge and method are one molecule: their energies can be compared.
 
     Raises:
         DataError: a frame has point charges, or there are no labels.

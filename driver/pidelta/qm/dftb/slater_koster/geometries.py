@@ -46,7 +46,7 @@ def add_training_frames(store: FrameStore, recipe: TrainingRecipe) -> Iterator[t
                 added += 1
             elif not np.allclose(frame.positions, present[frame.source], atol=_SAME):
                 raise DataError(
-                    f"{store.path}: expected the geometry {frame.source} as the recipe makes it, found another"
+                    f"{store.path}: expected {frame.source} with the geometry of the recipe, found another"
                 )
         yield name, added
     strangers = sorted(set(present) - made)

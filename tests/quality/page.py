@@ -45,8 +45,8 @@ The built-in parameters are compared with {dft} without dispersion (water dimer 
 and it has the water dimer and H5O2+, though at other geometries. All methods run in pidelta's own DFTB
 engine{published}.
 
-`python tests/quality/report.py` makes this page from the DFT data in [reference.json](reference.json), made by
-`python tests/quality/reference.py`, and from dynamics whose results it keeps in [nve.json](nve.json). The
+`python tests/quality/report.py` makes this page, from the DFT data in [reference.json](reference.json), made
+by `python tests/quality/reference.py`, and from dynamics whose results it keeps in [nve.json](nve.json). The
 molecules are listed in [molecules.yaml](molecules.yaml).
 """
 

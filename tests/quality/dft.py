@@ -11,6 +11,7 @@ from pyscf import dft, gto, lo
 from pidelta.data.frames import Frame
 from pidelta.qm.reference import ReferenceSettings
 
+DISPLACEMENT = 0.01  # bohr
 SETTINGS = ReferenceSettings(xc="B3LYP", basis="def2-TZVP", grid_level=2, convergence=1e-8)
 
 
@@ -72,6 +73,19 @@ def charges_and_dipole(scf: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def hessian_of(frame: Frame) -> np.ndarray:
-    """The analytical Hessian (3n, 3n); the coarser grid moves frequencies by a few 1/cm."""
-    scf = converge(frame, replace(SETTINGS, grid_level=1))
-    return scf.Hessian().kernel().transpose(0, 2, 1, 3).reshape(frame.positions.size, -1)
+    """The Hessian (3n, 3n) by central differences of gradients that have the response of the grid.
+
+    PySCF's analytical one has none, and is off by 100/cm for soft modes on such grids.
+    """
+    settings = replace(SETTINGS, grid_level=1)
+    density = converge(frame, settings).make_rdm1()
+
+    def gradient(positions: np.ndarray) -> np.ndarray:
+        derivative = converge(replace(frame, positions=positions), settings, density).nuc_grad_method()
+        derivative.grid_response = True
+        return np.asarray(derivative.kernel()).ravel()
+
+    moves = DISPLACEMENT * np.eye(frame.positions.size).reshape(-1, *frame.positions.shape)
+    rows = [gradient(frame.positions + move) - gradient(frame.positions - move) for move in moves]
+    hessian = np.array(rows) / (2.0 * DISPLACEMENT)
+    return 0.5 * (hessian + hessian.T)

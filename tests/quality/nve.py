@@ -50,8 +50,11 @@ def _run(method: Method, frame) -> dict:
     function = method.function(frame)
     masses = (atomic_masses[frame.numbers] * DALTON_IN_ELECTRON_MASS)[:, None]
     x = method.minimum(frame).positions
-    velocities = np.random.default_rng(1).normal(size=x.shape) * np.sqrt(2.0 * TEMPERATURE * KELVIN / masses)
+    velocities = np.random.default_rng(1).normal(size=x.shape) / np.sqrt(masses)
     velocities -= (masses * velocities).sum(axis=0) / masses.sum()
+    freedom = x.size - 3
+    # So few degrees of freedom would miss the temperature by far.
+    velocities *= np.sqrt(2.0 * TEMPERATURE * KELVIN * freedom / (masses * velocities**2).sum())
     step = TIME_STEP * FEMTOSECOND
     energy, gradient = function(x)
     times, totals, kinetics = [], [], []
@@ -67,7 +70,6 @@ def _run(method: Method, frame) -> dict:
         velocities -= 0.5 * step * gradient / masses
     per_atom = 1000.0 * HARTREE_IN_EV / len(masses)
     slope, offset = np.polyfit(times, totals, 1)
-    freedom = x.size - 3
     return {
         "drift": float(slope) * per_atom,
         "fluctuation": float(np.std(np.array(totals) - slope * np.array(times) - offset)) * per_atom,

@@ -85,6 +85,16 @@ class Measurement:
     zundel: dict[float, Profile] = field(default_factory=dict)
     barrier: tuple[float, float] | None = None
 
+    @property
+    def bond_kinds(self) -> list[str]:
+        """The elements of the bonds, such as C-H."""
+        return sorted({kind for bonds in self.bonds.values() for kind in bonds.names})
+
+    def bond_errors(self, kind: str) -> np.ndarray:
+        """(k,) errors of all bonds of one kind."""
+        parts = [bonds.errors[np.array(bonds.names) == kind] for bonds in self.bonds.values()]
+        return np.concatenate(parts)
+
 
 def measure(method: Method, reference: Reference, molecules: Molecules) -> Measurement:
     """Measure all that the reference data have."""

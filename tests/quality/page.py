@@ -156,10 +156,9 @@ def _bonds(measurements: Sequence[Measurement], molecules: Molecules) -> str:
                 bonds, angles = np.abs(m.bonds[name].errors), np.abs(m.angles[name].errors)
                 figures.append(f"{bonds.mean():.4f} ; {bonds.max():.3f} ; {angles.mean():.1f}")
             rows.append([name, *figures])
-    kinds = sorted({kind for c in measurements[0].bonds.values() for kind in c.names})
     by_kind = []
-    for kind in kinds:
-        errors = [_errors_of(m, kind) for m in measurements]
+    for kind in measurements[0].bond_kinds:
+        errors = [m.bond_errors(kind) for m in measurements]
         figures = [f"{e.mean():+.4f} ; {np.abs(e).mean():.4f}" for e in errors]
         by_kind.append([kind, str(len(errors[0])), *figures])
     header = [m.method for m in measurements]
@@ -177,13 +176,6 @@ Mean absolute error of bonds in Å ; largest error of a bond in Å ; mean absolu
 
 {table(["molecule", *header], rows)}
 """
-
-
-def _errors_of(measurement: Measurement, kind: str) -> np.ndarray:
-    coordinates = measurement.bonds.values()
-    return np.array(
-        [e for c in coordinates for name, e in zip(c.names, c.errors, strict=True) if name == kind]
-    )
 
 
 def _polarity(measurements: Sequence[Measurement], molecules: Molecules) -> str:

@@ -79,22 +79,16 @@ def draw_dimer(measurements: list[Measurement], path: Path) -> None:
 
 def draw_bonds(measurements: list[Measurement], path: Path) -> None:
     """Errors of bond lengths by the elements of the bond."""
-    kinds = sorted({name for c in measurements[0].bonds.values() for name in c.names})
+    kinds = measurements[0].bond_kinds
     figure = _figure(7.0, 3.8)
     axis = figure.subplots()
     width = 0.8 / len(measurements)
     for k, measurement in enumerate(measurements):
         colour, _ = _STYLES[measurement.method]
         for column, kind in enumerate(kinds):
-            errors = [
-                e
-                for c in measurement.bonds.values()
-                for n, e in zip(c.names, c.errors, strict=True)
-                if n == kind
-            ]
+            errors = np.sort(measurement.bond_errors(kind))
             x = column + (k - 0.5 * (len(measurements) - 1)) * width
             spread = width * 0.3 * np.linspace(-1.0, 1.0, len(errors)) if len(errors) > 1 else [0.0]
-            errors = np.sort(errors)
             inside = np.abs(errors) < _WIDEST
             axis.plot((x + np.array(spread))[inside], errors[inside], ".", color=colour, markersize=3.5)
             for error in errors[~inside]:

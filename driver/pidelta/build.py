@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import vesin
 from ase.data import chemical_symbols, covalent_radii
 
-from pidelta.config import Config, DFTBConfig, QMConfig
+from pidelta.config import Config, DFTBConfig, DFTBPlusConfig, QMConfig
 from pidelta.core import structure
 from pidelta.core.cell import minimum_image
 from pidelta.core.selection import select
@@ -28,6 +29,7 @@ from pidelta.qm.dftb.parameters import (
     load_parameters,
 )
 from pidelta.qm.dftb.sets import SetFiles, builtin_set
+from pidelta.qm.dftbplus.engine import DFTBPlusEngine
 from pidelta.qmmm.embedding import CutoffEmbedding, Embedding, Environment, FixedCharges
 from pidelta.qmmm.energy import QMMMEvaluator
 from pidelta.qmmm.partition import Partition, check_charge, make_partition
@@ -209,25 +211,31 @@ def _engine(qm: QMConfig, numbers: IntArray) -> QMEngine:
     dftb = qm.dftb
     elements = sorted({chemical_symbols[number] for number in numbers})
     derivatives, damping_exponent = _published_derivatives(dftb)
+    files: Path | SetFiles
     if dftb.parameters == "builtin":
-        builtin = _builtin_set(dftb.order)
-        parameters = builtin.parameters(elements)
-        derivatives = derivatives or builtin.description.hubbard_derivatives
-        damping_exponent = damping_exponent or builtin.description.damping_exponent
+        files = _builtin_set(dftb.order)
+        parameters = files.parameters(elements)
+        derivatives = derivatives or files.description.hubbard_derivatives
+        damping_exponent = damping_exponent or files.description.damping_exponent
     else:
-        parameters = load_parameters(dftb.parameters, elements)
-    return DFTBEngine(
-        numbers,
-        parameters,
-        order=dftb.order,
-        hubbard_derivatives=derivatives,
-        damping_exponent=damping_exponent,
-        charge=qm.charge,
-        multiplicity=qm.multiplicity,
-        electronic_temperature=dftb.electronic_temperature,
-        tolerance=dftb.scc.tolerance,
-        max_iterations=dftb.scc.max_iterations,
-    )
+        files = dftb.parameters
+        parameters = load_parameters(files, elements)
+    settings: dict[str, Any] = {
+        "order": dftb.order,
+        "hubbard_derivatives": derivatives,
+        "damping_exponent": damping_exponent,
+        "charge": qm.charge,
+        "multiplicity": qm.multiplicity,
+        "electronic_temperature": dftb.electronic_temperature,
+        "tolerance": dftb.scc.tolerance,
+        "max_iterations": dftb.scc.max_iterations,
+    }
+    if qm.engine == "dftb+":
+        own = qm.dftbplus or DFTBPlusConfig()
+        return DFTBPlusEngine(
+            numbers, parameters, files, **settings, user_input=own.input, library=own.library
+        )
+    return DFTBEngine(numbers, parameters, **settings, device=dftb.device)
 
 
 def _published_derivatives(dftb: DFTBConfig) -> tuple[dict[str, float] | None, float | None]:

@@ -22,12 +22,13 @@ class SCCConfig(Section):
 
 
 class DFTBConfig(Section):
-    """The built-in DFTB engine.
+    """DFTB, by the built-in engine or DFTB+.
 
     `order` is that of DFTB: by default 3 with the built-in parameters, 2 with a folder of .skf files.
     `hubbard_derivatives` (order 3) is the name of a published set or a value for each element in hartree/e;
     the built-in parameters bring their own. `damping_exponent` is the exponent zeta of the H-X damping of
-    gamma: by default that of the named set, then that of the built-in parameters, else none.
+    gamma: by default that of the named set, then that of the built-in parameters, else none. `device` is
+    where the built-in engine runs.
     """
 
     parameters: Literal["builtin"] | Path = "builtin"
@@ -37,6 +38,7 @@ class DFTBConfig(Section):
     dispersion: Literal["none"] = "none"
     electronic_temperature: Temperature = Field(0.0, ge=0.0)
     scc: SCCConfig = SCCConfig()
+    device: Literal["cpu", "cuda"] = "cpu"
 
     @model_validator(mode="before")
     @classmethod
@@ -57,14 +59,34 @@ class DFTBConfig(Section):
         return self
 
 
+class DFTBPlusConfig(Section):
+    """What only DFTB+ needs: its library, if it is not where its Python module is, and an input of your own.
+
+    The atoms, the charge and the method of `input` must be those of the configuration; other keywords of its
+    Hamiltonian, such as a mixer, are taken over.
+    """
+
+    library: Path | None = None
+    input: Path | None = None
+
+
 class QMConfig(Section):
     """The QM region and the method that describes it."""
 
     atoms: str | list[int] = "all"
     charge: int = 0
     multiplicity: int = Field(1, ge=1)
-    engine: Literal["dftb"] = "dftb"
+    engine: Literal["dftb", "dftb+"] = "dftb"
     dftb: DFTBConfig = DFTBConfig()
+    dftbplus: DFTBPlusConfig | None = None
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> QMConfig:
+        if self.dftbplus is not None and self.engine != "dftb+":
+            raise ValueError(f"dftbplus: expected engine dftb+ with it, found {self.engine}")
+        if self.engine == "dftb+" and self.dftb.device != "cpu":
+            raise ValueError(f"dftb.device: expected cpu with engine dftb+, found {self.dftb.device}")
+        return self
 
 
 class MMConfig(Section):
@@ -144,12 +166,22 @@ def _with_absolute_paths(config: Config, path: Path) -> Config:
     if config.delta is not None:
         models = [_join(folder, model) for model in config.delta.models]
         update["delta"] = config.delta.model_copy(update={"models": models})
-    if config.qm is not None and isinstance(config.qm.dftb.parameters, Path):
-        dftb = config.qm.dftb.model_copy(update={"parameters": _join(folder, config.qm.dftb.parameters)})
-        update["qm"] = config.qm.model_copy(update={"dftb": dftb})
+    if config.qm is not None:
+        update["qm"] = _qm_with_absolute_paths(config.qm, folder)
     config = config.model_copy(update=update)
     config._path = path
     return config
+
+
+def _qm_with_absolute_paths(qm: QMConfig, folder: Path) -> QMConfig:
+    update: dict[str, Any] = {}
+    if isinstance(qm.dftb.parameters, Path):
+        parameters = _join(folder, qm.dftb.parameters)
+        update["dftb"] = qm.dftb.model_copy(update={"parameters": parameters})
+    if qm.dftbplus is not None:
+        paths = {key: _join(folder, path) for key, path in qm.dftbplus if path is not None}
+        update["dftbplus"] = qm.dftbplus.model_copy(update=paths)
+    return qm.model_copy(update=update)
 
 
 def _join(folder: Path, path: Path) -> Path:

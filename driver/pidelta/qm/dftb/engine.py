@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -74,7 +75,7 @@ class DFTBEngine:
         self._warm_start = warm_start
         self._last_charges: torch.Tensor | None = None
 
-        self._device = torch.device(device)
+        self._device = _find_device(device)
         self._first = torch.as_tensor(self._basis.first, device=self._device)
         self._second = torch.as_tensor(self._basis.second, device=self._device)
         self._orbital_atom = torch.as_tensor(self._basis.orbital_atom, device=self._device)
@@ -96,12 +97,24 @@ class DFTBEngine:
         """The method with all settings that change its energies, and a hash of its parameters."""
         return self._identity
 
+    @property
+    def program(self) -> str:
+        """The program that evaluates the method, with its version, for reports."""
+        return f"built-in DFTB of pidelta {version('pidelta')}"
+
     def evaluate(
         self, positions: FloatArray, potential: FloatArray, coulomb_correction: FloatArray | None = None
     ) -> QMResult:
         """Evaluate a batch; see `pidelta.qm.base.QMEngine.evaluate` for shapes, units and errors."""
         with torch.inference_mode():
             return self._evaluate(positions, potential, coulomb_correction)
+
+    def check_geometry(self, positions: FloatArray) -> None:
+        """Raise the GeometryError of `evaluate` if positions (B, n, 3) have no usable overlap."""
+        with torch.inference_mode():
+            self._check_finite("positions", positions)
+            geometry = self._pair_geometry(self._tensor(positions))
+            self._factorise(self._integrals.evaluate(geometry).overlap, geometry)
 
     def _evaluate(
         self, positions: FloatArray, potential: FloatArray, coulomb_correction: FloatArray | None
@@ -169,13 +182,18 @@ class DFTBEngine:
     def _orthogonalise(
         self, matrices: TwoCentreMatrices, geometry: PairGeometry, charge_energy: ChargeEnergy
     ) -> SCCProblem:
-        factor, info = torch.linalg.cholesky_ex(matrices.overlap)
-        if bool(info.any()):
-            structure = int((info != 0).to(torch.int64).argmax())
-            self._raise_too_close(geometry.distances, structure, "a positive definite overlap")
+        factor = self._factorise(matrices.overlap, geometry)
         unit = torch.eye(factor.shape[-1], dtype=torch.float64, device=self._device)
         inverse = torch.linalg.solve_triangular(factor, unit.expand_as(factor), upper=False)
         return SCCProblem(inverse @ matrices.hamiltonian @ inverse.mT, factor, inverse, charge_energy)
+
+    def _factorise(self, overlap: torch.Tensor, geometry: PairGeometry) -> torch.Tensor:
+        """Return the Cholesky factor of (B, N, N)."""
+        factor, info = torch.linalg.cholesky_ex(overlap)
+        if bool(info.any()):
+            structure = int((info != 0).to(torch.int64).argmax())
+            self._raise_too_close(geometry.distances, structure, "a positive definite overlap")
+        return factor
 
     def _converge(self, problem: SCCProblem, positions: FloatArray) -> SCCState:
         """Solve the SCC equations from the last charges if they fit; should that fail, from equal charges."""
@@ -204,6 +222,13 @@ class DFTBEngine:
         shifts = state.shifts[:, self._orbital_atom]
         d_overlap = 0.5 * (shifts.unsqueeze(-1) + shifts.unsqueeze(-2)) * density - energy_weighted
         return self._integrals.gradient(geometry, matrices, density, d_overlap)
+
+
+def _find_device(name: str) -> torch.device:
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SetupError(f"qm.dftb.device: expected a GPU that torch {torch.__version__} can use, found none")
+    return device
 
 
 def _electronic_energy(state: SCCState, populations: torch.Tensor) -> torch.Tensor:

@@ -189,6 +189,7 @@ class DFTBEngine:
 
     def _factorise(self, overlap: torch.Tensor, geometry: PairGeometry) -> torch.Tensor:
         """Return the Cholesky factor of (B, N, N)."""
+        factor: torch.Tensor
         factor, info = torch.linalg.cholesky_ex(overlap)
         if bool(info.any()):
             structure = int((info != 0).to(torch.int64).argmax())

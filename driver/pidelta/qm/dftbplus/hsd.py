@@ -87,7 +87,7 @@ class _Tokens:
     """The tokens of a text that are still to be read."""
 
     def __init__(self, text: str, where: str) -> None:
-        self.rest = [token for token in _TOKEN.findall(text) if not token.startswith("#")][::-1]
+        self.rest: list[str] = [token for token in _TOKEN.findall(text) if not token.startswith("#")][::-1]
         self.line = 1
         self._where = where
 

@@ -199,11 +199,13 @@ def _check_version(library: ctypes.CDLL, path: Path) -> None:
 
 
 def _message(output: str) -> str:
-    """What DFTB+ printed about mistakes, in one line."""
-    start = re.search("WARNING!|ERROR!", output)
-    lines = output[start.start() :].splitlines() if start else []
-    marked = [line.strip() for line in lines if line.startswith(("-> ", "Path: "))]
-    return "; ".join(line.removeprefix("-> ").rstrip(".") for line in marked)
+    """What DFTB+ printed before it stopped, in one line."""
+    blocks = re.split("WARNING!|ERROR!", output)[1:]
+    # The last error can be that there was a warning.
+    told = blocks[-2:] if blocks and "Code halting" in blocks[-1] else blocks[-1:]
+    lines = [line.strip() for block in told for line in block.splitlines()]
+    marked = [line.removeprefix("-> ").rstrip(".") for line in lines if line.startswith(("-> ", "Path: "))]
+    return "; ".join(marked)
 
 
 def _one_line(error: object) -> str:

@@ -3,7 +3,7 @@
 Run: python tests/benchmarks/dftb.py [--parameters 3ob-3-1] [--batches 1 8 32] [--repeats 30] [--device cpu]
 
 Third order, SCC to 1e-8 e, one thread, warm start; positions move by 0.01 bohr between calls, about what 0.5
-fs of dynamics does, and the beads of a batch are spread by 0.02 bohr. Both programs take the same steps in turn.
+fs of dynamics does, the beads of a batch are spread by 0.02 bohr. Both programs take the same steps in turn.
 CPU time, so that other processes disturb little (wall time with --device cuda); medians over the calls.
 """
 

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from pidelta.qm.dftb.basis import Basis
-from pidelta.state import FloatArray
+from pidelta.state import FloatArray, IntArray
 
 # The exponent of a charge cloud is 16/5 U.
 _EXPONENT = 3.2
+_LOWEST_POWER = -2  # of R: the slope of R^-1
 # Closer than this (hartree) two U are replaced by their mean: the general formula divides by the third power
 # of their difference and would lose more digits than the replacement does.
 _SIMILAR_U = 3e-4
@@ -57,74 +58,77 @@ class GammaFunction:
         damping_exponent: float | None,
         device: torch.device,
     ) -> None:
-        def tensor(values: FloatArray) -> torch.Tensor:
+        def tensor(values: FloatArray | IntArray) -> torch.Tensor:
             return torch.as_tensor(values, device=device)
 
-        self._atoms = len(basis.symbols)
-        self._first = torch.as_tensor(basis.first, device=device)
-        self._second = torch.as_tensor(basis.second, device=device)
-        u_first, u_second = basis.hubbard_u[basis.first], basis.hubbard_u[basis.second]
+        first, second = basis.first, basis.second
+        self._first, self._second = tensor(first), tensor(second)
+        u_first, u_second = basis.hubbard_u[first], basis.hubbard_u[second]
         exponents, coefficients = short_range_coefficients(_EXPONENT * u_first, _EXPONENT * u_second)
-        if hubbard_derivatives is None:
-            coefficients = coefficients[:1]
-        self._exponents = tensor(exponents)
-        self._coefficients = tensor(coefficients)
-        self._powers = torch.arange(-1, 4, device=device, dtype=torch.float64).reshape(5, 1, 1)
-        self._onsite = tensor(basis.hubbard_u)
 
         hydrogen = np.array([symbol == "H" for symbol in basis.symbols])
-        damped = hydrogen[basis.first] | hydrogen[basis.second]
+        damped = (hydrogen[first] | hydrogen[second]) & (damping_exponent is not None)
         zeta = damping_exponent or 1.0
         mean_u = 0.5 * (u_first + u_second)
-        damped = damped & (damping_exponent is not None)
         self._damping = tensor(np.where(damped, mean_u**zeta, 0.0))
-        self._d_damping = tensor(np.where(damped, 0.5 * zeta * mean_u ** (zeta - 1.0), 0.0))
 
-        self._derivatives = None
-        if hubbard_derivatives is not None:
-            pairs = np.stack((hubbard_derivatives[basis.first], hubbard_derivatives[basis.second]))
-            self._derivatives = tensor(pairs).unsqueeze(1)
+        onsite = [basis.hubbard_u]
+        self._third_order = hubbard_derivatives is not None
+        if hubbard_derivatives is None:
+            coefficients = coefficients[:1]
+        else:
+            by_charge = np.stack((hubbard_derivatives[first], hubbard_derivatives[second]))
+            coefficients[1:] *= _EXPONENT * by_charge[:, None, None]
+            d_damping = np.where(damped, 0.5 * zeta * mean_u ** (zeta - 1.0), 0.0)
+            self._d_damping = tensor(d_damping * by_charge).unsqueeze(1)
             # On site gamma is U and Gamma3 half of its derivative (equation 20).
-            self._onsite3 = tensor(0.5 * hubbard_derivatives)
+            onsite.append(0.5 * hubbard_derivatives)
+        self._exponents = tensor(exponents).unsqueeze(1)
+        coefficients = np.pad(coefficients, ((0, 0), (0, 0), (1, 0), (0, 0)))
+        coefficients = np.concatenate((coefficients, _slopes(coefficients, exponents)))
+        # By power of R, from -2, then as the result of `_short_range`.
+        self._coefficients = tensor(coefficients).permute(2, 0, 1, 3).unsqueeze(3).contiguous()
+        self._onsite = tensor(np.concatenate(onsite))
+        self._places = tensor(_matrix_places(first, second, len(basis.symbols), len(onsite)))
 
     def _short_range(self, distances: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the short-range term and, at third order, its derivatives by both exponents, with slopes.
+        """Return S of gamma = 1/R - S and, at third order, its derivatives by both charges, without those of h.
 
         Returns:
             Values and d/dR, each (1 or 3, B, P).
         """
-        powers = distances**self._powers
-        exponentials = torch.exp(-self._exponents.unsqueeze(1) * distances)
-        polynomial = torch.einsum("fekp,kbp->febp", self._coefficients, powers)
-        slope = torch.einsum("fekp,kbp->febp", self._coefficients, self._powers * powers / distances)
-        slope = slope - self._exponents.unsqueeze(1) * polynomial
-        return (polynomial * exponentials).sum(1), (slope * exponentials).sum(1)
+        square = distances**2
+        *lower, polynomials = self._coefficients
+        for coefficient in reversed(lower):
+            polynomials = torch.addcmul(coefficient, polynomials, distances)
+        exponentials = torch.exp(-self._exponents * distances)
+        value, slope = ((polynomials * exponentials).sum(1) / square).chunk(2)
+        damping = torch.exp(-self._damping * square)
+        # d ln(damping)/dR
+        decay = -2.0 * self._damping * distances
+        return value * damping, (slope + decay * value) * damping
 
     def evaluate(self, distances: torch.Tensor) -> ChargeInteraction:
         """Evaluate distances (B, P) in bohr."""
         value, slope = self._short_range(distances)
-        damping = torch.exp(-self._damping * distances**2)
-        # d ln(damping)/dR
-        decay = -2.0 * self._damping * distances
         inverse = 1.0 / distances
-        gamma = inverse - value[0] * damping
-        d_gamma = -(inverse**2) - (slope[0] + decay * value[0]) * damping
-        matrix = torch.diag_embed(self._onsite.expand(len(distances), -1))
-        matrix[:, self._first, self._second] = gamma
-        matrix[:, self._second, self._first] = gamma
-        if self._derivatives is None:
-            return ChargeInteraction(matrix, None, d_gamma, None)
+        gamma = inverse - value[0]
+        d_gamma = -(inverse**2) - slope[0]
+        if not self._third_order:
+            return ChargeInteraction(self._matrices(gamma)[:, 0], None, d_gamma, None)
 
-        # d ln(damping)/dU and the slope of it
-        by_u = -self._d_damping * distances**2
-        d_value = _EXPONENT * value[1:] + by_u * value[0]
-        d_slope = _EXPONENT * slope[1:] + by_u * (slope[0] + 2.0 * inverse * value[0])
-        gamma3 = -self._derivatives * d_value * damping
-        d_gamma3 = -self._derivatives * (d_slope + decay * d_value) * damping
-        matrix3 = torch.diag_embed(self._onsite3.expand(len(distances), -1))
-        matrix3[:, self._first, self._second] = gamma3[0]
-        matrix3[:, self._second, self._first] = gamma3[1]
+        # d ln(damping)/dq and the slope of it
+        by_charge = -self._d_damping * distances**2
+        slope_by_charge = -2.0 * self._d_damping * distances
+        gamma3 = -value[1:] - by_charge * value[0]
+        d_gamma3 = -slope[1:] - by_charge * slope[0] - slope_by_charge * value[0]
+        matrix, matrix3 = self._matrices(gamma, *gamma3).unbind(1)
         return ChargeInteraction(matrix, matrix3, d_gamma, d_gamma3)
+
+    def _matrices(self, *pairs: torch.Tensor) -> torch.Tensor:
+        """Arrange values of pairs, each (B, P), and those on site to matrices (B, 1 or 2, n, n)."""
+        values = torch.cat((*pairs, self._onsite.expand(len(pairs[0]), -1)), dim=-1)
+        return values[:, self._places]
 
     def gradient(self, interaction: ChargeInteraction, charges: torch.Tensor) -> torch.Tensor:
         """Return the derivative (B, P) of the energy by the distances at fixed charges (B, n)."""
@@ -134,6 +138,30 @@ class GammaFunction:
         if interaction.slope3 is not None:
             result = result - product / 3.0 * (first * interaction.slope3[0] + second * interaction.slope3[1])
         return result
+
+
+def _slopes(coefficients: FloatArray, exponents: FloatArray) -> FloatArray:
+    """Return the coefficients of d/dR, each for the powers of R from `_LOWEST_POWER`."""
+    powers = np.arange(_LOWEST_POWER, 4.0)[:, None]
+    slopes = -exponents[:, None] * coefficients
+    slopes[..., :-1, :] += powers[1:] * coefficients[..., 1:, :]
+    return slopes
+
+
+def _matrix_places(first: IntArray, second: IntArray, atoms: int, orders: int) -> IntArray:
+    """Return where (orders, n, n) the elements of gamma and Gamma3 stand in the values of all pairs.
+
+    First come those of gamma, of Gamma3_AB and of Gamma3_BA (P each), then those of the atoms (n each).
+    """
+    pairs = len(first)
+    places = np.empty((orders, atoms, atoms), dtype=np.int64)
+    upper = np.arange(pairs)
+    onsite = (2 * orders - 1) * pairs
+    for order in range(orders):
+        places[order, first, second] = upper + order * pairs
+        places[order, second, first] = upper + 2 * order * pairs
+        places[order, np.arange(atoms), np.arange(atoms)] = onsite + order * atoms + np.arange(atoms)
+    return places
 
 
 def short_range_coefficients(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -75,6 +75,8 @@ class SlaterKosterIntegrals:
         self._offset = self._tensor(offsets[basis.pair_types])
         self._rows = self._tensor(lengths[basis.pair_types] - 2)
         self._spacing = self._tensor(np.array(spacings)[basis.pair_types])
+        # From the powers of t to their derivatives.
+        self._derivative = self._tensor(np.diag(np.arange(1.0, ORDER), 1))
 
     def _build_terms(self, basis: Basis) -> None:
         """List the elements of the upper off-diagonal blocks, then the terms that are linear in one Y_c."""
@@ -120,9 +122,10 @@ class SlaterKosterIntegrals:
         segment = segment + (beyond >= TAIL)
         t = torch.where(in_tail, beyond / TAIL, scaled - segment)
         scale = torch.where(in_tail, 1.0 / TAIL, 1.0 / self._spacing)
-        exponents = torch.arange(ORDER, device=self._device)
-        powers = t.unsqueeze(-1) ** exponents
-        slopes = torch.nn.functional.pad(powers[..., :-1], (1, 0)) * exponents * scale.unsqueeze(-1)
+        square = t * t
+        low = torch.stack((torch.ones_like(t), t, square, square * t), dim=-1)
+        powers = torch.cat((low, (square * square).unsqueeze(-1) * low), dim=-1)
+        slopes = (powers * scale.unsqueeze(-1)) @ self._derivative
         weights = torch.stack((powers, slopes), dim=-2).reshape(-1, 2, ORDER)
         coefficients = self._segments.index_select(0, (self._offset + segment).reshape(-1))
         result = torch.bmm(weights, coefficients).reshape(batch, self._pairs, 2, 2, self._columns.count)

@@ -187,7 +187,7 @@ def test_odd_electrons(solution, fail):
     molecule = solution.parent / "m.xyz"
     molecule.write_text("2\n\nO 0 0 0\nH 0 0 0.97\n")
     solution.write_text("structure: m.xyz\nqm: {atoms: all}\n")
-    assert "odd number of electrons" in fail("check", solution)
+    assert "qm.multiplicity: expected 2, 4 with the 7 valence electrons" in fail("check", solution)
 
 
 def test_cutoffs_larger_than_half_the_box(solution, fail):

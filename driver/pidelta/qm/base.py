@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
+from pidelta.errors import SetupError
 from pidelta.state import BoolArray, FloatArray, IntArray
+
+PropertyName = Literal["orbital_energies", "occupations", "homo", "lumo", "gap", "spin_populations"]
+"""Results on request: energies in hartree, populations in electrons, as in `Orbitals` and `QMResult`."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,28 @@ class QMResult:
     fallbacks: BoolArray | None = None
     spin_populations: FloatArray | None = None
     orbitals: Orbitals | None = None
+
+    def property(self, name: PropertyName) -> FloatArray:
+        """Return a result on request, (B, ...).
+
+        Raises:
+            SetupError: the engine does not have it.
+        """
+        if name == "spin_populations":
+            found = self.spin_populations
+        else:
+            found = None if self.orbitals is None else _orbital_property(self.orbitals, name)
+        if found is None:
+            raise SetupError(f"qm.properties: expected what the engine has, found {name}")
+        return found
+
+
+def _orbital_property(orbitals: Orbitals, name: PropertyName) -> FloatArray:
+    if name == "orbital_energies":
+        return orbitals.energies
+    if name == "occupations":
+        return orbitals.occupations
+    return {"homo": orbitals.homo, "lumo": orbitals.lumo, "gap": orbitals.gap}[name]
 
 
 def _finite(values: FloatArray) -> FloatArray:

@@ -93,7 +93,7 @@ class PopulationEnergy:
 
     def net_charges(self, populations: torch.Tensor) -> torch.Tensor:
         """Return q (B, S)."""
-        return self.neutral - populations.sum(1)
+        return self.neutral - (populations[:, 0] if self.spin is None else populations.sum(1))
 
     def energy(self, populations: torch.Tensor) -> torch.Tensor:
         """Return E (B,)."""

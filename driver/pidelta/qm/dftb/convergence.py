@@ -13,12 +13,12 @@ from pidelta.qm.dftb.occupations import Filling
 from pidelta.qm.dftb.scc import SCCProblem, SCCSolver, SCCState
 
 _LOGGER = logging.getLogger(__name__)
-# Of the fallbacks: the largest first step in e, the highest temperature, the factor between two, and the lowest
-# above zero (k_B T in hartree).
+# Of the fallbacks: the largest first step in e, the highest temperature, the factor between two, and the
+# lowest above zero (k_B T in hartree).
 _SMALL_STEP = 0.2
 _HOT = 0.04
 _COOLING = 0.5
-_COLD = 2e-4
+_COLD = 2e-7
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ def converge(
 ) -> Convergence:
     """Solve the SCC equations of a batch; what one attempt leaves unconverged goes to the next.
 
-    Newton's method runs from each of `starts`, populations (B, C, S). Then follow the fallbacks, from the last
-    of them: Newton's method with small steps, and annealing, which converges at a high electronic temperature
-    and lowers it to the one asked for.
+    Newton's method runs from each of `starts`, populations (B, C, S). Then follow the fallbacks, from the
+    last of them: Newton's method with small steps, and annealing, which converges at a high electronic
+    temperature and lowers it to the one asked for.
     """
     state, converged = solver.solve(problem, starts[0], filling)
     for start in starts[1:]:

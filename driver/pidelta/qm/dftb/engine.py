@@ -94,6 +94,7 @@ class DFTBEngine:
         self._first, self._second = self._index(self._basis.first), self._index(self._basis.second)
         self._site_atom, self._orbital_site = self._index(sites.atom), self._index(sites.orbital_site)
         self._neutral = self._tensor(sites.occupations)
+        self._cold_start = neutral_populations(self._neutral, self._filling)
         self._spin = None if spin is None else self._tensor(spin)
         self._geometries = Geometries(self._basis, self._device)
         self._integrals = SlaterKosterIntegrals(self._basis, parameters, self._device)
@@ -152,7 +153,7 @@ class DFTBEngine:
             charges=self._by_atom(site_charges),
             iterations=state.iterations.cpu().numpy(),
             fallbacks=convergence.fallbacks.cpu().numpy(),
-            spin_populations=self._by_atom(_magnetisation(state)),
+            spin_populations=self._by_atom(state.populations[:, 0] - state.populations[:, -1]),
             orbitals=Orbitals(state.energies.cpu().numpy(), state.occupations.cpu().numpy()),
         )
 
@@ -165,6 +166,8 @@ class DFTBEngine:
 
     def _by_atom(self, values: torch.Tensor) -> FloatArray:
         """Sum values (B, S) over the sites of each atom."""
+        if values.shape[-1] == len(self._numbers):
+            return np.asarray(values.cpu().numpy())
         result = torch.zeros(len(values), len(self._numbers), dtype=torch.float64, device=self._device)
         summed: FloatArray = result.index_add_(1, self._site_atom, values).cpu().numpy()
         return summed
@@ -183,9 +186,8 @@ class DFTBEngine:
 
     def _converge(self, problem: SCCProblem, positions: FloatArray) -> Convergence:
         """Solve the SCC equations, from what `start` says and from neutral atoms."""
-        structures = len(positions)
-        starts = [neutral_populations(self._neutral, self._filling).expand(structures, -1, -1)]
-        guess = self._start.guess(structures)
+        starts = [self._cold_start.expand(len(positions), -1, -1)]
+        guess = self._start.guess(len(positions))
         if guess is not None:
             starts.insert(0, guess)
         result = converge(self._solver, problem, self._filling, starts)
@@ -215,12 +217,6 @@ def _electronic_energy(state: SCCState) -> torch.Tensor:
     """Tr(P H0) - T S (B,) in hartree: the band energy less what the shifts contribute to it."""
     band = (state.occupations * state.energies).sum((-2, -1))
     return band - (state.shifts * state.populations).sum((-2, -1)) + state.entropy_term
-
-
-def _magnetisation(state: SCCState) -> torch.Tensor:
-    """Electrons of spin up less those of spin down (B, S)."""
-    up, down = state.populations[:, 0], state.populations[:, -1]
-    return up - down
 
 
 def _count_electrons(basis: Basis, charge: int) -> int:

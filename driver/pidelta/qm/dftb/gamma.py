@@ -136,7 +136,7 @@ class GammaFunction:
         return ChargeInteraction(matrix, matrix3, d_gamma, d_gamma3)
 
     def gradient(self, interaction: ChargeInteraction, charges: torch.Tensor, pairs: int) -> torch.Tensor:
-        """Return the derivative (B, pairs of atoms) of the energy by the distances at fixed charges (B, S)."""
+        """Return the derivative (B, pairs of atoms) of the energy by distances at fixed charges (B, S)."""
         first, second = charges[:, self._first], charges[:, self._second]
         product = first * second
         result = product * interaction.slope
@@ -151,9 +151,9 @@ class GammaFunction:
 
 
 def _on_site(exponents: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return gamma (S, S) between sites with exponents (S,) at distance zero, and its derivative by the first.
+    """Return gamma (S, S) of exponents (S,) at distance zero, and its derivative by the first exponent.
 
-    For equal exponents these are U and half the derivative of U.
+    For equal exponents gamma is U.
     """
     a, b = exponents[:, None], exponents
     total = a + b

@@ -25,8 +25,8 @@ class Occupations:
 class Filling:
     """Fills orbitals with a fixed number of electrons in each channel.
 
-    A closed shell is one channel whose orbitals take two electrons; a spin-polarised molecule has a channel of
-    spin up and one of spin down, each with its own chemical potential.
+    A closed shell is one channel whose orbitals take two electrons; a spin-polarised molecule has a channel
+    of spin up and one of spin down, each with its own chemical potential.
 
     Attributes:
         filled: orbitals filled at zero temperature, by channel.

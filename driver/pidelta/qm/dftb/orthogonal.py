@@ -1,4 +1,4 @@
-"""From positions to pairs and to matrices in an orthogonal basis; what is wrong with a geometry shows here."""
+"""From positions to pairs and to matrices in an orthogonal basis, where a bad geometry shows."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pidelta.qm.dftb.integrals import PairGeometry, TwoCentreMatrices
 from pidelta.state import FloatArray
 
 _COINCIDING = 0.1  # bohr
-# The smallest eigenvalue of S is between this bound, 1 / Tr(S^-1), and N times it. Ordinary molecules have 0.01
-# and more.
+# Bound of 1 / Tr(S^-1); the smallest eigenvalue of S is between that and N times that. Ordinary molecules
+# have 0.01 and more.
 _SMALLEST_OVERLAP = 1e-6
 
 

@@ -161,8 +161,7 @@ class SCCSolver:
         matrix.diagonal(dim1=-2, dim2=-1).add_(1.0)
         residual = state.populations - populations
         step, info = torch.linalg.solve_ex(matrix, residual.flatten(1))
-        regular = (info == 0) & step.isfinite().all(-1)
-        return torch.where(regular[:, None, None], step.view_as(residual), residual)
+        return torch.where((info == 0)[:, None, None], step.view_as(residual), residual)
 
     def _response(self, state: SCCState, duals: torch.Tensor, filling: Filling) -> torch.Tensor:
         """Return the derivative (B, C S, C S) of the populations by the shifts."""

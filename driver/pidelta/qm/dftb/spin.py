@@ -29,8 +29,8 @@ def filled_orbitals(electrons: int, orbitals: int, multiplicity: int) -> tuple[i
         if len(possible) > _LISTED:
             named += [f"... {possible[-1]}"]
         raise SetupError(
-            f"qm.multiplicity: expected {', '.join(named)} with {electrons} valence electrons, "
-            f"found {multiplicity}"
+            f"qm.multiplicity: expected {', '.join(named)} with the {electrons} valence electrons that "
+            f"qm.charge leaves, found {multiplicity}"
         )
     if multiplicity == 1:
         return (electrons // 2,)
@@ -58,8 +58,8 @@ def spin_matrix(basis: Basis, constants: SpinConstants | None) -> FloatArray:
         if not sized or not np.allclose(rows, np.transpose(rows), rtol=0.0, atol=_ASYMMETRY):
             names = ", ".join("spd"[:shells])
             raise SetupError(
-                f"qm.dftb.spin_constants.{symbol}: expected a number or a symmetric {shells} x {shells} matrix "
-                f"(shells {names}), found {given}"
+                f"qm.dftb.spin_constants.{symbol}: expected a number or a symmetric {shells} x {shells} "
+                f"matrix (shells {names}), found {given}"
             )
         blocks.append(0.5 * (np.array(rows) + np.transpose(rows)))
     sizes = [len(block) for block in blocks]

@@ -11,7 +11,7 @@ import torch
 from pidelta.qm.dftb.occupations import Filling
 
 Start = Literal["none", "previous", "extrapolated"]
-_HISTORY = {"none": 0, "previous": 1, "extrapolated": 4}
+_HISTORY = {"none": 0, "previous": 1, "extrapolated": 5}
 
 
 def neutral_populations(occupations: torch.Tensor, filling: Filling) -> torch.Tensor:
@@ -24,9 +24,9 @@ class StartingPopulations:
     """Guesses populations from those of earlier calls, if these had as many structures.
 
     Args:
-        start: ``none``; ``previous``, the last call's; or ``extrapolated``, for structures that are successive
-            steps of one trajectory: the predictor of Kolafa, J. Comput. Chem. 25, 335 (2004), over up to four
-            calls.
+        start: ``none``; ``previous``, those of the last call; or ``extrapolated``, for structures that are
+            successive steps of a trajectory: the polynomial through the last five calls. Pulay and Fogarasi,
+            Chem. Phys. Lett. 386, 272 (2004), do so for Fock matrices.
     """
 
     def __init__(self, start: Start) -> None:
@@ -36,9 +36,9 @@ class StartingPopulations:
         """Return populations (B, C, S), or None without a call to start from."""
         if not self._history or len(self._history[0]) != structures:
             return None
-        coefficients = predictor_coefficients(len(self._history))
-        terms = (factor * past for factor, past in zip(coefficients, self._history, strict=True))
-        return torch.stack(list(terms)).sum(0)
+        calls = len(self._history)
+        terms = [(-1) ** k * comb(calls, k + 1) * past for k, past in enumerate(self._history)]
+        return torch.stack(terms).sum(0)
 
     def remember(self, populations: torch.Tensor) -> None:
         """Add the populations (B, C, S) of a call."""
@@ -49,9 +49,3 @@ class StartingPopulations:
     def forget(self) -> None:
         """Start afresh."""
         self._history.clear()
-
-
-def predictor_coefficients(calls: int) -> list[float]:
-    """Weights of the last calls, the latest first: Kolafa's B_j, whose sum is 1."""
-    norm = comb(2 * calls - 2, calls - 1)
-    return [(-1) ** (j + 1) * j * comb(2 * calls, calls - j) / norm for j in range(1, calls + 1)]

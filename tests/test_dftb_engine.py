@@ -54,14 +54,14 @@ def test_contract_notices_a_wrong_engine():
 
 @pytest.mark.parametrize("temperature", [0.002, 0.02])
 def test_mermin_free_energy(temperature):
-    """At a temperature that matters the gradient is that of the free energy."""
+    """The gradient is that of the free energy, which is lower where the temperature matters."""
     numbers, positions = molecule(find_record("CC(=O)O", "dftb3-3ob"))
     method = engine("dftb3-3ob", numbers, electronic_temperature=temperature)
     # A stretched bond, so that the gap is small.
     positions = positions + 0.6 * np.arange(len(numbers))[:, None] / len(numbers)
     cold = vacuum(engine("dftb3-3ob", numbers), positions)
     warm = vacuum(method, positions)
-    assert warm.energy[0] < cold.energy[0]
+    assert warm.energy[0] < cold.energy[0] - (1e-6 if temperature > 0.01 else -1e-12)
     potential = np.linspace(-0.02, 0.02, len(numbers))
     check_gradient(method, positions, potential)
     check_charges(method, positions, potential)
@@ -188,11 +188,7 @@ def test_bad_geometries():
 
 def test_impossible_settings():
     numbers, _ = WATER
-    with pytest.raises(SetupError, match=r"leaves an odd number of electrons \(7\)"):
-        engine("dftb2-mio", numbers, charge=1)
-    with pytest.raises(SetupError, match="multiplicity: expected 1, found 3"):
-        engine("dftb2-mio", numbers, multiplicity=3)
-    with pytest.raises(SetupError, match="leaves 2 to 12 valence electrons, found 8"):
+    with pytest.raises(SetupError, match="leaves 1 to 12 valence electrons, found 8"):
         engine("dftb2-mio", numbers, charge=8)
     with pytest.raises(SetupError, match="order: expected 2 or 3, found 1"):
         engine("dftb2-mio", numbers, order=1)

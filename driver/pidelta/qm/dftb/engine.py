@@ -77,7 +77,7 @@ class DFTBEngine:
         electrons = _count_electrons(self._basis, charge)
         filled = filled_orbitals(electrons, len(self._basis.onsite), multiplicity)
         self._filling = Filling(filled, electronic_temperature)
-        polarised = multiplicity > 1
+        polarised = len(filled) == 2
         spin = spin_matrix(self._basis, spin_constants) if polarised else None
         derivatives = _derivatives(self._basis, order, hubbard_derivatives)
         self._identity = _identity(

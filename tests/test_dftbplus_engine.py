@@ -107,6 +107,24 @@ def test_builtin_parameters_and_coulomb_correction(acetamide, order):
     np.testing.assert_allclose(found.charges, expected.charges, rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize("shell_resolved", ["false", "true"])
+def test_open_shells_and_shell_resolved_charges(acetamide, shell_resolved):
+    constants = (
+        "{H: -0.07, C: [[-0.031, -0.025], [-0.025, -0.023]], N: -0.03, O: [[-0.035, -0.03], [-0.03, -0.028]]}"
+    )
+    dftb = (
+        f"dftb: {{spin_constants: {constants}, shell_resolved: {shell_resolved}, scc: {{tolerance: 1.0e-9}}}}"
+    )
+    ours, _, positions = acetamide(f"{{charge: 1, multiplicity: 2, {dftb}}}")
+    theirs, _, _ = acetamide(f"{{engine: dftb+, charge: 1, multiplicity: 2, {dftb}}}")
+    assert theirs.identity == ours.identity
+    potential = np.random.default_rng(3).normal(0.0, 0.02, positions.shape[:2])
+    expected, found = ours.evaluate(positions, potential), theirs.evaluate(positions, potential)
+    np.testing.assert_allclose(found.energy, expected.energy, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(found.gradient, expected.gradient, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found.charges, expected.charges, rtol=0, atol=1e-6)
+
+
 def test_fermi_filling(acetamide):
     ours, _, positions = acetamide("{dftb: {electronic_temperature: 6000 K}}")
     theirs, _, _ = acetamide("{engine: dftb+, dftb: {electronic_temperature: 6000 K}}")

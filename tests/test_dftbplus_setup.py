@@ -16,7 +16,6 @@ from pidelta.config import load_config
 from pidelta.errors import ConfigError, SetupError
 from pidelta.qm.dftb.parameters import load_parameters
 from pidelta.qm.dftbplus import inputs, library
-from pidelta.qm.dftbplus.engine import DFTBPlusEngine
 from pidelta.qm.dftbplus.hsd import parse_hsd, read_hsd
 
 METHANE = np.array([6, 1, 1, 1, 1])
@@ -59,7 +58,9 @@ def folder(tmp_path):
 
 def user_keywords(folder, text):
     parameters = load_parameters(folder / "set", ["C", "H"])
-    settings = inputs.HamiltonianSettings(3, DERIVATIVES, 4.2, 0, 300 * 3.166811563e-6, 1e-8, 100)
+    settings = inputs.HamiltonianSettings(
+        3, DERIVATIVES, 4.2, False, 0, 1, None, 300 * 3.166811563e-6, 1e-8, 100
+    )
     expected = inputs.hamiltonian(settings, METHANE, parameters, folder / "set")
     path = folder / "dftb_in.hsd"
     path.write_text(text)
@@ -248,12 +249,6 @@ def test_the_message_of_a_set_up_that_failed(monkeypatch, tmp_path):
     with pytest.raises(SetupError) as error:
         library.rehearse(tmp_path / "libdftbplus.so", tmp_path / "dftb_in.hsd")
     assert str(error.value) == "DFTB+ stopped at its set-up: No H-H.skf; Path: Hamiltonian"
-
-
-def test_open_shells_are_refused(folder):
-    parameters = load_parameters(folder / "set", ["C", "H"])
-    with pytest.raises(SetupError, match=r"qm.multiplicity: expected 1 with qm.engine dftb\+, found 3"):
-        DFTBPlusEngine(METHANE, parameters, folder / "set", multiplicity=3)
 
 
 @pytest.mark.parametrize(

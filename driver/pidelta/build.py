@@ -29,6 +29,7 @@ from pidelta.qm.dftb.parameters import (
     load_parameters,
 )
 from pidelta.qm.dftb.sets import SetFiles, builtin_set
+from pidelta.qm.dftb.spin import SpinConstants
 from pidelta.qm.dftbplus.engine import DFTBPlusEngine
 from pidelta.qmmm.embedding import CutoffEmbedding, Embedding, Environment, FixedCharges
 from pidelta.qmmm.energy import QMMMEvaluator
@@ -118,6 +119,7 @@ def build_evaluator(config: Config, terms: frozenset[str] | None = None) -> QMMM
             partition=region.partition,
             embedding=region.embedding,
             engine=engine if "dftb" in chosen else None,
+            properties=tuple(config.qm.properties),
             delta=_committee(config, region, engine.identity) if "delta" in chosen else None,
         )
     if config.mm is not None and inputs.topology is not None and "mm" in chosen:
@@ -211,12 +213,14 @@ def _engine(qm: QMConfig, numbers: IntArray) -> QMEngine:
     dftb = qm.dftb
     elements = sorted({chemical_symbols[number] for number in numbers})
     derivatives, damping_exponent = _published_derivatives(dftb)
+    spin_constants: SpinConstants | None = dftb.spin_constants
     files: Path | SetFiles
     if dftb.parameters == "builtin":
         files = _builtin_set(dftb.order)
         parameters = files.parameters(elements)
         derivatives = derivatives or files.description.hubbard_derivatives
         damping_exponent = damping_exponent or files.description.damping_exponent
+        spin_constants = spin_constants or files.description.spin_constants
     else:
         files = dftb.parameters
         parameters = load_parameters(files, elements)
@@ -224,8 +228,10 @@ def _engine(qm: QMConfig, numbers: IntArray) -> QMEngine:
         "order": dftb.order,
         "hubbard_derivatives": derivatives,
         "damping_exponent": damping_exponent,
+        "shell_resolved": dftb.shell_resolved,
         "charge": qm.charge,
         "multiplicity": qm.multiplicity,
+        "spin_constants": spin_constants,
         "electronic_temperature": dftb.electronic_temperature,
         "tolerance": dftb.scc.tolerance,
         "max_iterations": dftb.scc.max_iterations,
@@ -235,7 +241,7 @@ def _engine(qm: QMConfig, numbers: IntArray) -> QMEngine:
         return DFTBPlusEngine(
             numbers, parameters, files, **settings, user_input=own.input, library=own.library
         )
-    return DFTBEngine(numbers, parameters, **settings, device=dftb.device)
+    return DFTBEngine(numbers, parameters, **settings, start=dftb.scc.start, device=dftb.device)
 
 
 def _published_derivatives(dftb: DFTBConfig) -> tuple[dict[str, float] | None, float | None]:

@@ -7,18 +7,25 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, FiniteFloat, PrivateAttr, model_validator
 
+from pidelta.qm.base import PropertyName
 from pidelta.state import TERMS
 from pidelta.units import parse_quantity
 from pidelta.yaml_input import Length, Section, Temperature, read_yaml
 
 
 class SCCConfig(Section):
-    """Self-consistent charges: the largest change of a charge (e) that counts as converged."""
+    """Self-consistent charges.
+
+    `tolerance` is the largest change of a charge (e) that counts as converged. `start` is what the charges
+    start from: neutral atoms, those of the call before, or an extrapolation of the last five, for single
+    structures that come in the order of a trajectory. It changes the time, not the result.
+    """
 
     tolerance: float = Field(1.0e-8, gt=0.0)
     max_iterations: int = Field(100, ge=1)
+    start: Literal["none", "previous", "extrapolated"] = "previous"
 
 
 class DFTBConfig(Section):
@@ -27,14 +34,18 @@ class DFTBConfig(Section):
     `order` is that of DFTB: by default 3 with the built-in parameters, 2 with a folder of .skf files.
     `hubbard_derivatives` (order 3) is the name of a published set or a value for each element in hartree/e;
     the built-in parameters bring their own. `damping_exponent` is the exponent zeta of the H-X damping of
-    gamma: by default that of the named set, then that of the built-in parameters, else none. `device` is
-    where the built-in engine runs.
+    gamma: by default that of the named set, then that of the built-in parameters, else none.
+    `shell_resolved` gives each shell its own charge and U, as the .skf files have it. `spin_constants`, for a
+    multiplicity above 1, are W by element in hartree: a matrix by the shells s, p, d, or one number for all.
+    `device` is where the built-in engine runs.
     """
 
     parameters: Literal["builtin"] | Path = "builtin"
     order: Literal[2, 3] = 3
     hubbard_derivatives: str | dict[str, float] | None = None
     damping_exponent: float | None = Field(None, gt=0.0)
+    shell_resolved: bool = False
+    spin_constants: dict[str, FiniteFloat | list[list[FiniteFloat]]] | None = None
     dispersion: Literal["none"] = "none"
     electronic_temperature: Temperature = Field(0.0, ge=0.0)
     scc: SCCConfig = SCCConfig()
@@ -71,7 +82,10 @@ class DFTBPlusConfig(Section):
 
 
 class QMConfig(Section):
-    """The QM region and the method that describes it."""
+    """The QM region and the method that describes it.
+
+    `properties` are results to add to the extras, by the names and in the units of `PropertyName`.
+    """
 
     atoms: str | list[int] = "all"
     charge: int = 0
@@ -79,6 +93,7 @@ class QMConfig(Section):
     engine: Literal["dftb", "dftb+"] = "dftb"
     dftb: DFTBConfig = DFTBConfig()
     dftbplus: DFTBPlusConfig | None = None
+    properties: list[PropertyName] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _check_engine(self) -> QMConfig:

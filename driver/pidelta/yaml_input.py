@@ -70,5 +70,5 @@ def describe(error: ValidationError) -> str:
 
 
 def _is_branch(part: Any) -> bool:
-    names = {"str", "int", "path", "literal", "list", "dict"}
+    names = {"str", "int", "float", "path", "literal", "list", "dict"}
     return isinstance(part, str) and ("[" in part or part.startswith("function-") or part in names)

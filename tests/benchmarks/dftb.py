@@ -127,7 +127,7 @@ class Method:
             if not folder.exists():
                 sets.export(self._files, folder)
         settings = inputs.HamiltonianSettings(
-            3, self.derivatives, self.damping_exponent, 0, 0.0, TOLERANCE, MAX_ITERATIONS
+            3, self.derivatives, self.damping_exponent, False, 0, 1, None, 0.0, TOLERANCE, MAX_ITERATIONS
         )
         hamiltonian = inputs.hamiltonian(settings, numbers, self.parameters(elements), folder.resolve())
         (work / "dftb_in.hsd").write_text(inputs.whole_input(numbers, hamiltonian))

@@ -71,8 +71,10 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
             for name, term in evaluation.terms.items()
         },
         "charges": None if evaluation.charges is None else evaluation.charges[0].tolist(),
+        "dipole": None if evaluation.dipole is None else evaluation.dipole[0].tolist(),
         "virial": evaluation.virial[0].tolist(),
         "timings": dict(evaluation.timings),
+        "extras": {name: values[0].tolist() for name, values in evaluation.extras.items()},
     }
 
 

@@ -1,7 +1,8 @@
 """The charge-charge interaction of DFTB2 and DFTB3 between spherical exponential charge clouds.
 
 gamma: Elstner et al., Phys. Rev. B 58, 7260 (1998). Gamma3 = dU/dq dgamma/dU and the damping h of pairs with
-hydrogen: Gaus, Cui, Elstner, JCTC 7, 931 (2011), equations 15 to 29 and appendix.
+hydrogen: Gaus, Cui, Elstner, JCTC 7, 931 (2011), equations 15 to 29 and appendix; between shells of one atom:
+Gaus et al., JCTC 11, 4205 (2015), supporting information.
 """
 
 from __future__ import annotations
@@ -11,12 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pidelta.qm.dftb.basis import Basis
+from pidelta.qm.dftb.sites import Sites
 from pidelta.state import FloatArray, IntArray
 
 # The exponent of a charge cloud is 16/5 U.
 _EXPONENT = 3.2
-_LOWEST_POWER = -2  # of R: the slope of R^-1
 # Closer than this (hartree) two U are replaced by their mean: the general formula divides by the third power
 # of their difference and would lose more digits than the replacement does.
 _SIMILAR_U = 3e-4
@@ -26,13 +26,13 @@ _SAME_U = 3e-6
 
 @dataclass(frozen=True)
 class ChargeInteraction:
-    """Interaction matrices of a batch, energy 1/2 q gamma q - 1/3 sum_AB q_A^2 q_B gamma3_AB (net charges q).
+    """Interaction matrices of a batch; see `charges.ChargeEnergy` for the energy.
 
     Attributes:
-        gamma: (B, n, n) in hartree/e^2.
-        gamma3: (B, n, n) in hartree/e^3, or None at second order.
-        slope: (B, P) dgamma/dR.
-        slope3: (2, B, P) dgamma3_AB/dR and dgamma3_BA/dR, or None.
+        gamma: (B, S, S) in hartree/e^2.
+        gamma3: (B, S, S) in hartree/e^3, or None at second order.
+        slope: (B, Q) dgamma/dR.
+        slope3: (2, B, Q) dgamma3_xy/dR and dgamma3_yx/dR, or None.
     """
 
     gamma: torch.Tensor
@@ -42,18 +42,18 @@ class ChargeInteraction:
 
 
 class GammaFunction:
-    """Evaluates gamma, and Gamma3 if Hubbard derivatives are given, for the pairs of a structure.
+    """Evaluates gamma, and Gamma3 if Hubbard derivatives are given, for the pairs of sites of a structure.
 
     Args:
-        basis: atoms and pairs.
-        hubbard_derivatives: (n,) dU/dq in hartree/e^3, or None for second order.
+        sites: atoms or shells.
+        hubbard_derivatives: (S,) dU/dq in hartree/e^3, or None for second order.
         damping_exponent: zeta of the damping of pairs with hydrogen, or None without damping.
         device: where to compute.
     """
 
     def __init__(
         self,
-        basis: Basis,
+        sites: Sites,
         hubbard_derivatives: FloatArray | None,
         damping_exponent: float | None,
         device: torch.device,
@@ -61,18 +61,22 @@ class GammaFunction:
         def tensor(values: FloatArray | IntArray) -> torch.Tensor:
             return torch.as_tensor(values, device=device)
 
-        first, second = basis.first, basis.second
+        first, second = sites.first, sites.second
         self._first, self._second = tensor(first), tensor(second)
-        u_first, u_second = basis.hubbard_u[first], basis.hubbard_u[second]
+        self._pair = None if sites.are_atoms else tensor(sites.pair)
+        u_first, u_second = sites.hubbard_u[first], sites.hubbard_u[second]
         exponents, coefficients = short_range_coefficients(_EXPONENT * u_first, _EXPONENT * u_second)
 
-        hydrogen = np.array([symbol == "H" for symbol in basis.symbols])
+        hydrogen = np.array([symbol == "H" for symbol in sites.symbols])
         damped = (hydrogen[first] | hydrogen[second]) & (damping_exponent is not None)
         zeta = damping_exponent or 1.0
         mean_u = 0.5 * (u_first + u_second)
         self._damping = tensor(np.where(damped, mean_u**zeta, 0.0))
 
-        onsite = [basis.hubbard_u]
+        same_atom = (sites.atom[:, None] == sites.atom).astype(np.float64)
+        self._same_atom = None if sites.are_atoms else tensor(same_atom)
+        gamma, d_gamma = _on_site(_EXPONENT * sites.hubbard_u)
+        onsite = [same_atom * gamma]
         self._third_order = hubbard_derivatives is not None
         if hubbard_derivatives is None:
             coefficients = coefficients[:1]
@@ -81,21 +85,24 @@ class GammaFunction:
             coefficients[1:] *= _EXPONENT * by_charge[:, None, None]
             d_damping = np.where(damped, 0.5 * zeta * mean_u ** (zeta - 1.0), 0.0)
             self._d_damping = tensor(d_damping * by_charge).unsqueeze(1)
-            # On site gamma is U and Gamma3 half of its derivative (equation 20).
-            onsite.append(0.5 * hubbard_derivatives)
+            onsite.append(same_atom * hubbard_derivatives[:, None] * _EXPONENT * d_gamma)
         self._exponents = tensor(exponents).unsqueeze(1)
-        coefficients = np.pad(coefficients, ((0, 0), (0, 0), (1, 0), (0, 0)))
-        coefficients = np.concatenate((coefficients, _slopes(coefficients, exponents)))
         # By power of R, from -2, then as the result of `_short_range`.
-        self._coefficients = tensor(coefficients).permute(2, 0, 1, 3).unsqueeze(3).contiguous()
-        self._onsite = tensor(np.concatenate(onsite))
-        self._places = tensor(_matrix_places(first, second, len(basis.symbols), len(onsite)))
+        with_slopes = _with_slopes(coefficients, exponents).transpose(2, 0, 1, 3)
+        self._coefficients = tensor(np.ascontiguousarray(with_slopes[:, :, :, None]))
+        self._onsite = tensor(np.concatenate([matrix.ravel() for matrix in onsite]))
+        self._places = tensor(_matrix_places(first, second, len(sites.symbols), len(onsite)))
+
+    @property
+    def same_atom(self) -> torch.Tensor | None:
+        """(S, S) 1 for sites of one atom, else 0; None where atoms are the sites."""
+        return self._same_atom
 
     def _short_range(self, distances: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return S of gamma = 1/R - S and, at third order, its derivatives by both charges, without those of h.
+        """Return S of gamma = 1/R - S and, at third order, its derivatives by both charges at fixed damping.
 
         Returns:
-            Values and d/dR, each (1 or 3, B, P).
+            Values and d/dR, each (1 or 3, B, Q).
         """
         square = distances**2
         *lower, polynomials = self._coefficients
@@ -109,7 +116,9 @@ class GammaFunction:
         return value * damping, (slope + decay * value) * damping
 
     def evaluate(self, distances: torch.Tensor) -> ChargeInteraction:
-        """Evaluate distances (B, P) in bohr."""
+        """Evaluate distances (B, P) of the pairs of atoms in bohr."""
+        if self._pair is not None:
+            distances = distances[:, self._pair]
         value, slope = self._short_range(distances)
         inverse = 1.0 / distances
         gamma = inverse - value[0]
@@ -126,42 +135,60 @@ class GammaFunction:
         return ChargeInteraction(matrix, matrix3, d_gamma, d_gamma3)
 
     def _matrices(self, *pairs: torch.Tensor) -> torch.Tensor:
-        """Arrange values of pairs, each (B, P), and those on site to matrices (B, 1 or 2, n, n)."""
+        """Arrange values of pairs, each (B, Q), and those on site to matrices (B, 1 or 2, S, S)."""
         values = torch.cat((*pairs, self._onsite.expand(len(pairs[0]), -1)), dim=-1)
         return values[:, self._places]
 
-    def gradient(self, interaction: ChargeInteraction, charges: torch.Tensor) -> torch.Tensor:
-        """Return the derivative (B, P) of the energy by the distances at fixed charges (B, n)."""
+    def gradient(self, interaction: ChargeInteraction, charges: torch.Tensor, pairs: int) -> torch.Tensor:
+        """Return the derivative (B, pairs of atoms) of the energy by distances at fixed charges (B, S)."""
         first, second = charges[:, self._first], charges[:, self._second]
         product = first * second
         result = product * interaction.slope
         if interaction.slope3 is not None:
+            if self._same_atom is not None:
+                atoms = charges @ self._same_atom
+                first, second = atoms[:, self._first], atoms[:, self._second]
             result = result - product / 3.0 * (first * interaction.slope3[0] + second * interaction.slope3[1])
-        return result
+        if self._pair is None:
+            return result
+        return torch.zeros_like(result[:, :1]).repeat(1, pairs).index_add_(1, self._pair, result)
 
 
-def _slopes(coefficients: FloatArray, exponents: FloatArray) -> FloatArray:
-    """Return the coefficients of d/dR, each for the powers of R from `_LOWEST_POWER`."""
-    powers = np.arange(_LOWEST_POWER, 4.0)[:, None]
-    slopes = -exponents[:, None] * coefficients
-    slopes[..., :-1, :] += powers[1:] * coefficients[..., 1:, :]
-    return slopes
+def _with_slopes(coefficients: FloatArray, exponents: FloatArray) -> FloatArray:
+    """Add the derivatives by R to coefficients (F, 2, 5, Q) of R^-1 to R^3 times exponentials (2, Q).
 
-
-def _matrix_places(first: IntArray, second: IntArray, atoms: int, orders: int) -> IntArray:
-    """Return where (orders, n, n) the elements of gamma and Gamma3 stand in the values of all pairs.
-
-    First come those of gamma, of Gamma3_AB and of Gamma3_BA (P each), then those of the atoms (n each).
+    Returns:
+        (2 F, 2, 6, Q) for the powers R^-2 to R^3, the derivatives last.
     """
-    pairs = len(first)
-    places = np.empty((orders, atoms, atoms), dtype=np.int64)
-    upper = np.arange(pairs)
-    onsite = (2 * orders - 1) * pairs
+    values = np.pad(coefficients, ((0, 0), (0, 0), (1, 0), (0, 0)))
+    slopes = -exponents[:, None] * values
+    slopes[:, :, :-1] += np.arange(-1.0, 4.0)[:, None] * coefficients
+    return np.concatenate((values, slopes))
+
+
+def _matrix_places(first: IntArray, second: IntArray, sites: int, orders: int) -> IntArray:
+    """Return where (orders, S, S) the elements of gamma and Gamma3 stand in the row of all values.
+
+    First come gamma, Gamma3_xy and Gamma3_yx of the pairs (Q each), then the matrices of one atom's sites.
+    """
+    pairs = np.arange(len(first))
+    onsite = (2 * orders - 1) * len(pairs)
+    places = onsite + np.arange(orders * sites**2).reshape(orders, sites, sites)
     for order in range(orders):
-        places[order, first, second] = upper + order * pairs
-        places[order, second, first] = upper + 2 * order * pairs
-        places[order, np.arange(atoms), np.arange(atoms)] = onsite + order * atoms + np.arange(atoms)
+        places[order, first, second] = pairs + order * len(pairs)
+        places[order, second, first] = pairs + 2 * order * len(pairs)
     return places
+
+
+def _on_site(exponents: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return gamma (S, S) of exponents (S,) at distance zero, and its derivative by the first exponent.
+
+    For equal exponents gamma is U.
+    """
+    a, b = exponents[:, None], exponents
+    total = a + b
+    gamma = 0.5 * (a * b / total + (a * b) ** 2 / total**3)
+    return gamma, 0.5 * (b**2 / total**2 + 2.0 * a * b**2 / total**3 - 3.0 * (a * b) ** 2 / total**4)
 
 
 def short_range_coefficients(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:

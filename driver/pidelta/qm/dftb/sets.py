@@ -59,6 +59,7 @@ class SetDescription(Section):
     hubbard_derivatives: dict[str, FiniteFloat]
     damping_exponent: FiniteFloat | None = Field(gt=0.0)
     dispersion: DispersionD3 | None = None
+    spin_constants: dict[str, list[list[FiniteFloat]]] | None = None
     recipe: str
 
     @model_validator(mode="after")

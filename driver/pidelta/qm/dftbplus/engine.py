@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pidelta.errors import GeometryError, SCCConvergenceError, SetupError
+from pidelta.errors import GeometryError, SCCConvergenceError
 from pidelta.qm.base import QMResult
 from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.parameters import ParameterSet
 from pidelta.qm.dftb.sets import SetFiles, export
+from pidelta.qm.dftb.spin import SpinConstants
 from pidelta.qm.dftbplus import inputs
 from pidelta.qm.dftbplus.library import Session, Solution, load_library, rehearse, version
 from pidelta.state import FloatArray, IntArray
@@ -31,8 +32,8 @@ class DFTBPlusEngine:
         numbers: (n,) atomic numbers.
         parameters: a Slater-Koster set with all elements in `numbers`.
         files: where it comes from, a folder or files to be exported.
-        order, hubbard_derivatives, damping_exponent, charge, multiplicity, electronic_temperature, tolerance,
-            max_iterations: as in `pidelta.qm.dftb.engine.DFTBEngine`.
+        order, hubbard_derivatives, damping_exponent, shell_resolved, charge, multiplicity, spin_constants,
+            electronic_temperature, tolerance, max_iterations: as in `pidelta.qm.dftb.engine.DFTBEngine`.
         user_input: an input of DFTB+ that agrees with all of these, for what else its Hamiltonian says.
         library: the library file; None: the one installed with the Python module.
 
@@ -50,27 +51,31 @@ class DFTBPlusEngine:
         order: int = 2,
         hubbard_derivatives: Mapping[str, float] | None = None,
         damping_exponent: float | None = None,
+        shell_resolved: bool = False,
         charge: int = 0,
         multiplicity: int = 1,
+        spin_constants: SpinConstants | None = None,
         electronic_temperature: float = 0.0,
         tolerance: float = 1e-8,
         max_iterations: int = 100,
         user_input: Path | None = None,
         library: Path | None = None,
     ) -> None:
-        if multiplicity != 1:
-            raise SetupError(f"qm.multiplicity: expected 1 with qm.engine dftb+, found {multiplicity}")
-        self._builtin = DFTBEngine(
-            numbers,
-            parameters,
-            order=order,
-            hubbard_derivatives=hubbard_derivatives,
-            damping_exponent=damping_exponent,
-            charge=charge,
-            electronic_temperature=electronic_temperature,
-            tolerance=tolerance,
-            max_iterations=max_iterations,
+        settings = inputs.HamiltonianSettings(
+            order,
+            hubbard_derivatives,
+            damping_exponent,
+            shell_resolved,
+            charge,
+            multiplicity,
+            spin_constants,
+            electronic_temperature,
+            tolerance,
+            max_iterations,
         )
+        self._builtin = DFTBEngine(numbers, parameters, **vars(settings))
+        self._max_iterations = max_iterations
+        self._atomic_charges_only = multiplicity == 1 and not shell_resolved
         self._tolerance = tolerance
         path = load_library(library)
         self._version = version(path)
@@ -79,15 +84,6 @@ class DFTBPlusEngine:
         if isinstance(files, SetFiles):
             export(files, folder / "set")
             files = folder / "set"
-        settings = inputs.HamiltonianSettings(
-            order,
-            hubbard_derivatives,
-            damping_exponent,
-            charge,
-            electronic_temperature,
-            tolerance,
-            max_iterations,
-        )
         hamiltonian = inputs.hamiltonian(settings, self.numbers, parameters, files.resolve())
         self._identity = self._builtin.identity
         if user_input is not None:
@@ -138,7 +134,9 @@ class DFTBPlusEngine:
         """Solve one structure from the charges of the last; should that fail, from neutral atoms."""
         for _ in range(2):
             solution = self._session.solve(positions, potential, correction)
-            if solution.residual <= self._tolerance:
+            # The residual is that of the atoms. Shells and spins converged if there were iterations left.
+            small = solution.residual <= self._tolerance and self._atomic_charges_only
+            if small or solution.iterations < self._max_iterations:
                 return solution
             self._session.close()
         raise SCCConvergenceError(solution.iterations, solution.residual, self.numbers, positions.copy())

@@ -13,6 +13,7 @@ from ase.data import chemical_symbols
 
 from pidelta.errors import ConfigError
 from pidelta.qm.dftb.parameters import ParameterSet, load_parameters
+from pidelta.qm.dftb.spin import SpinConstants
 from pidelta.qm.dftbplus.hsd import Node, parse_hsd, read_hsd
 from pidelta.state import IntArray
 from pidelta.units import parse_quantity
@@ -36,6 +37,7 @@ _GOVERNED = {
     "hcorrection": "none",
     "dispersion": "none",
     "spinpolarisation": "",
+    "spinconstants": None,
     "shellresolvedscc": "no",
     "orbitalresolvedscc": "no",
 }
@@ -51,7 +53,10 @@ class HamiltonianSettings:
     order: int
     hubbard_derivatives: Mapping[str, float] | None
     damping_exponent: float | None
+    shell_resolved: bool
     charge: int
+    multiplicity: int
+    spin_constants: SpinConstants | None
     electronic_temperature: float
     tolerance: float
     max_iterations: int
@@ -76,10 +81,17 @@ def hamiltonian(
         f"Filling = Fermi {{\nTemperature [Hartree] = {settings.electronic_temperature!r}\n}}",
     ]
     if settings.order == 3 and settings.hubbard_derivatives is not None:
-        values = {symbol: repr(float(settings.hubbard_derivatives[symbol])) for symbol in shells}
+        values = {}
+        for symbol in symbols:
+            count = parameters.elements[symbol].l_max + 1 if settings.shell_resolved else 1
+            values[symbol] = " ".join([repr(float(settings.hubbard_derivatives[symbol]))] * count)
         lines += ["ThirdOrderFull = Yes", *_block("HubbardDerivs", values)]
     if settings.damping_exponent is not None:
         lines.append(f"HCorrection = Damping {{\nExponent = {settings.damping_exponent!r}\n}}")
+    if settings.shell_resolved:
+        lines.append("ShellResolvedSCC = Yes")
+    if settings.multiplicity > 1:
+        lines += _spin(settings, {symbol: parameters.elements[symbol].l_max + 1 for symbol in symbols})
     return parse_hsd("\n".join([*lines, "}"]), "the input of DFTB+").children["hamiltonian"]
 
 
@@ -152,6 +164,18 @@ def _block(name: str, values: Mapping[str, str]) -> list[str]:
     return [f"{name} {{", *(f"{key} = {value}" for key, value in values.items()), "}"]
 
 
+def _spin(settings: HamiltonianSettings, shells: Mapping[str, int]) -> list[str]:
+    lines = [f"SpinPolarisation = Colinear {{\nUnpairedElectrons = {settings.multiplicity - 1}\n}}"]
+    lines.append("SpinConstants {")
+    if not settings.shell_resolved:  # else DFTB+ takes it for granted
+        lines.append("ShellResolvedSpin = Yes")
+    assert settings.spin_constants is not None
+    for symbol, count in shells.items():
+        matrix = np.broadcast_to(np.array(settings.spin_constants[symbol]), (count, count))
+        lines.append(f"{symbol} = {' '.join(repr(float(value)) for value in matrix.ravel())}")
+    return [*lines, "}"]
+
+
 def _check_geometry(path: Path, geometry: Node | None, numbers: IntArray) -> None:
     found = _symbols(path, geometry)
     expected = [chemical_symbols[number] for number in numbers]
@@ -202,7 +226,7 @@ def _flatten(node: Node, prefix: str = "") -> dict[str, str]:
     """Values in lower case by dotted key, temperatures in hartree."""
     values: dict[str, str] = {}
     for key, child in node.children.items():
-        value = child.value.strip("\"'").lower()
+        value = (child.value or " ".join(child.text.split())).strip("\"'").lower()
         if key == "temperature":
             value = _hartree(value, child.unit)
         if value or not child.children:

@@ -1,0 +1,69 @@
+"""Electrons of both spins, and the constants of their interaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from pidelta.errors import SetupError
+from pidelta.qm.dftb.basis import Basis
+from pidelta.state import FloatArray
+
+SpinConstants = Mapping[str, float | Sequence[Sequence[float]]]
+"""W by element in hartree: a matrix by the shells s, p, d, or one number for all of them."""
+
+_LISTED = 4
+_ASYMMETRY = 1e-6  # hartree, as numbers are printed
+
+
+def filled_orbitals(electrons: int, orbitals: int, multiplicity: int) -> tuple[int, ...]:
+    """Count the filled orbitals of a closed shell, or those of spin up and down.
+
+    Raises:
+        SetupError: the electrons cannot have that multiplicity.
+    """
+    possible = range(1 + electrons % 2, min(electrons, 2 * orbitals - electrons) + 2, 2)
+    if multiplicity not in possible:
+        named = [str(value) for value in possible[:_LISTED]]
+        if len(possible) > _LISTED:
+            named += [f"... {possible[-1]}"]
+        raise SetupError(
+            f"qm.multiplicity: expected {', '.join(named)} with the {electrons} valence electrons that "
+            f"qm.charge leaves, found {multiplicity}"
+        )
+    if multiplicity == 1:
+        return (electrons // 2,)
+    up = (electrons + multiplicity - 1) // 2
+    return (up, electrons - up)
+
+
+def spin_matrix(basis: Basis, constants: SpinConstants | None) -> FloatArray:
+    """Lay out W for all shells of all atoms: (S, S) in hartree, zero between atoms.
+
+    Raises:
+        SetupError: the constants of an element are missing, or are no symmetric matrix of its size.
+    """
+    blocks = []
+    for symbol, element in zip(basis.symbols, basis.elements, strict=True):
+        if constants is None or symbol not in constants:
+            raise SetupError(
+                "qm.dftb.spin_constants: a multiplicity above 1 needs those of every element, "
+                f"found none for {symbol}"
+            )
+        shells = element.l_max + 1
+        given = constants[symbol]
+        rows = given if isinstance(given, Sequence) else [[given] * shells] * shells
+        sized = [len(row) for row in rows] == [shells] * shells
+        if not sized or not np.allclose(rows, np.transpose(rows), rtol=0.0, atol=_ASYMMETRY):
+            names = ", ".join("spd"[:shells])
+            raise SetupError(
+                f"qm.dftb.spin_constants.{symbol}: expected a number or a symmetric {shells} x {shells} "
+                f"matrix (shells {names}), found {given}"
+            )
+        blocks.append(0.5 * (np.array(rows) + np.transpose(rows)))
+    sizes = [len(block) for block in blocks]
+    result = np.zeros((sum(sizes), sum(sizes)))
+    for start, block in zip(np.cumsum(sizes) - sizes, blocks, strict=True):
+        result[start : start + len(block), start : start + len(block)] = block
+    return result

@@ -2,8 +2,8 @@
 
 Run: python tests/benchmarks/dftb.py [--parameters 3ob-3-1] [--batches 1 8 32] [--repeats 30] [--device cpu]
 
-Third order, SCC to 1e-8 e, one thread, warm start; positions move by 0.01 bohr between calls, about what 0.5
-fs of dynamics does, the beads of a batch are spread by 0.02 bohr. Both programs take the same steps in turn.
+Third order, SCC to 1e-8 e from the charges of the call before, one thread. Each structure of a batch moves on
+a trajectory of its own: 0.5 fs steps from 300 K. DFTB+ then takes the steps of the first one.
 CPU time, so that other processes disturb little (wall time with --device cuda); medians over the calls.
 """
 
@@ -34,7 +34,7 @@ from pidelta.qm.dftb.parameters import (
 )
 from pidelta.qm.dftbplus import inputs
 from pidelta.qm.dftbplus.library import load_library
-from pidelta.units import ANGSTROM
+from pidelta.units import ANGSTROM, DALTON_IN_ELECTRON_MASS, FEMTOSECOND, parse_quantity
 
 MOLECULES = Path(__file__).with_name("molecules")
 NAMES = ("benzene", "uracil", "alanine-dipeptide", "retinoic-acid")
@@ -44,7 +44,8 @@ PARTS = {
     "gradient": (integrals.SlaterKosterIntegrals, "gradient"),
 }
 TOLERANCE, MAX_ITERATIONS = 1e-8, 100
-WARM_UP = 3
+STEP, TEMPERATURE = 0.5 * FEMTOSECOND, parse_quantity("300 K", "temperature")
+WARM_UP = 8
 
 
 class Clock:
@@ -105,7 +106,7 @@ class Method:
             else load_parameters(self.folder, elements)
         )
 
-    def builtin(self, numbers, elements, device):
+    def builtin(self, numbers, elements, start, device):
         return DFTBEngine(
             numbers,
             self.parameters(elements),
@@ -114,6 +115,7 @@ class Method:
             damping_exponent=self.damping_exponent,
             tolerance=TOLERANCE,
             max_iterations=MAX_ITERATIONS,
+            start=start,
             device=device,
         )
 
@@ -139,22 +141,25 @@ def evaluate_dftbplus(program, positions):
     return program.get_energy(), program.get_gradients(), program.get_gross_charges()
 
 
-def measure(engine, program, positions, batch, repeats, clock):
+def measure(engine, program, atoms, batch, repeats, clock):
     """Median milliseconds by part, per call (DFTB+: per structure), and mean SCC iterations."""
-    rng = np.random.default_rng(0)
-    beads = positions + rng.normal(scale=0.02, size=(batch, *positions.shape))
-    potential = np.zeros(beads.shape[:2])
-    iterations = []
+    masses = atoms.get_masses()[:, None] * DALTON_IN_ELECTRON_MASS
+    shape = (batch, len(atoms), 3)
+    velocities = np.random.default_rng(0).normal(size=shape) * np.sqrt(TEMPERATURE / masses)
+    positions = np.repeat(atoms.positions[None] * ANGSTROM, batch, axis=0)
+    potential = np.zeros(shape[:2])
+    trajectory, results = [], []
     for _ in range(WARM_UP + repeats):
-        beads += rng.normal(scale=0.01, size=beads.shape)
+        trajectory.append(positions[0].copy())
         with clock("whole"):
-            result = engine.evaluate(beads, potential)
-        iterations.append(result.iterations.mean())
-        if program is not None:
-            with clock("DFTB+"):
-                energy, *_ = evaluate_dftbplus(program, beads[0].copy())
-            assert abs(energy - result.energy[0]) < 1e-6, "the programs disagree"
-    return clock.medians(), float(np.mean(iterations[WARM_UP:]))
+            results.append(engine.evaluate(positions, potential))
+        velocities -= STEP / masses * results[-1].gradient
+        positions += STEP * velocities
+    for structure, result in zip(trajectory if program is not None else (), results, strict=False):
+        with clock("DFTB+"):
+            energy, *_ = evaluate_dftbplus(program, structure)
+        assert abs(energy - result.energy[0]) < 1e-6, "the programs disagree"
+    return clock.medians(), float(np.mean([result.iterations for result in results[WARM_UP:]]))
 
 
 def row(name, engine, batch, times, iterations):
@@ -188,6 +193,7 @@ def main():
     parser.add_argument("--molecules", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--start", choices=("none", "previous", "extrapolated"), default="previous")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -202,12 +208,10 @@ def main():
         atoms = read(MOLECULES / f"{molecule}.xyz")
         numbers, elements = atoms.numbers.astype(np.int64), sorted(set(atoms.symbols))
         for batch in arguments.batches:
-            engine = method.builtin(numbers, elements, arguments.device)
+            engine = method.builtin(numbers, elements, arguments.start, arguments.device)
             with tempfile.TemporaryDirectory() as work:
                 program = library and method.dftbplus(numbers, elements, library, Path(work))
-                outcome = measure(
-                    engine, program, atoms.positions * ANGSTROM, batch, arguments.repeats, clock
-                )
+                outcome = measure(engine, program, atoms, batch, arguments.repeats, clock)
                 if program is not None:
                     program.close()
             table.add_row(*row(molecule, engine, batch, *outcome))

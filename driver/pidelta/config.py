@@ -101,6 +101,10 @@ class QMConfig(Section):
             raise ValueError(f"dftbplus: expected engine dftb+ with it, found {self.engine}")
         if self.engine == "dftb+" and self.dftb.device != "cpu":
             raise ValueError(f"dftb.device: expected cpu with engine dftb+, found {self.dftb.device}")
+        if self.engine == "dftb+" and self.dftb.scc.start != "previous":
+            raise ValueError(
+                f"dftb.scc.start: expected previous with engine dftb+, found {self.dftb.scc.start}"
+            )
         return self
 
 

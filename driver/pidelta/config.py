@@ -36,7 +36,8 @@ class DFTBConfig(Section):
     the built-in parameters bring their own. `damping_exponent` is the exponent zeta of the H-X damping of
     gamma: by default that of the named set, then that of the built-in parameters, else none.
     `shell_resolved` gives each shell its own charge and U, as the .skf files have it. `spin_constants`, for a
-    multiplicity above 1, are W by element in hartree: a matrix by the shells s, p, d, or one number for all.
+    multiplicity above 1, are W by element in hartree: a matrix by the shells s, p, d, or one number for all;
+    by default those of the built-in parameters, if they have any.
     """
 
     parameters: Literal["builtin"] | Path = "builtin"

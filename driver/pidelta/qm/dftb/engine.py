@@ -21,7 +21,7 @@ from pidelta.qm.dftb.parameters import ParameterSet
 from pidelta.qm.dftb.repulsive import RepulsiveTables
 from pidelta.qm.dftb.scc import SCCProblem, SCCSolver, SCCState
 from pidelta.qm.dftb.sites import atom_sites, shell_sites
-from pidelta.qm.dftb.spin import SpinConstants, filled_orbitals, spin_matrix
+from pidelta.qm.dftb.spin import SpinConstants, filled_orbitals, spin_blocks, spin_matrix
 from pidelta.qm.dftb.start import Start, StartingPopulations, neutral_populations
 from pidelta.state import FloatArray, IntArray
 
@@ -78,15 +78,16 @@ class DFTBEngine:
         filled = filled_orbitals(electrons, len(self._basis.onsite), multiplicity)
         self._filling = Filling(filled, electronic_temperature)
         polarised = len(filled) == 2
-        spin = spin_matrix(self._basis, spin_constants) if polarised else None
+        spin_by_element = spin_blocks(self._basis, spin_constants) if polarised else {}
         derivatives = _derivatives(self._basis, order, hubbard_derivatives)
         self._identity = _identity(
             self._basis, parameters, order, derivatives, damping_exponent, electronic_temperature
         )
         if shell_resolved:
-            self._identity += " shells"
-        if spin is not None:
-            self._identity += f" W={hashlib.sha256(spin.tobytes()).hexdigest()[:12]}"
+            self._identity += " shell-resolved"
+        if polarised:
+            used = sorted((symbol, block.tolist()) for symbol, block in spin_by_element.items())
+            self._identity += f" spin={_hash(used)}"
 
         self._device = torch.device(device)
         shells = shell_resolved or polarised
@@ -95,7 +96,7 @@ class DFTBEngine:
         self._site_atom, self._orbital_site = self._index(sites.atom), self._index(sites.orbital_site)
         self._neutral = self._tensor(sites.occupations)
         self._cold_start = neutral_populations(self._neutral, self._filling)
-        self._spin = None if spin is None else self._tensor(spin)
+        self._spin = self._tensor(spin_matrix(self._basis, spin_by_element)) if polarised else None
         self._geometries = Geometries(self._basis, self._device)
         self._integrals = SlaterKosterIntegrals(self._basis, parameters, self._device)
         site_derivatives = None if derivatives is None else derivatives[sites.atom]
@@ -254,9 +255,13 @@ def _identity(
     parts = [f"DFTB{order}/{parameters.identity}"]
     if derivatives is not None:
         used = sorted(set(zip(basis.symbols, derivatives.tolist(), strict=True)))
-        parts.append(f"derivatives={hashlib.sha256(repr(used).encode()).hexdigest()[:12]}")
+        parts.append(f"derivatives={_hash(used)}")
     if damping_exponent is not None:
         parts.append(f"zeta={damping_exponent:g}")
     if temperature > 0.0:
         parts.append(f"kT={temperature:g}")
     return " ".join(parts)
+
+
+def _hash(settings: object) -> str:
+    return hashlib.sha256(repr(settings).encode()).hexdigest()[:12]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy.linalg import block_diag
 
 from pidelta.errors import SetupError
 from pidelta.qm.dftb.basis import Basis
@@ -38,13 +39,13 @@ def filled_orbitals(electrons: int, orbitals: int, multiplicity: int) -> tuple[i
     return (up, electrons - up)
 
 
-def spin_matrix(basis: Basis, constants: SpinConstants | None) -> FloatArray:
-    """Lay out W for all shells of all atoms: (S, S) in hartree, zero between atoms.
+def spin_blocks(basis: Basis, constants: SpinConstants | None) -> dict[str, FloatArray]:
+    """Return W of every element of a molecule, by shells: (l_max + 1, l_max + 1) in hartree.
 
     Raises:
         SetupError: the constants of an element are missing, or are no symmetric matrix of its size.
     """
-    blocks = []
+    blocks = {}
     for symbol, element in zip(basis.symbols, basis.elements, strict=True):
         if constants is None or symbol not in constants:
             raise SetupError(
@@ -61,9 +62,10 @@ def spin_matrix(basis: Basis, constants: SpinConstants | None) -> FloatArray:
                 f"qm.dftb.spin_constants.{symbol}: expected a number or a symmetric {shells} x {shells} "
                 f"matrix (shells {names}), found {given}"
             )
-        blocks.append(0.5 * (np.array(rows) + np.transpose(rows)))
-    sizes = [len(block) for block in blocks]
-    result = np.zeros((sum(sizes), sum(sizes)))
-    for start, block in zip(np.cumsum(sizes) - sizes, blocks, strict=True):
-        result[start : start + len(block), start : start + len(block)] = block
-    return result
+        blocks[symbol] = 0.5 * (np.array(rows) + np.transpose(rows))
+    return blocks
+
+
+def spin_matrix(basis: Basis, blocks: Mapping[str, FloatArray]) -> FloatArray:
+    """Lay out W for the shells of all atoms: (S, S) in hartree, zero between atoms."""
+    return np.asarray(block_diag(*(blocks[symbol] for symbol in basis.symbols)))

@@ -42,7 +42,8 @@ _INTRODUCTION = """# Quality of the built-in Slater-Koster set
 
 The built-in parameters are compared with {dft} without dispersion (water dimer and anions:
 {diffuse}). The molecules are not in their training list; that has the neutral forms of most of the ions,
-and it has the water dimer and H5O2+, though at other geometries. All methods run in pidelta's own DFTB
+and it has the water dimer and H5O2+, though at other geometries. One number of the fit, the regularisation of
+the repulsives, was chosen with the bonds of methyl nitrite in view. All methods run in pidelta's own DFTB
 engine{published}.
 
 `python tests/quality/report.py` makes this page, from the DFT data in [reference.json](reference.json), made

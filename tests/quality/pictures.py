@@ -120,7 +120,7 @@ def draw_frequencies(measurements: list[Measurement], path: Path) -> None:
     figure = _figure(7.0, 0.6 + 2.3 * len(names))
     axes = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
     for axis, name in zip(axes, names, strict=True):
-        for measurement in measurements:
+        for level, measurement in enumerate(measurements):
             colour, marker = _STYLES[measurement.method]
             vibrations = measurement.vibrations[name]
             x = vibrations.reference[-len(vibrations.relative_errors) :]
@@ -131,6 +131,7 @@ def draw_frequencies(measurements: list[Measurement], path: Path) -> None:
                 color=colour,
                 markersize=4,
                 alpha=0.85,
+                zorder=9 - level,  # the first, whose target it is, on top
                 label=f"{measurement.method}: RMS {100.0 * vibrations.rms:.1f} %",
             )
         axis.axhline(0.0, color="#808080", linewidth=0.8)

@@ -87,6 +87,8 @@ def draw_bonds(measurements: list[Measurement], path: Path) -> None:
         colour, _ = _STYLES[measurement.method]
         for column, kind in enumerate(kinds):
             errors = np.sort(measurement.bond_errors(kind))
+            if not len(errors):
+                continue
             x = column + (k - 0.5 * (len(measurements) - 1)) * width
             spread = width * 0.3 * np.linspace(-1.0, 1.0, len(errors)) if len(errors) > 1 else [0.0]
             inside = np.abs(errors) < _WIDEST

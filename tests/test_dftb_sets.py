@@ -145,6 +145,7 @@ def test_the_shipped_set_is_one_and_sound() -> None:
         assert path.name == f"{description.name}-{description.version}.tar.xz"
         assert description.recipe == recipe
         assert description.order == order
+        assert description.spin_constants is not None
         assert set(files.parameters(description.elements).elements) == set(description.elements)
 
 

@@ -155,7 +155,7 @@ def test_virial_of_the_shipped_set_up_is_minus_the_strain_derivative(shipped):
 def test_check_finds_a_sound_set_up(shipped, run, capsys):
     assert run("check", shipped, "--atoms", 1) == 0
     output = capsys.readouterr().out
-    assert "built-in pid 1.0" in output
+    assert "built-in pid 1.1" in output
     assert "MM in the switching region" in output
     assert "all checks passed" in output
 

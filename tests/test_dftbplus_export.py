@@ -13,6 +13,7 @@ from ase import Atoms
 from ase.build import molecule
 from ase.io import read, write
 
+from made_up_set import ONSITE, SPIN_CONSTANTS, write_made_up_set
 from pidelta.qm.dftb import sets
 from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.units import ANGSTROM
@@ -70,3 +71,16 @@ def test_dftbplus_reads_the_exported_set(name: str, order: int, tmp_path: Path) 
     # DFTB+ turns angstrom into an older bohr.
     assert result.energy[0] == pytest.approx(energy, abs=1e-7)
     np.testing.assert_allclose(result.gradient[0], gradient, atol=1e-6)
+
+
+def test_dftbplus_reads_the_spin_constants(tmp_path: Path) -> None:
+    """Of a carbon atom s^1 p^3, whose energy is known."""
+    sets.export(sets.read_folder(write_made_up_set(tmp_path / "set", 2)), tmp_path / "exported")
+    write(tmp_path / "exported" / "in.gen", Atoms("C"), format="gen")
+    hamiltonian = (tmp_path / "exported" / "README").read_text().partition("For DFTB+:")[2]
+    hamiltonian = hamiltonian.replace("  # With one unpaired electron:\n", "").replace("  # ", "  ")
+    hamiltonian = hamiltonian.replace("UnpairedElectrons = 1", "UnpairedElectrons = 4")
+    energy, _ = run_dftbplus(tmp_path / "exported", hamiltonian)
+    (ss, sp), (_, pp) = SPIN_CONSTANTS["C"]
+    s, p, _ = ONSITE["C"]
+    assert energy == pytest.approx(s + 3 * p + (ss + 6 * sp + 9 * pp) / 2, abs=1e-9)

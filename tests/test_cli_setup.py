@@ -192,8 +192,7 @@ def test_properties_on_request(tmp_path, run):
     names = ["orbital_energies", "occupations", "homo", "lumo", "gap", "spin_populations"]
     config.write_text(
         "structure: m.xyz\npoint_charges: q.dat\nqm:\n  multiplicity: 2\n"
-        f"  properties: [{', '.join(names)}]\n"
-        "  dftb: {spin_constants: {H: [[-0.072]], O: [[-0.035, -0.030], [-0.030, -0.028]]}}\n"
+        f"  properties: [{', '.join(names)}]\n"  # the built-in parameters bring their spin constants
     )
     assert run("evaluate", config, "--output", tmp_path / "out.json") == 0
     frame = json.loads((tmp_path / "out.json").read_text())["frames"][0]

@@ -37,7 +37,7 @@ class DFTBConfig(Section):
     gamma: by default that of the named set, then that of the built-in parameters, else none.
     `shell_resolved` gives each shell its own charge and U, as the .skf files have it. `spin_constants`, for a
     multiplicity above 1, are W by element in hartree: a matrix by the shells s, p, d, or one number for all;
-    by default those of the built-in parameters, if they have any.
+    the built-in parameters bring their own.
     """
 
     parameters: Literal["builtin"] | Path = "builtin"

@@ -61,7 +61,6 @@ class SetDescription(Section):
     spin_constants: dict[str, list[list[FiniteFloat]]] | None = None
     damping_exponent: FiniteFloat | None = Field(gt=0.0)
     dispersion: DispersionD3 | None = None
-    spin_constants: dict[str, list[list[FiniteFloat]]] | None = None
     recipe: str
 
     @field_validator("spin_constants")

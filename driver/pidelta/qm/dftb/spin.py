@@ -15,7 +15,6 @@ SpinConstants = Mapping[str, float | Sequence[Sequence[float]]]
 """W by element in hartree: a matrix by the shells s, p, d, or one number for all of them."""
 
 _LISTED = 4
-_ASYMMETRY = 1e-6  # hartree, as numbers are printed
 
 
 def filled_orbitals(electrons: int, orbitals: int, multiplicity: int) -> tuple[int, ...]:
@@ -55,14 +54,13 @@ def spin_blocks(basis: Basis, constants: SpinConstants | None) -> dict[str, Floa
         shells = element.l_max + 1
         given = constants[symbol]
         rows = given if isinstance(given, Sequence) else [[given] * shells] * shells
-        sized = [len(row) for row in rows] == [shells] * shells
-        if not sized or not np.allclose(rows, np.transpose(rows), rtol=0.0, atol=_ASYMMETRY):
+        if [len(row) for row in rows] != [shells] * shells or not np.array_equal(rows, np.transpose(rows)):
             names = ", ".join("spd"[:shells])
             raise SetupError(
                 f"qm.dftb.spin_constants.{symbol}: expected a number or a symmetric {shells} x {shells} "
                 f"matrix (shells {names}), found {given}"
             )
-        blocks[symbol] = 0.5 * (np.array(rows) + np.transpose(rows))
+        blocks[symbol] = np.array(rows, dtype=np.float64)
     return blocks
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-_BISECTIONS = 100
+_BISECTIONS = 60
 # Gaps below this (hartree) are treated as this large in the response, so that it stays finite.
 _SMALLEST_GAP = 1e-6
 # Guards the division by -dN/dmu, which vanishes for a gap much larger than the temperature.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from pidelta.errors import ParameterError, SetupError
 from pidelta.qm.dftb import engine as engine_module
 from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.parameters import PUBLISHED_HUBBARD_DERIVATIVES, ParameterSet, load_parameters
-from pidelta.qm.dftb.sets import builtin_set
+from pidelta.qm.dftb.sets import SetDescription, builtin_set
 from pidelta.testing.engines import check_charges, check_engine, check_gradient
 
 RECORDS = json.loads((Path(__file__).parent / "data" / "dftbplus-spin.json").read_text())["records"]
@@ -45,12 +46,17 @@ def with_shell_u(parameters: ParameterSet) -> ParameterSet:
     return replace(parameters, elements=elements)
 
 
-def builtin_engine(numbers: Any, order: int = 3, **settings: Any) -> DFTBEngine:
+@cache
+def builtin(order: int) -> tuple[SetDescription, ParameterSet]:
     files = builtin_set()[order]
-    description = files.description
+    return files.description, files.parameters(files.description.elements)
+
+
+def builtin_engine(numbers: Any, order: int = 3, **settings: Any) -> DFTBEngine:
+    description, parameters = builtin(order)
     return DFTBEngine(
         numbers,
-        files.parameters(description.elements),
+        parameters,
         order=order,
         hubbard_derivatives=description.hubbard_derivatives if order == 3 else None,
         damping_exponent=description.damping_exponent,

@@ -12,6 +12,7 @@ from pidelta.qm.dftb.skf import INTEGRALS, SlaterKosterFile
 from pidelta.qm.dftb.slater_koster.writer import exponential_head, write_skf
 
 DERIVATIVES = {"H": -0.19, "C": -0.15}
+SPIN_CONSTANTS = {"H": [[-0.07]], "C": [[-0.03, -0.025], [-0.025, -0.0225]]}
 ONSITE = {"H": (-0.24, 0.0, 0.0), "C": (-0.5, -0.19, 0.0)}
 OCCUPATIONS = {"H": (1.0, 0.0, 0.0), "C": (2.0, 2.0, 0.0)}
 HUBBARD_U = {"H": 0.42, "C": 0.36}
@@ -34,6 +35,7 @@ def write_made_up_set(folder: Path, order: int, **changes: object) -> Path:
         "elements": list(DERIVATIVES),
         "order": order,
         "hubbard_derivatives": DERIVATIVES,
+        "spin_constants": SPIN_CONSTANTS,
         "damping_exponent": 4.2 if order == 3 else None,
         "recipe": f"{order:064d}",
     }

@@ -155,7 +155,7 @@ def test_virial_of_the_shipped_set_up_is_minus_the_strain_derivative(shipped):
 def test_check_finds_a_sound_set_up(shipped, run, capsys):
     assert run("check", shipped, "--atoms", 1) == 0
     output = capsys.readouterr().out
-    assert "built-in pid 1.0" in output
+    assert "built-in pid 1.1" in output
     assert "MM in the switching region" in output
     assert "all checks passed" in output
 
@@ -192,8 +192,7 @@ def test_properties_on_request(tmp_path, run):
     names = ["orbital_energies", "occupations", "homo", "lumo", "gap", "spin_populations"]
     config.write_text(
         "structure: m.xyz\npoint_charges: q.dat\nqm:\n  multiplicity: 2\n"
-        f"  properties: [{', '.join(names)}]\n"
-        "  dftb: {spin_constants: {H: [[-0.072]], O: [[-0.035, -0.030], [-0.030, -0.028]]}}\n"
+        f"  properties: [{', '.join(names)}]\n"  # the built-in parameters bring their spin constants
     )
     assert run("evaluate", config, "--output", tmp_path / "out.json") == 0
     frame = json.loads((tmp_path / "out.json").read_text())["frames"][0]

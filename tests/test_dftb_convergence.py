@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -111,12 +112,17 @@ def test_no_solution_is_an_error(parameters):
     assert np.isfinite(evaluate(warm, (positions, np.zeros(5))).energy).all()
 
 
-def formamide(**settings):
+@cache
+def builtin():
     files = builtin_set()[3]
-    description = files.description
+    return files.description, files.parameters(files.description.elements)
+
+
+def formamide(**settings):
+    description, parameters = builtin()
     return DFTBEngine(
         FORMAMIDE,
-        files.parameters(description.elements),
+        parameters,
         order=3,
         hubbard_derivatives=description.hubbard_derivatives,
         damping_exponent=description.damping_exponent,

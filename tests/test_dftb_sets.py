@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
-from made_up_set import DERIVATIVES, write_made_up_set
+from made_up_set import DERIVATIVES, SPIN_CONSTANTS, write_made_up_set
 from pidelta.build import build_engine
 from pidelta.cli.main import main
 from pidelta.config import load_config
@@ -145,6 +145,7 @@ def test_the_shipped_set_is_one_and_sound() -> None:
         assert path.name == f"{description.name}-{description.version}.tar.xz"
         assert description.recipe == recipe
         assert description.order == order
+        assert description.spin_constants is not None
         assert set(files.parameters(description.elements).elements) == set(description.elements)
 
 
@@ -185,6 +186,26 @@ def change_description(folder: Path, old: str, new: str) -> None:
             lambda f: change_description(f, '"C":-0.15', '"N":-0.15'),
             "set.json: hubbard_derivatives: expected H, C, found H, N",
         ),
+        (
+            lambda f: change_description(f, '"H":[[-0.07]],', ""),
+            "set.json: spin_constants: expected H, C, found C",
+        ),
+        (
+            lambda f: change_description(f, "[-0.03,-0.025]", "[-0.03,-0.02]"),
+            "set.json: spin_constants: C: expected a symmetric matrix, found [[-0.03, -0.02], [-0.025, ",
+        ),
+        (
+            lambda f: change_description(f, "[-0.03,-0.025],", ""),
+            "set.json: spin_constants: C: expected a symmetric matrix, found [[-0.025, -0.0225]]",
+        ),
+        (
+            lambda f: change_description(f, "[[-0.07]]", "[[-0.07,0],[0,0]]"),
+            "set.json: spin_constants: H: expected 1 shells, found 2",
+        ),
+        (
+            lambda f: change_description(f, "[[-0.07]]", "[]"),
+            "set.json: spin_constants: H: expected 1 shells, found 0",
+        ),
         (lambda f: (f / "C-H.skf").unlink(), "C-H.skf: cannot be read: No such file or directory"),
         (lambda f: (f / "C-H.skf").write_text(""), "C-H.skf: expected the grid spacing"),
     ],
@@ -209,6 +230,16 @@ def test_files_that_are_no_packed_set(builtin: Path, tmp_path: Path) -> None:
             sets.open_set(path)
     with pytest.raises(ParameterError, match=r"none\.tar\.xz: cannot be read: No such file"):
         sets.open_set(tmp_path / "none.tar.xz")
+
+
+def test_spin_constants_are_not_part_of_the_identity(folders: dict[int, Path], tmp_path: Path) -> None:
+    plain = sets.read_folder(write_made_up_set(tmp_path / "plain", 3, spin_constants=None))
+    found = sets.read_folder(folders[3])
+    assert plain.description.spin_constants is None
+    assert found.description.spin_constants == SPIN_CONSTANTS
+    assert plain.parameters(["C"]).identity == found.parameters(["C"]).identity
+    sets.export(plain, tmp_path / "exported")
+    assert "Spin" not in (tmp_path / "exported" / "README").read_text()
 
 
 def pidelta(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -246,6 +277,7 @@ def test_pack_and_export(folders, tmp_path, monkeypatch, capsys) -> None:
         "HubbardDerivs {\n    H = -0.19\n    C = -0.15\n",
         "Damping {\n    Exponent = 4.2\n",
         'C = "p"\n    H = "s"\n',
+        "ShellResolvedSpin = Yes\n  #   H = { -0.07 }\n  #   C = { -0.03 -0.025 -0.025 -0.0225 }\n  # }\n",
     ):
         assert text in readme
     assert "Exponent" not in (tmp_path / "both" / "order-2" / "README").read_text()

@@ -19,6 +19,7 @@ from pidelta.errors import GeometryError, SCCConvergenceError, SetupError
 from pidelta.qm.dftb import sets
 from pidelta.qm.dftbplus import engine as dftbplus_engine
 from pidelta.qm.dftbplus.engine import DFTBPlusEngine
+from pidelta.qm.dftbplus.inputs import DFTBSettings
 from pidelta.testing.engines import check_engine
 
 pytestmark = [
@@ -31,9 +32,8 @@ ELEMENTS = {"dftb2-mio": "H C N O S P", "dftb3-3ob": "H C N O S P Cl"}
 
 def make(model, numbers, **settings):
     folder = SHARED / "slako" / FOLDERS[model]
-    return DFTBPlusEngine(
-        numbers, parameters(model, ELEMENTS[model]), folder, **{**SETTINGS[model], **settings}
-    )
+    method = DFTBSettings(**{**SETTINGS[model], **settings})
+    return DFTBPlusEngine(numbers, parameters(model, ELEMENTS[model]), folder, method)
 
 
 def name(record):
@@ -125,9 +125,13 @@ def test_open_shells_and_shell_resolved_charges(acetamide, shell_resolved):
     np.testing.assert_allclose(found.charges, expected.charges, rtol=0, atol=1e-6)
 
 
-def test_fermi_filling(acetamide):
-    ours, _, positions = acetamide("{dftb: {electronic_temperature: 6000 K}}")
-    theirs, _, _ = acetamide("{engine: dftb+, dftb: {electronic_temperature: 6000 K}}")
+@pytest.mark.parametrize("more", ["", ", spin_polarised: false"])
+def test_fermi_filling(acetamide, more):
+    qm = f"dftb: {{electronic_temperature: 6000 K{more}}}"
+    if more:
+        qm += ", charge: 1, multiplicity: 2"
+    ours, _, positions = acetamide(f"{{{qm}}}")
+    theirs, _, _ = acetamide(f"{{engine: dftb+, {qm}}}")
     assert theirs.identity == ours.identity
     # A broken bond, so that the gap is small.
     positions = positions * np.array([1.0, 1.0, 1.4])

@@ -13,6 +13,7 @@ from ase import Atoms
 from ase.build import molecule
 from ase.io import read, write
 
+from made_up_set import ONSITE, SPIN_CONSTANTS, write_made_up_set
 from pidelta.qm.dftb import sets
 from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.units import ANGSTROM
@@ -44,7 +45,7 @@ def run_dftbplus(folder: Path, hamiltonian: str) -> tuple[float, np.ndarray]:
 
 
 @pytest.mark.parametrize("order", [2, 3])
-@pytest.mark.parametrize("name", ["CH3CONH2", "CH3NO2", "CH3SCH3", "CH3COCl"])
+@pytest.mark.parametrize("name", ["CH3CONH2", "CH3NO2", "CH3SCH3", "CH3COCl", "CH3O", "CH3S"])
 def test_dftbplus_reads_the_exported_set(name: str, order: int, tmp_path: Path) -> None:
     files = sets.builtin_set()[order]
     sets.export(files, tmp_path)
@@ -56,6 +57,11 @@ def test_dftbplus_reads_the_exported_set(name: str, order: int, tmp_path: Path) 
     # As the README of the set says, which has all elements.
     hamiltonian = (tmp_path / "README").read_text().partition("For DFTB+:")[2]
     hamiltonian = hamiltonian.replace("SCC = Yes", "SCC = Yes\n  SCCTolerance = 1e-10")
+    radical = atoms.numbers.sum() % 2 == 1
+    if radical:
+        before, _, after = hamiltonian.partition("  # With one unpaired electron:\n")
+        spin, _, after = after.partition("  # The set has no dispersion")
+        hamiltonian = before + spin.replace("  # ", "  ") + "  #" + after
     energy, gradient = run_dftbplus(tmp_path, hamiltonian)
 
     description = files.description
@@ -65,8 +71,23 @@ def test_dftbplus_reads_the_exported_set(name: str, order: int, tmp_path: Path) 
         order=order,
         hubbard_derivatives=description.hubbard_derivatives if order == 3 else None,
         damping_exponent=description.damping_exponent,
+        multiplicity=2 if radical else 1,
+        spin_constants=description.spin_constants,
     )
     result = engine.evaluate((atoms.positions * ANGSTROM)[None], np.zeros((1, len(atoms))))
     # DFTB+ turns angstrom into an older bohr.
     assert result.energy[0] == pytest.approx(energy, abs=1e-7)
     np.testing.assert_allclose(result.gradient[0], gradient, atol=1e-6)
+
+
+def test_dftbplus_reads_the_spin_constants(tmp_path: Path) -> None:
+    """Of a carbon atom s^1 p^3, whose energy is known."""
+    sets.export(sets.read_folder(write_made_up_set(tmp_path / "set", 2)), tmp_path / "exported")
+    write(tmp_path / "exported" / "in.gen", Atoms("C"), format="gen")
+    hamiltonian = (tmp_path / "exported" / "README").read_text().partition("For DFTB+:")[2]
+    hamiltonian = hamiltonian.replace("  # With one unpaired electron:\n", "").replace("  # ", "  ")
+    hamiltonian = hamiltonian.replace("UnpairedElectrons = 1", "UnpairedElectrons = 4")
+    energy, _ = run_dftbplus(tmp_path / "exported", hamiltonian)
+    (ss, sp), (_, pp) = SPIN_CONSTANTS["C"]
+    s, p, _ = ONSITE["C"]
+    assert energy == pytest.approx(s + 3 * p + (ss + 6 * sp + 9 * pp) / 2, abs=1e-9)

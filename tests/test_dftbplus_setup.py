@@ -58,8 +58,11 @@ def folder(tmp_path):
 
 def user_keywords(folder, text):
     parameters = load_parameters(folder / "set", ["C", "H"])
-    settings = inputs.HamiltonianSettings(
-        3, DERIVATIVES, 4.2, False, 0, 1, None, 300 * 3.166811563e-6, 1e-8, 100
+    settings = inputs.DFTBSettings(
+        order=3,
+        hubbard_derivatives=DERIVATIVES,
+        damping_exponent=4.2,
+        electronic_temperature=300 * 3.166811563e-6,
     )
     expected = inputs.hamiltonian(settings, METHANE, parameters, folder / "set")
     path = folder / "dftb_in.hsd"

@@ -280,7 +280,12 @@ def test_command_writes_a_set(tables: ElectronicTables, tmp_path: Path) -> None:
     files = ["H-H.skf", "H-O.skf", "O-H.skf", "O-O.skf", "set.json"]
     for order in (2, 3):
         assert sorted(path.name for path in (tmp_path / "set" / f"order-{order}").iterdir()) == files
-    assert sorted(sets.open_set(tmp_path / "set" / "test-1.tar.xz")) == [2, 3]
+    packed = sets.open_set(tmp_path / "set" / "test-1.tar.xz")
+    assert sorted(packed) == [2, 3]
+    for made in packed.values():
+        assert made.description.spin_constants == {
+            symbol: np.round(matrix, 6).tolist() for symbol, matrix in tables.spin_constants.items()
+        }
 
 
 def test_one_command_makes_a_set_and_goes_on(tmp_path: Path) -> None:

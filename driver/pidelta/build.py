@@ -31,6 +31,7 @@ from pidelta.qm.dftb.parameters import (
 from pidelta.qm.dftb.sets import SetFiles, builtin_set
 from pidelta.qm.dftb.spin import SpinConstants
 from pidelta.qm.dftbplus.engine import DFTBPlusEngine
+from pidelta.qm.dftbplus.inputs import DFTBSettings
 from pidelta.qmmm.embedding import CutoffEmbedding, Embedding, Environment, FixedCharges
 from pidelta.qmmm.energy import QMMMEvaluator
 from pidelta.qmmm.partition import Partition, check_charge, make_partition
@@ -231,6 +232,7 @@ def _engine(qm: QMConfig, numbers: IntArray) -> QMEngine:
         "shell_resolved": dftb.shell_resolved,
         "charge": qm.charge,
         "multiplicity": qm.multiplicity,
+        "spin_polarised": dftb.spin_polarised,
         "spin_constants": spin_constants,
         "electronic_temperature": dftb.electronic_temperature,
         "tolerance": dftb.scc.tolerance,
@@ -239,7 +241,7 @@ def _engine(qm: QMConfig, numbers: IntArray) -> QMEngine:
     if qm.engine == "dftb+":
         own = qm.dftbplus or DFTBPlusConfig()
         return DFTBPlusEngine(
-            numbers, parameters, files, **settings, user_input=own.input, library=own.library
+            numbers, parameters, files, DFTBSettings(**settings), user_input=own.input, library=own.library
         )
     return DFTBEngine(numbers, parameters, **settings, start=dftb.scc.start, device=dftb.device)
 

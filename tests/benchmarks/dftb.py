@@ -128,8 +128,12 @@ class Method:
             folder = work / "set"
             if not folder.exists():
                 sets.export(self._files, folder)
-        settings = inputs.HamiltonianSettings(
-            3, self.derivatives, self.damping_exponent, False, 0, 1, None, 0.0, TOLERANCE, MAX_ITERATIONS
+        settings = inputs.DFTBSettings(
+            order=3,
+            hubbard_derivatives=self.derivatives,
+            damping_exponent=self.damping_exponent,
+            tolerance=TOLERANCE,
+            max_iterations=MAX_ITERATIONS,
         )
         hamiltonian = inputs.hamiltonian(settings, numbers, self.parameters(elements), folder.resolve())
         (work / "dftb_in.hsd").write_text(inputs.whole_input(numbers, hamiltonian))

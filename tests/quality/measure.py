@@ -91,9 +91,9 @@ class Measurement:
         return sorted({kind for bonds in self.bonds.values() for kind in bonds.names})
 
     def bond_errors(self, kind: str) -> np.ndarray:
-        """(k,) errors of all bonds of one kind."""
+        """(k,) errors of all bonds of one kind; none where the method lacks an element."""
         parts = [bonds.errors[np.array(bonds.names) == kind] for bonds in self.bonds.values()]
-        return np.concatenate(parts)
+        return np.concatenate(parts) if parts else np.zeros(0)
 
 
 def measure(method: Method, reference: Reference, molecules: Molecules) -> Measurement:
@@ -102,7 +102,7 @@ def measure(method: Method, reference: Reference, molecules: Molecules) -> Measu
     minima = {
         key.partition("/")[2]: method.minimum(reference.frame(key))
         for key in reference.keys("minimum")
-        if key.partition("/")[2] in molecules.minima
+        if key.partition("/")[2] in molecules.minima and method.knows(reference.frame(key))
     }
     for name in molecules.sampled:
         _measure_frames(measurement, method, reference, name)
@@ -156,6 +156,7 @@ def summary(m: Measurement, molecules: Molecules) -> dict[str, float]:
         "energy, ions": _mean([m.energy_errors[n] for n in molecules.ions if n in m.energy_errors]),
         "bonds, neutral molecules": _mae([m.bonds[n].errors for n in molecules.neutral if n in m.bonds]),
         "bonds, ions": _mae([m.bonds[n].errors for n in molecules.ions if n in m.bonds]),
+        "bonds, S and Cl": _mae([m.bonds[n].errors for n in molecules.sulfur_chlorine if n in m.bonds]),
         "angles": _mae([c.errors for c in m.angles.values()]),
         "dipole, magnitude": _mean([abs(found - dft) for dft, found, _ in m.dipoles.values()]),
         "dipole, vector": _mean([vector for *_, vector in m.dipoles.values()]),

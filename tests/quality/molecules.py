@@ -46,7 +46,7 @@ class Molecules:
     @property
     def minima(self) -> dict[str, Molecule]:
         """Those with a minimum."""
-        return {**self.neutral, **self.ions, **self.partners}
+        return {**self.sampled, **self.partners}
 
 
 def read_molecules() -> Molecules:

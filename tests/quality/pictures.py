@@ -87,6 +87,8 @@ def draw_bonds(measurements: list[Measurement], path: Path) -> None:
         colour, _ = _STYLES[measurement.method]
         for column, kind in enumerate(kinds):
             errors = np.sort(measurement.bond_errors(kind))
+            if not len(errors):
+                continue
             x = column + (k - 0.5 * (len(measurements) - 1)) * width
             spread = width * 0.3 * np.linspace(-1.0, 1.0, len(errors)) if len(errors) > 1 else [0.0]
             inside = np.abs(errors) < _WIDEST
@@ -120,7 +122,7 @@ def draw_frequencies(measurements: list[Measurement], path: Path) -> None:
     figure = _figure(7.0, 0.6 + 2.3 * len(names))
     axes = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
     for axis, name in zip(axes, names, strict=True):
-        for measurement in measurements:
+        for level, measurement in enumerate(measurements):
             colour, marker = _STYLES[measurement.method]
             vibrations = measurement.vibrations[name]
             x = vibrations.reference[-len(vibrations.relative_errors) :]
@@ -131,6 +133,7 @@ def draw_frequencies(measurements: list[Measurement], path: Path) -> None:
                 color=colour,
                 markersize=4,
                 alpha=0.85,
+                zorder=9 - level,  # the first, whose target it is, on top
                 label=f"{measurement.method}: RMS {100.0 * vibrations.rms:.1f} %",
             )
         axis.axhline(0.0, color="#808080", linewidth=0.8)

@@ -47,16 +47,18 @@ def converge(
     """
     state, converged = solver.solve(problem, starts[0], filling)
     for start in starts[1:]:
-        state, converged = _again(solver, problem, start, [filling], 1.0, state, converged)
+        state, converged = _solve_rest(solver, problem, start, [filling], 1.0, state, converged)
     failed = ~converged
     if bool(failed.any()):
         _warn()
         for fillings in ([filling], list(_annealed(filling))):
-            state, converged = _again(solver, problem, starts[-1], fillings, _SMALL_STEP, state, converged)
+            state, converged = _solve_rest(
+                solver, problem, starts[-1], fillings, _SMALL_STEP, state, converged
+            )
     return Convergence(state, converged, failed)
 
 
-def _again(
+def _solve_rest(
     solver: SCCSolver,
     problem: SCCProblem,
     start: torch.Tensor,
@@ -65,7 +67,7 @@ def _again(
     state: SCCState,
     converged: torch.Tensor,
 ) -> tuple[SCCState, torch.Tensor]:
-    """Solve what has not converged, with one filling after the other."""
+    """Solve what has not converged yet, with one filling after the other."""
     rows = (~converged).nonzero().squeeze(-1)
     if not len(rows):
         return state, converged

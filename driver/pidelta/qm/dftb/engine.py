@@ -22,7 +22,7 @@ from pidelta.qm.dftb.parameters import ParameterSet
 from pidelta.qm.dftb.repulsive import RepulsiveTables
 from pidelta.qm.dftb.scc import SCCProblem, SCCSolver, SCCState
 from pidelta.qm.dftb.sites import atom_sites, shell_sites
-from pidelta.qm.dftb.spin import SpinConstants, filled_orbitals, spin_matrix
+from pidelta.qm.dftb.spin import SpinConstants, filled_orbitals, spin_blocks, spin_matrix
 from pidelta.qm.dftb.start import Start, StartingPopulations, neutral_populations
 from pidelta.state import FloatArray, IntArray
 
@@ -33,7 +33,8 @@ class DFTBEngine:
     DFTB2: Elstner et al., Phys. Rev. B 58, 7260 (1998); DFTB3: Gaus, Cui, Elstner, JCTC 7, 931 (2011).
     Charges are resolved by atom, with U of the s shell, as DFTB+ does by default, or by shell. With a
     multiplicity above 1 both spins have their own orbitals, and the magnetisations of the shells interact
-    (see `charges.PopulationEnergy`).
+    (see `charges.PopulationEnergy`), unless spin polarisation is turned off: then both spins share orbitals
+    with thermal occupations, whatever the multiplicity.
 
     Args:
         numbers: (n,) atomic numbers.
@@ -44,7 +45,9 @@ class DFTBEngine:
         shell_resolved: each shell has its own charge and U.
         charge: total charge in e.
         multiplicity: 2 S + 1.
-        spin_constants: by element, for a multiplicity above 1.
+        spin_polarised: whether spins have their own orbitals at a multiplicity above 1; if not, the
+            electronic temperature must be above 0.
+        spin_constants: by element, for spin polarisation.
         electronic_temperature: k_B T in hartree. Above 0 the energy is the Mermin free energy.
         tolerance: largest change of a population in the last SCC iteration, in e.
         max_iterations: most SCC iterations of one attempt.
@@ -66,6 +69,7 @@ class DFTBEngine:
         shell_resolved: bool = False,
         charge: int = 0,
         multiplicity: int = 1,
+        spin_polarised: bool = True,
         spin_constants: SpinConstants | None = None,
         electronic_temperature: float = 0.0,
         tolerance: float = 1e-8,
@@ -76,18 +80,24 @@ class DFTBEngine:
         self._numbers = np.asarray(numbers, dtype=np.int64)
         self._basis = build_basis(self._numbers, parameters)
         electrons = _count_electrons(self._basis, charge)
-        filled = filled_orbitals(electrons, len(self._basis.onsite), multiplicity)
+        filled = filled_orbitals(electrons, len(self._basis.onsite), multiplicity, spin_polarised)
+        if multiplicity > 1 and not spin_polarised and electronic_temperature == 0.0:
+            raise SetupError(
+                f"qm.dftb.spin_polarised: false with a multiplicity of {multiplicity} needs an "
+                "electronic_temperature above 0 K, found 0 K"
+            )
         self._filling = Filling(filled, electronic_temperature)
         polarised = len(filled) == 2
-        spin = spin_matrix(self._basis, spin_constants) if polarised else None
+        spin_by_element = spin_blocks(self._basis, spin_constants) if polarised else {}
         derivatives = _derivatives(self._basis, order, hubbard_derivatives)
         self._identity = _identity(
             self._basis, parameters, order, derivatives, damping_exponent, electronic_temperature
         )
         if shell_resolved:
-            self._identity += " shells"
-        if spin is not None:
-            self._identity += f" W={hashlib.sha256(spin.tobytes()).hexdigest()[:12]}"
+            self._identity += " shell-resolved"
+        if polarised:
+            used = sorted((symbol, block.tolist()) for symbol, block in spin_by_element.items())
+            self._identity += f" spin={_hash(used)}"
 
         self._device = _find_device(device)
         shells = shell_resolved or polarised
@@ -96,7 +106,7 @@ class DFTBEngine:
         self._site_atom, self._orbital_site = self._index(sites.atom), self._index(sites.orbital_site)
         self._neutral = self._tensor(sites.occupations)
         self._cold_start = neutral_populations(self._neutral, self._filling)
-        self._spin = None if spin is None else self._tensor(spin)
+        self._spin = self._tensor(spin_matrix(self._basis, spin_by_element)) if polarised else None
         self._geometries = Geometries(self._basis, self._device)
         self._integrals = SlaterKosterIntegrals(self._basis, parameters, self._device)
         site_derivatives = None if derivatives is None else derivatives[sites.atom]
@@ -167,6 +177,7 @@ class DFTBEngine:
             iterations=state.iterations.cpu().numpy(),
             fallbacks=convergence.fallbacks.cpu().numpy(),
             spin_populations=self._by_atom(state.populations[:, 0] - state.populations[:, -1]),
+            entropy_term=state.entropy_term.cpu().numpy(),
             orbitals=Orbitals(state.energies.cpu().numpy(), state.occupations.cpu().numpy()),
         )
 
@@ -274,9 +285,13 @@ def _identity(
     parts = [f"DFTB{order}/{parameters.identity}"]
     if derivatives is not None:
         used = sorted(set(zip(basis.symbols, derivatives.tolist(), strict=True)))
-        parts.append(f"derivatives={hashlib.sha256(repr(used).encode()).hexdigest()[:12]}")
+        parts.append(f"derivatives={_hash(used)}")
     if damping_exponent is not None:
         parts.append(f"zeta={damping_exponent:g}")
     if temperature > 0.0:
         parts.append(f"kT={temperature:g}")
     return " ".join(parts)
+
+
+def _hash(settings: object) -> str:
+    return hashlib.sha256(repr(settings).encode()).hexdigest()[:12]

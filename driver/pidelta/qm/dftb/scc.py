@@ -114,12 +114,11 @@ class SCCSolver:
         for iteration in range(1, self._max_iterations + 1):
             state, duals = self._diagonalise(problem, populations, filling, iteration)
             finished = state.residual < self._tolerance
-            if iteration == self._max_iterations:
-                finished = torch.ones_like(finished)
+            if iteration == self._max_iterations or bool(finished.all()):
+                results.append((active, state))
+                break
             if bool(finished.any()):
                 results.append((active[finished], state.select(finished)))
-                if bool(finished.all()):
-                    break
                 going = ~finished
                 active, problem, state = active[going], problem.select(going), state.select(going)
                 populations, duals = populations[going], duals[going]

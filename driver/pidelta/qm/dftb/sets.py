@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, FiniteFloat, ValidationError, model_validator
+from pydantic import Field, FiniteFloat, ValidationError, field_validator, model_validator
 
 from pidelta.errors import ParameterError
 from pidelta.qm.dftb.parameters import ParameterSet, file_names, parse_parameters
@@ -44,7 +44,8 @@ class SetDescription(Section):
     """What a set of one order is and what it was made from.
 
     `reference` is the method of the labels behind the repulsives, `hubbard_derivatives` holds dU/dq by
-    element in hartree/e, `damping_exponent` is zeta of the H-X damping of gamma the set was made for (None:
+    element in hartree/e, `spin_constants` W of the shells s, p, d by element in hartree (None: for closed
+    shells only), `damping_exponent` is zeta of the H-X damping of gamma the set was made for (None:
     undamped), `dispersion` is that of the functional of the labels, which have none and so leave it to be
     added, `recipe` the SHA-256 of the validated recipe as JSON.
     """
@@ -57,18 +58,29 @@ class SetDescription(Section):
     elements: list[str] = Field(min_length=1)
     order: Literal[2, 3]
     hubbard_derivatives: dict[str, FiniteFloat]
+    spin_constants: dict[str, list[list[FiniteFloat]]] | None = None
     damping_exponent: FiniteFloat | None = Field(gt=0.0)
     dispersion: DispersionD3 | None = None
-    spin_constants: dict[str, list[list[FiniteFloat]]] | None = None
     recipe: str
 
+    @field_validator("spin_constants")
+    @classmethod
+    def _check_symmetry(
+        cls, spin_constants: dict[str, list[list[float]]] | None
+    ) -> dict[str, list[list[float]]] | None:
+        for symbol, rows in (spin_constants or {}).items():
+            if [list(column) for column in zip(*rows, strict=False)] != rows:
+                raise ValueError(f"{symbol}: expected a symmetric matrix, found {rows}")
+        return spin_constants
+
     @model_validator(mode="after")
-    def _check_derivatives(self) -> SetDescription:
-        if sorted(self.hubbard_derivatives) != sorted(self.elements):
-            raise ValueError(
-                f"hubbard_derivatives: expected {', '.join(self.elements)}, "
-                f"found {', '.join(self.hubbard_derivatives) or 'none'}"
-            )
+    def _check_elements(self) -> SetDescription:
+        by_element = {"hubbard_derivatives": self.hubbard_derivatives, "spin_constants": self.spin_constants}
+        for name, values in by_element.items():
+            if values is not None and sorted(values) != sorted(self.elements):
+                raise ValueError(
+                    f"{name}: expected {', '.join(self.elements)}, found {', '.join(values) or 'none'}"
+                )
         return self
 
 
@@ -90,7 +102,8 @@ class SetFiles:
         """Read the files of `elements`.
 
         Raises:
-            ParameterError: an element is not in the set, or a file is missing or malformed.
+            ParameterError: an element is not in the set, a file is missing or malformed, or an element has
+                spin constants for another number of shells.
         """
         symbols = list(elements)
         known = self.description.elements
@@ -100,7 +113,16 @@ class SetFiles:
                     f"{self.where}: expected elements among {', '.join(known)}, found {symbol}"
                 )
         name = f"{self.description.name}-{self.description.version}"
-        return parse_parameters(self.files, symbols, name, self.where)
+        found = parse_parameters(self.files, symbols, name, self.where)
+        constants = self.description.spin_constants or {}
+        for symbol, element in found.elements.items():
+            shells = len(element.onsite)
+            if symbol in constants and len(constants[symbol]) != shells:
+                raise ParameterError(
+                    f"{self.where}/{DESCRIPTION}: spin_constants: {symbol}: expected {shells} shells, "
+                    f"found {len(constants[symbol])}"
+                )
+        return found
 
 
 def builtin_set() -> dict[int, SetFiles]:
@@ -249,6 +271,8 @@ def _readme(files: SetFiles) -> str:
         lines += ["  ThirdOrderFull = Yes", *_hsd_block("HubbardDerivs", derivatives)]
     if damping is not None:
         lines += ["  HCorrection = Damping {", f"    Exponent = {damping}", "  }"]
+    if description.spin_constants is not None:
+        lines += _spin_block(description.spin_constants)
     if description.dispersion is not None:
         d3 = description.dispersion
         lines += [
@@ -268,3 +292,20 @@ def _readme(files: SetFiles) -> str:
 
 def _hsd_block(name: str, values: Mapping[str, str]) -> list[str]:
     return [f"  {name} {{", *(f"    {symbol} = {value}" for symbol, value in values.items()), "  }"]
+
+
+def _spin_block(spin_constants: Mapping[str, Sequence[Sequence[float]]]) -> list[str]:
+    lines = [
+        f"  #   {symbol} = {{ {' '.join(f'{w:.10g}' for row in matrix for w in row)} }}"
+        for symbol, matrix in spin_constants.items()
+    ]
+    return [
+        "  # With one unpaired electron:",
+        "  # SpinPolarisation = Colinear {",
+        "  #   UnpairedElectrons = 1",
+        "  # }",
+        "  # SpinConstants = {",
+        "  #   ShellResolvedSpin = Yes",
+        *lines,
+        "  # }",
+    ]

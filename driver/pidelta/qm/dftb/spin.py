@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy.linalg import block_diag
 
 from pidelta.errors import SetupError
 from pidelta.qm.dftb.basis import Basis
@@ -14,11 +15,14 @@ SpinConstants = Mapping[str, float | Sequence[Sequence[float]]]
 """W by element in hartree: a matrix by the shells s, p, d, or one number for all of them."""
 
 _LISTED = 4
-_ASYMMETRY = 1e-6  # hartree, as numbers are printed
 
 
-def filled_orbitals(electrons: int, orbitals: int, multiplicity: int) -> tuple[int, ...]:
-    """Count the filled orbitals of a closed shell, or those of spin up and down.
+def filled_orbitals(
+    electrons: int, orbitals: int, multiplicity: int, polarised: bool = True
+) -> tuple[float, ...]:
+    """Count the filled orbitals of spin up and down, or those that both spins share.
+
+    They share them in closed shells, and in other molecules where these are not spin-polarised.
 
     Raises:
         SetupError: the electrons cannot have that multiplicity.
@@ -32,19 +36,19 @@ def filled_orbitals(electrons: int, orbitals: int, multiplicity: int) -> tuple[i
             f"qm.multiplicity: expected {', '.join(named)} with the {electrons} valence electrons that "
             f"qm.charge leaves, found {multiplicity}"
         )
-    if multiplicity == 1:
-        return (electrons // 2,)
+    if multiplicity == 1 or not polarised:
+        return (0.5 * electrons,)
     up = (electrons + multiplicity - 1) // 2
     return (up, electrons - up)
 
 
-def spin_matrix(basis: Basis, constants: SpinConstants | None) -> FloatArray:
-    """Lay out W for all shells of all atoms: (S, S) in hartree, zero between atoms.
+def spin_blocks(basis: Basis, constants: SpinConstants | None) -> dict[str, FloatArray]:
+    """Return W of every element of a molecule, by shells: (l_max + 1, l_max + 1) in hartree.
 
     Raises:
         SetupError: the constants of an element are missing, or are no symmetric matrix of its size.
     """
-    blocks = []
+    blocks = {}
     for symbol, element in zip(basis.symbols, basis.elements, strict=True):
         if constants is None or symbol not in constants:
             raise SetupError(
@@ -54,16 +58,16 @@ def spin_matrix(basis: Basis, constants: SpinConstants | None) -> FloatArray:
         shells = element.l_max + 1
         given = constants[symbol]
         rows = given if isinstance(given, Sequence) else [[given] * shells] * shells
-        sized = [len(row) for row in rows] == [shells] * shells
-        if not sized or not np.allclose(rows, np.transpose(rows), rtol=0.0, atol=_ASYMMETRY):
+        if [len(row) for row in rows] != [shells] * shells or not np.array_equal(rows, np.transpose(rows)):
             names = ", ".join("spd"[:shells])
             raise SetupError(
                 f"qm.dftb.spin_constants.{symbol}: expected a number or a symmetric {shells} x {shells} "
                 f"matrix (shells {names}), found {given}"
             )
-        blocks.append(0.5 * (np.array(rows) + np.transpose(rows)))
-    sizes = [len(block) for block in blocks]
-    result = np.zeros((sum(sizes), sum(sizes)))
-    for start, block in zip(np.cumsum(sizes) - sizes, blocks, strict=True):
-        result[start : start + len(block), start : start + len(block)] = block
-    return result
+        blocks[symbol] = np.array(rows, dtype=np.float64)
+    return blocks
+
+
+def spin_matrix(basis: Basis, blocks: Mapping[str, FloatArray]) -> FloatArray:
+    """Lay out W for the shells of all atoms: (S, S) in hartree, zero between atoms."""
+    return np.asarray(block_diag(*(blocks[symbol] for symbol in basis.symbols)))

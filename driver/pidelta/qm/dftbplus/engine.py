@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from pidelta.qm.base import QMResult
 from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.parameters import ParameterSet
 from pidelta.qm.dftb.sets import SetFiles, export
-from pidelta.qm.dftb.spin import SpinConstants
 from pidelta.qm.dftbplus import inputs
 from pidelta.qm.dftbplus.library import Session, Solution, load_library, rehearse, version
 from pidelta.state import FloatArray, IntArray
@@ -32,8 +30,7 @@ class DFTBPlusEngine:
         numbers: (n,) atomic numbers.
         parameters: a Slater-Koster set with all elements in `numbers`.
         files: where it comes from, a folder or files to be exported.
-        order, hubbard_derivatives, damping_exponent, shell_resolved, charge, multiplicity, spin_constants,
-            electronic_temperature, tolerance, max_iterations: as in `pidelta.qm.dftb.engine.DFTBEngine`.
+        settings: of the method.
         user_input: an input of DFTB+ that agrees with all of these, for what else its Hamiltonian says.
         library: the library file; None: the one installed with the Python module.
 
@@ -47,36 +44,13 @@ class DFTBPlusEngine:
         numbers: IntArray,
         parameters: ParameterSet,
         files: Path | SetFiles,
+        settings: inputs.DFTBSettings,
         *,
-        order: int = 2,
-        hubbard_derivatives: Mapping[str, float] | None = None,
-        damping_exponent: float | None = None,
-        shell_resolved: bool = False,
-        charge: int = 0,
-        multiplicity: int = 1,
-        spin_constants: SpinConstants | None = None,
-        electronic_temperature: float = 0.0,
-        tolerance: float = 1e-8,
-        max_iterations: int = 100,
         user_input: Path | None = None,
         library: Path | None = None,
     ) -> None:
-        settings = inputs.HamiltonianSettings(
-            order,
-            hubbard_derivatives,
-            damping_exponent,
-            shell_resolved,
-            charge,
-            multiplicity,
-            spin_constants,
-            electronic_temperature,
-            tolerance,
-            max_iterations,
-        )
+        self._settings = settings
         self._builtin = DFTBEngine(numbers, parameters, **vars(settings))
-        self._max_iterations = max_iterations
-        self._atomic_charges_only = multiplicity == 1 and not shell_resolved
-        self._tolerance = tolerance
         path = load_library(library)
         self._version = version(path)
         folder = Path(tempfile.mkdtemp(prefix="pidelta-dftbplus-"))
@@ -135,8 +109,10 @@ class DFTBPlusEngine:
         for _ in range(2):
             solution = self._session.solve(positions, potential, correction)
             # The residual is that of the atoms. Shells and spins converged if there were iterations left.
-            small = solution.residual <= self._tolerance and self._atomic_charges_only
-            if small or solution.iterations < self._max_iterations:
+            settings = self._settings
+            of_atoms = settings.multiplicity == 1 and not settings.shell_resolved
+            small = of_atoms and solution.residual <= settings.tolerance
+            if small or solution.iterations < settings.max_iterations:
                 return solution
             self._session.close()
         raise SCCConvergenceError(solution.iterations, solution.residual, self.numbers, positions.copy())

@@ -47,24 +47,23 @@ _TECHNICAL = ("mixer", "solver", "convergentscconly")  # no part of the method
 
 
 @dataclass(frozen=True)
-class HamiltonianSettings:
-    """The settings of `pidelta.qm.dftb.engine.DFTBEngine` that DFTB+ has to know, in the same units."""
+class DFTBSettings:
+    """The settings of `pidelta.qm.dftb.engine.DFTBEngine` that DFTB+ has to know, with the same defaults."""
 
-    order: int
-    hubbard_derivatives: Mapping[str, float] | None
-    damping_exponent: float | None
-    shell_resolved: bool
-    charge: int
-    multiplicity: int
-    spin_constants: SpinConstants | None
-    electronic_temperature: float
-    tolerance: float
-    max_iterations: int
+    order: int = 2
+    hubbard_derivatives: Mapping[str, float] | None = None
+    damping_exponent: float | None = None
+    shell_resolved: bool = False
+    charge: int = 0
+    multiplicity: int = 1
+    spin_polarised: bool = True
+    spin_constants: SpinConstants | None = None
+    electronic_temperature: float = 0.0
+    tolerance: float = 1e-8
+    max_iterations: int = 100
 
 
-def hamiltonian(
-    settings: HamiltonianSettings, numbers: IntArray, parameters: ParameterSet, folder: Path
-) -> Node:
+def hamiltonian(settings: DFTBSettings, numbers: IntArray, parameters: ParameterSet, folder: Path) -> Node:
     """Return the section Hamiltonian for atoms (n,), with the files of `parameters` in `folder`."""
     symbols = sorted({chemical_symbols[number] for number in numbers})
     shells = {symbol: f'"{"spd"[parameters.elements[symbol].l_max]}"' for symbol in symbols}
@@ -90,7 +89,7 @@ def hamiltonian(
         lines.append(f"HCorrection = Damping {{\nExponent = {settings.damping_exponent!r}\n}}")
     if settings.shell_resolved:
         lines.append("ShellResolvedSCC = Yes")
-    if settings.multiplicity > 1:
+    if settings.multiplicity > 1 and settings.spin_polarised:
         lines += _spin(settings, {symbol: parameters.elements[symbol].l_max + 1 for symbol in symbols})
     return parse_hsd("\n".join([*lines, "}"]), "the input of DFTB+").children["hamiltonian"]
 
@@ -164,7 +163,7 @@ def _block(name: str, values: Mapping[str, str]) -> list[str]:
     return [f"{name} {{", *(f"{key} = {value}" for key, value in values.items()), "}"]
 
 
-def _spin(settings: HamiltonianSettings, shells: Mapping[str, int]) -> list[str]:
+def _spin(settings: DFTBSettings, shells: Mapping[str, int]) -> list[str]:
     lines = [f"SpinPolarisation = Colinear {{\nUnpairedElectrons = {settings.multiplicity - 1}\n}}"]
     lines.append("SpinConstants {")
     if not settings.shell_resolved:  # else DFTB+ takes it for granted

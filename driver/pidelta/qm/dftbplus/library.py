@@ -113,6 +113,7 @@ class Session:
         self._library = library
         self._hsd = hsd
         self._instance: Any = None
+        self._potential = np.zeros(0)
         self._correction: FloatArray | None = None
         self._populations: list[FloatArray] = []
 
@@ -120,10 +121,8 @@ class Session:
         """Evaluate positions (n, 3) in a potential (n,) with a Coulomb correction (n, n) or None."""
         self._open()
         instance = self._instance
-        self._correction, self._populations = correction, []
+        self._potential, self._correction, self._populations = potential, correction, []
         instance.set_geometry(np.array(positions, dtype=np.float64, order="C"))
-        # DFTB+ takes the potential that an electron feels. Its gradient is for others to add.
-        instance.set_external_potential(-potential, np.zeros((len(potential), 3)))
         energy = float(instance.get_energy())
         if correction is not None:
             # DFTB+ adds q K q, as if the potential K q did not depend on q.
@@ -154,16 +153,22 @@ class Session:
             libpath=str(self._library), hsdpath=str(self._hsd), logfile=os.devnull
         )
         Session._in_use = self
-        self._instance.register_ext_pot_generator(None, self._potential, _no_gradient)
+        # Not `set_external_potential`, which in DFTB+ 25.1 leaves that of the second spin undefined.
+        self._instance.register_ext_pot_generator(None, self._add_potential, _no_gradient)
 
-    def _potential(self, _: object, populations: FloatArray, potential: FloatArray) -> None:
-        """Called by DFTB+ before and after each diagonalisation with the electrons above neutral atoms."""
+    def _add_potential(self, _: object, populations: FloatArray, potential: FloatArray) -> None:
+        """Called by DFTB+ before and after each diagonalisation with the electrons above neutral atoms.
+
+        It takes the potential that an electron feels.
+        """
         self._populations.append(populations.copy())
-        potential[:] = 0.0 if self._correction is None else self._correction @ populations
+        potential[:] = -self._potential
+        if self._correction is not None:
+            potential += self._correction @ populations
 
 
 def _no_gradient(_: object, __: FloatArray, gradient: FloatArray) -> None:
-    """The Coulomb correction is given at the positions; its derivative is for others to add."""
+    """The potential is given at the positions; its derivative is for others to add."""
     gradient[:] = 0.0
 
 

@@ -6,6 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from pidelta.qm.dftb.sets import DESCRIPTION, SetDescription
 from pidelta.qm.dftb.slater_koster.recipe import Recipe, mass
 from pidelta.qm.dftb.slater_koster.repulsive_fit import RepulsiveFit
@@ -55,6 +57,7 @@ def describe_set(
         elements=list(recipe.elements),
         order=order,
         hubbard_derivatives=dict(tables.hubbard_derivatives),
+        spin_constants={symbol: np.round(w, 6).tolist() for symbol, w in tables.spin_constants.items()},
         damping_exponent=recipe.repulsive.damping_exponent,
         dispersion=recipe.dispersion,
         recipe=hashlib.sha256(recipe.model_dump_json().encode()).hexdigest(),

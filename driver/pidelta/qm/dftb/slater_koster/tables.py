@@ -14,7 +14,7 @@ import numpy as np
 from pidelta.qm.dftb.parameters import ElementParameters, ParameterSet
 from pidelta.qm.dftb.repulsive import Repulsive
 from pidelta.qm.dftb.skf import INTEGRALS, SlaterKosterFile
-from pidelta.qm.dftb.slater_koster import atom, functionals, integrals, mixing
+from pidelta.qm.dftb.slater_koster import atom, functionals, integrals, mixing, spin
 from pidelta.qm.dftb.slater_koster.atom import AtomSolver
 from pidelta.qm.dftb.slater_koster.functionals import Functional, FunctionalName
 from pidelta.qm.dftb.slater_koster.integrals import ConfinedElement, PairIntegrator, resample
@@ -35,10 +35,12 @@ class ElectronicTables:
     Attributes:
         files: the content of A-B.skf by (A, B), both orders, with `NO_REPULSIVE`.
         hubbard_derivatives: dU/dn of the free atoms by element.
+        spin_constants: W of the free atoms by element, (shells, shells).
     """
 
     files: Mapping[Pair, SlaterKosterFile]
     hubbard_derivatives: Mapping[str, float]
+    spin_constants: Mapping[str, FloatArray]
 
     def with_repulsives(self, repulsives: Mapping[Pair, Repulsive]) -> dict[Pair, SlaterKosterFile]:
         """Return the files with repulsives given for either order of each pair; zero where none is given."""
@@ -83,7 +85,11 @@ def make_tables(recipe: Recipe, cache: Path, report: Callable[[str], None] | Non
         files[first, second] = _file(forward, recipe, elements[first] if first == second else None)
         if first != second:
             files[second, first] = _file(backward, recipe, None)
-    return ElectronicTables(files, {symbol: element.free[-1] for symbol, element in elements.items()})
+    return ElectronicTables(
+        files,
+        hubbard_derivatives={symbol: element.free[-1] for symbol, element in elements.items()},
+        spin_constants={symbol: element.spin_constants for symbol, element in elements.items()},
+    )
 
 
 class _Cache:
@@ -136,6 +142,19 @@ class _Element:
         depends_on = (self.symbol, self._functional, self.recipe.shells, self.recipe.valence)
         stage = self._store.get(f"atom-{self.symbol}", depends_on, compute)
         return [float(value) for value in stage["values"]]
+
+    @property
+    def spin_constants(self) -> FloatArray:
+        """W of the valence shells of the free atom."""
+
+        def compute() -> dict[str, FloatArray]:
+            functional = spin.SpinFunctional(self._functional)
+            charge, valence = nuclear_charge(self.symbol), self.recipe.valence_shells
+            return {"values": spin.spin_constants(charge, self.recipe.shells, valence, functional)}
+
+        code = Path(spin.__file__).read_bytes()
+        depends_on = (self.symbol, self._functional, self.recipe.shells, self.recipe.valence, code)
+        return self._store.get(f"spin-{self.symbol}", depends_on, compute)["values"]
 
     @cached_property
     def confined(self) -> ConfinedElement:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, FiniteFloat, PrivateAttr, field_validator, model_validator
 
 from pidelta.state import TERMS
 from pidelta.units import parse_quantity
@@ -19,6 +19,29 @@ class SCCConfig(Section):
 
     tolerance: float = Field(1.0e-8, gt=0.0)
     max_iterations: int = Field(100, ge=1)
+
+
+class DampingConfig(Section):
+    """Parameters of Becke-Johnson damping, `a2` in bohr; `s9` scales three-body terms, 0 leaves them out."""
+
+    s6: FiniteFloat = 1.0
+    s8: FiniteFloat
+    s9: FiniteFloat = 0.0
+    a1: FiniteFloat
+    a2: FiniteFloat
+
+
+class DispersionConfig(Section):
+    """Dispersion among the QM atoms; `dispersion: d3bj` is short for `dispersion: {method: d3bj}`.
+
+    `damping` is the name of a published Slater-Koster set or functional or values of its own. By default it
+    is that of B3LYP with the built-in parameters, whose repulsives are fitted to B3LYP without dispersion,
+    and else that of the set that `hubbard_derivatives` names. Published D3(BJ) has no three-body terms, D4
+    has them.
+    """
+
+    method: Literal["d3bj", "d4"]
+    damping: str | DampingConfig | None = None
 
 
 class DFTBConfig(Section):
@@ -34,9 +57,18 @@ class DFTBConfig(Section):
     order: Literal[2, 3] = 3
     hubbard_derivatives: str | dict[str, float] | None = None
     damping_exponent: float | None = Field(None, gt=0.0)
-    dispersion: Literal["none"] = "none"
+    dispersion: Literal["none"] | DispersionConfig = "none"
     electronic_temperature: Temperature = Field(0.0, ge=0.0)
     scc: SCCConfig = SCCConfig()
+
+    @field_validator("dispersion", mode="before")
+    @classmethod
+    def _name_dispersion(cls, value: object) -> object:
+        if isinstance(value, dict) or value == "none":
+            return value
+        if value not in ("d3bj", "d4"):
+            raise ValueError(f"expected none, d3bj, d4 or a method with its damping, found {value!r}")
+        return {"method": value}
 
     @model_validator(mode="before")
     @classmethod
@@ -57,14 +89,40 @@ class DFTBConfig(Section):
         return self
 
 
+class ASEConfig(Section):
+    """A calculator of ASE: its class with the module, such as `tblite.ase.TBLite`, and its arguments.
+
+    The embedding is mechanical: the calculator sees no MM charges. They act on the force-field charges of the
+    QM atoms instead, so nothing polarises the QM region but a delta model that has learnt it.
+    """
+
+    calculator: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
 class QMConfig(Section):
-    """The QM region and the method that describes it."""
+    """The QM region and the method that describes it.
+
+    `engine: ase` takes its method from `ase`, with mechanical embedding; `dftb` has electrostatic embedding.
+    Either is the term `dftb` of the energy.
+    """
 
     atoms: str | list[int] = "all"
     charge: int = 0
     multiplicity: int = Field(1, ge=1)
-    engine: Literal["dftb"] = "dftb"
+    engine: Literal["dftb", "ase"] = "dftb"
     dftb: DFTBConfig = DFTBConfig()
+    ase: ASEConfig | None = None
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> QMConfig:
+        if self.engine == "ase" and self.ase is None:
+            raise ValueError("expected a section ase with engine ase, found none")
+        if self.engine == "ase" and "dftb" in self.model_fields_set:
+            raise ValueError("expected no section dftb with engine ase, found one")
+        if self.engine != "ase" and self.ase is not None:
+            raise ValueError(f"expected engine ase with a section ase, found {self.engine}")
+        return self
 
 
 class MMConfig(Section):
@@ -121,6 +179,11 @@ class Config(Section):
             raise ValueError("delta: expected a section qm to correct, found none")
         if self.point_charges is not None and (self.mm is not None or self.qm is None):
             raise ValueError("point_charges: only for a QM molecule without a section mm")
+        if self.point_charges is not None and self.qm is not None and self.qm.engine == "ase":
+            raise ValueError(
+                "point_charges: not with engine ase, whose mechanical embedding takes the charges of the QM atoms "
+                "from a section mm"
+            )
         return self
 
 

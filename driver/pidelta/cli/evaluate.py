@@ -71,6 +71,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
             for name, term in evaluation.terms.items()
         },
         "charges": None if evaluation.charges is None else evaluation.charges[0].tolist(),
+        "embedding": evaluation.embedding,
         "virial": evaluation.virial[0].tolist(),
         "timings": dict(evaluation.timings),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from pidelta.state import FloatArray, IntArray
 
@@ -16,13 +16,16 @@ class QMResult:
         energy: (B,) in hartree, with the interaction with the potential included.
         gradient: (B, n, 3) dE/dR in hartree/bohr at fixed values of the potential.
         charges: (B, n) net charges in e; they are dE/d(potential).
-        iterations: (B,) SCC iterations done.
+        iterations: (B,) SCC iterations done, 0 if the engine does not say.
+        embedding: ``electrostatic`` if the potential polarises the QM region, ``mechanical`` if it acts on fixed
+            charges.
     """
 
     energy: FloatArray
     gradient: FloatArray
     charges: FloatArray
     iterations: IntArray
+    embedding: Literal["electrostatic", "mechanical"] = "electrostatic"
 
 
 class QMEngine(Protocol):

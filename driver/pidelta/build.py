@@ -10,7 +10,7 @@ import numpy as np
 import vesin
 from ase.data import chemical_symbols, covalent_radii
 
-from pidelta.config import Config, DFTBConfig, DispersionConfig, QMConfig
+from pidelta.config import Config, DampingConfig, DFTBConfig, QMConfig
 from pidelta.core import structure
 from pidelta.core.cell import minimum_image
 from pidelta.core.selection import select
@@ -29,7 +29,7 @@ from pidelta.qm.dftb.parameters import (
     load_parameters,
 )
 from pidelta.qm.dftb.sets import SetFiles, builtin_set
-from pidelta.qm.dispersion import PUBLISHED_DAMPING, TITLES, Damping, Dispersion, DispersionCorrected
+from pidelta.qm.dispersion import PUBLISHED_DAMPING, TITLES, Damping, Dispersion, DispersionCorrected, Method
 from pidelta.qmmm.embedding import CutoffEmbedding, Embedding, Environment, FixedCharges
 from pidelta.qmmm.energy import QMMMEvaluator
 from pidelta.qmmm.partition import Partition, check_charge, make_partition
@@ -224,29 +224,29 @@ def _engine(qm: QMConfig, region: QMRegion) -> QMEngine:
         )
     engine = _dftb_engine(qm, region.numbers)
     settings = qm.dftb.dispersion
-    if settings == "none":
+    if settings.method == "none":
         return engine
-    damping = _damping(qm.dftb, settings)
+    damping = _damping(qm.dftb, settings.method)
     return DispersionCorrected(engine, Dispersion(region.numbers, settings.method, damping, qm.charge))
 
 
-def _damping(dftb: DFTBConfig, settings: DispersionConfig) -> Damping:
+def _damping(dftb: DFTBConfig, method: Method) -> Damping:
     """Parameters of the dispersion: as configured, or those published for the Slater-Koster set."""
-    if settings.damping is not None and not isinstance(settings.damping, str):
-        return Damping(**settings.damping.model_dump())
-    name = settings.damping
+    name = dftb.dispersion.damping
+    if isinstance(name, DampingConfig):
+        return Damping(**name.model_dump())
     if name is None and dftb.parameters == "builtin":
         functional = _builtin_set(dftb.order).description.dispersion
-        if settings.method == "d3bj" and functional is not None:
+        if method == "d3bj" and functional is not None:
             return Damping(**functional.model_dump())
         name = "b3lyp"  # of the labels behind the repulsives
     if name is None and isinstance(dftb.hubbard_derivatives, str):
         name = dftb.hubbard_derivatives
-    published = PUBLISHED_DAMPING[settings.method]
+    published = PUBLISHED_DAMPING[method]
     if name is None or name not in published:
         raise ConfigError(
             f"qm.dftb.dispersion.damping: expected s8, a1 and a2, or one of {', '.join(published)} as "
-            f"published for {TITLES[settings.method]}, found {name or 'none'}"
+            f"published for {TITLES[method]}, found {name or 'none'}"
         )
     return published[name]
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, FiniteFloat, PrivateAttr, field_validator, model_validator
+from pydantic import Field, FiniteFloat, PrivateAttr, model_validator
 
 from pidelta.state import TERMS
 from pidelta.units import parse_quantity
@@ -40,8 +40,13 @@ class DispersionConfig(Section):
     has them.
     """
 
-    method: Literal["d3bj", "d4"]
-    damping: str | DampingConfig | None = None
+    method: Literal["none", "d3bj", "d4"]
+    damping: DampingConfig | str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_method(cls, value: object) -> object:
+        return {"method": value} if isinstance(value, str) else value
 
 
 class DFTBConfig(Section):
@@ -57,18 +62,9 @@ class DFTBConfig(Section):
     order: Literal[2, 3] = 3
     hubbard_derivatives: str | dict[str, float] | None = None
     damping_exponent: float | None = Field(None, gt=0.0)
-    dispersion: Literal["none"] | DispersionConfig = "none"
+    dispersion: DispersionConfig = DispersionConfig(method="none")
     electronic_temperature: Temperature = Field(0.0, ge=0.0)
     scc: SCCConfig = SCCConfig()
-
-    @field_validator("dispersion", mode="before")
-    @classmethod
-    def _name_dispersion(cls, value: object) -> object:
-        if isinstance(value, dict) or value == "none":
-            return value
-        if value not in ("d3bj", "d4"):
-            raise ValueError(f"expected none, d3bj, d4 or a method with its damping, found {value!r}")
-        return {"method": value}
 
     @model_validator(mode="before")
     @classmethod
@@ -181,8 +177,8 @@ class Config(Section):
             raise ValueError("point_charges: only for a QM molecule without a section mm")
         if self.point_charges is not None and self.qm is not None and self.qm.engine == "ase":
             raise ValueError(
-                "point_charges: not with engine ase, whose mechanical embedding takes the charges of the QM atoms "
-                "from a section mm"
+                "point_charges: not with engine ase, whose mechanical embedding needs the charges of the QM "
+                "atoms that a section mm has"
             )
         return self
 

@@ -78,7 +78,7 @@ class Evaluation:
 
     Attributes:
         terms: the terms by name (``mm``, ``dftb``, ``delta``); their sum is the total.
-        charges: (B, n_QM) net charges in e, or None without a QM region: those of Mulliken, or with mechanical
+        charges: (B, n_QM) net charges in e, or None without a QM region: Mulliken's, or with mechanical
             embedding the fixed ones of the force field.
         dipole: (B, 3) dipole of the QM region in e bohr (origin: the coordinate origin), or None.
         timings: seconds spent, by part.

@@ -105,7 +105,7 @@ def describe_method(qm: QMConfig) -> list[tuple[str, str]]:
             ("embedding", "mechanical embedding: MM charges do not polarise the QM region"),
         ]
     rows = [("parameters", _parameters(qm.dftb))]
-    if qm.dftb.dispersion != "none":
+    if qm.dftb.dispersion.method != "none":
         rows.append(("dispersion", TITLES[qm.dftb.dispersion.method]))
     return rows
 

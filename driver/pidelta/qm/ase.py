@@ -26,11 +26,11 @@ class ASEEngine:
     atoms, which is mechanical embedding as in ONIOM (Vreven et al., JCTC 2, 815 (2006)): MM charges exert
     forces but do not polarise. Structures of a batch are evaluated one after the other.
 
-    Charge and multiplicity reach the calculator in the two ways that ASE knows: as sums of initial charges and
-    magnetic moments, in equal shares, which most quantum-chemical calculators read (tblite among them), and as
-    ``atoms.info["charge"]`` and ``atoms.info["spin"]`` (2 S + 1), which machine-learned potentials read. A
-    calculator that reads neither takes them as options. Energies and lengths are converted with ASE's own
-    constants, so that what a calculator computed in atomic units comes back as it was.
+    Charge and multiplicity reach the calculator in the two ways that ASE knows: as sums of initial charges
+    and magnetic moments, in equal shares, as tblite reads them, and as ``atoms.info["charge"]`` and
+    ``atoms.info["spin"]`` (2 S + 1), as machine-learned potentials do. A calculator that reads neither takes
+    them as options. Energies and lengths are converted with ASE's own constants, so that what a calculator
+    computed in atomic units comes back as it was.
 
     Args:
         numbers: (n,) atomic numbers.

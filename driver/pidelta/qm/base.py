@@ -17,8 +17,8 @@ class QMResult:
         gradient: (B, n, 3) dE/dR in hartree/bohr at fixed values of the potential.
         charges: (B, n) net charges in e; they are dE/d(potential).
         iterations: (B,) SCC iterations done, 0 if the engine does not say.
-        embedding: ``electrostatic`` if the potential polarises the QM region, ``mechanical`` if it acts on fixed
-            charges.
+        embedding: ``electrostatic`` if the potential polarises the QM region, ``mechanical`` if it acts on
+            fixed charges.
     """
 
     energy: FloatArray

@@ -102,7 +102,7 @@ def describe_method(qm: QMConfig) -> list[tuple[str, str]]:
     if qm.ase is not None:
         return [
             ("calculator", qm.ase.calculator),
-            ("embedding", "mechanical embedding: MM charges do not polarise the QM region"),
+            ("coupling", "mechanical embedding: MM charges do not polarise the QM region"),
         ]
     rows = [("parameters", _parameters(qm.dftb))]
     if qm.dftb.dispersion.method != "none":

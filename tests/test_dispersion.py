@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +14,10 @@ from ase.data import atomic_numbers
 
 from conftest import ROOT
 from pidelta.build import build_engine
+from pidelta.cli.main import main
 from pidelta.config import load_config
 from pidelta.data.frames import Frame
+from pidelta.data.store import FrameStore
 from pidelta.errors import ConfigError, MissingExtraError, SetupError
 from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.sets import builtin_set
@@ -57,6 +60,25 @@ def test_energies_and_gradients_of_dftbplus(record):
     energy, gradient = dispersion.evaluate(positions[None])
     assert energy[0] == pytest.approx(record["energy"], abs=1e-9)
     np.testing.assert_allclose(gradient[0], record["gradient"], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["d3bj", "d4"])
+def test_published_parameters_are_those_of_the_packages(method):
+    """By their own names; D3 of 3ob is another fit there, that for zeta = 4.2."""
+    numbers, positions = atoms_of(BENZENE_DIMER)
+    if method == "d3bj":
+        interface = importlib.import_module("dftd3.interface")
+        named = {name: name for name in PUBLISHED_DAMPING["d3bj"] if name != "3ob"}
+        load = interface.RationalDampingParam
+    else:
+        interface = importlib.import_module("dftd4.interface")
+        named = {name: name if name == "b3lyp" else f"dftb_{name}" for name in PUBLISHED_DAMPING["d4"]}
+        load = interface.DampingParam
+    model = interface.DispersionModel(numbers, positions)
+    for name, package_name in named.items():
+        expected = model.get_dispersion(load(method=package_name, atm=method == "d4"), grad=False)["energy"]
+        found, _ = Dispersion(numbers, method, PUBLISHED_DAMPING[method][name]).evaluate(positions[None])
+        assert found[0] == pytest.approx(float(expected), rel=1e-12), name
 
 
 @pytest.mark.parametrize("method", ["d3bj", "d4"])
@@ -118,6 +140,8 @@ def write(tmp_path, dftb, symbols="N2"):
         ("d4", "D4 s6=1 s8=2.02929 s9=1 a1=0.40868 a2=4.53807"),
         ("{method: d4, damping: 3ob}", "D4 s6=1 s8=0.663501 s9=1 a1=0.552324 a2=4.35371"),
         ("{method: d3bj, damping: {s8: 1, a1: 0.5, a2: 4}}", "D3(BJ) s6=1 s8=1 s9=0 a1=0.5 a2=4"),
+        ("{method: d4, damping: {s8: 1, a1: 0.5, a2: 4}}", "D4 s6=1 s8=1 s9=1 a1=0.5 a2=4"),
+        ("{method: d4, damping: {s8: 1, s9: 0, a1: 0.5, a2: 4}}", "D4 s6=1 s8=1 s9=0 a1=0.5 a2=4"),
     ],
 )
 def test_configured_dispersion_is_part_of_the_identity(tmp_path, dispersion, named):
@@ -195,3 +219,11 @@ def test_dft_labels_with_dispersion():
     assert "D3" not in bare.method
     with pytest.raises(ConfigError, match=r"no published D3\(BJ\) parameters for SVWN"):
         label_frame(frame, replace(settings, xc="SVWN"))
+
+
+def test_label_command_knows_no_other_dispersion(tmp_path, monkeypatch, capsys):
+    FrameStore(tmp_path / "f.h5", "a").close()
+    monkeypatch.setattr(sys, "argv", ["pidelta", "label", str(tmp_path / "f.h5"), "--dispersion", "d2"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err == "pidelta: --dispersion: expected none or d3bj, found 'd2'\n"

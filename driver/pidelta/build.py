@@ -29,7 +29,15 @@ from pidelta.qm.dftb.parameters import (
     load_parameters,
 )
 from pidelta.qm.dftb.sets import SetFiles, builtin_set
-from pidelta.qm.dispersion import PUBLISHED_DAMPING, TITLES, Damping, Dispersion, DispersionCorrected, Method
+from pidelta.qm.dispersion import (
+    DEFAULT_S9,
+    PUBLISHED_DAMPING,
+    TITLES,
+    Damping,
+    Dispersion,
+    DispersionCorrected,
+    Method,
+)
 from pidelta.qmmm.embedding import CutoffEmbedding, Embedding, Environment, FixedCharges
 from pidelta.qmmm.energy import QMMMEvaluator
 from pidelta.qmmm.partition import Partition, check_charge, make_partition
@@ -234,7 +242,7 @@ def _damping(dftb: DFTBConfig, method: Method) -> Damping:
     """Parameters of the dispersion: as configured, or those published for the Slater-Koster set."""
     name = dftb.dispersion.damping
     if isinstance(name, DampingConfig):
-        return Damping(**name.model_dump())
+        return Damping(**{"s9": DEFAULT_S9[method], **name.model_dump(exclude_none=True)})
     if name is None and dftb.parameters == "builtin":
         functional = _builtin_set(dftb.order).description.dispersion
         if method == "d3bj" and functional is not None:

@@ -22,11 +22,14 @@ class SCCConfig(Section):
 
 
 class DampingConfig(Section):
-    """Parameters of Becke-Johnson damping, `a2` in bohr; `s9` scales three-body terms, 0 leaves them out."""
+    """Parameters of Becke-Johnson damping, `a2` in bohr.
+
+    `s9` scales three-body terms: by default 0 for D3(BJ), which is without them, and 1 for D4.
+    """
 
     s6: FiniteFloat = 1.0
     s8: FiniteFloat
-    s9: FiniteFloat = 0.0
+    s9: FiniteFloat | None = None
     a1: FiniteFloat
     a2: FiniteFloat
 

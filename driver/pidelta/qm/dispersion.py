@@ -53,7 +53,8 @@ PUBLISHED_DAMPING: Mapping[Method, Mapping[str, Damping]] = {
     "d4": {
         "3ob": Damping(s8=0.6635015, a1=0.5523240, a2=4.3537076, s9=1.0),
         "mio": Damping(s8=1.2916225, a1=0.5965326, a2=4.8778602, s9=1.0),
-        "ob2": Damping(s8=2.9692689, a1=0.6068916, a2=5.4476789, s9=1.0),
+        "matsci": Damping(s8=3.3157614, a1=0.4826330, a2=5.3811976, s9=1.0),
+        "pbc": Damping(s8=2.1667394, a1=0.5646391, a2=4.9576353, s9=1.0),
         "b3lyp": Damping(s8=2.02929367, a1=0.40868035, a2=4.53807137, s9=1.0),
     },
 }
@@ -65,6 +66,9 @@ is another fit, for zeta = 4.2 (Brandenburg, Grimme, J. Phys. Chem. Lett. 5, 178
 terms: B3LYP of Caldeweyher et al., J. Chem. Phys. 150, 154122 (2019); Slater-Koster sets of Hourahine et al.,
 J. Chem. Phys. 152, 124101 (2020).
 """
+
+DEFAULT_S9: Mapping[Method, float] = {"d3bj": 0.0, "d4": 1.0}
+"""Published parameters of D3(BJ) are for two-body terms, those of D4 for three-body terms as well."""
 
 TITLES: Mapping[Method, str] = {"d3bj": "D3(BJ)", "d4": "D4"}
 

@@ -16,6 +16,7 @@ SPIN_CONSTANTS = {"H": [[-0.07]], "C": [[-0.03, -0.025], [-0.025, -0.0225]]}
 ONSITE = {"H": (-0.24, 0.0, 0.0), "C": (-0.5, -0.19, 0.0)}
 OCCUPATIONS = {"H": (1.0, 0.0, 0.0), "C": (2.0, 2.0, 0.0)}
 HUBBARD_U = {"H": 0.42, "C": 0.36}
+MASSES = {"H": 1.008, "C": 12.011}
 
 
 def write_made_up_set(folder: Path, order: int, **changes: object) -> Path:
@@ -24,7 +25,7 @@ def write_made_up_set(folder: Path, order: int, **changes: object) -> Path:
     for first in DERIVATIVES:
         for second in DERIVATIVES:
             content = pair_file(first, second, stiffness=0.1 * order)
-            write_skf(folder / f"{first}-{second}.skf", content, 1.0, ["made up"])
+            write_skf(folder / f"{first}-{second}.skf", content, MASSES[first], ["made up"])
     settings = {
         "name": "made-up",
         "version": "1.2",

@@ -14,6 +14,7 @@ from pidelta.build import build_evaluator, check_first_frame, read_system
 from pidelta.cli.main import main
 from pidelta.config import load_config
 from pidelta.errors import StructureError
+from pidelta.ipi.client import encode_extras
 from pidelta.testing.derivatives import central_differences
 from pidelta.units import BOHR_IN_ANGSTROM
 
@@ -183,11 +184,40 @@ def test_atom_counts_of_topology_and_structure_differ(solution, fail):
     assert "expected 2709 atoms as in the topology, found 2712" in fail("check", solution)
 
 
+def test_properties_on_request(tmp_path, run):
+    """A radical with a fixed charge: orbitals of both spins and what follows from them, for i-PI as well."""
+    (tmp_path / "m.xyz").write_text("2\n\nO 0 0 0\nH 0 0 0.97\n")
+    (tmp_path / "q.dat").write_text("0 0 3 0.4\n")
+    config = tmp_path / "pidelta.yaml"
+    names = ["orbital_energies", "occupations", "homo", "lumo", "gap", "spin_populations"]
+    config.write_text(
+        "structure: m.xyz\npoint_charges: q.dat\nqm:\n  multiplicity: 2\n"
+        f"  properties: [{', '.join(names)}]\n"  # the built-in parameters bring their spin constants
+    )
+    assert run("evaluate", config, "--output", tmp_path / "out.json") == 0
+    frame = json.loads((tmp_path / "out.json").read_text())["frames"][0]
+    extras = frame["extras"]
+    energies, occupations = np.array(extras["orbital_energies"]), np.array(extras["occupations"])
+    assert energies.shape == occupations.shape == (2, 5)
+    np.testing.assert_array_equal(occupations, [[1, 1, 1, 1, 0], [1, 1, 1, 0, 0]])
+    assert extras["homo"] == max(energies[0, 3], energies[1, 2])
+    assert extras["lumo"] == min(energies[0, 4], energies[1, 3])
+    assert extras["gap"] == pytest.approx(extras["lumo"] - extras["homo"], abs=1e-15)
+    assert sum(extras["spin_populations"]) == pytest.approx(1.0, abs=1e-10)
+    assert extras["spin_populations"][0] > 0.9
+    assert extras["scc_fallbacks"] == 0.0
+    positions = read_system(load_config(config)).positions
+    np.testing.assert_allclose(frame["dipole"], np.array(frame["charges"]) @ positions, atol=1e-12)
+
+    evaluation = build_evaluator(load_config(config)).evaluate(positions[None], None)
+    assert {*names, "charges", "dipole"} <= set(json.loads(encode_extras(evaluation, 0)))
+
+
 def test_odd_electrons(solution, fail):
     molecule = solution.parent / "m.xyz"
     molecule.write_text("2\n\nO 0 0 0\nH 0 0 0.97\n")
     solution.write_text("structure: m.xyz\nqm: {atoms: all}\n")
-    assert "odd number of electrons" in fail("check", solution)
+    assert "qm.multiplicity: expected 2, 4 with the 7 valence electrons" in fail("check", solution)
 
 
 def test_cutoffs_larger_than_half_the_box(solution, fail):

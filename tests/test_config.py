@@ -50,6 +50,18 @@ def test_units_and_paths(tmp_path):
         (GOOD.replace("structure: a.gro", ""), "missing key structure"),
         (GOOD.replace("cutoff: 0.9 nm", "cutof: 0.9 nm"), "unknown key mm.cutof"),
         (GOOD.replace("cutoff: 0.9 nm", "cutoff: -1 nm"), "mm.cutoff: input should be greater than 0"),
+        (
+            GOOD.replace("order: 3", "spin_constants: {O: -0.03, H: x}, order: 3"),
+            "qm.dftb.spin_constants.H: input should be a valid number",
+        ),
+        (
+            GOOD.replace("order: 3", "scc: {start: middle}, order: 3"),
+            "qm.dftb.scc.start: input should be 'none', 'previous' or 'extrapolated', found 'middle'",
+        ),
+        (
+            GOOD.replace("atoms: resname URA", "properties: [gap, colour]"),
+            "qm.properties.1: input should be 'orbital_energies', 'occupations', 'homo', 'lumo', 'gap' or",
+        ),
         ("structure: a.gro\n", "expected a section qm, mm or both"),
         ("structure: a.gro\nmm: {topology: a.top}\ndelta: {models: [a.pt]}\n", "expected a section qm"),
         ("structure: [a\n", "not a YAML file"),

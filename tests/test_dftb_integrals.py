@@ -85,7 +85,10 @@ def random_set():
         for first in ("S", "Ar")
         for second in ("S", "Ar")
     }
-    elements = {symbol: ElementParameters(rng.normal(size=3), 0.3, 6.0) for symbol in ("S", "Ar")}
+    elements = {
+        symbol: ElementParameters(rng.normal(size=3), np.full(3, 0.3), np.array([2.0, 4.0, 0.0]))
+        for symbol in ("S", "Ar")
+    }
     return ParameterSet("random", "random:0", elements, pairs)
 
 

@@ -145,8 +145,8 @@ def test_load_set(tmp_path):
     assert loaded.name == tmp_path.name
     np.testing.assert_array_equal(loaded.elements["C"].onsite, [-0.3, -0.2])
     np.testing.assert_array_equal(loaded.elements["H"].onsite, [-0.3])
-    assert loaded.elements["C"].hubbard_u == 0.3
-    assert loaded.elements["H"].valence == 1.0
+    assert loaded.elements["C"].hubbard_u[0] == 0.3
+    assert loaded.elements["H"].occupations.sum() == 1.0
 
 
 def test_identity_follows_the_files(tmp_path):

@@ -45,7 +45,7 @@ def run_dftbplus(folder: Path, hamiltonian: str) -> tuple[float, np.ndarray]:
 
 
 @pytest.mark.parametrize("order", [2, 3])
-@pytest.mark.parametrize("name", ["CH3CONH2", "CH3NO2", "CH3SCH3", "CH3COCl"])
+@pytest.mark.parametrize("name", ["CH3CONH2", "CH3NO2", "CH3SCH3", "CH3COCl", "CH3O", "CH3S"])
 def test_dftbplus_reads_the_exported_set(name: str, order: int, tmp_path: Path) -> None:
     files = sets.builtin_set()[order]
     sets.export(files, tmp_path)
@@ -57,6 +57,11 @@ def test_dftbplus_reads_the_exported_set(name: str, order: int, tmp_path: Path) 
     # As the README of the set says, which has all elements.
     hamiltonian = (tmp_path / "README").read_text().partition("For DFTB+:")[2]
     hamiltonian = hamiltonian.replace("SCC = Yes", "SCC = Yes\n  SCCTolerance = 1e-10")
+    radical = atoms.numbers.sum() % 2 == 1
+    if radical:
+        before, _, after = hamiltonian.partition("  # With one unpaired electron:\n")
+        spin, _, after = after.partition("  # The set has no dispersion")
+        hamiltonian = before + spin.replace("  # ", "  ") + "  #" + after
     energy, gradient = run_dftbplus(tmp_path, hamiltonian)
 
     description = files.description
@@ -66,6 +71,8 @@ def test_dftbplus_reads_the_exported_set(name: str, order: int, tmp_path: Path) 
         order=order,
         hubbard_derivatives=description.hubbard_derivatives if order == 3 else None,
         damping_exponent=description.damping_exponent,
+        multiplicity=2 if radical else 1,
+        spin_constants=description.spin_constants,
     )
     result = engine.evaluate((atoms.positions * ANGSTROM)[None], np.zeros((1, len(atoms))))
     # DFTB+ turns angstrom into an older bohr.

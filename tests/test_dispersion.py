@@ -72,7 +72,7 @@ def test_published_parameters_are_those_of_the_packages(method):
         load = interface.RationalDampingParam
     else:
         interface = importlib.import_module("dftd4.interface")
-        named = {name: name if name == "b3lyp" else f"dftb_{name}" for name in PUBLISHED_DAMPING["d4"]}
+        named = {name: name if name == "b3lyp" else f"dftb({name})" for name in PUBLISHED_DAMPING["d4"]}
         load = interface.DampingParam
     model = interface.DispersionModel(numbers, positions)
     for name, package_name in named.items():
@@ -222,7 +222,8 @@ def test_dft_labels_with_dispersion():
 
 
 def test_label_command_knows_no_other_dispersion(tmp_path, monkeypatch, capsys):
-    FrameStore(tmp_path / "f.h5", "a").close()
+    with FrameStore(tmp_path / "f.h5", "a"):
+        pass
     monkeypatch.setattr(sys, "argv", ["pidelta", "label", str(tmp_path / "f.h5"), "--dispersion", "d2"])
     with pytest.raises(SystemExit, match="2"):
         main()

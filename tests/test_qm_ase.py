@@ -14,15 +14,18 @@ from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 
 from conftest import ROOT
-from pidelta.build import build_engine, build_evaluator, read_system
+from pidelta.build import build_engine, build_evaluator, build_region, read_system
 from pidelta.cli.main import main
 from pidelta.config import load_config
-from pidelta.errors import ConfigError, RunError
+from pidelta.data.frames import Frame
+from pidelta.data.store import FrameStore
+from pidelta.errors import ConfigError, ModelError, RunError
 from pidelta.ipi.client import encode_extras
 from pidelta.qm.ase import ASEEngine
 from pidelta.testing.derivatives import central_differences
 from pidelta.testing.engines import check_engine
 from pidelta.units import ANGSTROM
+from pidelta.workflow.labelling import low_labels
 
 LJ = "ase.calculators.lj.LennardJones"
 EMT_PATH = "ase.calculators.emt.EMT"
@@ -194,6 +197,46 @@ def test_forces_in_water_are_the_gradient(solution):
     assert np.abs(extras["charges"]).max() > 0.1
 
 
+@pytest.mark.parametrize(
+    ("method", "found"),
+    [(WITH_EMT, "found 'ASE ase.calc"), ("  dftb: {dispersion: d3bj}\n", r"D3\(BJ\) s6=1")],
+)
+def test_delta_models_of_another_method_are_refused(solution, method, found):
+    """The shipped ones correct built-in DFTB without dispersion."""
+    if "dispersion" in method:
+        pytest.importorskip("dftd3")
+    shutil.copy(ROOT / "inputs" / "uracil-water" / "delta-0.pt", solution.parent)
+    text = solution.read_text().replace(WITH_EMT, method)
+    solution.write_text(text + "delta: {models: [delta-0.pt]}\n")
+    with pytest.raises(
+        ModelError, match=rf"expected the low-level method it was trained on, 'DFTB3/.*{found}"
+    ):
+        build_evaluator(load_config(solution))
+
+
+def test_low_level_labels(solution):
+    """What delta models are trained on: the calculator and the force field's charges in the frame's charges."""
+    config = load_config(solution)
+    system, region, engine = read_system(config), build_region(config), build_engine(config)
+    environment = region.environment(system.positions[None], system.cell[None])
+    frame = Frame(
+        numbers=region.numbers,
+        positions=environment.qm_positions[0],
+        env_positions=environment.positions[0],
+        env_charges=environment.charges[0],
+        env_numbers=environment.numbers[0],
+        source="made up",
+    )
+    with FrameStore(solution.parent / "f.h5", "a") as store:
+        store.set_embedding(region.embedding.settings)
+        store.append([frame])
+        ((_, label),) = low_labels(store, [0], engine, 0, 1)
+    expected = build_evaluator(config).evaluate(system.positions[None], system.cell[None]).terms["dftb"]
+    assert label.energy == pytest.approx(expected.energy[0], abs=1e-10)
+    assert label.method == engine.identity
+    np.testing.assert_array_equal(label.charges, region.force_field_charges)
+
+
 def test_check_says_mechanical_embedding(tmp_path, monkeypatch, capsys):
     molecule("CH3CH2OH").write(tmp_path / "m.xyz", format="xyz")
     config = tmp_path / "m.yaml"
@@ -212,6 +255,7 @@ def test_check_says_mechanical_embedding(tmp_path, monkeypatch, capsys):
     [
         ("qm: {engine: ase}", "qm: expected a section ase with engine ase, found none"),
         (f"qm:\n  dftb: {{order: 3}}\n{WITH_EMT}", "qm: expected no section dftb with engine ase, found one"),
+        (f"qm:\n  properties: [gap]\n{WITH_EMT}", "qm: expected no properties with engine ase, found gap"),
         ("qm: {ase: {calculator: a.B}}", "qm: expected engine ase with a section ase, found dftb"),
         (f"point_charges: q.dat\nqm:\n{WITH_EMT}", "point_charges: not with engine ase"),
     ],

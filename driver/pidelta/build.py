@@ -29,6 +29,7 @@ from pidelta.qm.dftb.parameters import (
     load_parameters,
 )
 from pidelta.qm.dftb.sets import SetFiles, builtin_set
+from pidelta.qm.dftb.spin import SpinConstants
 from pidelta.qm.dispersion import (
     DEFAULT_S9,
     PUBLISHED_DAMPING,
@@ -130,6 +131,7 @@ def build_evaluator(config: Config, terms: frozenset[str] | None = None) -> QMMM
             partition=region.partition,
             embedding=region.embedding,
             engine=engine if "dftb" in chosen else None,
+            properties=tuple(config.qm.properties),
             delta=_committee(config, region, engine.identity) if "delta" in chosen else None,
         )
     if config.mm is not None and inputs.topology is not None and "mm" in chosen:
@@ -263,11 +265,13 @@ def _dftb_engine(qm: QMConfig, numbers: IntArray) -> QMEngine:
     dftb = qm.dftb
     elements = sorted({chemical_symbols[number] for number in numbers})
     derivatives, damping_exponent = _published_derivatives(dftb)
+    spin_constants: SpinConstants | None = dftb.spin_constants
     if dftb.parameters == "builtin":
         builtin = _builtin_set(dftb.order)
         parameters = builtin.parameters(elements)
         derivatives = derivatives or builtin.description.hubbard_derivatives
         damping_exponent = damping_exponent or builtin.description.damping_exponent
+        spin_constants = spin_constants or builtin.description.spin_constants
     else:
         parameters = load_parameters(dftb.parameters, elements)
     return DFTBEngine(
@@ -276,11 +280,14 @@ def _dftb_engine(qm: QMConfig, numbers: IntArray) -> QMEngine:
         order=dftb.order,
         hubbard_derivatives=derivatives,
         damping_exponent=damping_exponent,
+        shell_resolved=dftb.shell_resolved,
         charge=qm.charge,
         multiplicity=qm.multiplicity,
+        spin_constants=spin_constants,
         electronic_temperature=dftb.electronic_temperature,
         tolerance=dftb.scc.tolerance,
         max_iterations=dftb.scc.max_iterations,
+        start=dftb.scc.start,
     )
 
 

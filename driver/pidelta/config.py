@@ -9,16 +9,23 @@ from typing import Any, Literal
 
 from pydantic import Field, FiniteFloat, PrivateAttr, model_validator
 
+from pidelta.qm.base import PropertyName
 from pidelta.state import TERMS
 from pidelta.units import parse_quantity
 from pidelta.yaml_input import Length, Section, Temperature, read_yaml
 
 
 class SCCConfig(Section):
-    """Self-consistent charges: the largest change of a charge (e) that counts as converged."""
+    """Self-consistent charges.
+
+    `tolerance` is the largest change of a charge (e) that counts as converged. `start` is what the charges
+    start from: neutral atoms, those of the call before, or an extrapolation of the last five, for single
+    structures that come in the order of a trajectory. It changes the time, not the result.
+    """
 
     tolerance: float = Field(1.0e-8, gt=0.0)
     max_iterations: int = Field(100, ge=1)
+    start: Literal["none", "previous", "extrapolated"] = "previous"
 
 
 class DampingConfig(Section):
@@ -59,12 +66,17 @@ class DFTBConfig(Section):
     `hubbard_derivatives` (order 3) is the name of a published set or a value for each element in hartree/e;
     the built-in parameters bring their own. `damping_exponent` is the exponent zeta of the H-X damping of
     gamma: by default that of the named set, then that of the built-in parameters, else none.
+    `shell_resolved` gives each shell its own charge and U, as the .skf files have it. `spin_constants`, for a
+    multiplicity above 1, are W by element in hartree: a matrix by the shells s, p, d, or one number for all;
+    the built-in parameters bring their own.
     """
 
     parameters: Literal["builtin"] | Path = "builtin"
     order: Literal[2, 3] = 3
     hubbard_derivatives: str | dict[str, float] | None = None
     damping_exponent: float | None = Field(None, gt=0.0)
+    shell_resolved: bool = False
+    spin_constants: dict[str, FiniteFloat | list[list[FiniteFloat]]] | None = None
     dispersion: DispersionConfig = DispersionConfig(method="none")
     electronic_temperature: Temperature = Field(0.0, ge=0.0)
     scc: SCCConfig = SCCConfig()
@@ -103,7 +115,8 @@ class QMConfig(Section):
     """The QM region and the method that describes it.
 
     `engine: ase` takes its method from `ase`, with mechanical embedding; `dftb` has electrostatic embedding.
-    Either is the term `dftb` of the energy.
+    Either is the term `dftb` of the energy. `properties` are results to add to the extras, by the names and
+    in the units of `PropertyName`.
     """
 
     atoms: str | list[int] = "all"
@@ -112,6 +125,7 @@ class QMConfig(Section):
     engine: Literal["dftb", "ase"] = "dftb"
     dftb: DFTBConfig = DFTBConfig()
     ase: ASEConfig | None = None
+    properties: list[PropertyName] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _check_engine(self) -> QMConfig:
@@ -119,6 +133,8 @@ class QMConfig(Section):
             raise ValueError("expected a section ase with engine ase, found none")
         if self.engine == "ase" and "dftb" in self.model_fields_set:
             raise ValueError("expected no section dftb with engine ase, found one")
+        if self.engine == "ase" and self.properties:
+            raise ValueError(f"expected no properties with engine ase, found {', '.join(self.properties)}")
         if self.engine != "ase" and self.ase is not None:
             raise ValueError(f"expected engine ase with a section ase, found {self.engine}")
         return self

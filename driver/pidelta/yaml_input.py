@@ -70,7 +70,7 @@ def describe(error: ValidationError) -> str:
 
 
 def _is_branch(part: Any) -> bool:
-    names = {"str", "int", "path", "literal", "list", "dict"}
+    names = {"str", "int", "float", "path", "literal", "list", "dict"}
     if not isinstance(part, str):
         return False
     return "[" in part or part.startswith("function-") or part.endswith("Config") or part in names

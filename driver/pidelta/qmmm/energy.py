@@ -13,7 +13,7 @@ import numpy as np
 
 from pidelta.delta.committee import Committee, CommitteeResult
 from pidelta.errors import GeometryError
-from pidelta.qm.base import QMEngine, QMResult
+from pidelta.qm.base import PropertyName, QMEngine, QMResult
 from pidelta.qmmm.embedding import Embedding, Environment, EnvironmentGradient
 from pidelta.qmmm.partition import Partition
 from pidelta.qmmm.potential import point_charge_gradients, point_charge_potential
@@ -39,6 +39,7 @@ class QMMMEvaluator:
         engine: the low-level QM method.
         delta: the correction to it.
         classical: the force field.
+        properties: results of `engine` to add to the extras.
     """
 
     numbers: IntArray
@@ -48,6 +49,7 @@ class QMMMEvaluator:
     engine: QMEngine | None = None
     delta: Committee | None = None
     classical: ClassicalEvaluator | None = None
+    properties: tuple[PropertyName, ...] = ()
 
     def evaluate(self, positions: FloatArray, cells: FloatArray | None) -> Evaluation:
         """Evaluate a batch.
@@ -79,6 +81,9 @@ class QMMMEvaluator:
                 charges, dipole = low.charges, np.einsum("ba,bai->bi", low.charges, environment.qm_positions)
                 kind = low.embedding
                 extras["scc_iterations"] = low.iterations.astype(np.float64)
+                if low.fallbacks is not None:
+                    extras["scc_fallbacks"] = low.fallbacks.astype(np.float64)
+                extras.update({name: low.property(name) for name in self.properties})
             if self.delta is not None and self.partition is not None:
                 with watch("delta"):
                     delta = _correction(self.delta, self.partition.qm_numbers, environment)

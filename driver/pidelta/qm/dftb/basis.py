@@ -9,7 +9,7 @@ from ase.data import chemical_symbols
 
 from pidelta.errors import ParameterError
 from pidelta.qm.dftb.harmonics import ANGULAR_MOMENTUM, count
-from pidelta.qm.dftb.parameters import ParameterSet
+from pidelta.qm.dftb.parameters import ElementParameters, ParameterSet
 from pidelta.state import FloatArray, IntArray
 
 
@@ -19,7 +19,7 @@ class Basis:
 
     Attributes:
         symbols: (n,) elements.
-        hubbard_u: (n,) in hartree/e^2.
+        elements: (n,) their parameters.
         valence: (n,) valence electrons of the neutral atoms.
         onsite: (N,) orbital energies in hartree.
         orbital_atom: (N,) the atom of each orbital, ascending.
@@ -30,7 +30,7 @@ class Basis:
     """
 
     symbols: tuple[str, ...]
-    hubbard_u: FloatArray
+    elements: tuple[ElementParameters, ...]
     valence: FloatArray
     onsite: FloatArray
     orbital_atom: IntArray
@@ -59,7 +59,7 @@ def build_basis(numbers: IntArray, parameters: ParameterSet) -> Basis:
                 f"{parameters.name}: atom {atom}: expected one of {', '.join(parameters.elements)}, "
                 f"found {symbol}"
             )
-    elements = [parameters.elements[symbol] for symbol in symbols]
+    elements = tuple(parameters.elements[symbol] for symbol in symbols)
     harmonics = [np.arange(count(element.l_max)) for element in elements]
     shells = np.array(ANGULAR_MOMENTUM)
     first, second = (index.astype(np.int64) for index in np.triu_indices(len(symbols), 1))
@@ -68,8 +68,8 @@ def build_basis(numbers: IntArray, parameters: ParameterSet) -> Basis:
     index = {pair: row for row, pair in enumerate(type_symbols)}
     return Basis(
         symbols=symbols,
-        hubbard_u=np.array([element.hubbard_u for element in elements]),
-        valence=np.array([element.valence for element in elements]),
+        elements=elements,
+        valence=np.array([element.occupations.sum() for element in elements]),
         onsite=np.concatenate(
             [element.onsite[shells[rows]] for element, rows in zip(elements, harmonics, strict=True)]
         ),

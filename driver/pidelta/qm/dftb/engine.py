@@ -8,26 +8,31 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from pidelta.errors import GeometryError, SCCConvergenceError, SetupError
-from pidelta.qm.base import QMResult
+from pidelta.errors import SCCConvergenceError, SetupError
+from pidelta.qm.base import Orbitals, QMResult
 from pidelta.qm.dftb.basis import Basis, build_basis
-from pidelta.qm.dftb.charges import ChargeEnergy
-from pidelta.qm.dftb.gamma import GammaFunction
+from pidelta.qm.dftb.charges import ChargeEnergy, PopulationEnergy
+from pidelta.qm.dftb.convergence import Convergence, converge
+from pidelta.qm.dftb.gamma import ChargeInteraction, GammaFunction
 from pidelta.qm.dftb.integrals import PairGeometry, SlaterKosterIntegrals, TwoCentreMatrices
 from pidelta.qm.dftb.occupations import Filling
+from pidelta.qm.dftb.orthogonal import Geometries
 from pidelta.qm.dftb.parameters import ParameterSet
 from pidelta.qm.dftb.repulsive import RepulsiveTables
 from pidelta.qm.dftb.scc import SCCProblem, SCCSolver, SCCState
+from pidelta.qm.dftb.sites import atom_sites, shell_sites
+from pidelta.qm.dftb.spin import SpinConstants, filled_orbitals, spin_blocks, spin_matrix
+from pidelta.qm.dftb.start import Start, StartingPopulations, neutral_populations
 from pidelta.state import FloatArray, IntArray
-
-_COINCIDING = 0.1  # bohr
 
 
 class DFTBEngine:
     """Self-consistent-charge DFTB of second order or full third order (a `pidelta.qm.base.QMEngine`).
 
     DFTB2: Elstner et al., Phys. Rev. B 58, 7260 (1998); DFTB3: Gaus, Cui, Elstner, JCTC 7, 931 (2011).
-    Charges are resolved by atom, with U of the s shell, as DFTB+ does by default. Closed shells only.
+    Charges are resolved by atom, with U of the s shell, as DFTB+ does by default, or by shell. With a
+    multiplicity above 1 both spins have their own orbitals, and the magnetisations of the shells interact
+    (see `charges.PopulationEnergy`).
 
     Args:
         numbers: (n,) atomic numbers.
@@ -35,12 +40,14 @@ class DFTBEngine:
         order: 2 or 3.
         hubbard_derivatives: dU/dq by element in hartree/e^3, for order 3.
         damping_exponent: zeta of the damping of gamma for pairs with hydrogen (4.00 for 3ob); None: none.
+        shell_resolved: each shell has its own charge and U.
         charge: total charge in e.
-        multiplicity: 2 S + 1; only 1.
+        multiplicity: 2 S + 1.
+        spin_constants: by element, for a multiplicity above 1.
         electronic_temperature: k_B T in hartree. Above 0 the energy is the Mermin free energy.
-        tolerance: largest change of a charge in the last SCC iteration, in e.
-        max_iterations: most SCC iterations.
-        warm_start: start from the charges of the previous call if it had as many structures.
+        tolerance: largest change of a population in the last SCC iteration, in e.
+        max_iterations: most SCC iterations of one attempt.
+        start: what the SCC starts from, see `start.StartingPopulations`.
         device: a torch device.
 
     Raises:
@@ -55,36 +62,49 @@ class DFTBEngine:
         order: int = 2,
         hubbard_derivatives: Mapping[str, float] | None = None,
         damping_exponent: float | None = None,
+        shell_resolved: bool = False,
         charge: int = 0,
         multiplicity: int = 1,
+        spin_constants: SpinConstants | None = None,
         electronic_temperature: float = 0.0,
         tolerance: float = 1e-8,
         max_iterations: int = 100,
-        warm_start: bool = True,
+        start: Start = "previous",
         device: str = "cpu",
     ) -> None:
         self._numbers = np.asarray(numbers, dtype=np.int64)
         self._basis = build_basis(self._numbers, parameters)
-        electrons = _count_electrons(self._basis, charge, multiplicity)
+        electrons = _count_electrons(self._basis, charge)
+        filled = filled_orbitals(electrons, len(self._basis.onsite), multiplicity)
+        self._filling = Filling(filled, electronic_temperature)
+        polarised = len(filled) == 2
+        spin_by_element = spin_blocks(self._basis, spin_constants) if polarised else {}
         derivatives = _derivatives(self._basis, order, hubbard_derivatives)
         self._identity = _identity(
             self._basis, parameters, order, derivatives, damping_exponent, electronic_temperature
         )
-        self._charge = charge
-        self._warm_start = warm_start
-        self._last_charges: torch.Tensor | None = None
+        if shell_resolved:
+            self._identity += " shell-resolved"
+        if polarised:
+            used = sorted((symbol, block.tolist()) for symbol, block in spin_by_element.items())
+            self._identity += f" spin={_hash(used)}"
 
         self._device = torch.device(device)
-        self._first = torch.as_tensor(self._basis.first, device=self._device)
-        self._second = torch.as_tensor(self._basis.second, device=self._device)
-        self._orbital_atom = torch.as_tensor(self._basis.orbital_atom, device=self._device)
+        shells = shell_resolved or polarised
+        sites = shell_sites(self._basis, shell_resolved) if shells else atom_sites(self._basis)
+        self._first, self._second = self._index(self._basis.first), self._index(self._basis.second)
+        self._site_atom, self._orbital_site = self._index(sites.atom), self._index(sites.orbital_site)
+        self._neutral = self._tensor(sites.occupations)
+        self._cold_start = neutral_populations(self._neutral, self._filling)
+        self._spin = self._tensor(spin_matrix(self._basis, spin_by_element)) if polarised else None
+        self._geometries = Geometries(self._basis, self._device)
         self._integrals = SlaterKosterIntegrals(self._basis, parameters, self._device)
-        self._gamma = GammaFunction(self._basis, derivatives, damping_exponent, self._device)
+        site_derivatives = None if derivatives is None else derivatives[sites.atom]
+        self._gamma = GammaFunction(sites, site_derivatives, damping_exponent, self._device)
         repulsives = [parameters.pairs[pair].repulsive for pair in self._basis.type_symbols]
         self._repulsive = RepulsiveTables(repulsives, self._basis.pair_types, self._device)
-        valence = torch.as_tensor(self._basis.valence, device=self._device)
-        filling = Filling(electrons, electronic_temperature)
-        self._solver = SCCSolver(self._orbital_atom, valence, filling, tolerance, max_iterations)
+        self._solver = SCCSolver(self._orbital_site, tolerance, max_iterations)
+        self._start = StartingPopulations(start)
 
     @property
     def numbers(self) -> IntArray:
@@ -106,23 +126,23 @@ class DFTBEngine:
     def _evaluate(
         self, positions: FloatArray, potential: FloatArray, coulomb_correction: FloatArray | None
     ) -> QMResult:
-        self._check_finite("positions", positions)
-        self._check_finite("potential", potential)
-        geometry = self._pair_geometry(self._tensor(positions))
+        self._geometries.check_finite("positions", positions)
+        self._geometries.check_finite("potential", potential)
+        geometry = self._geometries.pairs(self._tensor(positions))
         matrices = self._integrals.evaluate(geometry)
         interaction = self._gamma.evaluate(geometry.distances)
-        kernel = interaction.gamma
-        if coulomb_correction is not None:
-            kernel = kernel + self._tensor(coulomb_correction)
-        charge_energy = ChargeEnergy(self._tensor(potential), kernel, interaction.gamma3)
-
-        problem = self._orthogonalise(matrices, geometry, charge_energy)
-        state = self._converge(problem, positions)
+        population_energy = self._population_energy(interaction, potential, coulomb_correction)
+        hamiltonian, factor, inverse = self._geometries.orthogonalise(matrices, geometry)
+        problem = SCCProblem(
+            hamiltonian.unsqueeze(1), factor.unsqueeze(1), inverse.unsqueeze(1), population_energy
+        )
+        convergence = self._converge(problem, positions)
+        state = convergence.state
 
         repulsive, repulsive_slope = self._repulsive.evaluate(geometry.distances)
-        energy = _electronic_energy(state, self._solver.populations(state)) + repulsive.sum(-1)
-        energy = energy + charge_energy.energy(state.charges)
-        radial = self._gamma.gradient(interaction, state.charges) + repulsive_slope
+        energy = _electronic_energy(state) + population_energy.energy(state.populations) + repulsive.sum(-1)
+        site_charges = population_energy.net_charges(state.populations)
+        radial = self._gamma.gradient(interaction, site_charges, len(self._first)) + repulsive_slope
         pair_gradient = self._band_gradient(geometry, matrices, state)
         pair_gradient = pair_gradient + radial.unsqueeze(-1) * geometry.directions
         gradient = torch.zeros(positions.shape, dtype=torch.float64, device=self._device)
@@ -131,101 +151,80 @@ class DFTBEngine:
         return QMResult(
             energy=energy.cpu().numpy(),
             gradient=gradient.cpu().numpy(),
-            charges=state.charges.cpu().numpy(),
+            charges=self._by_atom(site_charges),
             iterations=state.iterations.cpu().numpy(),
+            fallbacks=convergence.fallbacks.cpu().numpy(),
+            spin_populations=self._by_atom(state.populations[:, 0] - state.populations[:, -1]),
+            orbitals=Orbitals(state.energies.cpu().numpy(), state.occupations.cpu().numpy()),
         )
 
     def _tensor(self, values: FloatArray) -> torch.Tensor:
         # A copy, because torch takes no views that are reversed or read-only.
         return torch.from_numpy(np.array(values, dtype=np.float64, order="C")).to(self._device)
 
-    def _atom(self, index: int) -> str:
-        return f"atom {index} ({self._basis.symbols[index]})"
+    def _index(self, values: IntArray) -> torch.Tensor:
+        return torch.as_tensor(values, device=self._device)
 
-    def _check_finite(self, what: str, values: FloatArray) -> None:
-        if not np.isfinite(values).all():
-            index = np.argwhere(~np.isfinite(values))[0]
-            raise GeometryError(
-                f"structure {index[0]}, {self._atom(int(index[1]))}: expected finite {what}, "
-                f"found {values[tuple(index)]}"
-            )
+    def _by_atom(self, values: torch.Tensor) -> FloatArray:
+        """Sum values (B, S) over the sites of each atom."""
+        if values.shape[-1] == len(self._numbers):
+            return np.asarray(values.cpu().numpy())
+        result = torch.zeros(len(values), len(self._numbers), dtype=torch.float64, device=self._device)
+        summed: FloatArray = result.index_add_(1, self._site_atom, values).cpu().numpy()
+        return summed
 
-    def _pair_geometry(self, positions: torch.Tensor) -> PairGeometry:
-        vectors = positions[:, self._second] - positions[:, self._first]
-        distances = vectors.norm(dim=-1)
-        if bool((distances < _COINCIDING).any()):
-            structure = int(distances.amin(-1).argmin())
-            self._raise_too_close(distances, structure, f"at least {_COINCIDING} bohr between atoms")
-        return PairGeometry(distances, vectors / distances.unsqueeze(-1))
-
-    def _raise_too_close(self, distances: torch.Tensor, structure: int, expected: str) -> None:
-        pair = int(distances[structure].argmin())
-        first, second = int(self._first[pair]), int(self._second[pair])
-        raise GeometryError(
-            f"structure {structure}, {self._atom(first)} and {self._atom(second)}: expected {expected}, "
-            f"found a distance of {float(distances[structure, pair]):.4f} bohr"
+    def _population_energy(
+        self, interaction: ChargeInteraction, potential: FloatArray, coulomb_correction: FloatArray | None
+    ) -> PopulationEnergy:
+        kernel = interaction.gamma
+        if coulomb_correction is not None:
+            by_atom = self._tensor(coulomb_correction)
+            kernel = kernel + by_atom[:, self._site_atom[:, None], self._site_atom]
+        charges = ChargeEnergy(
+            self._tensor(potential)[:, self._site_atom], kernel, interaction.gamma3, self._gamma.same_atom
         )
+        return PopulationEnergy(charges, self._neutral, self._spin)
 
-    def _orthogonalise(
-        self, matrices: TwoCentreMatrices, geometry: PairGeometry, charge_energy: ChargeEnergy
-    ) -> SCCProblem:
-        factor, info = torch.linalg.cholesky_ex(matrices.overlap)
-        if bool(info.any()):
-            structure = int((info != 0).to(torch.int64).argmax())
-            self._raise_too_close(geometry.distances, structure, "a positive definite overlap")
-        unit = torch.eye(factor.shape[-1], dtype=torch.float64, device=self._device)
-        inverse = torch.linalg.solve_triangular(factor, unit.expand_as(factor), upper=False)
-        return SCCProblem(inverse @ matrices.hamiltonian @ inverse.mT, factor, inverse, charge_energy)
-
-    def _converge(self, problem: SCCProblem, positions: FloatArray) -> SCCState:
-        """Solve the SCC equations from the last charges if they fit; should that fail, from equal charges."""
-        equal = torch.full(positions.shape[:2], self._charge / len(self._numbers), dtype=torch.float64)
-        guesses = [equal.to(self._device)]
-        if self._warm_start and self._last_charges is not None and len(self._last_charges) == len(equal):
-            guesses.insert(0, self._last_charges)
-        for guess in guesses:
-            state, converged = self._solver.solve(problem, guess)
-            if bool(converged.all()):
-                self._last_charges = state.charges
-                return state
-        self._last_charges = None
-        worst = int(state.residual.argmax())
+    def _converge(self, problem: SCCProblem, positions: FloatArray) -> Convergence:
+        """Solve the SCC equations, from what `start` says and from neutral atoms."""
+        starts = [self._cold_start.expand(len(positions), -1, -1)]
+        guess = self._start.guess(len(positions))
+        if guess is not None:
+            starts.insert(0, guess)
+        result = converge(self._solver, problem, self._filling, starts)
+        if bool(result.converged.all()):
+            self._start.remember(result.state.populations)
+            return result
+        self._start.forget()
+        failed = torch.where(result.converged, 0.0, result.state.residual)
+        worst = int(failed.argmax())
         raise SCCConvergenceError(
-            int(state.iterations[worst]), float(state.residual[worst]), self._numbers, positions[worst].copy()
+            int(result.state.iterations[worst]), float(failed[worst]), self._numbers, positions[worst].copy()
         )
 
     def _band_gradient(
         self, geometry: PairGeometry, matrices: TwoCentreMatrices, state: SCCState
     ) -> torch.Tensor:
-        """Derivative (B, P, 3) of the electronic energy through H0 and S, at fixed charges."""
+        """Derivative (B, P, 3) of the electronic energy through H0 and S, at fixed populations."""
         weighted = state.orbitals * state.occupations.unsqueeze(-2)
         density = weighted @ state.orbitals.mT
         energy_weighted = (weighted * state.energies.unsqueeze(-2)) @ state.orbitals.mT
-        shifts = state.shifts[:, self._orbital_atom]
+        shifts = state.shifts[..., self._orbital_site]
         d_overlap = 0.5 * (shifts.unsqueeze(-1) + shifts.unsqueeze(-2)) * density - energy_weighted
-        return self._integrals.gradient(geometry, matrices, density, d_overlap)
+        return self._integrals.gradient(geometry, matrices, density.sum(1), d_overlap.sum(1))
 
 
-def _electronic_energy(state: SCCState, populations: torch.Tensor) -> torch.Tensor:
+def _electronic_energy(state: SCCState) -> torch.Tensor:
     """Tr(P H0) - T S (B,) in hartree: the band energy less what the shifts contribute to it."""
-    band = (state.occupations * state.energies).sum(-1)
-    return band - (state.shifts * populations).sum(-1) + state.entropy_term
+    band = (state.occupations * state.energies).sum((-2, -1))
+    return band - (state.shifts * state.populations).sum((-2, -1)) + state.entropy_term
 
 
-def _count_electrons(basis: Basis, charge: int, multiplicity: int) -> int:
-    if multiplicity != 1:
-        raise SetupError(
-            f"qm.multiplicity: expected 1, found {multiplicity}: spin polarisation is not available yet"
-        )
+def _count_electrons(basis: Basis, charge: int) -> int:
     electrons = round(float(basis.valence.sum())) - charge
-    if electrons % 2:
-        raise SetupError(
-            f"qm.charge: charge {charge} leaves an odd number of electrons ({electrons}); spin polarisation "
-            "is not available yet; give a charge that leaves an even number"
-        )
     if not 0 < electrons <= 2 * len(basis.onsite):
         raise SetupError(
-            f"qm.charge: expected a charge that leaves 2 to {2 * len(basis.onsite)} valence electrons, "
+            f"qm.charge: expected a charge that leaves 1 to {2 * len(basis.onsite)} valence electrons, "
             f"found {charge}, which leaves {electrons}"
         )
     return electrons
@@ -256,9 +255,13 @@ def _identity(
     parts = [f"DFTB{order}/{parameters.identity}"]
     if derivatives is not None:
         used = sorted(set(zip(basis.symbols, derivatives.tolist(), strict=True)))
-        parts.append(f"derivatives={hashlib.sha256(repr(used).encode()).hexdigest()[:12]}")
+        parts.append(f"derivatives={_hash(used)}")
     if damping_exponent is not None:
         parts.append(f"zeta={damping_exponent:g}")
     if temperature > 0.0:
         parts.append(f"kT={temperature:g}")
     return " ".join(parts)
+
+
+def _hash(settings: object) -> str:
+    return hashlib.sha256(repr(settings).encode()).hexdigest()[:12]

@@ -1,7 +1,8 @@
 """The charge-charge interaction of DFTB2 and DFTB3 between spherical exponential charge clouds.
 
 gamma: Elstner et al., Phys. Rev. B 58, 7260 (1998). Gamma3 = dU/dq dgamma/dU and the damping h of pairs with
-hydrogen: Gaus, Cui, Elstner, JCTC 7, 931 (2011), equations 15 to 29 and appendix.
+hydrogen: Gaus, Cui, Elstner, JCTC 7, 931 (2011), equations 15 to 29 and appendix; between shells of one atom:
+Gaus et al., JCTC 11, 4205 (2015), supporting information.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pidelta.qm.dftb.basis import Basis
-from pidelta.state import FloatArray
+from pidelta.qm.dftb.sites import Sites
+from pidelta.state import FloatArray, IntArray
 
 # The exponent of a charge cloud is 16/5 U.
 _EXPONENT = 3.2
@@ -25,13 +26,13 @@ _SAME_U = 3e-6
 
 @dataclass(frozen=True)
 class ChargeInteraction:
-    """Interaction matrices of a batch, energy 1/2 q gamma q - 1/3 sum_AB q_A^2 q_B gamma3_AB (net charges q).
+    """Interaction matrices of a batch; see `charges.ChargeEnergy` for the energy.
 
     Attributes:
-        gamma: (B, n, n) in hartree/e^2.
-        gamma3: (B, n, n) in hartree/e^3, or None at second order.
-        slope: (B, P) dgamma/dR.
-        slope3: (2, B, P) dgamma3_AB/dR and dgamma3_BA/dR, or None.
+        gamma: (B, S, S) in hartree/e^2.
+        gamma3: (B, S, S) in hartree/e^3, or None at second order.
+        slope: (B, Q) dgamma/dR.
+        slope3: (2, B, Q) dgamma3_xy/dR and dgamma3_yx/dR, or None.
     """
 
     gamma: torch.Tensor
@@ -41,51 +42,57 @@ class ChargeInteraction:
 
 
 class GammaFunction:
-    """Evaluates gamma, and Gamma3 if Hubbard derivatives are given, for the pairs of a structure.
+    """Evaluates gamma, and Gamma3 if Hubbard derivatives are given, for the pairs of sites of a structure.
 
     Args:
-        basis: atoms and pairs.
-        hubbard_derivatives: (n,) dU/dq in hartree/e^3, or None for second order.
+        sites: atoms or shells.
+        hubbard_derivatives: (S,) dU/dq in hartree/e^3, or None for second order.
         damping_exponent: zeta of the damping of pairs with hydrogen, or None without damping.
         device: where to compute.
     """
 
     def __init__(
         self,
-        basis: Basis,
+        sites: Sites,
         hubbard_derivatives: FloatArray | None,
         damping_exponent: float | None,
         device: torch.device,
     ) -> None:
-        def tensor(values: FloatArray) -> torch.Tensor:
+        def tensor(values: FloatArray | IntArray) -> torch.Tensor:
             return torch.as_tensor(values, device=device)
 
-        self._atoms = len(basis.symbols)
-        self._first = torch.as_tensor(basis.first, device=device)
-        self._second = torch.as_tensor(basis.second, device=device)
-        u_first, u_second = basis.hubbard_u[basis.first], basis.hubbard_u[basis.second]
+        self._first, self._second = tensor(sites.first), tensor(sites.second)
+        self._pair = None if sites.are_atoms else tensor(sites.pair)
+        u_first, u_second = sites.hubbard_u[sites.first], sites.hubbard_u[sites.second]
         exponents, coefficients = short_range_coefficients(_EXPONENT * u_first, _EXPONENT * u_second)
         if hubbard_derivatives is None:
             coefficients = coefficients[:1]
         self._exponents = tensor(exponents)
         self._coefficients = tensor(coefficients)
         self._powers = torch.arange(-1, 4, device=device, dtype=torch.float64).reshape(5, 1, 1)
-        self._onsite = tensor(basis.hubbard_u)
 
-        hydrogen = np.array([symbol == "H" for symbol in basis.symbols])
-        damped = hydrogen[basis.first] | hydrogen[basis.second]
+        hydrogen = np.array([symbol == "H" for symbol in sites.symbols])
+        damped = hydrogen[sites.first] | hydrogen[sites.second]
         zeta = damping_exponent or 1.0
         mean_u = 0.5 * (u_first + u_second)
         damped = damped & (damping_exponent is not None)
         self._damping = tensor(np.where(damped, mean_u**zeta, 0.0))
         self._d_damping = tensor(np.where(damped, 0.5 * zeta * mean_u ** (zeta - 1.0), 0.0))
 
+        same_atom = (sites.atom[:, None] == sites.atom).astype(np.float64)
+        gamma, d_gamma = _on_site(_EXPONENT * sites.hubbard_u)
+        self._onsite = tensor(same_atom * gamma)
+        self._same_atom = None if sites.are_atoms else tensor(same_atom)
         self._derivatives = None
         if hubbard_derivatives is not None:
-            pairs = np.stack((hubbard_derivatives[basis.first], hubbard_derivatives[basis.second]))
+            pairs = np.stack((hubbard_derivatives[sites.first], hubbard_derivatives[sites.second]))
             self._derivatives = tensor(pairs).unsqueeze(1)
-            # On site gamma is U and Gamma3 half of its derivative (equation 20).
-            self._onsite3 = tensor(0.5 * hubbard_derivatives)
+            self._onsite3 = tensor(same_atom * hubbard_derivatives[:, None] * _EXPONENT * d_gamma)
+
+    @property
+    def same_atom(self) -> torch.Tensor | None:
+        """(S, S) 1 for sites of one atom, else 0; None where atoms are the sites."""
+        return self._same_atom
 
     def _short_range(self, distances: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the short-range term and, at third order, its derivatives by both exponents, with slopes.
@@ -101,7 +108,9 @@ class GammaFunction:
         return (polynomial * exponentials).sum(1), (slope * exponentials).sum(1)
 
     def evaluate(self, distances: torch.Tensor) -> ChargeInteraction:
-        """Evaluate distances (B, P) in bohr."""
+        """Evaluate distances (B, P) of the pairs of atoms in bohr."""
+        if self._pair is not None:
+            distances = distances[:, self._pair]
         value, slope = self._short_range(distances)
         damping = torch.exp(-self._damping * distances**2)
         # d ln(damping)/dR
@@ -109,7 +118,7 @@ class GammaFunction:
         inverse = 1.0 / distances
         gamma = inverse - value[0] * damping
         d_gamma = -(inverse**2) - (slope[0] + decay * value[0]) * damping
-        matrix = torch.diag_embed(self._onsite.expand(len(distances), -1))
+        matrix = self._onsite.repeat(len(distances), 1, 1)
         matrix[:, self._first, self._second] = gamma
         matrix[:, self._second, self._first] = gamma
         if self._derivatives is None:
@@ -121,19 +130,35 @@ class GammaFunction:
         d_slope = _EXPONENT * slope[1:] + by_u * (slope[0] + 2.0 * inverse * value[0])
         gamma3 = -self._derivatives * d_value * damping
         d_gamma3 = -self._derivatives * (d_slope + decay * d_value) * damping
-        matrix3 = torch.diag_embed(self._onsite3.expand(len(distances), -1))
+        matrix3 = self._onsite3.repeat(len(distances), 1, 1)
         matrix3[:, self._first, self._second] = gamma3[0]
         matrix3[:, self._second, self._first] = gamma3[1]
         return ChargeInteraction(matrix, matrix3, d_gamma, d_gamma3)
 
-    def gradient(self, interaction: ChargeInteraction, charges: torch.Tensor) -> torch.Tensor:
-        """Return the derivative (B, P) of the energy by the distances at fixed charges (B, n)."""
+    def gradient(self, interaction: ChargeInteraction, charges: torch.Tensor, pairs: int) -> torch.Tensor:
+        """Return the derivative (B, pairs of atoms) of the energy by distances at fixed charges (B, S)."""
         first, second = charges[:, self._first], charges[:, self._second]
         product = first * second
         result = product * interaction.slope
         if interaction.slope3 is not None:
+            if self._same_atom is not None:
+                atoms = charges @ self._same_atom
+                first, second = atoms[:, self._first], atoms[:, self._second]
             result = result - product / 3.0 * (first * interaction.slope3[0] + second * interaction.slope3[1])
-        return result
+        if self._pair is None:
+            return result
+        return torch.zeros_like(result[:, :1]).repeat(1, pairs).index_add_(1, self._pair, result)
+
+
+def _on_site(exponents: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return gamma (S, S) of exponents (S,) at distance zero, and its derivative by the first exponent.
+
+    For equal exponents gamma is U.
+    """
+    a, b = exponents[:, None], exponents
+    total = a + b
+    gamma = 0.5 * (a * b / total + (a * b) ** 2 / total**3)
+    return gamma, 0.5 * (b**2 / total**2 + 2.0 * a * b**2 / total**3 - 3.0 * (a * b) ** 2 / total**4)
 
 
 def short_range_coefficients(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:

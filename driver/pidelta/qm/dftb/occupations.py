@@ -1,4 +1,4 @@
-"""Occupation of the orbitals of closed-shell molecules, at zero and at finite electronic temperature."""
+"""Occupation of the orbitals of closed shells and of two spins, at zero and finite electronic temperature."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-_BISECTIONS = 100
+_BISECTIONS = 60
 # Gaps below this (hartree) are treated as this large in the response, so that it stays finite.
 _SMALLEST_GAP = 1e-6
 # Guards the division by -dN/dmu, which vanishes for a gap much larger than the temperature.
@@ -15,7 +15,7 @@ _SMALLEST_TOTAL = 1e-30
 
 @dataclass(frozen=True)
 class Occupations:
-    """Occupations (B, N) between 0 and 2 and the entropy term -T S (B,) in hartree."""
+    """Occupations (B, C, N) and the entropy term -T S (B,) in hartree."""
 
     numbers: torch.Tensor
     entropy_term: torch.Tensor
@@ -23,54 +23,67 @@ class Occupations:
 
 @dataclass(frozen=True)
 class Filling:
-    """Fills orbitals with an even number of electrons.
+    """Fills orbitals with a fixed number of electrons in each channel.
+
+    A closed shell is one channel whose orbitals take two electrons; a spin-polarised molecule has a channel
+    of spin up and one of spin down, each with its own chemical potential.
 
     Attributes:
-        electrons: how many.
+        filled: orbitals filled at zero temperature, by channel.
         temperature: k_B T in hartree; 0 fills from below (aufbau).
     """
 
-    electrons: int
+    filled: tuple[int, ...]
     temperature: float
 
+    @property
+    def capacity(self) -> float:
+        """Electrons that an orbital takes."""
+        return 2.0 if len(self.filled) == 1 else 1.0
+
     def occupy(self, energies: torch.Tensor) -> Occupations:
-        """Fill orbitals of energies (B, N), ascending, in hartree."""
+        """Fill orbitals of energies (B, C, N), ascending, in hartree."""
         if self.temperature == 0.0:
             numbers = torch.zeros_like(energies)
-            numbers[:, : self.electrons // 2] = 2.0
-            return Occupations(numbers, torch.zeros_like(energies[:, 0]))
-        filled = torch.sigmoid((self._fermi_level(energies) - energies) / self.temperature)
+            for channel, count in enumerate(self.filled):
+                numbers[:, channel, :count] = self.capacity
+            return Occupations(numbers, torch.zeros_like(energies[:, 0, 0]))
+        filled = torch.sigmoid((self._fermi_levels(energies) - energies) / self.temperature)
         disorder = torch.special.xlogy(filled, filled) + torch.special.xlogy(1.0 - filled, 1.0 - filled)
-        return Occupations(2.0 * filled, 2.0 * self.temperature * disorder.sum(-1))
+        entropy_term = self.capacity * self.temperature * disorder.sum((-2, -1))
+        return Occupations(self.capacity * filled, entropy_term)
 
-    def _fermi_level(self, energies: torch.Tensor) -> torch.Tensor:
-        """Bisect for the chemical potential (B, 1)."""
+    def _fermi_levels(self, energies: torch.Tensor) -> torch.Tensor:
+        """Bisect for the chemical potentials (B, C, 1)."""
+        expected = torch.tensor(self.filled, device=energies.device).unsqueeze(-1)
         margin = 50.0 * self.temperature
-        low, high = energies[:, :1] - margin, energies[:, -1:] + margin
+        low, high = energies[..., :1] - margin, energies[..., -1:] + margin
         for _ in range(_BISECTIONS):
             middle = 0.5 * (low + high)
             filled = torch.sigmoid((middle - energies) / self.temperature).sum(-1, keepdim=True)
-            too_few = filled < self.electrons // 2
+            too_few = filled < expected
             low, high = torch.where(too_few, middle, low), torch.where(too_few, high, middle)
         return 0.5 * (low + high)
 
-    def response(self, energies: torch.Tensor, transitions: torch.Tensor) -> torch.Tensor:
-        """Differentiate atomic populations by atomic potentials in first-order perturbation theory.
+    def response(
+        self, channel: int, energies: torch.Tensor, numbers: torch.Tensor, transitions: torch.Tensor
+    ) -> torch.Tensor:
+        """Differentiate populations of sites by potentials at sites in first-order perturbation theory.
 
         Args:
-            energies: (B, N) orbital energies.
-            transitions: (B, n, I, J) transition charges of every atom, for the ranges of `orbital_ranges`;
+            channel: which.
+            energies, numbers: (B, N) orbital energies and occupations of the channel.
+            transitions: (B, S, I, J) transition charges of every site, for the ranges of `orbital_ranges`;
                 overwritten.
 
         Returns:
-            (B, n, n), symmetric and negative semidefinite, in e^2/hartree.
+            (B, S, S), symmetric and negative semidefinite, in e^2/hartree.
         """
-        rows, columns = self.orbital_ranges(energies.shape[-1])
+        rows, columns = self.orbital_ranges(channel, energies.shape[-1])
         gaps = energies[:, rows].unsqueeze(-1) - energies[:, columns].unsqueeze(-2)
         if self.temperature == 0.0:
-            return _response(transitions, 4.0 / gaps.clamp(max=-_SMALLEST_GAP))
-        numbers = self.occupy(energies).numbers
-        slopes = -numbers * (2.0 - numbers) / (2.0 * self.temperature)
+            return _response(transitions, 2.0 * self.capacity / gaps.clamp(max=-_SMALLEST_GAP))
+        slopes = -numbers * (self.capacity - numbers) / (self.capacity * self.temperature)
         differences = numbers.unsqueeze(-1) - numbers.unsqueeze(-2)
         degenerate = gaps.abs() < _SMALLEST_GAP
         weights = torch.where(
@@ -82,14 +95,14 @@ class Filling:
         response = _response(transitions, weights)
         return response - shift.unsqueeze(-1) * shift.unsqueeze(-2) / total[:, None, None]
 
-    def orbital_ranges(self, orbitals: int) -> tuple[slice, slice]:
+    def orbital_ranges(self, channel: int, orbitals: int) -> tuple[slice, slice]:
         """The ranges of orbitals i and j between which `response` needs transition charges."""
         if self.temperature == 0.0:
-            return slice(0, self.electrons // 2), slice(self.electrons // 2, orbitals)
+            return slice(0, self.filled[channel]), slice(self.filled[channel], orbitals)
         return slice(0, orbitals), slice(0, orbitals)
 
 
 def _response(transitions: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return sum_ij t_A,ij w_ij t_B,ij (B, n, n); no weight is positive. Overwrites `transitions`."""
+    """Return sum_ij t_x,ij w_ij t_y,ij (B, S, S); no weight is positive. Overwrites `transitions`."""
     scaled = transitions.mul_((-weights).clamp(min=0.0).sqrt_().unsqueeze(1)).flatten(2)
     return -(scaled @ scaled.mT)

@@ -53,13 +53,13 @@ class ElementParameters:
 
     Attributes:
         onsite: (l_max + 1,) orbital energies of the shells s, p, d.
-        hubbard_u: U of the s shell, which stands for the atom in atom-resolved SCC-DFTB.
-        valence: number of valence electrons of the neutral atom.
+        hubbard_u: (l_max + 1,) U of the shells; that of s stands for the atom in atom-resolved SCC-DFTB.
+        occupations: (l_max + 1,) valence electrons of the neutral atom.
     """
 
     onsite: FloatArray
-    hubbard_u: float
-    valence: float
+    hubbard_u: FloatArray
+    occupations: FloatArray
 
     @property
     def l_max(self) -> int:
@@ -147,12 +147,12 @@ def _element(where: str, symbol: str, file: SlaterKosterFile) -> ElementParamete
     assert file.hubbard_u is not None
     assert file.occupations is not None
     shells = _HIGHEST_SHELL[symbol] + 1
-    hubbard_u = float(file.hubbard_u[0])
-    if hubbard_u <= 0.0:
+    if file.hubbard_u[0] <= 0.0:
         raise ParameterError(
-            f"{where}: {symbol}-{symbol}.skf: expected a positive U of the s shell, found {hubbard_u:g}"
+            f"{where}: {symbol}-{symbol}.skf: expected a positive U of the s shell, "
+            f"found {file.hubbard_u[0]:g}"
         )
-    return ElementParameters(file.onsite[:shells], hubbard_u, float(file.occupations[:shells].sum()))
+    return ElementParameters(file.onsite[:shells], file.hubbard_u[:shells], file.occupations[:shells])
 
 
 def _check_grids(where: str, pairs: Mapping[tuple[str, str], SlaterKosterFile]) -> None:

@@ -1,9 +1,10 @@
-"""Self-consistent charges by Newton's method with the exact charge response.
+"""Self-consistent populations by Newton's method with the exact response.
 
-The residual is f(q) = q_out(q) - q. First-order perturbation theory gives dq_out/dq from the orbitals of the
-same diagonalisation, so each step solves (1 - dq_out/dq) dq = f exactly. The matrix is a dielectric matrix,
-at second order with eigenvalues of at least 1, so steps do not run away, and convergence is quadratic: four
-or five diagonalisations from neutral atoms.
+The residual is f(n) = n_out(n) - n, with the populations n of all sites in all spin channels. First-order
+perturbation theory gives dn_out/dn from the orbitals of the same diagonalisation, so each step solves
+(1 - dn_out/dn) dn = f exactly. For closed shells the matrix is a dielectric matrix, at second order with
+eigenvalues of at least 1, so steps do not run away, and convergence is quadratic: four or five
+diagonalisations from neutral atoms.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pidelta.qm.dftb.charges import ChargeEnergy
+from pidelta.qm.dftb.charges import PopulationEnergy
 from pidelta.qm.dftb.occupations import Filling
 
 # Structures are treated in groups whose transition charges number no more than this, to stay in cache.
@@ -24,38 +25,38 @@ class SCCProblem:
     """What the self-consistency of a batch depends on.
 
     Attributes:
-        hamiltonian: (B, N, N) H0 in the basis orthogonalised by the Cholesky factor, L^-1 H0 L^-T.
-        factor, inverse: (B, N, N) L and L^-1 of S = L L^T.
-        charges: the energy of the charges.
+        hamiltonian: (B, 1, N, N) H0 in the basis orthogonalised by the Cholesky factor, L^-1 H0 L^-T.
+        factor, inverse: (B, 1, N, N) L and L^-1 of S = L L^T.
+        energy: the energy of the populations.
     """
 
     hamiltonian: torch.Tensor
     factor: torch.Tensor
     inverse: torch.Tensor
-    charges: ChargeEnergy
+    energy: PopulationEnergy
 
     def select(self, rows: torch.Tensor) -> SCCProblem:
         """Take some structures of the batch."""
         return SCCProblem(
-            self.hamiltonian[rows], self.factor[rows], self.inverse[rows], self.charges.select(rows)
+            self.hamiltonian[rows], self.factor[rows], self.inverse[rows], self.energy.select(rows)
         )
 
 
 @dataclass(frozen=True)
 class SCCState:
-    """The result of one diagonalisation for each structure of a batch.
+    """The result of one diagonalisation for each structure of a batch, with C spin channels.
 
     Attributes:
-        charges: (B, n) net charges of the density in e.
-        residual: (B,) largest difference to the charges that made the Hamiltonian, in e.
-        shifts: (B, n) potential v of the electrons; H = H0 + S_ab (v_A + v_B) / 2.
-        orbitals: (B, N, N) coefficients in columns.
-        energies, occupations: (B, N) of the orbitals.
+        populations: (B, C, S) electrons on the sites.
+        residual: (B,) largest difference to the populations that made the Hamiltonian, in e.
+        shifts: (B, C, S) potential v of the electrons; H = H0 + S_ab (v_x + v_y) / 2.
+        orbitals: (B, C, N, N) coefficients in columns.
+        energies, occupations: (B, C, N) of the orbitals.
         entropy_term: (B,) -T S in hartree.
         iterations: (B,) diagonalisations done.
     """
 
-    charges: torch.Tensor
+    populations: torch.Tensor
     residual: torch.Tensor
     shifts: torch.Tensor
     orbitals: torch.Tensor
@@ -64,118 +65,134 @@ class SCCState:
     entropy_term: torch.Tensor
     iterations: torch.Tensor
 
+    def select(self, rows: torch.Tensor) -> SCCState:
+        """Take some structures of the batch."""
+        return SCCState(**{name: value[rows] for name, value in vars(self).items()})
+
+    def replace(self, rows: torch.Tensor, other: SCCState) -> SCCState:
+        """Put the structures of `other` in the place of some, whose iterations count as well."""
+        parts = {name: value.index_copy(0, rows, vars(other)[name]) for name, value in vars(self).items()}
+        parts["iterations"] = self.iterations.index_add(0, rows, other.iterations)
+        return SCCState(**parts)
+
 
 class SCCSolver:
-    """Finds self-consistent charges for the structures of a batch.
+    """Finds self-consistent populations for the structures of a batch.
 
     Args:
-        orbital_atom: (N,) the atom of each orbital, ascending.
-        valence: (n,) valence electrons of the neutral atoms.
-        filling: how orbitals are occupied.
-        tolerance: largest |q_out - q| accepted, in e.
+        orbital_site: (N,) the site of each orbital, ascending.
+        tolerance: largest |n_out - n| accepted, in e.
         max_iterations: most diagonalisations for one structure.
     """
 
-    def __init__(
-        self,
-        orbital_atom: torch.Tensor,
-        valence: torch.Tensor,
-        filling: Filling,
-        tolerance: float,
-        max_iterations: int,
-    ) -> None:
-        self._orbital_atom = orbital_atom
-        self._valence = valence
-        self._filling = filling
+    def __init__(self, orbital_site: torch.Tensor, tolerance: float, max_iterations: int) -> None:
+        self._orbital_site = orbital_site
         self._tolerance = tolerance
         self._max_iterations = max_iterations
-        # The orbitals of each atom, filled up with an index to a row of zeros.
-        counts = torch.bincount(orbital_atom, minlength=len(valence))
-        place = torch.arange(int(counts.max()), device=orbital_atom.device)
+        # The orbitals of each site, filled up with an index to a row of zeros.
+        counts = torch.bincount(orbital_site)
+        place = torch.arange(int(counts.max()), device=orbital_site.device)
         orbitals = (counts.cumsum(0) - counts).unsqueeze(-1) + place
-        self._atom_orbitals = torch.where(place < counts.unsqueeze(-1), orbitals, len(orbital_atom))
+        self._site_orbitals = torch.where(place < counts.unsqueeze(-1), orbitals, len(orbital_site))
 
-    def solve(self, problem: SCCProblem, guess: torch.Tensor) -> tuple[SCCState, torch.Tensor]:
+    def solve(
+        self, problem: SCCProblem, guess: torch.Tensor, filling: Filling, largest_step: float = 1.0
+    ) -> tuple[SCCState, torch.Tensor]:
         """Iterate until all structures converged or `max_iterations` is reached.
 
         Args:
             problem: the batch.
-            guess: (B, n) charges to start from.
+            guess: (B, C, S) populations to start from.
+            filling: how orbitals are occupied.
+            largest_step: no population changes by more than this (e) over the number of the iteration.
 
         Returns:
             The last state of each structure and a mask (B,) of those that converged.
         """
         active = torch.arange(len(guess), device=guess.device)
-        charges, results = guess, []
+        populations, results = guess, []
         for iteration in range(1, self._max_iterations + 1):
-            state, duals = self._diagonalise(problem, charges, iteration)
+            state, duals = self._diagonalise(problem, populations, filling, iteration)
             finished = state.residual < self._tolerance
-            if iteration == self._max_iterations:
-                finished = torch.ones_like(finished)
+            if iteration == self._max_iterations or bool(finished.all()):
+                results.append((active, state))
+                break
             if bool(finished.any()):
-                results.append((active[finished], _select(state, finished)))
-                if bool(finished.all()):
-                    break
+                results.append((active[finished], state.select(finished)))
                 going = ~finished
-                active, problem, state = active[going], problem.select(going), _select(state, going)
-                charges, duals = charges[going], duals[going]
-            charges = charges + self._step(problem, state, duals, charges)
+                active, problem, state = active[going], problem.select(going), state.select(going)
+                populations, duals = populations[going], duals[going]
+            step = self._step(problem, state, duals, populations, filling)
+            # Normal molecules never notice this limit, oscillations between occupations die out, and yet any
+            # population can be reached.
+            longest = step.abs().amax((-2, -1), keepdim=True) * (iteration / largest_step)
+            populations = populations + step / longest.clamp(min=1.0)
         final = _assemble(results)
         return final, final.residual < self._tolerance
 
-    def populations(self, state: SCCState) -> torch.Tensor:
-        """Return the electrons (B, n) on each atom."""
-        return self._valence - state.charges
-
     def _diagonalise(
-        self, problem: SCCProblem, charges: torch.Tensor, iteration: int
+        self, problem: SCCProblem, populations: torch.Tensor, filling: Filling, iteration: int
     ) -> tuple[SCCState, torch.Tensor]:
-        """Return the state that follows from charges (B, n), and S times its orbitals (B, N, N)."""
-        shifts = -problem.charges.slope(charges)
+        """Return the state that follows from populations (B, C, S), and S times its orbitals (B, C, N, N)."""
+        shifts = problem.energy.slope(populations)
         # L^-1 (V S + S V) L^-T = X + X^T with X = L^-1 V L for the diagonal matrix V of the shifts.
-        half = problem.inverse @ (shifts[:, self._orbital_atom].unsqueeze(-1) * problem.factor)
+        half = problem.inverse @ (shifts[..., self._orbital_site].unsqueeze(-1) * problem.factor)
         energies, vectors = torch.linalg.eigh(problem.hamiltonian + 0.5 * (half + half.mT))
         orbitals, duals = problem.inverse.mT @ vectors, problem.factor @ vectors
-        occupied = self._filling.occupy(energies)
-        populations = ((orbitals * duals) @ occupied.numbers.unsqueeze(-1)).squeeze(-1)
-        new_charges = self._valence.repeat(len(charges), 1)
-        new_charges.index_add_(1, self._orbital_atom, populations, alpha=-1.0)
-        residual = (new_charges - charges).abs().amax(-1)
+        occupied = filling.occupy(energies)
+        by_orbital = ((orbitals * duals) @ occupied.numbers.unsqueeze(-1)).squeeze(-1)
+        new = torch.zeros_like(populations).index_add_(-1, self._orbital_site, by_orbital)
+        residual = (new - populations).abs().amax((-2, -1))
         iterations = torch.full_like(residual, iteration, dtype=torch.int64)
-        filling = (occupied.numbers, occupied.entropy_term)
-        return SCCState(new_charges, residual, shifts, orbitals, energies, *filling, iterations), duals
+        filled = (occupied.numbers, occupied.entropy_term)
+        return SCCState(new, residual, shifts, orbitals, energies, *filled, iterations), duals
 
     def _step(
-        self, problem: SCCProblem, state: SCCState, duals: torch.Tensor, charges: torch.Tensor
+        self,
+        problem: SCCProblem,
+        state: SCCState,
+        duals: torch.Tensor,
+        populations: torch.Tensor,
+        filling: Filling,
     ) -> torch.Tensor:
-        """Return the Newton step (B, n) for charges.
-
-        No charge changes by more than 1 / iteration e: normal molecules never notice, oscillations between
-        occupations die out, and yet any charge can be reached.
-        """
-        matrix = -self._response(state, duals) @ problem.charges.hessian(charges)
+        """Return the Newton step (B, C, S), or the residual where the matrix is singular."""
+        matrix = -self._response(state, duals, filling) @ problem.energy.hessian(populations)
         matrix.diagonal(dim1=-2, dim2=-1).add_(1.0)
-        step: torch.Tensor = torch.linalg.solve(matrix, state.charges - charges)
-        largest = step.abs().amax(-1, keepdim=True) * state.iterations.unsqueeze(-1)
-        return step / largest.clamp(min=1.0)
+        residual = state.populations - populations
+        step, info = torch.linalg.solve_ex(matrix, residual.flatten(1))
+        return torch.where((info == 0)[:, None, None], step.view_as(residual), residual)
 
-    def _response(self, state: SCCState, duals: torch.Tensor) -> torch.Tensor:
-        """Return the derivative (B, n, n) of the populations of atoms by their shifts."""
-        orbitals, duals = self._by_atom(state.orbitals), self._by_atom(duals)
-        rows, columns = self._filling.orbital_ranges(state.energies.shape[-1])
-        left = torch.cat((orbitals[..., rows], duals[..., rows]), dim=2).mT
-        right = torch.cat((duals[..., columns], orbitals[..., columns]), dim=2)
-        group = max(1, _TRANSITIONS // (left.shape[1] * left.shape[2] * right.shape[3]))
-        parts = zip(left.split(group), right.split(group), state.energies.split(group), strict=True)
-        return torch.cat([self._filling.response(energies, 0.5 * (a @ b)) for a, b, energies in parts])
+    def _response(self, state: SCCState, duals: torch.Tensor, filling: Filling) -> torch.Tensor:
+        """Return the derivative (B, C S, C S) of the populations by the shifts."""
+        orbitals, duals = self._by_site(state.orbitals), self._by_site(duals)
+        blocks = []
+        for channel in range(len(filling.filled)):
+            rows, columns = filling.orbital_ranges(channel, state.energies.shape[-1])
+            half, other = orbitals[:, channel], duals[:, channel]
+            left = torch.cat((half[..., rows], other[..., rows]), dim=2).mT
+            right = torch.cat((other[..., columns], half[..., columns]), dim=2)
+            size = left.shape[1] * left.shape[2] * right.shape[3]
+            group = max(1, _TRANSITIONS // max(1, size))
+            levels = (state.energies[:, channel], state.occupations[:, channel])
+            parts = zip(*(part.split(group) for part in (left, right, *levels)), strict=True)
+            blocks.append(
+                torch.cat(
+                    [filling.response(channel, energies, n, 0.5 * (a @ b)) for a, b, energies, n in parts]
+                )
+            )
+        return blocks[0] if len(blocks) == 1 else _block_diagonal(blocks[0], blocks[1])
 
-    def _by_atom(self, coefficients: torch.Tensor) -> torch.Tensor:
-        """Rearrange (B, N, N) to (B, n, orbitals of an atom, N)."""
-        return torch.nn.functional.pad(coefficients, (0, 0, 0, 1))[:, self._atom_orbitals]
+    def _by_site(self, coefficients: torch.Tensor) -> torch.Tensor:
+        """Rearrange (B, C, N, N) to (B, C, S, orbitals of a site, N)."""
+        return torch.nn.functional.pad(coefficients, (0, 0, 0, 1))[:, :, self._site_orbitals]
 
 
-def _select(state: SCCState, rows: torch.Tensor) -> SCCState:
-    return SCCState(**{name: value[rows] for name, value in vars(state).items()})
+def _block_diagonal(up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
+    result = torch.zeros(len(up), *(2 * length for length in up.shape[1:]), dtype=up.dtype, device=up.device)
+    sites = up.shape[-1]
+    result[:, :sites, :sites] = up
+    result[:, sites:, sites:] = down
+    return result
 
 
 def _assemble(results: list[tuple[torch.Tensor, SCCState]]) -> SCCState:

@@ -210,4 +210,4 @@ def _element_parameters(file: SlaterKosterFile) -> ElementParameters:
     assert file.hubbard_u is not None
     assert file.occupations is not None
     shells = int(np.flatnonzero(file.onsite)[-1]) + 1
-    return ElementParameters(file.onsite[:shells], float(file.hubbard_u[0]), float(file.occupations.sum()))
+    return ElementParameters(file.onsite[:shells], file.hubbard_u[:shells], file.occupations[:shells])

@@ -183,7 +183,10 @@ def test_missing_package_and_element(monkeypatch):
     def without(name, *arguments):
         raise ImportError(name)
 
+    settings = ReferenceSettings(dispersion="d3bj")
     monkeypatch.setattr(importlib, "import_module", without)
+    with pytest.raises(MissingExtraError, match=r"D3\(BJ\) dispersion needs .* dftd3"):
+        _ = settings.method
     with pytest.raises(MissingExtraError, match=r"D4 dispersion needs .* dftd4: pip install 'pidelta\[disp"):
         Dispersion(np.array([1]), "d4", PUBLISHED_DAMPING["d4"]["b3lyp"])
 

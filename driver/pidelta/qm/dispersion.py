@@ -92,7 +92,7 @@ class Dispersion:
     """
 
     def __init__(self, numbers: IntArray, method: Method, damping: Damping, charge: int = 0) -> None:
-        interface = _import(method)
+        interface = load_package(method)
         outside = numbers[(numbers < 1) | (numbers > _HEAVIEST)]
         if len(outside):
             raise SetupError(
@@ -160,7 +160,12 @@ class DispersionCorrected:
         return replace(result, energy=result.energy + energy, gradient=result.gradient + gradient)
 
 
-def _import(method: Method) -> Any:
+def load_package(method: Method) -> Any:
+    """Import the interface of the package behind a method.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
     package = {"d3bj": "dftd3", "d4": "dftd4"}[method]
     try:
         return importlib.import_module(f"{package}.interface")

@@ -13,7 +13,7 @@ from ase.data import chemical_symbols
 
 from pidelta.data.frames import Frame, Label
 from pidelta.errors import ConfigError, GeometryError, MissingExtraError, RunError, SetupError
-from pidelta.qm.dispersion import PUBLISHED_DAMPING, Dispersion
+from pidelta.qm.dispersion import PUBLISHED_DAMPING, Damping, Dispersion, load_package
 from pidelta.state import FloatArray, IntArray
 
 _COARSE_GRID_LEVEL = 0
@@ -49,18 +49,34 @@ class ReferenceSettings:
     dispersion: Literal["none", "d3bj"] = "none"
 
     @property
+    def damping(self) -> Damping | None:
+        """Parameters of the dispersion, if there is any.
+
+        Raises:
+            ConfigError: there is no D3(BJ) for the functional.
+        """
+        if self.dispersion == "none":
+            return None
+        published = PUBLISHED_DAMPING[self.dispersion]
+        if self.xc.lower() not in published:
+            raise ConfigError(f"dispersion: found no published D3(BJ) parameters for {self.xc}")
+        return published[self.xc.lower()]
+
+    @property
     def method(self) -> str:
         """The level of theory, as labels store it.
 
         Raises:
-            MissingExtraError: PySCF is not installed.
+            MissingExtraError: PySCF, or for the dispersion dftd3, is not installed.
+            ConfigError: there is no D3(BJ) for the functional.
         """
         try:
             program = version("pyscf")
         except PackageNotFoundError:
             raise MissingExtraError("pyscf", "label", "a DFT label") from None
         xc = f"{self.xc} (VWN-RPA)" if self.xc.upper() == "B3LYP" else self.xc
-        if self.dispersion == "d3bj":
+        if self.damping is not None:
+            load_package("d3bj")
             xc += "-D3(BJ)"
         return (
             f"PySCF {program}: RKS {xc}/{self.basis}, density fitting {self.auxiliary_basis}, "
@@ -87,7 +103,7 @@ def label_frame(frame: Frame, settings: ReferenceSettings) -> Label:
         The label, in atomic units.
 
     Raises:
-        MissingExtraError: PySCF is not installed.
+        MissingExtraError: PySCF, or for the dispersion dftd3, is not installed.
         ConfigError: PySCF does not know the functional or a basis, or there is no D3(BJ) for the functional.
         SetupError: the frame is not closed-shell, or has elements beyond Kr.
         GeometryError: a point charge sits on a nucleus, or atoms coincide.
@@ -148,13 +164,9 @@ def _molecule(frame: Frame, settings: ReferenceSettings) -> Any:
 
 def _dispersion(frame: Frame, settings: ReferenceSettings) -> tuple[float, FloatArray]:
     """Energy and gradient (n, 3) of the dispersion of the QM atoms."""
-    if settings.dispersion == "none":
+    if settings.damping is None:
         return 0.0, np.zeros_like(frame.positions)
-    published = PUBLISHED_DAMPING[settings.dispersion]
-    if settings.xc.lower() not in published:
-        raise ConfigError(f"dispersion: found no published D3(BJ) parameters for {settings.xc}")
-    model = Dispersion(frame.numbers, settings.dispersion, published[settings.xc.lower()])
-    energies, gradients = model.evaluate(frame.positions[None])
+    energies, gradients = Dispersion(frame.numbers, "d3bj", settings.damping).evaluate(frame.positions[None])
     return float(energies[0]), gradients[0]
 
 

@@ -60,7 +60,7 @@ def test_units_and_paths(tmp_path):
         ),
         (
             GOOD.replace("atoms: resname URA", "properties: [gap, colour]"),
-            "qm.properties.1: input should be 'orbital_energies', 'occupations', 'homo', 'lumo', 'gap' or",
+            "qm.properties.1: input should be 'orbital_energies', 'occupations', 'homo', 'lumo', 'gap',",
         ),
         ("structure: a.gro\n", "expected a section qm, mm or both"),
         ("structure: a.gro\nmm: {topology: a.top}\ndelta: {models: [a.pt]}\n", "expected a section qm"),

@@ -82,6 +82,7 @@ def reference_engine(record: dict[str, Any], made_up: Any) -> DFTBEngine:
         parameters,
         hubbard_derivatives=derivatives if order == 3 else None,
         damping_exponent=zeta if order == 3 else None,
+        spin_polarised=record.get("spin_polarised", True),
         **{name: record[name] for name in names},
     )
 
@@ -91,6 +92,7 @@ def name(record: dict[str, Any]) -> str:
     charges = " charges" if record["mm_charges"] else ""
     warm = " warm" if record["electronic_temperature"] else ""
     spin = f"multiplicity {record['multiplicity']}"
+    spin += "" if record.get("spin_polarised", True) else " unpolarised"
     return f"{record['set']} {record['order']} {record['name']} {spin}{shells}{charges}{warm}"
 
 
@@ -252,6 +254,23 @@ def test_impossible_spins(made_up):
     elements["C"] = replace(elements["C"], hubbard_u=np.array([0.36, 0.0]))
     with pytest.raises(ParameterError, match=r"C-C.skf: expected a positive U of the p shell, found 0"):
         DFTBEngine(CH2[0], replace(made_up(2), elements=elements), shell_resolved=True)
+
+
+def test_open_filling_without_polarisation():
+    numbers, positions = HO2
+    with pytest.raises(SetupError, match="spin_polarised: false with a multiplicity of 2 needs"):
+        builtin_engine(numbers, multiplicity=2, spin_polarised=False)
+    temperature = 0.005
+    settings = {"multiplicity": 2, "spin_polarised": False, "electronic_temperature": temperature}
+    engine = builtin_engine(numbers, **settings)
+    check_engine(lambda n: builtin_engine(n, **settings), numbers, positions)
+    result = engine.evaluate(positions[None], np.zeros((1, len(numbers))))
+    filled = result.property("occupations") / 2.0
+    assert filled.sum() == pytest.approx(6.5)
+    assert not result.property("spin_populations").any()
+    empty = 1.0 - filled
+    disorder = -(filled * np.log(filled.clip(1e-300)) + empty * np.log(empty.clip(1e-300))).sum()
+    assert result.property("entropy_term")[0] == pytest.approx(-2.0 * temperature * disorder, abs=1e-12)
 
 
 def test_identity_tells_methods_apart():

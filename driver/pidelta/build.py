@@ -283,6 +283,7 @@ def _dftb_engine(qm: QMConfig, numbers: IntArray) -> QMEngine:
         shell_resolved=dftb.shell_resolved,
         charge=qm.charge,
         multiplicity=qm.multiplicity,
+        spin_polarised=dftb.spin_polarised,
         spin_constants=spin_constants,
         electronic_temperature=dftb.electronic_temperature,
         tolerance=dftb.scc.tolerance,

@@ -66,9 +66,10 @@ class DFTBConfig(Section):
     `hubbard_derivatives` (order 3) is the name of a published set or a value for each element in hartree/e;
     the built-in parameters bring their own. `damping_exponent` is the exponent zeta of the H-X damping of
     gamma: by default that of the named set, then that of the built-in parameters, else none.
-    `shell_resolved` gives each shell its own charge and U, as the .skf files have it. `spin_constants`, for a
-    multiplicity above 1, are W by element in hartree: a matrix by the shells s, p, d, or one number for all;
-    the built-in parameters bring their own.
+    `shell_resolved` gives each shell its own charge and U, as the .skf files have it. With a multiplicity
+    above 1 spins have their own orbitals, or share them, with thermal occupations, if `spin_polarised` is
+    false. `spin_constants`, for spin polarisation, are W by element in hartree: a matrix by the shells s, p,
+    d, or one number for all; the built-in parameters bring their own.
     """
 
     parameters: Literal["builtin"] | Path = "builtin"
@@ -76,6 +77,7 @@ class DFTBConfig(Section):
     hubbard_derivatives: str | dict[str, float] | None = None
     damping_exponent: float | None = Field(None, gt=0.0)
     shell_resolved: bool = False
+    spin_polarised: bool = True
     spin_constants: dict[str, FiniteFloat | list[list[FiniteFloat]]] | None = None
     dispersion: DispersionConfig = DispersionConfig(method="none")
     electronic_temperature: Temperature = Field(0.0, ge=0.0)

@@ -10,7 +10,9 @@ import numpy as np
 from pidelta.errors import SetupError
 from pidelta.state import BoolArray, FloatArray, IntArray
 
-PropertyName = Literal["orbital_energies", "occupations", "homo", "lumo", "gap", "spin_populations"]
+PropertyName = Literal[
+    "orbital_energies", "occupations", "homo", "lumo", "gap", "spin_populations", "entropy_term"
+]
 """Results on request: energies in hartree, populations in electrons, as in `Orbitals` and `QMResult`."""
 
 
@@ -57,6 +59,7 @@ class QMResult:
         iterations: (B,) SCC iterations done, 0 if the engine does not say.
         fallbacks: (B,) whether the SCC needed more than its usual method, or None if the engine does not say.
         spin_populations: (B, n) electrons of spin up less those of spin down, or None as above.
+        entropy_term: (B,) -T S of the electrons in hartree, which is part of the energy, or None as above.
         orbitals: their energies and occupations, or None as above.
         embedding: ``electrostatic`` if the potential polarises the QM region, ``mechanical`` if it acts on
             fixed charges.
@@ -68,6 +71,7 @@ class QMResult:
     iterations: IntArray
     fallbacks: BoolArray | None = None
     spin_populations: FloatArray | None = None
+    entropy_term: FloatArray | None = None
     orbitals: Orbitals | None = None
     embedding: Literal["electrostatic", "mechanical"] = "electrostatic"
 
@@ -79,6 +83,8 @@ class QMResult:
         """
         if name == "spin_populations":
             found = self.spin_populations
+        elif name == "entropy_term":
+            found = self.entropy_term
         else:
             found = None if self.orbitals is None else _orbital_property(self.orbitals, name)
         if found is None:

@@ -32,7 +32,8 @@ class DFTBEngine:
     DFTB2: Elstner et al., Phys. Rev. B 58, 7260 (1998); DFTB3: Gaus, Cui, Elstner, JCTC 7, 931 (2011).
     Charges are resolved by atom, with U of the s shell, as DFTB+ does by default, or by shell. With a
     multiplicity above 1 both spins have their own orbitals, and the magnetisations of the shells interact
-    (see `charges.PopulationEnergy`).
+    (see `charges.PopulationEnergy`), unless spin polarisation is turned off: then both spins share orbitals
+    with thermal occupations, whatever the multiplicity.
 
     Args:
         numbers: (n,) atomic numbers.
@@ -43,7 +44,9 @@ class DFTBEngine:
         shell_resolved: each shell has its own charge and U.
         charge: total charge in e.
         multiplicity: 2 S + 1.
-        spin_constants: by element, for a multiplicity above 1.
+        spin_polarised: whether spins have their own orbitals at a multiplicity above 1; if not, the
+            electronic temperature must be above 0.
+        spin_constants: by element, for spin polarisation.
         electronic_temperature: k_B T in hartree. Above 0 the energy is the Mermin free energy.
         tolerance: largest change of a population in the last SCC iteration, in e.
         max_iterations: most SCC iterations of one attempt.
@@ -65,6 +68,7 @@ class DFTBEngine:
         shell_resolved: bool = False,
         charge: int = 0,
         multiplicity: int = 1,
+        spin_polarised: bool = True,
         spin_constants: SpinConstants | None = None,
         electronic_temperature: float = 0.0,
         tolerance: float = 1e-8,
@@ -75,7 +79,12 @@ class DFTBEngine:
         self._numbers = np.asarray(numbers, dtype=np.int64)
         self._basis = build_basis(self._numbers, parameters)
         electrons = _count_electrons(self._basis, charge)
-        filled = filled_orbitals(electrons, len(self._basis.onsite), multiplicity)
+        filled = filled_orbitals(electrons, len(self._basis.onsite), multiplicity, spin_polarised)
+        if multiplicity > 1 and not spin_polarised and electronic_temperature == 0.0:
+            raise SetupError(
+                f"qm.dftb.spin_polarised: false with a multiplicity of {multiplicity} needs an "
+                "electronic_temperature above 0 K, found 0 K"
+            )
         self._filling = Filling(filled, electronic_temperature)
         polarised = len(filled) == 2
         spin_by_element = spin_blocks(self._basis, spin_constants) if polarised else {}
@@ -155,6 +164,7 @@ class DFTBEngine:
             iterations=state.iterations.cpu().numpy(),
             fallbacks=convergence.fallbacks.cpu().numpy(),
             spin_populations=self._by_atom(state.populations[:, 0] - state.populations[:, -1]),
+            entropy_term=state.entropy_term.cpu().numpy(),
             orbitals=Orbitals(state.energies.cpu().numpy(), state.occupations.cpu().numpy()),
         )
 

@@ -25,15 +25,15 @@ class Occupations:
 class Filling:
     """Fills orbitals with a fixed number of electrons in each channel.
 
-    A closed shell is one channel whose orbitals take two electrons; a spin-polarised molecule has a channel
-    of spin up and one of spin down, each with its own chemical potential.
+    Without spin polarisation there is one channel whose orbitals take two electrons; a spin-polarised
+    molecule has a channel of spin up and one of spin down, each with its own chemical potential.
 
     Attributes:
-        filled: orbitals filled at zero temperature, by channel.
-        temperature: k_B T in hartree; 0 fills from below (aufbau).
+        filled: orbitals filled, by channel; half an orbital for an odd electron without spin polarisation.
+        temperature: k_B T in hartree; 0 fills whole orbitals from below (aufbau).
     """
 
-    filled: tuple[int, ...]
+    filled: tuple[float, ...]
     temperature: float
 
     @property
@@ -46,7 +46,7 @@ class Filling:
         if self.temperature == 0.0:
             numbers = torch.zeros_like(energies)
             for channel, count in enumerate(self.filled):
-                numbers[:, channel, :count] = self.capacity
+                numbers[:, channel, : int(count)] = self.capacity
             return Occupations(numbers, torch.zeros_like(energies[:, 0, 0]))
         filled = torch.sigmoid((self._fermi_levels(energies) - energies) / self.temperature)
         disorder = torch.special.xlogy(filled, filled) + torch.special.xlogy(1.0 - filled, 1.0 - filled)
@@ -55,7 +55,7 @@ class Filling:
 
     def _fermi_levels(self, energies: torch.Tensor) -> torch.Tensor:
         """Bisect for the chemical potentials (B, C, 1)."""
-        expected = torch.tensor(self.filled, device=energies.device).unsqueeze(-1)
+        expected = torch.tensor(self.filled, dtype=energies.dtype, device=energies.device).unsqueeze(-1)
         margin = 50.0 * self.temperature
         low, high = energies[..., :1] - margin, energies[..., -1:] + margin
         for _ in range(_BISECTIONS):
@@ -98,7 +98,8 @@ class Filling:
     def orbital_ranges(self, channel: int, orbitals: int) -> tuple[slice, slice]:
         """The ranges of orbitals i and j between which `response` needs transition charges."""
         if self.temperature == 0.0:
-            return slice(0, self.filled[channel]), slice(self.filled[channel], orbitals)
+            count = int(self.filled[channel])
+            return slice(0, count), slice(count, orbitals)
         return slice(0, orbitals), slice(0, orbitals)
 
 

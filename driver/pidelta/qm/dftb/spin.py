@@ -17,8 +17,12 @@ SpinConstants = Mapping[str, float | Sequence[Sequence[float]]]
 _LISTED = 4
 
 
-def filled_orbitals(electrons: int, orbitals: int, multiplicity: int) -> tuple[int, ...]:
-    """Count the filled orbitals of a closed shell, or those of spin up and down.
+def filled_orbitals(
+    electrons: int, orbitals: int, multiplicity: int, polarised: bool = True
+) -> tuple[float, ...]:
+    """Count the filled orbitals of spin up and down, or those that both spins share.
+
+    They share them in closed shells, and in other molecules where these are not spin-polarised.
 
     Raises:
         SetupError: the electrons cannot have that multiplicity.
@@ -32,8 +36,8 @@ def filled_orbitals(electrons: int, orbitals: int, multiplicity: int) -> tuple[i
             f"qm.multiplicity: expected {', '.join(named)} with the {electrons} valence electrons that "
             f"qm.charge leaves, found {multiplicity}"
         )
-    if multiplicity == 1:
-        return (electrons // 2,)
+    if multiplicity == 1 or not polarised:
+        return (0.5 * electrons,)
     up = (electrons + multiplicity - 1) // 2
     return (up, electrons - up)
 

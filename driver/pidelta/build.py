@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import vesin
 from ase.data import chemical_symbols, covalent_radii
 
-from pidelta.config import Config, DampingConfig, DFTBConfig, QMConfig
+from pidelta.config import Config, DampingConfig, DFTBConfig, DFTBPlusConfig, QMConfig
 from pidelta.core import structure
 from pidelta.core.cell import minimum_image
 from pidelta.core.selection import select
@@ -30,6 +31,7 @@ from pidelta.qm.dftb.parameters import (
 )
 from pidelta.qm.dftb.sets import SetFiles, builtin_set
 from pidelta.qm.dftb.spin import SpinConstants
+from pidelta.qm.dftbplus.engine import DFTBPlusEngine
 from pidelta.qm.dispersion import (
     DEFAULT_S9,
     PUBLISHED_DAMPING,
@@ -266,29 +268,40 @@ def _dftb_engine(qm: QMConfig, numbers: IntArray) -> QMEngine:
     elements = sorted({chemical_symbols[number] for number in numbers})
     derivatives, damping_exponent = _published_derivatives(dftb)
     spin_constants: SpinConstants | None = dftb.spin_constants
+    files: Path | SetFiles
     if dftb.parameters == "builtin":
-        builtin = _builtin_set(dftb.order)
-        parameters = builtin.parameters(elements)
-        derivatives = derivatives or builtin.description.hubbard_derivatives
-        damping_exponent = damping_exponent or builtin.description.damping_exponent
-        spin_constants = spin_constants or builtin.description.spin_constants
+        files = _builtin_set(dftb.order)
+        parameters = files.parameters(elements)
+        derivatives = derivatives or files.description.hubbard_derivatives
+        damping_exponent = damping_exponent or files.description.damping_exponent
+        spin_constants = spin_constants or files.description.spin_constants
     else:
-        parameters = load_parameters(dftb.parameters, elements)
+        files = dftb.parameters
+        parameters = load_parameters(files, elements)
+    settings: dict[str, Any] = {
+        "order": dftb.order,
+        "hubbard_derivatives": derivatives,
+        "damping_exponent": damping_exponent,
+        "shell_resolved": dftb.shell_resolved,
+        "charge": qm.charge,
+        "multiplicity": qm.multiplicity,
+        "spin_constants": spin_constants,
+        "electronic_temperature": dftb.electronic_temperature,
+        "tolerance": dftb.scc.tolerance,
+        "max_iterations": dftb.scc.max_iterations,
+    }
+    if qm.engine == "dftb+":
+        own = qm.dftbplus or DFTBPlusConfig()
+        return DFTBPlusEngine(
+            numbers, parameters, files, **settings, user_input=own.input, library=own.library
+        )
     return DFTBEngine(
         numbers,
         parameters,
-        order=dftb.order,
-        hubbard_derivatives=derivatives,
-        damping_exponent=damping_exponent,
-        shell_resolved=dftb.shell_resolved,
-        charge=qm.charge,
-        multiplicity=qm.multiplicity,
+        **settings,
         spin_polarised=dftb.spin_polarised,
-        spin_constants=spin_constants,
-        electronic_temperature=dftb.electronic_temperature,
-        tolerance=dftb.scc.tolerance,
-        max_iterations=dftb.scc.max_iterations,
         start=dftb.scc.start,
+        device=dftb.device,
     )
 
 

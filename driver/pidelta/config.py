@@ -60,7 +60,7 @@ class DispersionConfig(Section):
 
 
 class DFTBConfig(Section):
-    """The built-in DFTB engine.
+    """DFTB, by the built-in engine or DFTB+.
 
     `order` is that of DFTB: by default 3 with the built-in parameters, 2 with a folder of .skf files.
     `hubbard_derivatives` (order 3) is the name of a published set or a value for each element in hartree/e;
@@ -70,6 +70,7 @@ class DFTBConfig(Section):
     above 1 spins have their own orbitals, or share them, with thermal occupations, if `spin_polarised` is
     false. `spin_constants`, for spin polarisation, are W by element in hartree: a matrix by the shells s, p,
     d, or one number for all; the built-in parameters bring their own.
+    `device` is where the built-in engine runs.
     """
 
     parameters: Literal["builtin"] | Path = "builtin"
@@ -82,6 +83,7 @@ class DFTBConfig(Section):
     dispersion: DispersionConfig = DispersionConfig(method="none")
     electronic_temperature: Temperature = Field(0.0, ge=0.0)
     scc: SCCConfig = SCCConfig()
+    device: Literal["cpu", "cuda"] = "cpu"
 
     @model_validator(mode="before")
     @classmethod
@@ -100,6 +102,17 @@ class DFTBConfig(Section):
                 "expected hubbard_derivatives with order 3 and a folder of .skf files, found none"
             )
         return self
+
+
+class DFTBPlusConfig(Section):
+    """What only DFTB+ needs: its library, if it is not where its Python module is, and an input of your own.
+
+    The atoms, the charge and the method of `input` must be those of the configuration; other keywords of its
+    Hamiltonian, such as a mixer, are taken over.
+    """
+
+    library: Path | None = None
+    input: Path | None = None
 
 
 class ASEConfig(Section):
@@ -124,9 +137,10 @@ class QMConfig(Section):
     atoms: str | list[int] = "all"
     charge: int = 0
     multiplicity: int = Field(1, ge=1)
-    engine: Literal["dftb", "ase"] = "dftb"
+    engine: Literal["dftb", "dftb+", "ase"] = "dftb"
     dftb: DFTBConfig = DFTBConfig()
     ase: ASEConfig | None = None
+    dftbplus: DFTBPlusConfig | None = None
     properties: list[PropertyName] = Field(default_factory=list)
 
     @model_validator(mode="after")
@@ -139,6 +153,16 @@ class QMConfig(Section):
             raise ValueError(f"expected no properties with engine ase, found {', '.join(self.properties)}")
         if self.engine != "ase" and self.ase is not None:
             raise ValueError(f"expected engine ase with a section ase, found {self.engine}")
+        if self.dftbplus is not None and self.engine != "dftb+":
+            raise ValueError(f"dftbplus: expected engine dftb+ with it, found {self.engine}")
+        if self.engine == "dftb+" and self.dftb.device != "cpu":
+            raise ValueError(f"dftb.device: expected cpu with engine dftb+, found {self.dftb.device}")
+        if self.engine == "dftb+" and self.dftb.scc.start != "previous":
+            raise ValueError(
+                f"dftb.scc.start: expected previous with engine dftb+, found {self.dftb.scc.start}"
+            )
+        if self.engine == "dftb+" and not self.dftb.spin_polarised:
+            raise ValueError("dftb.spin_polarised: expected true with engine dftb+, found false")
         return self
 
 
@@ -224,12 +248,22 @@ def _with_absolute_paths(config: Config, path: Path) -> Config:
     if config.delta is not None:
         models = [_join(folder, model) for model in config.delta.models]
         update["delta"] = config.delta.model_copy(update={"models": models})
-    if config.qm is not None and isinstance(config.qm.dftb.parameters, Path):
-        dftb = config.qm.dftb.model_copy(update={"parameters": _join(folder, config.qm.dftb.parameters)})
-        update["qm"] = config.qm.model_copy(update={"dftb": dftb})
+    if config.qm is not None:
+        update["qm"] = _qm_with_absolute_paths(config.qm, folder)
     config = config.model_copy(update=update)
     config._path = path
     return config
+
+
+def _qm_with_absolute_paths(qm: QMConfig, folder: Path) -> QMConfig:
+    update: dict[str, Any] = {}
+    if isinstance(qm.dftb.parameters, Path):
+        parameters = _join(folder, qm.dftb.parameters)
+        update["dftb"] = qm.dftb.model_copy(update={"parameters": parameters})
+    if qm.dftbplus is not None:
+        paths = {key: _join(folder, path) for key, path in qm.dftbplus if path is not None}
+        update["dftbplus"] = qm.dftbplus.model_copy(update=paths)
+    return qm.model_copy(update=update)
 
 
 def _join(folder: Path, path: Path) -> Path:

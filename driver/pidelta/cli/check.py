@@ -76,6 +76,7 @@ def _describe(config: Config, system: System, evaluator: QMMMEvaluator) -> Table
     if config.qm is not None and evaluator.partition is not None and evaluator.engine is not None:
         symbols = [chemical_symbols[number] for number in evaluator.partition.qm_numbers]
         table.add_row("QM region", f"{len(symbols)} atoms: {' '.join(symbols)}; charge {config.qm.charge:+d}")
+        table.add_row("engine", evaluator.engine.program)
         for row in describe_method(config.qm):
             table.add_row(*row)
         table.add_row("low-level method", evaluator.engine.identity)

@@ -78,6 +78,11 @@ class ASEEngine:
         """The calculator with its version, and hashes of its options and of the fixed charges."""
         return self._identity
 
+    @property
+    def program(self) -> str:
+        """The calculator and the version of its package, for reports."""
+        return f"{self._name} {_release(self._name)}, ASE {version('ase')}"
+
     def evaluate(
         self, positions: FloatArray, potential: FloatArray, coulomb_correction: FloatArray | None = None
     ) -> QMResult:
@@ -150,17 +155,20 @@ def _check_options(options: Mapping[str, Any], charge: int, multiplicity: int) -
 
 
 def _identity(calculator: str, options: Mapping[str, Any], charges: FloatArray) -> str:
-    package = calculator.partition(".")[0]
-    distribution = packages_distributions().get(package)
-    release = version(distribution[0]) if distribution else "of unknown version"
     parts = [
-        f"ASE {calculator} {release}",
+        f"ASE {calculator} {_release(calculator)}",
         f"options={_hash(json.dumps(options, sort_keys=True, default=str))}",
         "mechanical embedding",
     ]
     if charges.any():
         parts.append(f"charges={_hash(repr(charges.tolist()))}")
     return " ".join(parts)
+
+
+def _release(calculator: str) -> str:
+    """Version of the package that the calculator is from."""
+    distributions = packages_distributions().get(calculator.partition(".")[0])
+    return version(distributions[0]) if distributions else "of unknown version"
 
 
 def _hash(text: str) -> str:

@@ -115,6 +115,10 @@ class QMEngine(Protocol):
     def identity(self) -> str:
         """The method and a hash of its parameters: models remember which one they were trained on."""
 
+    @property
+    def program(self) -> str:
+        """The program that evaluates the method, with its version, for reports."""
+
     def evaluate(
         self, positions: FloatArray, potential: FloatArray, coulomb_correction: FloatArray | None = None
     ) -> QMResult:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from pidelta.state import FloatArray, IntArray
 
 Method = Literal["d3bj", "d4"]
 
+_PACKAGES: Mapping[Method, str] = {"d3bj": "dftd3", "d4": "dftd4"}
 _HEAVIEST = 103  # both packages return zero, or worse, beyond Lr
 
 
@@ -100,6 +102,7 @@ class Dispersion:
                 f"{chemical_symbols[_HEAVIEST]}, found atomic number {outside[0]}"
             )
         self.name = f"{TITLES[method]} {damping}"
+        self.program = f"{_PACKAGES[method]} {version(_PACKAGES[method])}"
         # The coefficients depend on the elements only; any geometry without coinciding atoms will do.
         apart = 10.0 * np.arange(3 * len(numbers), dtype=np.float64).reshape(-1, 3)
         parameters = {
@@ -151,6 +154,11 @@ class DispersionCorrected:
         """That of the engine, and the method and parameters of the dispersion."""
         return f"{self._engine.identity} + {self._dispersion.name}"
 
+    @property
+    def program(self) -> str:
+        """The programs that evaluate the method, with their versions, for reports."""
+        return f"{self._engine.program}, {self._dispersion.program}"
+
     def evaluate(
         self, positions: FloatArray, potential: FloatArray, coulomb_correction: FloatArray | None = None
     ) -> QMResult:
@@ -166,7 +174,7 @@ def load_package(method: Method) -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    package = {"d3bj": "dftd3", "d4": "dftd4"}[method]
+    package = _PACKAGES[method]
     try:
         return importlib.import_module(f"{package}.interface")
     except ImportError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -98,7 +99,7 @@ class DFTBEngine:
             used = sorted((symbol, block.tolist()) for symbol, block in spin_by_element.items())
             self._identity += f" spin={_hash(used)}"
 
-        self._device = torch.device(device)
+        self._device = _find_device(device)
         shells = shell_resolved or polarised
         sites = shell_sites(self._basis, shell_resolved) if shells else atom_sites(self._basis)
         self._first, self._second = self._index(self._basis.first), self._index(self._basis.second)
@@ -125,12 +126,24 @@ class DFTBEngine:
         """The method with all settings that change its energies, and a hash of its parameters."""
         return self._identity
 
+    @property
+    def program(self) -> str:
+        """The program that evaluates the method, with its version, for reports."""
+        return f"built-in DFTB of pidelta {version('pidelta')}"
+
     def evaluate(
         self, positions: FloatArray, potential: FloatArray, coulomb_correction: FloatArray | None = None
     ) -> QMResult:
         """Evaluate a batch; see `pidelta.qm.base.QMEngine.evaluate` for shapes, units and errors."""
         with torch.inference_mode():
             return self._evaluate(positions, potential, coulomb_correction)
+
+    def check_geometry(self, positions: FloatArray) -> None:
+        """Raise the GeometryError of `evaluate` if positions (B, n, 3) have no usable overlap."""
+        with torch.inference_mode():
+            self._geometries.check_finite("positions", positions)
+            geometry = self._geometries.pairs(self._tensor(positions))
+            self._geometries.orthogonalise(self._integrals.evaluate(geometry), geometry)
 
     def _evaluate(
         self, positions: FloatArray, potential: FloatArray, coulomb_correction: FloatArray | None
@@ -222,6 +235,13 @@ class DFTBEngine:
         shifts = state.shifts[..., self._orbital_site]
         d_overlap = 0.5 * (shifts.unsqueeze(-1) + shifts.unsqueeze(-2)) * density - energy_weighted
         return self._integrals.gradient(geometry, matrices, density.sum(1), d_overlap.sum(1))
+
+
+def _find_device(name: str) -> torch.device:
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SetupError(f"qm.dftb.device: expected a GPU that torch {torch.__version__} can use, found none")
+    return device
 
 
 def _electronic_energy(state: SCCState) -> torch.Tensor:

@@ -61,33 +61,37 @@ class GammaFunction:
         def tensor(values: FloatArray | IntArray) -> torch.Tensor:
             return torch.as_tensor(values, device=device)
 
-        self._first, self._second = tensor(sites.first), tensor(sites.second)
+        first, second = sites.first, sites.second
+        self._first, self._second = tensor(first), tensor(second)
         self._pair = None if sites.are_atoms else tensor(sites.pair)
-        u_first, u_second = sites.hubbard_u[sites.first], sites.hubbard_u[sites.second]
+        u_first, u_second = sites.hubbard_u[first], sites.hubbard_u[second]
         exponents, coefficients = short_range_coefficients(_EXPONENT * u_first, _EXPONENT * u_second)
-        if hubbard_derivatives is None:
-            coefficients = coefficients[:1]
-        self._exponents = tensor(exponents)
-        self._coefficients = tensor(coefficients)
-        self._powers = torch.arange(-1, 4, device=device, dtype=torch.float64).reshape(5, 1, 1)
 
         hydrogen = np.array([symbol == "H" for symbol in sites.symbols])
-        damped = hydrogen[sites.first] | hydrogen[sites.second]
+        damped = (hydrogen[first] | hydrogen[second]) & (damping_exponent is not None)
         zeta = damping_exponent or 1.0
         mean_u = 0.5 * (u_first + u_second)
-        damped = damped & (damping_exponent is not None)
         self._damping = tensor(np.where(damped, mean_u**zeta, 0.0))
-        self._d_damping = tensor(np.where(damped, 0.5 * zeta * mean_u ** (zeta - 1.0), 0.0))
 
         same_atom = (sites.atom[:, None] == sites.atom).astype(np.float64)
-        gamma, d_gamma = _on_site(_EXPONENT * sites.hubbard_u)
-        self._onsite = tensor(same_atom * gamma)
         self._same_atom = None if sites.are_atoms else tensor(same_atom)
-        self._derivatives = None
-        if hubbard_derivatives is not None:
-            pairs = np.stack((hubbard_derivatives[sites.first], hubbard_derivatives[sites.second]))
-            self._derivatives = tensor(pairs).unsqueeze(1)
-            self._onsite3 = tensor(same_atom * hubbard_derivatives[:, None] * _EXPONENT * d_gamma)
+        gamma, d_gamma = _on_site(_EXPONENT * sites.hubbard_u)
+        onsite = [same_atom * gamma]
+        self._third_order = hubbard_derivatives is not None
+        if hubbard_derivatives is None:
+            coefficients = coefficients[:1]
+        else:
+            by_charge = np.stack((hubbard_derivatives[first], hubbard_derivatives[second]))
+            coefficients[1:] *= _EXPONENT * by_charge[:, None, None]
+            d_damping = np.where(damped, 0.5 * zeta * mean_u ** (zeta - 1.0), 0.0)
+            self._d_damping = tensor(d_damping * by_charge).unsqueeze(1)
+            onsite.append(same_atom * hubbard_derivatives[:, None] * _EXPONENT * d_gamma)
+        self._exponents = tensor(exponents).unsqueeze(1)
+        # By power of R, from -2, then as the result of `_short_range`.
+        with_slopes = _with_slopes(coefficients, exponents).transpose(2, 0, 1, 3)
+        self._coefficients = tensor(np.ascontiguousarray(with_slopes[:, :, :, None]))
+        self._onsite = tensor(np.concatenate([matrix.ravel() for matrix in onsite]))
+        self._places = tensor(_matrix_places(first, second, len(sites.symbols), len(onsite)))
 
     @property
     def same_atom(self) -> torch.Tensor | None:
@@ -95,45 +99,45 @@ class GammaFunction:
         return self._same_atom
 
     def _short_range(self, distances: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the short-range term and, at third order, its derivatives by both exponents, with slopes.
+        """Return S of gamma = 1/R - S and, at third order, its derivatives by both charges at fixed damping.
 
         Returns:
-            Values and d/dR, each (1 or 3, B, P).
+            Values and d/dR, each (1 or 3, B, Q).
         """
-        powers = distances**self._powers
-        exponentials = torch.exp(-self._exponents.unsqueeze(1) * distances)
-        polynomial = torch.einsum("fekp,kbp->febp", self._coefficients, powers)
-        slope = torch.einsum("fekp,kbp->febp", self._coefficients, self._powers * powers / distances)
-        slope = slope - self._exponents.unsqueeze(1) * polynomial
-        return (polynomial * exponentials).sum(1), (slope * exponentials).sum(1)
+        square = distances**2
+        *lower, polynomials = self._coefficients
+        for coefficient in reversed(lower):
+            polynomials = torch.addcmul(coefficient, polynomials, distances)
+        exponentials = torch.exp(-self._exponents * distances)
+        value, slope = ((polynomials * exponentials).sum(1) / square).chunk(2)
+        damping = torch.exp(-self._damping * square)
+        # d ln(damping)/dR
+        decay = -2.0 * self._damping * distances
+        return value * damping, (slope + decay * value) * damping
 
     def evaluate(self, distances: torch.Tensor) -> ChargeInteraction:
         """Evaluate distances (B, P) of the pairs of atoms in bohr."""
         if self._pair is not None:
             distances = distances[:, self._pair]
         value, slope = self._short_range(distances)
-        damping = torch.exp(-self._damping * distances**2)
-        # d ln(damping)/dR
-        decay = -2.0 * self._damping * distances
         inverse = 1.0 / distances
-        gamma = inverse - value[0] * damping
-        d_gamma = -(inverse**2) - (slope[0] + decay * value[0]) * damping
-        matrix = self._onsite.repeat(len(distances), 1, 1)
-        matrix[:, self._first, self._second] = gamma
-        matrix[:, self._second, self._first] = gamma
-        if self._derivatives is None:
-            return ChargeInteraction(matrix, None, d_gamma, None)
+        gamma = inverse - value[0]
+        d_gamma = -(inverse**2) - slope[0]
+        if not self._third_order:
+            return ChargeInteraction(self._matrices(gamma)[:, 0], None, d_gamma, None)
 
-        # d ln(damping)/dU and the slope of it
-        by_u = -self._d_damping * distances**2
-        d_value = _EXPONENT * value[1:] + by_u * value[0]
-        d_slope = _EXPONENT * slope[1:] + by_u * (slope[0] + 2.0 * inverse * value[0])
-        gamma3 = -self._derivatives * d_value * damping
-        d_gamma3 = -self._derivatives * (d_slope + decay * d_value) * damping
-        matrix3 = self._onsite3.repeat(len(distances), 1, 1)
-        matrix3[:, self._first, self._second] = gamma3[0]
-        matrix3[:, self._second, self._first] = gamma3[1]
+        # d ln(damping)/dq and the slope of it
+        by_charge = -self._d_damping * distances**2
+        slope_by_charge = -2.0 * self._d_damping * distances
+        gamma3 = -value[1:] - by_charge * value[0]
+        d_gamma3 = -slope[1:] - by_charge * slope[0] - slope_by_charge * value[0]
+        matrix, matrix3 = self._matrices(gamma, *gamma3).unbind(1)
         return ChargeInteraction(matrix, matrix3, d_gamma, d_gamma3)
+
+    def _matrices(self, *pairs: torch.Tensor) -> torch.Tensor:
+        """Arrange values of pairs, each (B, Q), and those on site to matrices (B, 1 or 2, S, S)."""
+        values = torch.cat((*pairs, self._onsite.expand(len(pairs[0]), -1)), dim=-1)
+        return values[:, self._places]
 
     def gradient(self, interaction: ChargeInteraction, charges: torch.Tensor, pairs: int) -> torch.Tensor:
         """Return the derivative (B, pairs of atoms) of the energy by distances at fixed charges (B, S)."""
@@ -148,6 +152,32 @@ class GammaFunction:
         if self._pair is None:
             return result
         return torch.zeros_like(result[:, :1]).repeat(1, pairs).index_add_(1, self._pair, result)
+
+
+def _with_slopes(coefficients: FloatArray, exponents: FloatArray) -> FloatArray:
+    """Add the derivatives by R to coefficients (F, 2, 5, Q) of R^-1 to R^3 times exponentials (2, Q).
+
+    Returns:
+        (2 F, 2, 6, Q) for the powers R^-2 to R^3, the derivatives last.
+    """
+    values = np.pad(coefficients, ((0, 0), (0, 0), (1, 0), (0, 0)))
+    slopes = -exponents[:, None] * values
+    slopes[:, :, :-1] += np.arange(-1.0, 4.0)[:, None] * coefficients
+    return np.concatenate((values, slopes))
+
+
+def _matrix_places(first: IntArray, second: IntArray, sites: int, orders: int) -> IntArray:
+    """Return where (orders, S, S) the elements of gamma and Gamma3 stand in the row of all values.
+
+    First come gamma, Gamma3_xy and Gamma3_yx of the pairs (Q each), then the matrices of one atom's sites.
+    """
+    pairs = np.arange(len(first))
+    onsite = (2 * orders - 1) * len(pairs)
+    places = onsite + np.arange(orders * sites**2).reshape(orders, sites, sites)
+    for order in range(orders):
+        places[order, first, second] = pairs + order * len(pairs)
+        places[order, second, first] = pairs + 2 * order * len(pairs)
+    return places
 
 
 def _on_site(exponents: FloatArray) -> tuple[FloatArray, FloatArray]:

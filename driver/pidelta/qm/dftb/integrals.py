@@ -55,8 +55,9 @@ class SlaterKosterIntegrals:
         self._orbitals = len(basis.onsite)
         self._build_tables(basis, parameters)
         self._build_terms(basis)
-        onsite = torch.stack((torch.as_tensor(basis.onsite), torch.ones(self._orbitals, dtype=torch.float64)))
-        self._one_centre = torch.diag_embed(onsite).reshape(2, 1, -1).to(device)
+        # Behind the elements of the off-diagonal blocks: the diagonals of H0 and S, and the zero of the rest.
+        one_centre = np.stack((np.append(basis.onsite, 0.0), np.append(np.ones(self._orbitals), 0.0)))
+        self._one_centre = self._tensor(one_centre).unsqueeze(1)
 
     def _tensor(self, values: FloatArray | IntArray) -> torch.Tensor:
         return torch.as_tensor(np.ascontiguousarray(values), device=self._device)
@@ -75,6 +76,8 @@ class SlaterKosterIntegrals:
         self._offset = self._tensor(offsets[basis.pair_types])
         self._rows = self._tensor(lengths[basis.pair_types] - 2)
         self._spacing = self._tensor(np.array(spacings)[basis.pair_types])
+        # From the powers of t to their derivatives.
+        self._derivative = self._tensor(np.diag(np.arange(1.0, ORDER), 1))
 
     def _build_terms(self, basis: Basis) -> None:
         """List the elements of the upper off-diagonal blocks, then the terms that are linear in one Y_c."""
@@ -100,8 +103,11 @@ class SlaterKosterIntegrals:
         def spread(position: int, dtype: type) -> FloatArray | IntArray:
             return np.repeat(np.array([term[position] for term in terms], dtype=dtype), repeats)
 
+        places = np.full((self._orbitals,) * 2, len(row) + self._orbitals)
+        np.fill_diagonal(places, len(row) + np.arange(self._orbitals))
+        places[row, column] = places[column, row] = np.arange(len(row))
+        self._places = self._tensor(places.ravel())
         self._upper = self._tensor(row * self._orbitals + column)
-        self._lower = self._tensor(column * self._orbitals + row)
         self._product_column = self._tensor(pair * width + self._columns.product[shells[a], shells[b]])
         self._first = self._tensor(pair * angular + a)
         self._second = self._tensor(pair * angular + b)
@@ -120,9 +126,10 @@ class SlaterKosterIntegrals:
         segment = segment + (beyond >= TAIL)
         t = torch.where(in_tail, beyond / TAIL, scaled - segment)
         scale = torch.where(in_tail, 1.0 / TAIL, 1.0 / self._spacing)
-        exponents = torch.arange(ORDER, device=self._device)
-        powers = t.unsqueeze(-1) ** exponents
-        slopes = torch.nn.functional.pad(powers[..., :-1], (1, 0)) * exponents * scale.unsqueeze(-1)
+        square = t * t
+        low = torch.stack((torch.ones_like(t), t, square, square * t), dim=-1)
+        powers = torch.cat((low, (square * square).unsqueeze(-1) * low), dim=-1)
+        slopes = (powers * scale.unsqueeze(-1)) @ self._derivative
         weights = torch.stack((powers, slopes), dim=-2).reshape(-1, 2, ORDER)
         coefficients = self._segments.index_select(0, (self._offset + segment).reshape(-1))
         result = torch.bmm(weights, coefficients).reshape(batch, self._pairs, 2, 2, self._columns.count)
@@ -141,10 +148,9 @@ class SlaterKosterIntegrals:
             self._linear_factor * _take(angular, self._linear_angular)
         )
         elements.index_add_(-1, self._linear_element, linear)
-        matrices = self._one_centre.repeat(1, batch, 1)
-        matrices[..., self._upper] = elements
-        matrices[..., self._lower] = elements
-        hamiltonian, overlap = matrices.reshape(2, batch, self._orbitals, self._orbitals).unbind(0)
+        elements = torch.cat((elements, self._one_centre.expand(-1, batch, -1)), dim=-1)
+        matrices = _take(elements, self._places).reshape(2, batch, self._orbitals, self._orbitals)
+        hamiltonian, overlap = matrices.unbind(0)
         return TwoCentreMatrices(hamiltonian, overlap, columns, slopes, angular)
 
     def gradient(

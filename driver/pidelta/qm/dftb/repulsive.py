@@ -78,11 +78,11 @@ class RepulsiveTables:
             return torch.as_tensor(values, device=device)
 
         used = np.flatnonzero(np.any(coefficients != 0.0, axis=(0, 1)))
-        self._powers = int(used[-1]) + 1 if len(used) else 1
+        powers = int(used[-1]) + 1 if len(used) else 1
         self._starts = tensor(starts[pair_types])
         self._offsets = tensor(pair_types * (longest + 1))
         self._origins = tensor(origins.ravel())
-        self._coefficients = tensor(coefficients[..., : self._powers].reshape(-1, self._powers))
+        self._coefficients = tensor(coefficients[..., :powers].reshape(-1, powers))
         self._heads = tensor(heads[pair_types])
 
     def evaluate(self, distances: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -94,12 +94,11 @@ class RepulsiveTables:
         interval = (distances.unsqueeze(-1) >= self._starts).sum(-1)
         segment = self._offsets + interval
         x = distances - self._origins[segment]
-        coefficients = self._coefficients[segment]
-        value = torch.zeros_like(x)
+        *lower, value = self._coefficients[segment].unbind(-1)
         slope = torch.zeros_like(x)
-        for power in range(self._powers - 1, -1, -1):
-            slope = slope * x + value
-            value = value * x + coefficients[..., power]
+        for coefficient in reversed(lower):
+            slope = torch.addcmul(value, slope, x)
+            value = torch.addcmul(coefficient, value, x)
         in_head = interval == 0
         if bool(in_head.any()):
             a1, a2, a3 = self._heads.unbind(-1)

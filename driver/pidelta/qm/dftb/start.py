@@ -16,8 +16,8 @@ _HISTORY = {"none": 0, "previous": 1, "extrapolated": 5}
 
 def neutral_populations(occupations: torch.Tensor, filling: Filling) -> torch.Tensor:
     """Spread the electrons of each channel over the sites as those of neutral atoms (S,) are; (C, S)."""
-    electrons = filling.capacity * torch.tensor(filling.filled, dtype=occupations.dtype)
-    return electrons.to(occupations.device).unsqueeze(-1) * (occupations / occupations.sum())
+    filled = torch.tensor(filling.filled, dtype=occupations.dtype, device=occupations.device)
+    return filling.capacity * filled.unsqueeze(-1) * (occupations / occupations.sum())
 
 
 class StartingPopulations:

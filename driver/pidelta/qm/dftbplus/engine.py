@@ -1,0 +1,142 @@
+"""DFTB+ through its library: the method of the built-in engine, by another program."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from pidelta.errors import GeometryError, SCCConvergenceError
+from pidelta.qm.base import QMResult
+from pidelta.qm.dftb.engine import DFTBEngine
+from pidelta.qm.dftb.parameters import ParameterSet
+from pidelta.qm.dftb.sets import SetFiles, export
+from pidelta.qm.dftb.spin import SpinConstants
+from pidelta.qm.dftbplus import inputs
+from pidelta.qm.dftbplus.library import Session, Solution, load_library, rehearse, version
+from pidelta.state import FloatArray, IntArray
+
+
+class DFTBPlusEngine:
+    """SCC-DFTB of DFTB+ (a `pidelta.qm.base.QMEngine`); structures of a batch are evaluated one by one.
+
+    Settings and their checks are those of the built-in engine, and so is the identity: delta models trained
+    with one run with the other. The library ends its process at a mistake, so another process sets it up
+    first, and geometries without a usable overlap never reach it.
+
+    Args:
+        numbers: (n,) atomic numbers.
+        parameters: a Slater-Koster set with all elements in `numbers`.
+        files: where it comes from, a folder or files to be exported.
+        order, hubbard_derivatives, damping_exponent, shell_resolved, charge, multiplicity, spin_constants,
+            electronic_temperature, tolerance, max_iterations: as in `pidelta.qm.dftb.engine.DFTBEngine`.
+        user_input: an input of DFTB+ that agrees with all of these, for what else its Hamiltonian says.
+        library: the library file; None: the one installed with the Python module.
+
+    Raises:
+        SetupError: DFTB+ is not installed, or a setting does not fit the molecule or is not supported.
+        ConfigError: `user_input` does not agree.
+    """
+
+    def __init__(
+        self,
+        numbers: IntArray,
+        parameters: ParameterSet,
+        files: Path | SetFiles,
+        *,
+        order: int = 2,
+        hubbard_derivatives: Mapping[str, float] | None = None,
+        damping_exponent: float | None = None,
+        shell_resolved: bool = False,
+        charge: int = 0,
+        multiplicity: int = 1,
+        spin_constants: SpinConstants | None = None,
+        electronic_temperature: float = 0.0,
+        tolerance: float = 1e-8,
+        max_iterations: int = 100,
+        user_input: Path | None = None,
+        library: Path | None = None,
+    ) -> None:
+        settings = inputs.HamiltonianSettings(
+            order,
+            hubbard_derivatives,
+            damping_exponent,
+            shell_resolved,
+            charge,
+            multiplicity,
+            spin_constants,
+            electronic_temperature,
+            tolerance,
+            max_iterations,
+        )
+        self._builtin = DFTBEngine(numbers, parameters, **vars(settings))
+        self._max_iterations = max_iterations
+        self._atomic_charges_only = multiplicity == 1 and not shell_resolved
+        self._tolerance = tolerance
+        path = load_library(library)
+        self._version = version(path)
+        folder = Path(tempfile.mkdtemp(prefix="pidelta-dftbplus-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        if isinstance(files, SetFiles):
+            export(files, folder / "set")
+            files = folder / "set"
+        hamiltonian = inputs.hamiltonian(settings, self.numbers, parameters, files.resolve())
+        self._identity = self._builtin.identity
+        if user_input is not None:
+            keywords = inputs.user_keywords(user_input, self.numbers, hamiltonian, parameters)
+            hamiltonian.children = {**keywords, **hamiltonian.children}
+            self._identity += inputs.method_of(keywords)
+        hsd = folder / "dftb_in.hsd"
+        hsd.write_text(inputs.whole_input(self.numbers, hamiltonian), encoding="utf-8")
+        rehearse(path, hsd)
+        self._session = Session(path, hsd)
+
+    @property
+    def numbers(self) -> IntArray:
+        """(n,) atomic numbers."""
+        return self._builtin.numbers
+
+    @property
+    def identity(self) -> str:
+        """The method with all settings that change its energies, as of the built-in engine."""
+        return self._identity
+
+    @property
+    def program(self) -> str:
+        """The program and its version, for reports."""
+        return f"DFTB+ (library interface {self._version})"
+
+    def evaluate(
+        self, positions: FloatArray, potential: FloatArray, coulomb_correction: FloatArray | None = None
+    ) -> QMResult:
+        """Evaluate a batch; see `pidelta.qm.base.QMEngine.evaluate` for shapes, units and errors."""
+        self._builtin.check_geometry(positions)
+        if not np.isfinite(potential).all():
+            structure, atom = np.argwhere(~np.isfinite(potential))[0]
+            raise GeometryError(
+                f"structure {structure}, atom {atom}: expected a finite potential, "
+                f"found {potential[structure, atom]}"
+            )
+        corrections = [None] * len(positions) if coulomb_correction is None else coulomb_correction
+        solutions = [self._solve(*each) for each in zip(positions, potential, corrections, strict=True)]
+        return QMResult(
+            energy=np.array([solution.energy for solution in solutions]),
+            gradient=np.array([solution.gradient for solution in solutions]),
+            charges=np.array([solution.charges for solution in solutions]),
+            iterations=np.array([solution.iterations for solution in solutions]),
+        )
+
+    def _solve(self, positions: FloatArray, potential: FloatArray, correction: FloatArray | None) -> Solution:
+        """Solve one structure from the charges of the last; should that fail, from neutral atoms."""
+        for _ in range(2):
+            solution = self._session.solve(positions, potential, correction)
+            # The residual is that of the atoms. Shells and spins converged if there were iterations left.
+            small = solution.residual <= self._tolerance and self._atomic_charges_only
+            if small or solution.iterations < self._max_iterations:
+                return solution
+            self._session.close()
+        raise SCCConvergenceError(solution.iterations, solution.residual, self.numbers, positions.copy())

@@ -1,0 +1,221 @@
+"""DFTB+ as the engine, through its library (conda-forge: dftbplus, dftbplus-python)."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import molecule as ase_molecule
+
+import dftb_sets
+from conftest import SHARED
+from dftb_sets import FOLDERS, SETTINGS, find_record, needs_sets, parameters, records
+from pidelta.build import build_engine, build_evaluator
+from pidelta.config import load_config
+from pidelta.errors import GeometryError, SCCConvergenceError, SetupError
+from pidelta.qm.dftb import sets
+from pidelta.qm.dftbplus import engine as dftbplus_engine
+from pidelta.qm.dftbplus.engine import DFTBPlusEngine
+from pidelta.testing.engines import check_engine
+
+pytestmark = [
+    pytest.mark.dftbplus,
+    pytest.mark.skipif(importlib.util.find_spec("dftbplus") is None, reason="needs the module dftbplus"),
+]
+
+ELEMENTS = {"dftb2-mio": "H C N O S P", "dftb3-3ob": "H C N O S P Cl"}
+
+
+def make(model, numbers, **settings):
+    folder = SHARED / "slako" / FOLDERS[model]
+    return DFTBPlusEngine(
+        numbers, parameters(model, ELEMENTS[model]), folder, **{**SETTINGS[model], **settings}
+    )
+
+
+def name(record):
+    return f"{record['model']} {record['smiles']}{' charges' if 'mm_charges' in record else ''}"
+
+
+@pytest.fixture
+def acetamide(tmp_path):
+    """Builds the engine of a configuration of acetamide, with the built-in parameters."""
+    atoms = ase_molecule("CH3CONH2")
+    atoms.positions += np.random.default_rng(1).normal(scale=0.05, size=atoms.positions.shape)
+    atoms.write(tmp_path / "in.xyz")
+
+    def build(qm):
+        path = tmp_path / "pidelta.yaml"
+        path.write_text(f"structure: in.xyz\nqm: {qm}\n")
+        config = load_config(path)
+        return build_engine(config), build_evaluator(config), atoms.positions[None] / 0.529177210903
+
+    return build
+
+
+@needs_sets
+@pytest.mark.parametrize("record", records(), ids=name)
+def test_agrees_with_the_builtin_engine(record, monkeypatch):
+    monkeypatch.setattr(dftbplus_engine, "rehearse", lambda *_: None)  # to save time
+    numbers, positions = dftb_sets.molecule(record)
+    charges = np.array(record.get("mm_charges", []))
+    mm_positions = np.array(record.get("mm_positions", [])).reshape(-1, 3)
+    potential = (charges / np.linalg.norm(positions[:, None] - mm_positions, axis=-1)).sum(1)
+    ours = dftb_sets.engine(record["model"], numbers, charge=record["charge"])
+    theirs = make(record["model"], numbers, charge=record["charge"])
+    expected = ours.evaluate(positions[None], potential[None])
+    found = theirs.evaluate(positions[None], potential[None])
+    np.testing.assert_allclose(found.energy, expected.energy, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(found.gradient, expected.gradient, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(found.charges, expected.charges, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(found.charges[0], record["mulliken"], rtol=0, atol=1e-6)
+
+
+@needs_sets
+@pytest.mark.parametrize(
+    ("model", "smiles"), [("dftb3-3ob", "CC(=O)O"), ("dftb2-mio", "CC(=O)O"), ("dftb3-3ob", "CS")]
+)
+def test_engine_contract(model, smiles, monkeypatch):
+    monkeypatch.setattr(dftbplus_engine, "rehearse", lambda *_: None)
+    record = find_record(smiles, model)
+    numbers, positions = dftb_sets.molecule(record)
+    check_engine(
+        lambda n: make(model, n, charge=record["charge"], tolerance=1e-10),
+        numbers,
+        positions,
+        charge=record["charge"],
+    )
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_builtin_parameters_and_coulomb_correction(acetamide, order):
+    rng = np.random.default_rng(2)
+    theirs, _, positions = acetamide(f"{{engine: dftb+, dftb: {{order: {order}}}}}")
+    ours, _, _ = acetamide(f"{{dftb: {{order: {order}}}}}")
+    assert theirs.identity == ours.identity
+    batch = positions + rng.normal(0.0, 0.05, (3, *positions.shape[1:]))
+    potential = rng.normal(0.0, 0.02, batch.shape[:2])
+    correction = rng.normal(0.0, 0.02, (3, 9, 9))
+    correction = correction + correction.transpose(0, 2, 1)
+    expected = ours.evaluate(batch, potential, correction)
+    found = theirs.evaluate(batch, potential, correction)
+    np.testing.assert_allclose(found.energy, expected.energy, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(found.gradient, expected.gradient, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(found.charges, expected.charges, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("shell_resolved", ["false", "true"])
+def test_open_shells_and_shell_resolved_charges(acetamide, shell_resolved):
+    constants = (
+        "{H: -0.07, C: [[-0.031, -0.025], [-0.025, -0.023]], N: -0.03, O: [[-0.035, -0.03], [-0.03, -0.028]]}"
+    )
+    dftb = (
+        f"dftb: {{spin_constants: {constants}, shell_resolved: {shell_resolved}, scc: {{tolerance: 1.0e-9}}}}"
+    )
+    ours, _, positions = acetamide(f"{{charge: 1, multiplicity: 2, {dftb}}}")
+    theirs, _, _ = acetamide(f"{{engine: dftb+, charge: 1, multiplicity: 2, {dftb}}}")
+    assert theirs.identity == ours.identity
+    potential = np.random.default_rng(3).normal(0.0, 0.02, positions.shape[:2])
+    expected, found = ours.evaluate(positions, potential), theirs.evaluate(positions, potential)
+    np.testing.assert_allclose(found.energy, expected.energy, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(found.gradient, expected.gradient, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found.charges, expected.charges, rtol=0, atol=1e-6)
+
+
+def test_fermi_filling(acetamide):
+    ours, _, positions = acetamide("{dftb: {electronic_temperature: 6000 K}}")
+    theirs, _, _ = acetamide("{engine: dftb+, dftb: {electronic_temperature: 6000 K}}")
+    assert theirs.identity == ours.identity
+    # A broken bond, so that the gap is small.
+    positions = positions * np.array([1.0, 1.0, 1.4])
+    potential = np.zeros(positions.shape[:2])
+    expected, found = ours.evaluate(positions, potential), theirs.evaluate(positions, potential)
+    np.testing.assert_allclose(found.energy, expected.energy, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(found.gradient, expected.gradient, rtol=0, atol=1e-6)
+
+
+def test_engines_take_turns_with_the_library(acetamide):
+    """The library takes one set-up at a time."""
+    neutral, _, positions = acetamide("{engine: dftb+}")
+    anion, _, _ = acetamide("{engine: dftb+, charge: -2}")
+    potential = np.zeros(positions.shape[:2])
+    first = neutral.evaluate(positions, potential)
+    assert anion.evaluate(positions, potential).charges.sum() == pytest.approx(-2.0)
+    assert neutral.evaluate(positions, potential).energy[0] == pytest.approx(first.energy[0], abs=1e-12)
+
+
+def test_no_files_and_no_output(acetamide, tmp_path, monkeypatch, capfd):
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    engine, _, positions = acetamide("{engine: dftb+}")
+    folder = engine._session._hsd.parent
+    before = sorted(folder.rglob("*"))
+    for step in range(3):
+        engine.evaluate(positions + 0.01 * step * positions, np.zeros(positions.shape[:2]))
+    assert sorted(folder.rglob("*")) == before
+    assert Path.cwd() == work
+    assert list(work.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+    del engine
+    gc.collect()
+    assert not folder.exists()
+
+
+def test_charges_that_do_not_converge(acetamide):
+    engine, _, positions = acetamide("{engine: dftb+, dftb: {scc: {max_iterations: 3}}}")
+    with pytest.raises(SCCConvergenceError, match="in 3 iterations") as error:
+        engine.evaluate(positions, np.zeros(positions.shape[:2]))
+    assert error.value.last_change > 1e-4
+
+
+def test_geometries_that_would_stop_the_library(acetamide):
+    engine, evaluator, positions = acetamide("{engine: dftb+}")
+    potential = np.zeros(positions.shape[:2])
+    coinciding, missing = positions.copy(), positions.copy()
+    coinciding[0, 1] = positions[0, 0] + [0.0, 0.0, 0.05]
+    missing[0, 3, 0] = np.nan
+    for expected, geometry in (("at least 0.1 bohr", coinciding), ("finite", missing)):
+        with pytest.raises(GeometryError, match=f"structure 0, atom .* expected {expected}"):
+            engine.evaluate(geometry, potential)
+    with pytest.raises(GeometryError, match="expected a finite potential"):
+        engine.evaluate(positions, potential + np.inf)
+    assert np.isfinite(evaluator.evaluate(positions, None).energy).all()
+
+
+@needs_sets
+def test_overlap_that_would_stop_the_library():
+    """The tables of mio do not go to short distances."""
+    engine = make("dftb2-mio", np.array([8, 1, 1]))
+    positions = np.array([[[0.0, 0.0, 0.0], [1.8, 0.0, 0.1], [1.8, 0.3, 0.1]]])
+    with pytest.raises(GeometryError, match=r"atom 1 \(H\) and atom 2 \(H\): expected a positive definite"):
+        engine.evaluate(positions, np.zeros((1, 3)))
+
+
+def test_a_users_input(acetamide, tmp_path):
+    engine, _, positions = acetamide("{engine: dftb+, dftb: {order: 2}}")
+    sets.export(sets.builtin_set()[2], tmp_path / "set")
+    text = (tmp_path / "set" / "README").read_text().partition("For DFTB+:")[2].partition("\n}")[0]
+    names = '"O" "C" "N" "H"'
+    rows = "\n".join(f"{kind} 0 0 0" for kind in (1, 2, 3, 2, 4, 4, 4, 4, 4))
+    head = f"Geometry {{\n TypeNames = {{ {names} }}\n TypesAndCoordinates {{\n{rows}\n}}\n}}\n{text}\n"
+    head = head.replace('"./"', '"set/"')
+
+    def build(keywords):
+        (tmp_path / "dftb_in.hsd").write_text(f"{head}{keywords}\n}}\n")
+        return acetamide("{engine: dftb+, dftb: {order: 2}, dftbplus: {input: dftb_in.hsd}}")[0]
+
+    potential = np.zeros(positions.shape[:2])
+    expected = engine.evaluate(positions, potential)
+    mixed = build("Mixer = Anderson {\n MixingParameter = 0.1\n}")
+    assert mixed.identity == engine.identity
+    found = mixed.evaluate(positions, potential)
+    assert found.energy[0] == pytest.approx(expected.energy[0], abs=1e-10)
+    assert found.iterations[0] > expected.iterations[0]
+    other = build("ForceEvaluation = Dynamics")
+    assert other.identity.startswith(f"{engine.identity} DFTB+input=")
+    with pytest.raises(SetupError, match=r"DFTB\+ stopped at its set-up: .*Hamiltonian/DFTB/Wrong"):
+        build("Wrong = 3")

@@ -1,0 +1,278 @@
+"""What DFTB+ as the engine asks for, and one line for whatever is wrong; without DFTB+."""
+
+from __future__ import annotations
+
+import _ctypes
+import ctypes
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from made_up_set import DERIVATIVES, write_made_up_set
+from pidelta.config import load_config
+from pidelta.errors import ConfigError, SetupError
+from pidelta.qm.dftb.parameters import load_parameters
+from pidelta.qm.dftbplus import inputs, library
+from pidelta.qm.dftbplus.hsd import parse_hsd, read_hsd
+
+METHANE = np.array([6, 1, 1, 1, 1])
+GEOMETRY = 'Geometry = GenFormat {\n <<< "in.gen"\n}\n'
+GEN = "5 C\nC H\n1 1 0 0 0\n" + "".join(f"{atom} 2 {atom} 0 0\n" for atom in range(2, 6))
+HAMILTONIAN = """
+Hamiltonian = DFTB {
+  SCC = Yes   # as it should be
+  Filling = Fermi { Temperature [K] = 300 }
+  MaxAngularMomentum { H = "s"; C = "p" }
+  SlaterKosterFiles = Type2FileNames {
+    Prefix = "set/"
+    Separator = "-"
+    Suffix = ".skf"
+  }
+  ThirdOrderFull = Yes
+  HubbardDerivs { H = -0.19
+    C = -1.5e-1 }
+  HCorrection = Damping { Exponent = 4.2 }
+  Mixer = Anderson {}
+}
+"""
+
+
+class FakeModule(types.ModuleType):
+    """As the Python module of DFTB+, with a library beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__("dftbplus")
+        self.__file__ = str(folder / "lib" / "python3" / "site-packages" / "dftbplus" / "__init__.py")
+        self.DftbPlus = object
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_made_up_set(tmp_path / "set", 3)
+    (tmp_path / "in.gen").write_text(GEN)
+    return tmp_path
+
+
+def user_keywords(folder, text):
+    parameters = load_parameters(folder / "set", ["C", "H"])
+    settings = inputs.HamiltonianSettings(
+        3, DERIVATIVES, 4.2, False, 0, 1, None, 300 * 3.166811563e-6, 1e-8, 100
+    )
+    expected = inputs.hamiltonian(settings, METHANE, parameters, folder / "set")
+    path = folder / "dftb_in.hsd"
+    path.write_text(text)
+    return inputs.user_keywords(path, METHANE, expected, parameters)
+
+
+def test_hsd():
+    text = 'A = B { C [eV] = 1; D = "x = { y" } # hi {\nE { \n F = 2\n 1 2\n 3 4\n}\nG {}\n'
+    root = parse_hsd(text, "here")
+    assert root.find("a.c").value == "1"
+    assert root.find("A.C").unit == "eV"
+    assert root.children["a"].value == "B"
+    assert root.find("a.d").value == '"x = { y"'
+    assert root.children["e"].text == "1 2\n3 4"
+    assert root.find("e.x.y") is None
+    again = parse_hsd("\n".join(child.format() for child in root.children.values()), "there")
+    assert again == root
+
+
+def test_hsd_includes(tmp_path):
+    (tmp_path / "a.hsd").write_text('A = 1\n<<+ "b.hsd"\n')
+    (tmp_path / "b.hsd").write_text("B = 2\n")
+    root = read_hsd(tmp_path / "a.hsd")
+    assert [node.value for node in root.children.values()] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("A {\n", "expected a brace that closes A, found none"),
+        ("A = 1\n}\n", "line 2: expected no closing brace"),
+        ("A = 1\n = 3", "line 2: expected a key, found ''"),
+        ('<<+ "missing.hsd"', "missing.hsd: cannot be read"),
+    ],
+)
+def test_hsd_that_is_none(tmp_path, text, message):
+    (tmp_path / "in.hsd").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_hsd(tmp_path / "in.hsd")
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        GEOMETRY,
+        GEOMETRY.replace('<<< "in.gen"', GEN),
+        "Geometry = xyzFormat {\n5\nmethane\nC 0 0 0\n" + "H 1 0 0\n" * 4 + "}\n",
+        'Geometry {\nTypeNames = { "C" "H" }\nTypesAndCoordinates [Bohr] {\n'
+        + "1 0 0 0\n"
+        + "2 1 0 0\n" * 4
+        + "}\n}\n",
+    ],
+)
+def test_users_input(folder, geometry):
+    keywords = user_keywords(folder, geometry + HAMILTONIAN)
+    assert list(keywords) == ["mixer"]
+    assert inputs.method_of(keywords) == ""
+
+
+def test_keywords_that_change_the_method(folder):
+    text = GEOMETRY + HAMILTONIAN
+    first, second = (
+        inputs.method_of(user_keywords(folder, text.replace("SCC = Yes", f"SCC = Yes\n Solvation = {name}")))
+        for name in ("A", "B")
+    )
+    assert first.startswith(" DFTB+input=")
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "GenFormat",
+            "vaspFormat",
+            "Geometry: expected GenFormat, xyzFormat or TypesAndCoordinates, found va",
+        ),
+        ('<<< "in.gen"', "4 C\nC H\n1 1 0 0 0\n2 2 0 0 0\n3 2 0 0 0\n4 2 0 0 0", "the 5 QM atoms, found 4"),
+        ('<<< "in.gen"', GEN.replace("2 2 2", "2 1 2"), "Geometry: atom 1: expected H, found C"),
+        ('<<< "in.gen"', "5 C", r"Geometry: expected a geometry that DFTB\+ reads, found another"),
+        ("= DFTB", "= xTB", "Hamiltonian: expected DFTB, found xTB"),
+        ("SCC = Yes", "SCC = No", "Hamiltonian.scc: expected yes as the configuration says, found no"),
+        ("SCC = Yes", "SCC = Yes\nCharge = 1", "Hamiltonian.charge: expected 0 .*, found 1"),
+        (
+            "SCC = Yes",
+            "SCC = Yes\nSCCTolerance = 1e-5",
+            "Hamiltonian.scctolerance: expected 1e-08 .*, found 1e-5",
+        ),
+        ("SCC = Yes", "SCC = Yes\nDispersion = DftD3 {}", "Hamiltonian.dispersion: expected none"),
+        ("[K] = 300", "[K] = 0", "Hamiltonian.filling.temperature: expected"),
+        ('C = "p"', 'C = "d"', "Hamiltonian.maxangularmomentum.c: expected p .*, found d"),
+        ("ThirdOrderFull = Yes", "", "Hamiltonian.thirdorderfull: expected yes .*, found no"),
+        ("H = -0.19", "H = -0.2", "Hamiltonian.hubbardderivs.h: expected -0.19 .*, found -0.2"),
+        ("Exponent = 4.2", "Exponent = 4", "Hamiltonian.hcorrection.exponent: expected 4.2 .*, found 4"),
+        (
+            "HCorrection = Damping { Exponent = 4.2 }",
+            "",
+            "Hamiltonian.hcorrection: expected damping .*, found no",
+        ),
+        ("set/", "other/", "Hamiltonian.SlaterKosterFiles.Prefix: expected the files of qm.dftb.parameters"),
+        ("set/", "nowhere/", "nowhere: expected a folder of .skf files, found none"),
+        ("Hamiltonian = ", "Reks {}\nHamiltonian = ", "Reks: expected none with pidelta, found one"),
+        (
+            "Hamiltonian = ",
+            "ParserOptions { ParserVersion = 9 }\nHamiltonian = ",
+            "ParserVersion: expected 14",
+        ),
+    ],
+)
+def test_users_input_that_does_not_agree(folder, old, new, message):
+    write_made_up_set(folder / "other", 2)
+    text = GEOMETRY + HAMILTONIAN
+    assert old in text
+    with pytest.raises(SetupError, match=message) as error:
+        user_keywords(folder, text.replace(old, new))
+    assert "\n" not in str(error.value)
+
+
+def test_module_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dftbplus", None)
+    with pytest.raises(
+        SetupError, match=r"qm.engine: dftb\+ needs .*: conda install -c conda-forge dftbplus "
+    ):
+        library.load_library(None)
+
+
+def test_another_module_of_that_name(monkeypatch, tmp_path):
+    module = FakeModule(tmp_path)
+    del module.DftbPlus
+    monkeypatch.setitem(sys.modules, "dftbplus", module)
+    with pytest.raises(SetupError, match=r"expected the module of DFTB\+ with a class DftbPlus"):
+        library.load_library(None)
+
+
+def test_library_missing(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "dftbplus", FakeModule(tmp_path))
+    with pytest.raises(
+        SetupError, match=r"qm.dftbplus.library: expected libdftbplus.so or .* found none: conda"
+    ):
+        library.load_library(None)
+    with pytest.raises(SetupError, match=r"qm.dftbplus.library: .*, found no file .*wrong.so"):
+        library.load_library(tmp_path / "wrong.so")
+
+
+def test_library_that_cannot_be_loaded(monkeypatch, tmp_path):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "libdftbplus.so").write_text("no library")
+    monkeypatch.setitem(sys.modules, "dftbplus", FakeModule(tmp_path))
+    with pytest.raises(SetupError, match=r"libdftbplus.so: expected a library that can be loaded, found: "):
+        library.load_library(None)
+
+
+def test_another_library(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "dftbplus", FakeModule(tmp_path))
+    with pytest.raises(SetupError, match=r"expected DFTB\+ built with WITH_API and ENABLE_DYNAMIC_LOADING"):
+        library.load_library(Path(_ctypes.__file__))
+
+
+def test_library_that_is_too_old(monkeypatch, tmp_path):
+    class OldLibrary:
+        def __init__(self, path):
+            self.dftbp_register_ext_pot_generator = None
+
+        def dftbp_api(self, *numbers):
+            for number, value in zip(numbers, (0, 2, 1), strict=True):
+                number._obj.value = value
+
+    path = tmp_path / "libdftbplus.so"
+    path.touch()
+    monkeypatch.setitem(sys.modules, "dftbplus", FakeModule(tmp_path))
+    monkeypatch.setattr(ctypes, "CDLL", OldLibrary)
+    with pytest.raises(
+        SetupError, match=r"expected version 0.4 of the interface or later .*, found 0.2.1: conda"
+    ):
+        library.load_library(path)
+
+
+def test_the_message_of_a_set_up_that_failed(monkeypatch, tmp_path):
+    """DFTB+ ends its process; what it printed is in the log."""
+    monkeypatch.setattr(
+        library,
+        "_SET_UP",
+        "import sys\nopen(sys.argv[3], 'w').write('''WARNING!\n-> Some.\n\nERROR!\n-> No H-H.skf.\n"
+        "Path: Hamiltonian\nLine: 3\n''')\nsys.exit(1)",
+    )
+    with pytest.raises(SetupError) as error:
+        library.rehearse(tmp_path / "libdftbplus.so", tmp_path / "dftb_in.hsd")
+    assert str(error.value) == "DFTB+ stopped at its set-up: No H-H.skf; Path: Hamiltonian"
+
+
+@pytest.mark.parametrize(
+    ("qm", "message"),
+    [
+        ("{dftbplus: {library: a.so}}", "qm: dftbplus: expected engine dftb\\+ with it, found dftb"),
+        (
+            "{engine: dftb+, dftb: {device: cuda}}",
+            "qm: dftb.device: expected cpu with engine dftb\\+, found cuda",
+        ),
+        ("{engine: dftb+, dftb: {scc: {start: none}}}", "qm: dftb.scc.start: expected previous with engine"),
+        ("{engine: dftbplus}", "qm.engine: input should be .*, found 'dftbplus'"),
+    ],
+)
+def test_configurations(tmp_path, qm, message):
+    (tmp_path / "pidelta.yaml").write_text(f"structure: a.xyz\nqm: {qm}\n")
+    with pytest.raises(ConfigError, match=message):
+        load_config(tmp_path / "pidelta.yaml")
+
+
+def test_paths_are_relative_to_the_configuration(tmp_path):
+    (tmp_path / "pidelta.yaml").write_text(
+        "structure: a.xyz\nqm: {engine: dftb+, dftbplus: {input: dftb_in.hsd, library: lib/libdftbplus.so}}\n"
+    )
+    config = load_config(tmp_path / "pidelta.yaml")
+    assert config.qm.dftbplus.input == tmp_path / "dftb_in.hsd"
+    assert config.qm.dftbplus.library == tmp_path / "lib" / "libdftbplus.so"

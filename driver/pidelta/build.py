@@ -11,7 +11,7 @@ import numpy as np
 import vesin
 from ase.data import chemical_symbols, covalent_radii
 
-from pidelta.config import Config, DFTBConfig, DFTBPlusConfig, QMConfig
+from pidelta.config import Config, DampingConfig, DFTBConfig, DFTBPlusConfig, QMConfig
 from pidelta.core import structure
 from pidelta.core.cell import minimum_image
 from pidelta.core.selection import select
@@ -21,6 +21,7 @@ from pidelta.errors import ConfigError, ModelError, StructureError
 from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.readers import read_topology
 from pidelta.mm.topology import Topology
+from pidelta.qm.ase import ASEEngine
 from pidelta.qm.base import QMEngine
 from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.parameters import (
@@ -32,6 +33,15 @@ from pidelta.qm.dftb.sets import SetFiles, builtin_set
 from pidelta.qm.dftb.spin import SpinConstants
 from pidelta.qm.dftbplus.engine import DFTBPlusEngine
 from pidelta.qm.dftbplus.inputs import DFTBSettings
+from pidelta.qm.dispersion import (
+    DEFAULT_S9,
+    PUBLISHED_DAMPING,
+    TITLES,
+    Damping,
+    Dispersion,
+    DispersionCorrected,
+    Method,
+)
 from pidelta.qmmm.embedding import CutoffEmbedding, Embedding, Environment, FixedCharges
 from pidelta.qmmm.energy import QMMMEvaluator
 from pidelta.qmmm.partition import Partition, check_charge, make_partition
@@ -44,10 +54,14 @@ _STRETCH_FACTOR = 1.5  # of the structure's length: what no flexible bond reache
 
 @dataclass(frozen=True)
 class QMRegion:
-    """The QM region of a configuration and what surrounds it."""
+    """The QM region of a configuration and what surrounds it.
+
+    `force_field_charges` (n,) are those of the QM atoms in e, zero without a force field.
+    """
 
     partition: Partition
     embedding: Embedding
+    force_field_charges: FloatArray
     charge: int
     multiplicity: int
 
@@ -114,7 +128,7 @@ def build_evaluator(config: Config, terms: frozenset[str] | None = None) -> QMMM
     if config.qm is not None:
         region = _region(inputs, config.qm)
         # The engine knows the identity that models remember, so it is made for them in any case.
-        engine = _engine(config.qm, region.numbers)
+        engine = _engine(config.qm, region)
         evaluator = replace(
             evaluator,
             partition=region.partition,
@@ -155,8 +169,7 @@ def build_engine(config: Config) -> QMEngine:
         ConfigError: the configuration has no section qm.
         SetupError: as `build_evaluator`.
     """
-    qm = _qm(config)
-    return _engine(qm, build_region(config).numbers)
+    return _engine(_qm(config), build_region(config))
 
 
 def _qm(config: Config) -> QMConfig:
@@ -180,7 +193,9 @@ def _region(inputs: _Inputs, qm: QMConfig) -> QMRegion:
     system, config = inputs.system, inputs.config
     indices = select(qm.atoms, system)
     embedding: Embedding
+    charges = np.zeros(len(indices))
     if inputs.topology is not None:
+        charges = inputs.topology.charges[indices]
         check_charge(indices, inputs.topology.charges, qm.charge)
         partition = make_partition(system, indices, inputs.topology.charges)
         embedding = CutoffEmbedding(partition, config.embedding.cutoff, config.embedding.switch, system.cell)
@@ -192,7 +207,7 @@ def _region(inputs: _Inputs, qm: QMConfig) -> QMRegion:
             )
         partition = make_partition(system, indices, np.zeros(len(system)))
         embedding = FixedCharges(*_read_point_charges(config.point_charges))
-    return QMRegion(partition, embedding, qm.charge, qm.multiplicity)
+    return QMRegion(partition, embedding, charges, qm.charge, qm.multiplicity)
 
 
 def _read_point_charges(path: Path | None) -> tuple[FloatArray, FloatArray]:
@@ -210,7 +225,46 @@ def _read_point_charges(path: Path | None) -> tuple[FloatArray, FloatArray]:
     return table[:, :3] * ANGSTROM, table[:, 3].copy()
 
 
-def _engine(qm: QMConfig, numbers: IntArray) -> QMEngine:
+def _engine(qm: QMConfig, region: QMRegion) -> QMEngine:
+    if qm.ase is not None:
+        return ASEEngine(
+            region.numbers,
+            qm.ase.calculator,
+            qm.ase.options,
+            charges=region.force_field_charges,
+            charge=qm.charge,
+            multiplicity=qm.multiplicity,
+        )
+    engine = _dftb_engine(qm, region.numbers)
+    settings = qm.dftb.dispersion
+    if settings.method == "none":
+        return engine
+    damping = _damping(qm.dftb, settings.method)
+    return DispersionCorrected(engine, Dispersion(region.numbers, settings.method, damping, qm.charge))
+
+
+def _damping(dftb: DFTBConfig, method: Method) -> Damping:
+    """Parameters of the dispersion: as configured, or those published for the Slater-Koster set."""
+    name = dftb.dispersion.damping
+    if isinstance(name, DampingConfig):
+        return Damping(**{"s9": DEFAULT_S9[method], **name.model_dump(exclude_none=True)})
+    if name is None and dftb.parameters == "builtin":
+        functional = _builtin_set(dftb.order).description.dispersion
+        if method == "d3bj" and functional is not None:
+            return Damping(**functional.model_dump())
+        name = "b3lyp"  # of the labels behind the repulsives
+    if name is None and isinstance(dftb.hubbard_derivatives, str):
+        name = dftb.hubbard_derivatives
+    published = PUBLISHED_DAMPING[method]
+    if name is None or name not in published:
+        raise ConfigError(
+            f"qm.dftb.dispersion.damping: expected s8, a1 and a2, or one of {', '.join(published)} as "
+            f"published for {TITLES[method]}, found {name or 'none'}"
+        )
+    return published[name]
+
+
+def _dftb_engine(qm: QMConfig, numbers: IntArray) -> QMEngine:
     dftb = qm.dftb
     elements = sorted({chemical_symbols[number] for number in numbers})
     derivatives, damping_exponent = _published_derivatives(dftb)

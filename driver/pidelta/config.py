@@ -28,6 +28,37 @@ class SCCConfig(Section):
     start: Literal["none", "previous", "extrapolated"] = "previous"
 
 
+class DampingConfig(Section):
+    """Parameters of Becke-Johnson damping, `a2` in bohr.
+
+    `s9` scales three-body terms: by default 0 for D3(BJ), which is without them, and 1 for D4.
+    """
+
+    s6: FiniteFloat = 1.0
+    s8: FiniteFloat
+    s9: FiniteFloat | None = None
+    a1: FiniteFloat
+    a2: FiniteFloat
+
+
+class DispersionConfig(Section):
+    """Dispersion among the QM atoms; `dispersion: d3bj` is short for `dispersion: {method: d3bj}`.
+
+    `damping` is the name of a published Slater-Koster set or functional or values of its own. By default it
+    is that of B3LYP with the built-in parameters, whose repulsives are fitted to B3LYP without dispersion,
+    and else that of the set that `hubbard_derivatives` names. Published D3(BJ) has no three-body terms, D4
+    has them.
+    """
+
+    method: Literal["none", "d3bj", "d4"]
+    damping: DampingConfig | str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_method(cls, value: object) -> object:
+        return {"method": value} if isinstance(value, str) else value
+
+
 class DFTBConfig(Section):
     """DFTB, by the built-in engine or DFTB+.
 
@@ -49,7 +80,7 @@ class DFTBConfig(Section):
     shell_resolved: bool = False
     spin_polarised: bool = True
     spin_constants: dict[str, FiniteFloat | list[list[FiniteFloat]]] | None = None
-    dispersion: Literal["none"] = "none"
+    dispersion: DispersionConfig = DispersionConfig(method="none")
     electronic_temperature: Temperature = Field(0.0, ge=0.0)
     scc: SCCConfig = SCCConfig()
     device: Literal["cpu", "cuda"] = "cpu"
@@ -84,22 +115,44 @@ class DFTBPlusConfig(Section):
     input: Path | None = None
 
 
+class ASEConfig(Section):
+    """A calculator of ASE: its class with the module, such as `tblite.ase.TBLite`, and its arguments.
+
+    The embedding is mechanical: the calculator sees no MM charges. They act on the force-field charges of the
+    QM atoms instead, so nothing polarises the QM region but a delta model that has learnt it.
+    """
+
+    calculator: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
 class QMConfig(Section):
     """The QM region and the method that describes it.
 
-    `properties` are results to add to the extras, by the names and in the units of `PropertyName`.
+    `engine: ase` takes its method from `ase`, with mechanical embedding; `dftb` has electrostatic embedding.
+    Either is the term `dftb` of the energy. `properties` are results to add to the extras, by the names and
+    in the units of `PropertyName`.
     """
 
     atoms: str | list[int] = "all"
     charge: int = 0
     multiplicity: int = Field(1, ge=1)
-    engine: Literal["dftb", "dftb+"] = "dftb"
+    engine: Literal["dftb", "dftb+", "ase"] = "dftb"
     dftb: DFTBConfig = DFTBConfig()
+    ase: ASEConfig | None = None
     dftbplus: DFTBPlusConfig | None = None
     properties: list[PropertyName] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _check_engine(self) -> QMConfig:
+        if self.engine == "ase" and self.ase is None:
+            raise ValueError("expected a section ase with engine ase, found none")
+        if self.engine == "ase" and "dftb" in self.model_fields_set:
+            raise ValueError("expected no section dftb with engine ase, found one")
+        if self.engine == "ase" and self.properties:
+            raise ValueError(f"expected no properties with engine ase, found {', '.join(self.properties)}")
+        if self.engine != "ase" and self.ase is not None:
+            raise ValueError(f"expected engine ase with a section ase, found {self.engine}")
         if self.dftbplus is not None and self.engine != "dftb+":
             raise ValueError(f"dftbplus: expected engine dftb+ with it, found {self.engine}")
         if self.engine == "dftb+" and self.dftb.device != "cpu":
@@ -108,6 +161,8 @@ class QMConfig(Section):
             raise ValueError(
                 f"dftb.scc.start: expected previous with engine dftb+, found {self.dftb.scc.start}"
             )
+        if self.engine == "dftb+" and not self.dftb.spin_polarised:
+            raise ValueError("dftb.spin_polarised: expected true with engine dftb+, found false")
         return self
 
 
@@ -165,6 +220,11 @@ class Config(Section):
             raise ValueError("delta: expected a section qm to correct, found none")
         if self.point_charges is not None and (self.mm is not None or self.qm is None):
             raise ValueError("point_charges: only for a QM molecule without a section mm")
+        if self.point_charges is not None and self.qm is not None and self.qm.engine == "ase":
+            raise ValueError(
+                "point_charges: not with engine ase, whose mechanical embedding needs the charges of the QM "
+                "atoms that a section mm has"
+            )
         return self
 
 

@@ -79,10 +79,12 @@ class Evaluation:
 
     Attributes:
         terms: the terms by name (``mm``, ``dftb``, ``delta``); their sum is the total.
-        charges: (B, n_QM) net Mulliken charges in e, or None without a QM region.
+        charges: (B, n_QM) net charges in e, or None without a QM region: Mulliken's, or with mechanical
+            embedding the fixed ones of the force field.
         dipole: (B, 3) dipole of the QM region in e bohr (origin: the coordinate origin), or None.
         timings: seconds spent, by part.
         extras: further per-structure results, each of shape (B, ...).
+        embedding: ``electrostatic`` or ``mechanical``, or None without a QM region.
     """
 
     terms: Mapping[str, Term]
@@ -90,6 +92,7 @@ class Evaluation:
     dipole: FloatArray | None = None
     timings: Mapping[str, float] = field(default_factory=dict)
     extras: Mapping[str, FloatArray] = field(default_factory=dict)
+    embedding: str | None = None
 
     @property
     def energy(self) -> FloatArray:

@@ -71,4 +71,6 @@ def describe(error: ValidationError) -> str:
 
 def _is_branch(part: Any) -> bool:
     names = {"str", "int", "float", "path", "literal", "list", "dict"}
-    return isinstance(part, str) and ("[" in part or part.startswith("function-") or part in names)
+    if not isinstance(part, str):
+        return False
+    return "[" in part or part.startswith("function-") or part.endswith("Config") or part in names

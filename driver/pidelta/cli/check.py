@@ -14,9 +14,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 from pidelta.build import build_evaluator, read_system
-from pidelta.config import Config, DFTBConfig, load_config
+from pidelta.config import Config, DFTBConfig, QMConfig, load_config
 from pidelta.errors import RunError
 from pidelta.qm.dftb.sets import builtin_set
+from pidelta.qm.dispersion import TITLES
 from pidelta.qmmm.energy import QMMMEvaluator
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.testing.derivatives import central_differences
@@ -76,7 +77,8 @@ def _describe(config: Config, system: System, evaluator: QMMMEvaluator) -> Table
         symbols = [chemical_symbols[number] for number in evaluator.partition.qm_numbers]
         table.add_row("QM region", f"{len(symbols)} atoms: {' '.join(symbols)}; charge {config.qm.charge:+d}")
         table.add_row("engine", evaluator.engine.program)
-        table.add_row("parameters", _parameters(config.qm.dftb))
+        for row in describe_method(config.qm):
+            table.add_row(*row)
         table.add_row("low-level method", evaluator.engine.identity)
     if evaluator.embedding is not None and config.mm is not None:
         lengths_text = ", ".join(
@@ -94,6 +96,19 @@ def _describe(config: Config, system: System, evaluator: QMMMEvaluator) -> Table
     if config.delta is not None:
         table.add_row("delta", ", ".join(path.name for path in config.delta.models))
     return table
+
+
+def describe_method(qm: QMConfig) -> list[tuple[str, str]]:
+    """What the low-level method is, as names and values for a table."""
+    if qm.ase is not None:
+        return [
+            ("calculator", qm.ase.calculator),
+            ("coupling", "mechanical embedding: MM charges do not polarise the QM region"),
+        ]
+    rows = [("parameters", _parameters(qm.dftb))]
+    if qm.dftb.dispersion.method != "none":
+        rows.append(("dispersion", TITLES[qm.dftb.dispersion.method]))
+    return rows
 
 
 def _parameters(dftb: DFTBConfig) -> str:

@@ -72,6 +72,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         },
         "charges": None if evaluation.charges is None else evaluation.charges[0].tolist(),
         "dipole": None if evaluation.dipole is None else evaluation.dipole[0].tolist(),
+        "embedding": evaluation.embedding,
         "virial": evaluation.virial[0].tolist(),
         "timings": dict(evaluation.timings),
         "extras": {name: values[0].tolist() for name, values in evaluation.extras.items()},

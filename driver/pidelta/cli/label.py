@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -15,7 +15,7 @@ from rich.progress import track
 from pidelta.build import build_engine, build_region, read_system
 from pidelta.config import load_config
 from pidelta.data.store import FrameStore, LabelKind
-from pidelta.errors import DataError
+from pidelta.errors import ConfigError, DataError
 from pidelta.qm.reference import ReferenceSettings
 from pidelta.workflow import labelling, sampling
 
@@ -60,12 +60,17 @@ def label(
     xc: Annotated[str, typer.Option(help="Density functional, as PySCF names it.")] = _DEFAULT.xc,
     basis: Annotated[str, typer.Option(help="Orbital basis, as PySCF names it.")] = _DEFAULT.basis,
     grid_level: Annotated[int, typer.Option(min=0, max=9, help="Integration grid.")] = _DEFAULT.grid_level,
+    dispersion: Annotated[
+        str, typer.Option(help="none or d3bj, with the published parameters of the functional.")
+    ] = _DEFAULT.dispersion,
     workers: Annotated[int, typer.Option(min=1, help="Frames computed at once.")] = os.cpu_count() or 1,
 ) -> None:
     """Label frames with DFT or, with --low, with DFTB; start it again to go on where it stopped."""
     with open_frames(frames) as store:
         if low is None:
-            reference = ReferenceSettings(xc=xc, basis=basis, grid_level=grid_level)
+            reference = ReferenceSettings(
+                xc=xc, basis=basis, grid_level=grid_level, dispersion=_parse_dispersion(dispersion)
+            )
             indices = store.unlabelled("reference", reference.method)
             failures = label_with_dft(store, indices, reference, workers)
         else:
@@ -76,6 +81,14 @@ def label(
             failures = _label(store, "low", engine.identity, len(missing), outcomes)
     if failures:
         raise typer.Exit(2)
+
+
+def _parse_dispersion(text: str) -> Literal["none", "d3bj"]:
+    if text == "none":
+        return "none"
+    if text == "d3bj":
+        return "d3bj"
+    raise ConfigError(f"--dispersion: expected none or d3bj, found {text!r}")
 
 
 def open_frames(frames: Path) -> FrameStore:

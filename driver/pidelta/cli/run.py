@@ -24,6 +24,7 @@ from pidelta.analysis.ipi_output import PropertiesFollower, read_properties
 from pidelta.analysis.plots import plot_bond_lengths, plot_thermodynamics
 from pidelta.analysis.summary import summarise
 from pidelta.build import read_system
+from pidelta.cli.check import describe_method
 from pidelta.config import Config, load_config
 from pidelta.core.selection import select
 from pidelta.errors import DataError
@@ -184,6 +185,9 @@ def _report(
     )
     for row in summary.rows():
         table.add_row(*row)
+    if config.qm is not None:
+        for row in describe_method(config.qm):
+            table.add_row(*row)
     console.print(table)
     thermo = simulation.plot_path("thermo")
     plot_thermodynamics(properties, len(system), thermo)

@@ -158,8 +158,8 @@ class _Server:
 def encode_extras(evaluation: Evaluation, index: int) -> bytes:
     """Return structure `index` of `evaluation` as the JSON that i-PI calls extras, in atomic units.
 
-    The keys are ``terms`` (energy by term), ``dipole`` and ``charges`` where there are any, and the extras of
-    the evaluation under their own names.
+    The keys are ``terms`` (energy by term), ``dipole``, ``charges`` and ``embedding`` (``electrostatic`` or
+    ``mechanical``) where there are any, and the extras of the evaluation under their own names.
     """
     extras: dict[str, object] = {
         "terms": {name: float(term.energy[index]) for name, term in evaluation.terms.items()}
@@ -168,6 +168,8 @@ def encode_extras(evaluation: Evaluation, index: int) -> bytes:
         extras["dipole"] = evaluation.dipole[index].tolist()
     if evaluation.charges is not None:
         extras["charges"] = evaluation.charges[index].tolist()
+    if evaluation.embedding is not None:
+        extras["embedding"] = evaluation.embedding
     extras.update({name: values[index].tolist() for name, values in evaluation.extras.items()})
     return json.dumps(extras).encode()
 

@@ -56,11 +56,13 @@ class QMResult:
         energy: (B,) in hartree, with the interaction with the potential included.
         gradient: (B, n, 3) dE/dR in hartree/bohr at fixed values of the potential.
         charges: (B, n) net charges in e; they are dE/d(potential).
-        iterations: (B,) SCC iterations done.
+        iterations: (B,) SCC iterations done, 0 if the engine does not say.
         fallbacks: (B,) whether the SCC needed more than its usual method, or None if the engine does not say.
         spin_populations: (B, n) electrons of spin up less those of spin down, or None as above.
         entropy_term: (B,) -T S of the electrons in hartree, which is part of the energy, or None as above.
         orbitals: their energies and occupations, or None as above.
+        embedding: ``electrostatic`` if the potential polarises the QM region, ``mechanical`` if it acts on
+            fixed charges.
     """
 
     energy: FloatArray
@@ -71,6 +73,7 @@ class QMResult:
     spin_populations: FloatArray | None = None
     entropy_term: FloatArray | None = None
     orbitals: Orbitals | None = None
+    embedding: Literal["electrostatic", "mechanical"] = "electrostatic"
 
     def property(self, name: PropertyName) -> FloatArray:
         """Return a result on request, (B, ...).

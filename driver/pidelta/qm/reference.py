@@ -6,13 +6,14 @@ import importlib
 import warnings
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from ase.data import chemical_symbols
 
 from pidelta.data.frames import Frame, Label
 from pidelta.errors import ConfigError, GeometryError, MissingExtraError, RunError, SetupError
+from pidelta.qm.dispersion import PUBLISHED_DAMPING, Damping, Dispersion, load_package
 from pidelta.state import FloatArray, IntArray
 
 _COARSE_GRID_LEVEL = 0
@@ -36,6 +37,7 @@ class ReferenceSettings:
         grid_level: PySCF's level of the integration grid, 0 to 9.
         convergence: SCF threshold of the energy in hartree; that of the orbital gradient is its square root.
         max_iterations: SCF iterations before giving up.
+        dispersion: ``d3bj`` adds D3(BJ) with the published parameters of the functional, two-body terms only.
     """
 
     xc: str = "B3LYP"
@@ -44,19 +46,38 @@ class ReferenceSettings:
     grid_level: int = 2
     convergence: float = 1e-9
     max_iterations: int = 100
+    dispersion: Literal["none", "d3bj"] = "none"
+
+    @property
+    def damping(self) -> Damping | None:
+        """Parameters of the dispersion, if there is any.
+
+        Raises:
+            ConfigError: there is no D3(BJ) for the functional.
+        """
+        if self.dispersion == "none":
+            return None
+        published = PUBLISHED_DAMPING[self.dispersion]
+        if self.xc.lower() not in published:
+            raise ConfigError(f"dispersion: found no published D3(BJ) parameters for {self.xc}")
+        return published[self.xc.lower()]
 
     @property
     def method(self) -> str:
         """The level of theory, as labels store it.
 
         Raises:
-            MissingExtraError: PySCF is not installed.
+            MissingExtraError: PySCF, or for the dispersion dftd3, is not installed.
+            ConfigError: there is no D3(BJ) for the functional.
         """
         try:
             program = version("pyscf")
         except PackageNotFoundError:
             raise MissingExtraError("pyscf", "label", "a DFT label") from None
         xc = f"{self.xc} (VWN-RPA)" if self.xc.upper() == "B3LYP" else self.xc
+        if self.damping is not None:
+            load_package("d3bj")
+            xc += "-D3(BJ)"
         return (
             f"PySCF {program}: RKS {xc}/{self.basis}, density fitting {self.auxiliary_basis}, "
             f"grid level {self.grid_level}, SCF {self.convergence:g} hartree"
@@ -82,14 +103,15 @@ def label_frame(frame: Frame, settings: ReferenceSettings) -> Label:
         The label, in atomic units.
 
     Raises:
-        MissingExtraError: PySCF is not installed.
-        ConfigError: PySCF does not know the functional or a basis.
+        MissingExtraError: PySCF, or for the dispersion dftd3, is not installed.
+        ConfigError: PySCF does not know the functional or a basis, or there is no D3(BJ) for the functional.
         SetupError: the frame is not closed-shell, or has elements beyond Kr.
         GeometryError: a point charge sits on a nucleus, or atoms coincide.
         RunError: the SCF did not converge.
     """
     method = settings.method
     molecule = _molecule(frame, settings)
+    dispersion, dispersion_gradient = _dispersion(frame, settings)
     field = np.zeros((molecule.nao, molecule.nao))
     for block in _blocks(frame):
         integrals = molecule.intor("int1e_grids", hermi=1, grids=frame.env_positions[block])
@@ -105,8 +127,8 @@ def label_frame(frame: Frame, settings: ReferenceSettings) -> Label:
     _, charges = scf.mulliken_pop(molecule, density, verbose=0)
     return Label(
         method=method,
-        energy=float(scf.e_tot) + energy,
-        gradient=gradient + qm_part + nuclei_qm,
+        energy=float(scf.e_tot) + energy + dispersion,
+        gradient=gradient + qm_part + nuclei_qm + dispersion_gradient,
         env_gradient=env_gradient + nuclei_env,
         charges=np.asarray(charges, dtype=np.float64),
     )
@@ -138,6 +160,14 @@ def _molecule(frame: Frame, settings: ReferenceSettings) -> Any:
         (int(number), tuple(point)) for number, point in zip(frame.numbers, frame.positions, strict=True)
     ]
     return gto.M(atom=atoms, unit="Bohr", basis=settings.basis, charge=frame.charge, verbose=0)
+
+
+def _dispersion(frame: Frame, settings: ReferenceSettings) -> tuple[float, FloatArray]:
+    """Energy and gradient (n, 3) of the dispersion of the QM atoms."""
+    if settings.damping is None:
+        return 0.0, np.zeros_like(frame.positions)
+    energies, gradients = Dispersion(frame.numbers, "d3bj", settings.damping).evaluate(frame.positions[None])
+    return float(energies[0]), gradients[0]
 
 
 def _check_basis(gto: Any, key: str, basis: str, numbers: IntArray) -> None:

@@ -67,7 +67,7 @@ class QMMMEvaluator:
         watch = _Stopwatch()
         terms: dict[str, Term] = {}
         extras: dict[str, FloatArray] = {}
-        charges = dipole = None
+        charges = dipole = kind = None
         if self.classical is not None:
             with watch("mm"):
                 terms["mm"] = self.classical.evaluate(positions, cells)
@@ -79,6 +79,7 @@ class QMMMEvaluator:
                 with watch("embedding"):
                     terms["dftb"] = _term(self.embedding, low.energy, environment, gradient)
                 charges, dipole = low.charges, np.einsum("ba,bai->bi", low.charges, environment.qm_positions)
+                kind = low.embedding
                 extras["scc_iterations"] = low.iterations.astype(np.float64)
                 if low.fallbacks is not None:
                     extras["scc_fallbacks"] = low.fallbacks.astype(np.float64)
@@ -90,7 +91,9 @@ class QMMMEvaluator:
                 with watch("embedding"):
                     terms["delta"] = _term(self.embedding, delta.energy, environment, gradient)
                 extras["delta_standard_deviation"] = delta.standard_deviation
-        return Evaluation(terms, charges=charges, dipole=dipole, timings=watch.timings, extras=extras)
+        return Evaluation(
+            terms, charges=charges, dipole=dipole, timings=watch.timings, extras=extras, embedding=kind
+        )
 
     def _check(self, positions: FloatArray, cells: FloatArray | None) -> None:
         if positions.shape[1:] != (len(self.numbers), 3):

@@ -149,8 +149,9 @@ class QMConfig(Section):
             raise ValueError("expected a section ase with engine ase, found none")
         if self.engine == "ase" and "dftb" in self.model_fields_set:
             raise ValueError("expected no section dftb with engine ase, found one")
-        if self.engine == "ase" and self.properties:
-            raise ValueError(f"expected no properties with engine ase, found {', '.join(self.properties)}")
+        if self.engine != "dftb" and self.properties:
+            found = ", ".join(self.properties)
+            raise ValueError(f"expected no properties with engine {self.engine}, found {found}")
         if self.engine != "ase" and self.ase is not None:
             raise ValueError(f"expected engine ase with a section ase, found {self.engine}")
         if self.dftbplus is not None and self.engine != "dftb+":
@@ -161,8 +162,6 @@ class QMConfig(Section):
             raise ValueError(
                 f"dftb.scc.start: expected previous with engine dftb+, found {self.dftb.scc.start}"
             )
-        if self.engine == "dftb+" and not self.dftb.spin_polarised:
-            raise ValueError("dftb.spin_polarised: expected true with engine dftb+, found false")
         return self
 
 

@@ -213,10 +213,10 @@ class DFTBEngine:
         starts = [self._cold_start.expand(len(positions), -1, -1)]
         guess = self._start.guess(len(positions))
         if guess is not None:
-            starts.insert(0, guess)
+            starts.insert(0, torch.from_numpy(guess).to(self._device))
         result = converge(self._solver, problem, self._filling, starts)
         if bool(result.converged.all()):
-            self._start.remember(result.state.populations)
+            self._start.remember(result.state.populations.cpu().numpy())
             return result
         self._start.forget()
         failed = torch.where(result.converged, 0.0, result.state.residual)

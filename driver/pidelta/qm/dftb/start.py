@@ -6,9 +6,11 @@ from collections import deque
 from math import comb
 from typing import Literal
 
+import numpy as np
 import torch
 
 from pidelta.qm.dftb.occupations import Filling
+from pidelta.state import FloatArray, IntArray
 
 Start = Literal["none", "previous", "extrapolated"]
 _HISTORY = {"none": 0, "previous": 1, "extrapolated": 5}
@@ -23,29 +25,47 @@ def neutral_populations(occupations: torch.Tensor, filling: Filling) -> torch.Te
 class StartingPopulations:
     """Guesses populations from those of earlier calls, if these had as many structures.
 
+    Polynomials through the last one, two, ... calls predict those of the next one (Pulay and Fogarasi, Chem.
+    Phys. Lett. 386, 272 (2004), do so for Fock matrices). The guess for each structure of a batch is that of
+    the polynomial that predicted the last call best: on a smooth trajectory one of high order, and the last
+    call itself where structures come in no order.
+
     Args:
-        start: ``none``; ``previous``, those of the last call; or ``extrapolated``, for structures that are
-            successive steps of a trajectory: the polynomial through the last five calls. Pulay and Fogarasi,
-            Chem. Phys. Lett. 386, 272 (2004), do so for Fock matrices.
+        start: ``none``; ``previous``, those of the last call; or ``extrapolated``, the best of the polynomials
+            through up to five calls.
     """
 
     def __init__(self, start: Start) -> None:
-        self._history: deque[torch.Tensor] = deque(maxlen=_HISTORY[start])
+        length = _HISTORY[start]
+        self._history: deque[FloatArray] = deque(maxlen=length)
+        self._predictions: FloatArray | None = None
+        # One row for each polynomial, of the factors of the calls, the last one first.
+        self._polynomials = np.array(
+            [[(-1.0) ** k * comb(calls, k + 1) for k in range(length)] for calls in range(1, length + 1)]
+        )
+        self._best: IntArray | None = None
 
-    def guess(self, structures: int) -> torch.Tensor | None:
+    def guess(self, structures: int) -> FloatArray | None:
         """Return populations (B, C, S), or None without a call to start from."""
         if not self._history or len(self._history[0]) != structures:
             return None
         calls = len(self._history)
-        terms = [(-1) ** k * comb(calls, k + 1) * past for k, past in enumerate(self._history)]
-        return torch.stack(terms).sum(0)
+        past = np.array(self._history)
+        self._predictions = np.tensordot(self._polynomials[:calls, :calls], past, axes=1)
+        return self._predictions[self._best, np.arange(structures)]
 
-    def remember(self, populations: torch.Tensor) -> None:
+    def remember(self, populations: FloatArray) -> None:
         """Add the populations (B, C, S) of a call."""
         if self._history and len(self._history[0]) != len(populations):
-            self._history.clear()
+            self.forget()
+        if self._predictions is None:
+            self._best = np.zeros(len(populations), dtype=np.int64)
+        else:
+            errors = ((self._predictions - populations) ** 2).sum((-2, -1))
+            self._best = errors.argmin(0)
         self._history.appendleft(populations)
 
     def forget(self) -> None:
         """Start afresh."""
         self._history.clear()
+        self._predictions = None

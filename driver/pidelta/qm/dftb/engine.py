@@ -74,7 +74,7 @@ class DFTBEngine:
         electronic_temperature: float = 0.0,
         tolerance: float = 1e-8,
         max_iterations: int = 100,
-        start: Start = "previous",
+        start: Start = "extrapolated",
         device: str = "cpu",
     ) -> None:
         self._numbers = np.asarray(numbers, dtype=np.int64)
@@ -232,7 +232,7 @@ class DFTBEngine:
         weighted = state.orbitals * state.occupations.unsqueeze(-2)
         density = weighted @ state.orbitals.mT
         energy_weighted = (weighted * state.energies.unsqueeze(-2)) @ state.orbitals.mT
-        shifts = state.shifts[..., self._orbital_site]
+        shifts = state.shifts.index_select(-1, self._orbital_site)
         d_overlap = 0.5 * (shifts.unsqueeze(-1) + shifts.unsqueeze(-2)) * density - energy_weighted
         return self._integrals.gradient(geometry, matrices, density.sum(1), d_overlap.sum(1))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -44,10 +45,8 @@ class Filling:
     def occupy(self, energies: torch.Tensor) -> Occupations:
         """Fill orbitals of energies (B, C, N), ascending, in hartree."""
         if self.temperature == 0.0:
-            numbers = torch.zeros_like(energies)
-            for channel, count in enumerate(self.filled):
-                numbers[:, channel, : int(count)] = self.capacity
-            return Occupations(numbers, torch.zeros_like(energies[:, 0, 0]))
+            numbers = _aufbau(self.filled, self.capacity, energies.shape[-1], energies.device)
+            return Occupations(numbers.expand_as(energies), energies.new_zeros(len(energies)))
         filled = torch.sigmoid((self._fermi_levels(energies) - energies) / self.temperature)
         disorder = torch.special.xlogy(filled, filled) + torch.special.xlogy(1.0 - filled, 1.0 - filled)
         entropy_term = self.capacity * self.temperature * disorder.sum((-2, -1))
@@ -82,7 +81,7 @@ class Filling:
         rows, columns = self.orbital_ranges(channel, energies.shape[-1])
         gaps = energies[:, rows].unsqueeze(-1) - energies[:, columns].unsqueeze(-2)
         if self.temperature == 0.0:
-            return _response(transitions, 2.0 * self.capacity / gaps.clamp(max=-_SMALLEST_GAP))
+            return _response(transitions, 2.0 * self.capacity / gaps.clamp_(max=-_SMALLEST_GAP))
         slopes = -numbers * (self.capacity - numbers) / (self.capacity * self.temperature)
         differences = numbers.unsqueeze(-1) - numbers.unsqueeze(-2)
         degenerate = gaps.abs() < _SMALLEST_GAP
@@ -101,6 +100,17 @@ class Filling:
             count = int(self.filled[channel])
             return slice(0, count), slice(count, orbitals)
         return slice(0, orbitals), slice(0, orbitals)
+
+
+@lru_cache(maxsize=16)
+def _aufbau(
+    filled: tuple[float, ...], capacity: float, orbitals: int, device: torch.device
+) -> torch.Tensor:
+    """Fill whole orbitals from below: (C, N)."""
+    numbers = torch.zeros(len(filled), orbitals, dtype=torch.float64, device=device)
+    for channel, count in enumerate(filled):
+        numbers[channel, : int(count)] = capacity
+    return numbers
 
 
 def _response(transitions: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

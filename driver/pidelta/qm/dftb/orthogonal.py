@@ -28,6 +28,7 @@ class Geometries:
         self._symbols = basis.symbols
         self._first = torch.as_tensor(basis.first, device=device)
         self._second = torch.as_tensor(basis.second, device=device)
+        self._unit = torch.eye(len(basis.onsite), dtype=torch.float64, device=device)
 
     def check_finite(self, what: str, values: FloatArray) -> None:
         """Check positions (B, n, 3) or potentials (B, n).
@@ -64,8 +65,7 @@ class Geometries:
             GeometryError: S is not positive definite, or nearly singular.
         """
         factor, info = torch.linalg.cholesky_ex(matrices.overlap)
-        unit = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
-        inverse = torch.linalg.solve_triangular(factor, unit.expand_as(factor), upper=False)
+        inverse = torch.linalg.solve_triangular(factor, self._unit.expand_as(factor), upper=False)
         # The trace of S^-1 is the squared norm of L^-1.
         regular = (info == 0) & (inverse.square().sum((-2, -1)) < 1.0 / _SMALLEST_OVERLAP)
         if not bool(regular.all()):

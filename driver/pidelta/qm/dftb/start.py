@@ -51,7 +51,8 @@ class StartingPopulations:
             return None
         calls = len(self._history)
         past = np.array(self._history)
-        self._predictions = np.tensordot(self._polynomials[:calls, :calls], past, axes=1)
+        predictions = self._polynomials[:calls, :calls] @ past.reshape(calls, -1)
+        self._predictions = predictions.reshape(past.shape)
         return self._predictions[self._best, np.arange(structures)]
 
     def remember(self, populations: FloatArray) -> None:

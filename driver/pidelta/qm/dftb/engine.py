@@ -102,7 +102,6 @@ class DFTBEngine:
         self._device = _find_device(device)
         shells = shell_resolved or polarised
         sites = shell_sites(self._basis, shell_resolved) if shells else atom_sites(self._basis)
-        self._first, self._second = self._index(self._basis.first), self._index(self._basis.second)
         self._site_atom, self._orbital_site = self._index(sites.atom), self._index(sites.orbital_site)
         self._neutral = self._tensor(sites.occupations)
         self._cold_start = neutral_populations(self._neutral, self._filling)
@@ -112,7 +111,7 @@ class DFTBEngine:
         site_derivatives = None if derivatives is None else derivatives[sites.atom]
         self._gamma = GammaFunction(sites, site_derivatives, damping_exponent, self._device)
         repulsives = [parameters.pairs[pair].repulsive for pair in self._basis.type_symbols]
-        self._repulsive = RepulsiveTables(repulsives, self._basis.pair_types, self._device)
+        self._repulsive = RepulsiveTables(repulsives, self._basis.pair_types)
         self._solver = SCCSolver(self._orbital_site, tolerance, max_iterations)
         self._start = StartingPopulations(start)
 
@@ -142,7 +141,7 @@ class DFTBEngine:
         """Raise the GeometryError of `evaluate` if positions (B, n, 3) have no usable overlap."""
         with torch.inference_mode():
             self._geometries.check_finite("positions", positions)
-            geometry = self._geometries.pairs(self._tensor(positions))
+            geometry = self._geometries.pairs(positions)
             self._geometries.orthogonalise(self._integrals.evaluate(geometry), geometry)
 
     def _evaluate(
@@ -150,7 +149,7 @@ class DFTBEngine:
     ) -> QMResult:
         self._geometries.check_finite("positions", positions)
         self._geometries.check_finite("potential", potential)
-        geometry = self._geometries.pairs(self._tensor(positions))
+        geometry = self._geometries.pairs(positions)
         matrices = self._integrals.evaluate(geometry)
         interaction = self._gamma.evaluate(geometry.distances)
         population_energy = self._population_energy(interaction, potential, coulomb_correction)
@@ -162,17 +161,13 @@ class DFTBEngine:
         state = convergence.state
 
         repulsive, repulsive_slope = self._repulsive.evaluate(geometry.distances)
-        energy = _electronic_energy(state) + population_energy.energy(state.populations) + repulsive.sum(-1)
+        energy = _electronic_energy(state) + population_energy.energy(state.populations)
         site_charges = population_energy.net_charges(state.populations)
-        radial = self._gamma.gradient(interaction, site_charges, len(self._first)) + repulsive_slope
-        pair_gradient = self._band_gradient(geometry, matrices, state)
-        pair_gradient = pair_gradient + radial.unsqueeze(-1) * geometry.directions
-        gradient = torch.zeros(positions.shape, dtype=torch.float64, device=self._device)
-        gradient.index_add_(1, self._second, pair_gradient)
-        gradient.index_add_(1, self._first, pair_gradient, alpha=-1.0)
+        radial = self._gamma.gradient(interaction, site_charges, repulsive.shape[1]) + repulsive_slope
+        pair_gradient = self._band_gradient(geometry, matrices, state) + radial[..., None] * geometry.directions
         return QMResult(
-            energy=energy.cpu().numpy(),
-            gradient=gradient.cpu().numpy(),
+            energy=energy.cpu().numpy() + repulsive.sum(-1),
+            gradient=self._geometries.by_atom(pair_gradient),
             charges=self._by_atom(site_charges),
             iterations=state.iterations.cpu().numpy(),
             fallbacks=convergence.fallbacks.cpu().numpy(),
@@ -227,7 +222,7 @@ class DFTBEngine:
 
     def _band_gradient(
         self, geometry: PairGeometry, matrices: TwoCentreMatrices, state: SCCState
-    ) -> torch.Tensor:
+    ) -> FloatArray:
         """Derivative (B, P, 3) of the electronic energy through H0 and S, at fixed populations."""
         weighted = state.orbitals * state.occupations.unsqueeze(-2)
         density = weighted @ state.orbitals.mT

@@ -2,8 +2,8 @@
 
 Run: python tests/benchmarks/dftb.py [--parameters 3ob-3-1] [--batches 1 8 32] [--repeats 30] [--device cpu]
 
-Third order, SCC to 1e-8 e from the charges of the calls before, one thread. Each structure of a batch moves on
-a trajectory of its own: 0.5 fs steps from 300 K. DFTB+ then takes the steps of the first one.
+Third order, SCC to 1e-8 e from the charges of earlier calls, one thread. Each structure of a batch moves on a
+trajectory of its own: 0.5 fs steps from 300 K. DFTB+ then takes the steps of the first one.
 CPU time, so that other processes disturb little (wall time with --device cuda); medians over the calls.
 """
 

@@ -164,7 +164,9 @@ class DFTBEngine:
         energy = _electronic_energy(state) + population_energy.energy(state.populations)
         site_charges = population_energy.net_charges(state.populations)
         radial = self._gamma.gradient(interaction, site_charges, repulsive.shape[1]) + repulsive_slope
-        pair_gradient = self._band_gradient(geometry, matrices, state) + radial[..., None] * geometry.directions
+        pair_gradient = (
+            self._band_gradient(geometry, matrices, state) + radial[..., None] * geometry.directions
+        )
         return QMResult(
             energy=energy.cpu().numpy() + repulsive.sum(-1),
             gradient=self._geometries.by_atom(pair_gradient),

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from pidelta.qm.dftb.sites import Sites
-from pidelta.state import FloatArray, IntArray
+from pidelta.state import FloatArray
 
 _compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
 

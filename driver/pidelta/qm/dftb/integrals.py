@@ -19,7 +19,7 @@ from pidelta.state import FloatArray, IntArray
 _compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
 
 # An element of the upper off-diagonal blocks, table column p times Y_a Y_b, and a term k v Y_c of one.
-_ELEMENT = [("row", np.int64), ("column", np.int64), ("pair", np.int64)]
+_ELEMENT: list[tuple[str, type]] = [("row", np.int64), ("column", np.int64), ("pair", np.int64)]
 _PRODUCT = [*_ELEMENT, ("p", np.int64), ("a", np.int64), ("b", np.int64)]
 _LINEAR = [*_ELEMENT, ("v", np.int64), ("c", np.int64), ("k", np.float64)]
 
@@ -140,10 +140,15 @@ class SlaterKosterIntegrals:
         radial, d_angular = _contract(*adjoints, *tables, self._products, self._linear)
         along = geometry.directions
         flat = (along.reshape(-1, 3), d_angular.reshape(-1, d_angular.shape[-1]))
-        return _to_vectors(geometry.distances, along, radial, pullback(*flat).reshape(along.shape))
+        turning = pullback(*flat).reshape(along.shape)
+        gradient: FloatArray = _to_vectors(geometry.distances, along, radial, turning)
+        return gradient
 
 
-def _records(fields: list[tuple[str, type]], *columns: FloatArray | IntArray) -> FloatArray:
+def _records(
+    fields: list[tuple[str, type]], *columns: FloatArray | IntArray
+) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+    """Put columns of equal length side by side."""
     records = np.zeros(len(columns[0]), dtype=fields)
     for (name, _), column in zip(fields, columns, strict=True):
         records[name] = column
@@ -160,7 +165,8 @@ def _interpolate(distances, table, offset, rows, spacing):
         for pair in range(pairs):
             distance = distances[structure, pair]
             beyond = distance - rows[pair] * spacing[pair]
-            segment, unit = min(int(distance / spacing[pair]), rows[pair]), spacing[pair]
+            unit = spacing[pair]
+            segment = int(min(distance / unit, rows[pair]))
             t = distance / unit - segment
             if segment == rows[pair]:
                 t, unit = beyond / TAIL, TAIL

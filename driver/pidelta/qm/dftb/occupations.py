@@ -103,9 +103,7 @@ class Filling:
 
 
 @lru_cache(maxsize=16)
-def _aufbau(
-    filled: tuple[float, ...], capacity: float, orbitals: int, device: torch.device
-) -> torch.Tensor:
+def _aufbau(filled: tuple[float, ...], capacity: float, orbitals: int, device: torch.device) -> torch.Tensor:
     """Fill whole orbitals from below: (C, N)."""
     numbers = torch.zeros(len(filled), orbitals, dtype=torch.float64, device=device)
     for channel, count in enumerate(filled):

@@ -51,7 +51,9 @@ class Geometries:
         Raises:
             GeometryError: atoms coincide.
         """
-        vectors = positions.take(self._second, axis=1) - positions.take(self._first, axis=1)
+        vectors = (positions.take(self._second, axis=1) - positions.take(self._first, axis=1)).astype(
+            float, copy=False
+        )
         distances = np.sqrt((vectors * vectors).sum(-1))
         if (distances < _COINCIDING).any():
             structure = int(distances.min(-1).argmin())

@@ -31,8 +31,8 @@ class StartingPopulations:
     call itself where structures come in no order.
 
     Args:
-        start: ``none``; ``previous``, those of the last call; or ``extrapolated``, the best of the polynomials
-            through up to five calls.
+        start: ``none``; ``previous``, those of the last call; or ``extrapolated``, the best of the
+            polynomials through up to five calls.
     """
 
     def __init__(self, start: Start) -> None:

@@ -263,6 +263,10 @@ def test_the_message_of_a_set_up_that_failed(monkeypatch, tmp_path):
             "qm: dftb.device: expected cpu with engine dftb\\+, found cuda",
         ),
         ("{engine: dftb+, dftb: {scc: {start: none}}}", "qm: dftb.scc.start: expected previous with engine"),
+        (
+            "{engine: dftb+, dftb: {scc: {start: extrapolated}}}",
+            "qm: dftb.scc.start: expected previous with engine dftb\\+, found extrapolated",
+        ),
         ("{engine: dftb+, properties: [gap]}", "qm: expected no properties with engine dftb\\+, found gap"),
         ("{engine: dftbplus}", "qm.engine: input should be .*, found 'dftbplus'"),
     ],

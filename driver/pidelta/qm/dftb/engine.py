@@ -102,7 +102,7 @@ class DFTBEngine:
         self._device = _find_device(device)
         shells = shell_resolved or polarised
         sites = shell_sites(self._basis, shell_resolved) if shells else atom_sites(self._basis)
-        self._site_atom, self._orbital_site = self._index(sites.atom), self._index(sites.orbital_site)
+        self._site_atom, self._orbital_site = sites.atom, self._index(sites.orbital_site)
         self._neutral = self._tensor(sites.occupations)
         self._cold_start = neutral_populations(self._neutral, self._filling)
         self._spin = self._tensor(spin_matrix(self._basis, spin_by_element)) if polarised else None
@@ -187,22 +187,21 @@ class DFTBEngine:
 
     def _by_atom(self, values: torch.Tensor) -> FloatArray:
         """Sum values (B, S) over the sites of each atom."""
-        if values.shape[-1] == len(self._numbers):
-            return np.asarray(values.cpu().numpy())
-        result = torch.zeros(len(values), len(self._numbers), dtype=torch.float64, device=self._device)
-        summed: FloatArray = result.index_add_(1, self._site_atom, values).cpu().numpy()
-        return summed
+        by_site: FloatArray = values.cpu().numpy()
+        if by_site.shape[1] == len(self._numbers):
+            return by_site
+        # The sites of an atom are neighbours.
+        starts = np.searchsorted(self._site_atom, np.arange(len(self._numbers)))
+        return np.add.reduceat(by_site, starts, axis=1)
 
     def _population_energy(
         self, interaction: ChargeInteraction, potential: FloatArray, coulomb_correction: FloatArray | None
     ) -> PopulationEnergy:
         kernel = interaction.gamma
         if coulomb_correction is not None:
-            by_atom = self._tensor(coulomb_correction)
-            kernel = kernel + by_atom[:, self._site_atom[:, None], self._site_atom]
-        charges = ChargeEnergy(
-            self._tensor(potential)[:, self._site_atom], kernel, interaction.gamma3, self._gamma.same_atom
-        )
+            kernel = kernel + self._tensor(coulomb_correction[:, self._site_atom[:, None], self._site_atom])
+        by_site = self._tensor(potential.take(self._site_atom, axis=1))
+        charges = ChargeEnergy(by_site, kernel, interaction.gamma3, self._gamma.same_atom)
         return PopulationEnergy(charges, self._neutral, self._spin)
 
     def _converge(self, problem: SCCProblem, positions: FloatArray) -> Convergence:

@@ -75,10 +75,11 @@ class Geometries:
         factor, info = torch.linalg.cholesky_ex(matrices.overlap)
         inverse = torch.linalg.solve_triangular(factor, self._unit.expand_as(factor), upper=False)
         # The trace of S^-1 is the squared norm of L^-1.
-        regular = (info == 0) & (inverse.square().sum((-2, -1)) < 1.0 / _SMALLEST_OVERLAP)
-        if not bool(regular.all()):
+        norm = torch.linalg.vector_norm(inverse, dim=(-2, -1)).cpu().numpy()
+        regular = (norm < _SMALLEST_OVERLAP**-0.5) & (info.cpu().numpy() == 0)
+        if not regular.all():
             expected = f"a positive definite overlap with eigenvalues above {_SMALLEST_OVERLAP:g}"
-            self._raise_too_close(geometry.distances, int((~regular).to(torch.int64).argmax()), expected)
+            self._raise_too_close(geometry.distances, int(np.argmin(regular)), expected)
         return inverse @ matrices.hamiltonian @ inverse.mT, factor, inverse
 
     def _raise_too_close(self, distances: FloatArray, structure: int, expected: str) -> None:

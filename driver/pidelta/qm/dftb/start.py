@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
-from math import comb
 from typing import Literal
 
 import numpy as np
 import torch
 
 from pidelta.qm.dftb.occupations import Filling
-from pidelta.state import FloatArray, IntArray
+from pidelta.state import FloatArray
 
 Start = Literal["none", "previous", "extrapolated"]
 _HISTORY = {"none": 0, "previous": 1, "extrapolated": 5}
@@ -36,37 +34,33 @@ class StartingPopulations:
     """
 
     def __init__(self, start: Start) -> None:
-        length = _HISTORY[start]
-        self._history: deque[FloatArray] = deque(maxlen=length)
-        self._predictions: FloatArray | None = None
-        # One row for each polynomial, of the factors of the calls, the last one first.
-        self._polynomials = np.array(
-            [[(-1.0) ** k * comb(calls, k + 1) for k in range(length)] for calls in range(1, length + 1)]
-        )
-        self._best: IntArray | None = None
+        self._longest = _HISTORY[start]
+        # Backward differences of the calls, from order 0. Those below order k sum to the prediction from k
+        # calls; that of order k is how wrong the prediction of the last call from the k before it was.
+        self._differences: list[FloatArray] = []
 
     def guess(self, structures: int) -> FloatArray | None:
         """Return populations (B, C, S), or None without a call to start from."""
-        if not self._history or len(self._history[0]) != structures:
+        if not self._differences or len(self._differences[0]) != structures:
             return None
-        calls = len(self._history)
-        past = np.array(self._history)
-        predictions = self._polynomials[:calls, :calls] @ past.reshape(calls, -1)
-        self._predictions = predictions.reshape(past.shape)
-        return self._predictions[self._best, np.arange(structures)]
+        differences = np.array(self._differences)
+        if len(differences) < 3:
+            last: FloatArray = differences[0]
+            return last
+        predictions = differences[:-1].cumsum(0)
+        errors = (differences[1:] ** 2).sum((-2, -1))
+        best: FloatArray = predictions[errors.argmin(0), np.arange(structures)]
+        return best
 
     def remember(self, populations: FloatArray) -> None:
         """Add the populations (B, C, S) of a call."""
-        if self._history and len(self._history[0]) != len(populations):
-            self.forget()
-        if self._predictions is None:
-            self._best = np.zeros(len(populations), dtype=np.int64)
-        else:
-            errors = ((self._predictions - populations) ** 2).sum((-2, -1))
-            self._best = errors.argmin(0)
-        self._history.appendleft(populations)
+        if self._longest == 0:
+            return
+        before, self._differences = self._differences, [populations]
+        if before and len(before[0]) == len(populations):
+            for difference in before[: self._longest]:
+                self._differences.append(self._differences[-1] - difference)
 
     def forget(self) -> None:
         """Start afresh."""
-        self._history.clear()
-        self._predictions = None
+        self._differences = []

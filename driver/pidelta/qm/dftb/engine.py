@@ -52,7 +52,7 @@ class DFTBEngine:
         tolerance: largest change of a population in the last SCC iteration, in e.
         max_iterations: most SCC iterations of one attempt.
         start: what the SCC starts from, see `start.StartingPopulations`.
-        device: a torch device.
+        device: the torch device of the self-consistency; pairs of atoms are worked on by the CPU.
 
     Raises:
         SetupError: a setting does not fit the molecule or is not supported.

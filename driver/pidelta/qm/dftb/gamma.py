@@ -45,7 +45,7 @@ class ChargeInteraction:
 
 
 class GammaFunction:
-    """Evaluates gamma, and Gamma3 if Hubbard derivatives are given, for the pairs of sites of a structure.
+    """Evaluates gamma, and Gamma3 if Hubbard derivatives are given, for the pairs of sites, on the CPU.
 
     Args:
         sites: atoms or shells.
@@ -62,7 +62,8 @@ class GammaFunction:
         device: torch.device,
     ) -> None:
         self._device = device
-        self._atom, self._places = sites.atom, (sites.first, sites.second, sites.pair)
+        self._atom = sites.atom
+        self._places = tuple(np.ascontiguousarray(index) for index in (sites.first, sites.second, sites.pair))
         first, second = sites.first, sites.second
         u_first, u_second = sites.hubbard_u[first], sites.hubbard_u[second]
         exponents, coefficients = short_range_coefficients(_EXPONENT * u_first, _EXPONENT * u_second)

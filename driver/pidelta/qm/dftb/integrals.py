@@ -62,7 +62,6 @@ class SlaterKosterIntegrals:
         self._l_max = basis.l_max
         self._columns = BlockColumns(basis.l_max)
         self._pairs = len(basis.first)
-        self._orbitals = len(basis.onsite)
         self._onsite = basis.onsite
         self._build_tables(basis, parameters)
         self._build_terms(basis)
@@ -102,13 +101,13 @@ class SlaterKosterIntegrals:
         element = np.concatenate([np.zeros(0, dtype=np.int64), *(term[0] for term in terms)])
         repeats = [len(term[0]) for term in terms]
 
-        def spread(position: int, dtype: type) -> FloatArray | IntArray:
-            return np.repeat(np.array([term[position] for term in terms], dtype=dtype), repeats)
+        def spread(position: int) -> FloatArray:
+            return np.repeat(np.array([term[position] for term in terms], dtype=np.float64), repeats)
 
         product = self._columns.product[shells[a], shells[b]]
         self._products = _records(_PRODUCT, row, column, pair, product, a, b)
         place = (row[element], column[element], pair[element])
-        self._linear = _records(_LINEAR, *place, *(spread(position, float) for position in (1, 2, 3)))
+        self._linear = _records(_LINEAR, *place, *(spread(position) for position in (1, 2, 3)))
 
     def evaluate(self, geometry: PairGeometry) -> TwoCentreMatrices:
         """Evaluate H0 and S of a batch."""

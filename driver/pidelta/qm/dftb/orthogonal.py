@@ -21,7 +21,7 @@ class Geometries:
 
     Args:
         basis: atoms and pairs.
-        device: where to compute.
+        device: where to orthogonalise.
     """
 
     def __init__(self, basis: Basis, device: torch.device) -> None:
@@ -51,9 +51,8 @@ class Geometries:
         Raises:
             GeometryError: atoms coincide.
         """
-        vectors = (positions.take(self._second, axis=1) - positions.take(self._first, axis=1)).astype(
-            float, copy=False
-        )
+        positions = np.asarray(positions, dtype=np.float64)
+        vectors = positions.take(self._second, axis=1) - positions.take(self._first, axis=1)
         distances = np.sqrt((vectors * vectors).sum(-1))
         if (distances < _COINCIDING).any():
             structure = int(distances.min(-1).argmin())

@@ -165,10 +165,10 @@ class SCCSolver:
         matrix.diagonal(dim1=-2, dim2=-1).add_(1.0)
         residual = state.populations - populations
         step, info = torch.linalg.solve_ex(matrix, residual.flatten(1))
-        step = step.view_as(residual)
+        newton: torch.Tensor = step.view_as(residual)
         if bool(info.any()):
-            return torch.where((info == 0).view(-1, 1, 1), step, residual)
-        return step
+            return torch.where((info == 0).view(-1, 1, 1), newton, residual)
+        return newton
 
     def _response(self, state: SCCState, duals: torch.Tensor, filling: Filling) -> torch.Tensor:
         """Return the derivative (B, C S, C S) of the populations by the shifts."""

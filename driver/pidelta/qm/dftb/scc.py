@@ -119,10 +119,11 @@ class SCCSolver:
         for iteration in range(1, self._max_iterations + 1):
             state, duals = self._diagonalise(problem, populations, filling, iteration)
             finished = state.residual < self._tolerance
-            if iteration == self._max_iterations or bool(finished.all()):
+            count = int(finished.sum())
+            if iteration == self._max_iterations or count == len(finished):
                 results.append((active, state))
                 break
-            if bool(finished.any()):
+            if count > 0:
                 results.append((active[finished], state.select(finished)))
                 going = ~finished
                 active, problem, state = active[going], problem.select(going), state.select(going)

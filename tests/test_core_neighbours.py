@@ -106,7 +106,7 @@ def test_beads_find_their_lists_in_any_slot(lists, positions):
 
 def test_old_lists_are_dropped_beyond_the_memory_limit(lists, positions, monkeypatch):
     monkeypatch.setattr("pidelta.core.neighbours.MEMORY", 0)
-    lists.reserve(2)
+    lists.find_all([positions + 30.0, positions + 33.0], 2 * [TRICLINIC])
     built = [lists.find(positions + 3.0 * k, TRICLINIC) for k in range(3)]
     assert lists.find(positions + 6.0, TRICLINIC) is built[2]
     assert lists.find(positions + 3.0, TRICLINIC) is built[1]

@@ -127,7 +127,9 @@ def build_evaluator(config: Config, terms: frozenset[str] | None = None) -> QMMM
             cutoff=config.mm.cutoff if cell is not None else None,
             cell=cell,
             electrostatics=config.mm.electrostatics,
+            ewald_tolerance=config.mm.ewald_tolerance,
             reaction_field_dielectric=config.mm.reaction_field_dielectric,
+            threads=config.mm.threads,
         )
         evaluator = replace(evaluator, classical=classical)
     return evaluator

@@ -68,13 +68,15 @@ class QMConfig(Section):
 
 
 class MMConfig(Section):
-    """The force field; lengths in bohr once read."""
+    """The force field; lengths in bohr once read. `threads` of one process share its beads, or one structure."""
 
     topology: Path
     engine: Literal["builtin"] = "builtin"
-    electrostatics: Literal["reaction-field", "cutoff"] = "reaction-field"
+    electrostatics: Literal["pme", "ewald", "reaction-field", "cutoff"] = "pme"
+    ewald_tolerance: float = Field(5e-4, ge=1e-12, le=0.05)
     reaction_field_dielectric: float = Field(math.inf, ge=1.0)
     cutoff: Length = Field(parse_quantity("1.0 nm", "length"), gt=0.0)
+    threads: int = Field(1, ge=1)
 
 
 class EmbeddingConfig(Section):

@@ -6,8 +6,8 @@
       - pi Q^2/(2 V alpha^2)                               the neutralising background of a net charge Q
       - sum_excluded q_i q_j erf(alpha r_ij)/r_ij          pairs that do not interact
 
-The cell is surrounded by a conductor. Allen, Tildesley, Computer Simulation of Liquids, 2nd ed., section 6.2; the
-background: Hub, de Groot, Grubmueller, Groenhof, J. Chem. Theory Comput. 10, 381 (2014), eq. 5.
+The cell is surrounded by a conductor. Allen, Tildesley, Computer Simulation of Liquids, 2nd ed., section 6.2;
+the background: Hub, de Groot, Grubmueller, Groenhof, J. Chem. Theory Comput. 10, 381 (2014), eq. 5.
 """
 
 # mypy: allow-untyped-defs
@@ -82,10 +82,12 @@ def smooth_part(alpha: float, cutoff: float, accuracy: float = 1e-11) -> FloatAr
         Coefficients of 1, t, t^2, ...
     """
 
-    def function(t: FloatArray) -> FloatArray:
-        return -alpha * _erf_over_argument(alpha * cutoff * np.sqrt(0.5 * (t + 1.0)))
-
-    terms = chebyshev.chebinterpolate(function, 60)
+    degree = 60
+    nodes = chebyshev.chebpts1(degree + 1)
+    values = -alpha * _erf_over_argument(alpha * cutoff * np.sqrt(0.5 * (nodes + 1.0)))
+    # at these nodes the polynomials are orthogonal, with a norm of degree + 1, halved but for the first
+    terms = chebyshev.chebvander(nodes, degree).T @ values / (0.5 * (degree + 1.0))
+    terms[0] *= 0.5
     tails = np.cumsum(np.abs(terms[::-1]))[::-1]
     needed = int(np.argmax(tails < max(accuracy, 1e-15) * alpha))
     return np.asarray(chebyshev.cheb2poly(terms[: needed or len(terms)]), dtype=np.float64)

@@ -1,16 +1,18 @@
 """Verlet lists: all pairs of atoms within a cutoff, reused until atoms have moved by half of the skin.
 
-Atoms are sorted into compact blocks of four, as in Pall, Hess, Comput. Phys. Commun. 184, 2641 (2013), and a list
-holds pairs of blocks: it is short, quick to make, and a loop over it vectorises. Pairs of blocks are grouped into
-segments that share their first block and their lattice vector, so that a loop needs no minimum-image arithmetic,
-in any cell.
+Atoms are sorted into compact blocks of four, as in Pall, Hess, Comput. Phys. Commun. 184, 2641 (2013), and a
+list holds pairs of blocks: it is short, quick to make, and a loop over it vectorises. Pairs of blocks are
+grouped into segments that share their first block and their lattice vector, so that a loop needs no
+minimum-image arithmetic, in any cell.
 """
 
 # mypy: allow-untyped-defs
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -19,12 +21,14 @@ import numpy.typing as npt
 from pidelta.core.cell import heights, wrapping_shifts
 from pidelta.state import FloatArray, IntArray
 
+Apply = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+
 _compiled = numba.njit(cache=True, nogil=True)
 
 WIDTH = 4  # atoms of a block
 MEMORY = 2**28  # bytes of lists kept beyond those of one batch
 
-_ALL = 0xFFFF
+ALL = 0xFFFF
 _UPPER_TRIANGLE = 0x08CE  # pairs of a block with itself, a < b, each once
 
 
@@ -32,8 +36,8 @@ _UPPER_TRIANGLE = 0x08CE  # pairs of a block with itself, a < b, each once
 class PairList:
     """Pairs of P/4 blocks, each image once, of S segments of one first block and one lattice vector t.
 
-    The distance vector of a pair of places (p, q) is (R_j + offset_q) + t - (R_i + offset_p), with i and j the
-    atoms at these places. Block k has the places 4 k to 4 k + 3.
+    The distance vector of a pair of places (p, q) is (R_j + offset_q) + t - (R_i + offset_p), with i and j
+    the atoms at these places. Block k has the places 4 k to 4 k + 3.
 
     Attributes:
         n_atoms: number of atoms N; places from N on repeat the last atom and interact with nothing.
@@ -58,8 +62,9 @@ class PairList:
     @property
     def nbytes(self) -> int:
         """Memory of the arrays."""
-        arrays = (self.order, self.offsets, self.first, self.translations, self.start, self.partners, self.masks)
-        return sum(array.nbytes for array in arrays)
+        places = self.order.nbytes + self.offsets.nbytes
+        segments = self.first.nbytes + self.translations.nbytes + self.start.nbytes
+        return places + segments + self.partners.nbytes + self.masks.nbytes
 
 
 class Exclusions:
@@ -97,27 +102,43 @@ class VerletLists:
         self._entries: list[_Entry] = []
         self._reserved = 1
 
-    def reserve(self, n_structures: int) -> None:
-        """Keep at least the lists of this many structures, however large."""
-        self._reserved = max(self._reserved, n_structures)
-
     def find(self, positions: FloatArray, cell: FloatArray | None) -> PairList:
-        """A list of all pairs within the cutoff, and of some more within the skin.
+        """As `find_all`, for one structure: (N, 3) in bohr and a cell (3, 3) or None."""
+        return self.find_all([positions], [cell])[0]
+
+    def find_all(
+        self,
+        positions: Sequence[FloatArray] | FloatArray,
+        cells: Sequence[FloatArray | None],
+        apply: Apply = map,
+    ) -> list[PairList]:
+        """Lists of all pairs within the cutoff, and of some more within the skin, for several structures.
+
+        At least these lists are kept until the next call, however large.
 
         Args:
-            positions: (N, 3) in bohr, unwrapped or not.
-            cell: (3, 3) lattice vectors as rows in bohr, or None.
+            positions: (N, 3) each, in bohr, unwrapped or not.
+            cells: (3, 3) lattice vectors as rows in bohr, or None, for each structure.
+            apply: as `map`, to make new lists.
         """
-        limit = np.inf if cell is None else (0.5 * self._skin) ** 2
-        entry = next((entry for entry in self._entries if entry.fits(positions, cell, limit)), None)
-        if entry is None:
-            pairs = build_pair_list(positions, cell, self._cutoff + self._skin, self._exclusions)
-            entry = _Entry(positions.copy(), None if cell is None else cell.copy(), pairs)
-        else:
-            self._entries.remove(entry)
-        self._entries.append(entry)
+        structures = list(zip(positions, cells, strict=True))
+        limit = (0.5 * self._skin) ** 2
+        known = [
+            next((entry for entry in self._entries if entry.fits(*structure, limit)), None)
+            for structure in structures
+        ]
+        made = apply(self._make, [s for s, entry in zip(structures, known, strict=True) if entry is None])
+        rest = iter(made)
+        used = [next(rest) if entry is None else entry for entry in known]
+        self._entries = [entry for entry in self._entries if entry not in used] + list(dict.fromkeys(used))
+        self._reserved = max(self._reserved, len(used))
         self._forget()
-        return entry.pairs
+        return [entry.pairs for entry in used]
+
+    def _make(self, structure: tuple[FloatArray, FloatArray | None]) -> _Entry:
+        positions, cell = structure
+        pairs = build_pair_list(positions, cell, self._cutoff + self._skin, self._exclusions)
+        return _Entry(positions.copy(), None if cell is None else cell.copy(), pairs)
 
     def _forget(self) -> None:
         """Drop lists not used for longest."""
@@ -133,7 +154,7 @@ class _Entry:
     pairs: PairList
 
     def fits(self, positions: FloatArray, cell: FloatArray | None, limit: float) -> bool:
-        if cell is None or self.cell is None:
+        if cell is None or self.cell is None:  # all pairs are listed
             return cell is self.cell
         return np.array_equal(cell, self.cell) and bool(_all_within(positions, self.positions, limit))
 
@@ -175,8 +196,8 @@ def build_pair_list(
     order = order.reshape(-1, WIDTH)[by_bin].reshape(-1)
     bin_start = np.searchsorted(bin_of[by_bin], np.arange(bins.prod() + 1)).astype(np.int64)
     first, translations, start, partners, masks = _fill(
-        np.ascontiguousarray(wrapped[order].T), order, len(positions), bin_start, bins, reach, lattice, radius,
-        exclusions.start, exclusions.partners,
+        np.ascontiguousarray(wrapped[order].T), order, len(positions), bin_start, bins, reach, lattice,
+        radius, exclusions.start, exclusions.partners,
     )  # fmt: skip
     return PairList(len(positions), order, offsets[order], first, translations, start, partners, masks)
 
@@ -227,7 +248,7 @@ def _fill(x, order, n_atoms, bin_start, bins, reach, cell, radius, excluded_star
                     _set_gaps(centres, extents, i, t, low, high, gap2)
                     for j in range(low, high):
                         if gap2[j - low] < radius * radius and _near(x, i, j, t, radius):
-                            mask = allowed[j] & rows[i] & (_UPPER_TRIANGLE if i == j else _ALL)
+                            mask = allowed[j] & rows[i] & (_UPPER_TRIANGLE if i == j else ALL)
                             partners[n_pairs], masks[n_pairs] = j, mask
                             n_pairs += mask != 0
                 if n_pairs > begin:

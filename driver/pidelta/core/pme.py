@@ -15,7 +15,7 @@ import numpy as np
 import scipy.fft
 
 from pidelta.core.ewald import Electrostatics
-from pidelta.state import FloatArray, IntArray
+from pidelta.state import FloatArray
 
 ORDER = 5
 
@@ -47,7 +47,6 @@ class ParticleMeshEwald:
         self.alpha = alpha
         self.grid = grid
         self._moduli = [_inverse_moduli(n) for n in grid]
-        self._influence: tuple[FloatArray, FloatArray] = (np.zeros((3, 3)), np.zeros(0))
 
     def evaluate(self, positions: FloatArray, charges: FloatArray, cell: FloatArray) -> Electrostatics:
         """The sum for positions (N, 3) in bohr, charges (N,) in e and a cell (3, 3) of rows in bohr."""
@@ -58,38 +57,18 @@ class ParticleMeshEwald:
         _spread(first, weights, charges, density)
         transform = scipy.fft.rfftn(density)
         strain = np.zeros((3, 3))
-        influence = self._influence_for(cell, inverse)
-        energy = _convolve(transform, influence, inverse, self.grid[2], self.alpha, strain)
+        b1, b2, b3 = self._moduli
+        energy = _convolve(transform, b1, b2, b3, inverse, self.alpha, self.grid[2], strain)
         field = scipy.fft.irfftn(transform, self.grid, norm="forward", overwrite_x=True)
         potential, gradient = np.empty(len(charges)), np.empty(positions.shape)
         _gather(first, weights, slopes, field, potential, gradient)
         gradient *= charges[:, None] * np.array(self.grid)
         return Electrostatics(energy, potential, gradient @ inverse.T, strain)
 
-    def _influence_for(self, cell: FloatArray, inverse: FloatArray) -> FloatArray:
-        """exp(-pi^2 m^2/alpha^2)/(pi V m^2) |b(m)|^2 on the half grid of a real transform; kept for a cell."""
-        known, influence = self._influence
-        if not np.array_equal(known, cell):
-            n1, n2, n3 = self.grid
-            f1, f2, f3 = np.fft.fftfreq(n1, 1 / n1), np.fft.fftfreq(n2, 1 / n2), np.arange(n3 // 2 + 1)
-            m = (
-                f1[:, None, None, None] * inverse[:, 0]
-                + f2[:, None, None] * inverse[:, 1]
-                + f3[:, None] * inverse[:, 2]
-            )
-            m2 = np.einsum("xyza,xyza->xyz", m, m)
-            m2[0, 0, 0] = np.inf  # the mean potential is that of the neutralising background
-            volume = abs(float(np.linalg.det(cell)))
-            b1, b2, b3 = self._moduli
-            splines = b1[:, None, None] * b2[:, None] * b3[: n3 // 2 + 1]
-            influence = np.exp(-((math.pi / self.alpha) ** 2) * m2) / (math.pi * volume * m2) * splines
-            self._influence = (cell.copy(), influence)
-        return influence
-
 
 def _inverse_moduli(n: int) -> FloatArray:
     """|b(m)|^2 of eq. 4.4 for m = 0 .. n - 1; zero at n/2, where splines of odd order cannot interpolate."""
-    weights, _ = _spline(0.0)
+    weights: FloatArray = _spline(0.0)[0]
     phases = np.exp(2j * math.pi * np.outer(np.arange(n), np.arange(ORDER)) / n)
     moduli = np.abs(phases @ weights) ** 2
     return np.where(moduli > 1e-10, 1.0 / np.maximum(moduli, 1e-10), 0.0)
@@ -174,25 +153,32 @@ def _gather(first, weights, slopes, field, potential, gradient):
 
 
 @_compiled
-def _convolve(transform, influence, inverse, n3, alpha, strain):
-    """Multiply by the influence in place, set dE/d(strain), return the energy."""
+def _convolve(transform, moduli1, moduli2, moduli3, inverse, alpha, n3, strain):
+    """Multiply by exp(-pi^2 m^2/alpha^2)/(pi V m^2) |b(m)|^2, set dE/d(strain), return the energy."""
     n1, n2, half = transform.shape
+    per_volume = abs(np.linalg.det(inverse)) / math.pi
+    width = (math.pi / alpha) ** 2
     total = 0.0
     for x in range(n1):
         for y in range(n2):
             f1, f2 = x - n1 * (2 * x > n1), y - n2 * (2 * y > n2)
             for z in range(half):
-                entry = transform[x, y, z]
-                # the half of a real transform stands for both m and -m, but for the planes that are their own
-                twice = 1.0 if z == 0 or 2 * z == n3 else 2.0
-                energy = 0.5 * twice * influence[x, y, z] * (entry.real**2 + entry.imag**2)
-                transform[x, y, z] = influence[x, y, z] * entry
-                total += energy
+                if x == 0 and y == 0 and z == 0:  # the mean potential is that of the neutralising background
+                    transform[x, y, z] = 0.0
+                    continue
                 m1 = f1 * inverse[0, 0] + f2 * inverse[0, 1] + z * inverse[0, 2]
                 m2 = f1 * inverse[1, 0] + f2 * inverse[1, 1] + z * inverse[1, 2]
                 m3 = f1 * inverse[2, 0] + f2 * inverse[2, 1] + z * inverse[2, 2]
                 square = m1 * m1 + m2 * m2 + m3 * m3
-                shrink = 2.0 * energy * (1.0 / max(square, 1e-300) + (math.pi / alpha) ** 2)
+                influence = math.exp(-width * square) / square * per_volume
+                influence *= moduli1[x] * moduli2[y] * moduli3[z]
+                entry = transform[x, y, z]
+                # the half of a real transform stands for both m and -m, but for the planes that are their own
+                twice = 1.0 if z == 0 or 2 * z == n3 else 2.0
+                energy = 0.5 * twice * influence * (entry.real**2 + entry.imag**2)
+                transform[x, y, z] = influence * entry
+                total += energy
+                shrink = 2.0 * energy * (1.0 / square + width)
                 strain[0, 0] += shrink * m1 * m1 - energy
                 strain[0, 1] += shrink * m1 * m2
                 strain[0, 2] += shrink * m1 * m3

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from pidelta.core.cell import heights
-from pidelta.core.neighbours import Exclusions, VerletLists
+from pidelta.core.neighbours import Apply, Exclusions, PairList, VerletLists
 from pidelta.errors import GeometryError, SetupError
 from pidelta.mm.bonded import add_bonded
+from pidelta.mm.electrostatics import LongRange
 from pidelta.mm.nonbonded import Truncation, add_pairs
 from pidelta.mm.topology import Topology
 from pidelta.state import FloatArray, IntArray, Term
@@ -24,11 +27,13 @@ class MMEvaluator:
         topology: what to evaluate.
         cutoff: of Lennard-Jones and Coulomb in bohr; None for systems that are never periodic.
         cell: (3, 3) lattice vectors as rows in bohr, to check the cutoff before anything runs.
-        electrostatics: ``reaction-field``, or ``cutoff`` for a potential that is only shifted to zero at the
-            cutoff (a reaction field of dielectric constant 1).
+        electrostatics: ``pme``, ``ewald``, ``reaction-field``, or ``cutoff`` for a potential that is only
+            shifted to zero at the cutoff (a reaction field of dielectric constant 1).
+        ewald_tolerance: of ``pme`` and ``ewald``, as `LongRange` has it.
         reaction_field_dielectric: infinite (the force vanishes at the cutoff) or at least 1.
         switch_distance: in bohr, where the switch of Lennard-Jones starts; 0.9 cutoff if None.
         skin: in bohr; pair lists are rebuilt when an atom has moved by half of it.
+        threads: over the structures of a batch, or over the parts of one; results do not depend on it.
 
     Raises:
         SetupError: an option is out of range, or the cutoff exceeds half of the smallest height of the cell.
@@ -41,14 +46,15 @@ class MMEvaluator:
         cutoff: float | None,
         cell: FloatArray | None = None,
         electrostatics: str = "reaction-field",
+        ewald_tolerance: float = 5e-4,
         reaction_field_dielectric: float = np.inf,
         switch_distance: float | None = None,
         skin: float = 2.0,
+        threads: int = 1,
     ) -> None:
-        if electrostatics not in ("reaction-field", "cutoff"):
+        if electrostatics not in ("pme", "ewald", "reaction-field", "cutoff"):
             raise SetupError(
-                f"mm.electrostatics: expected reaction-field or cutoff for the built-in engine, "
-                f"found {electrostatics!r}"
+                f"mm.electrostatics: expected pme, ewald, reaction-field or cutoff, found {electrostatics!r}"
             )
         self.topology = topology
         self._cutoff = cutoff
@@ -61,6 +67,11 @@ class MMEvaluator:
             problem = self._cell_problem(cell)
             if problem:
                 raise SetupError(f"mm.cutoff: {problem}")
+        self._long_range: LongRange | None = None
+        if cutoff is not None and electrostatics in ("pme", "ewald"):
+            self._long_range = LongRange(electrostatics, cutoff, ewald_tolerance, topology.exclusions, cell)
+            self._truncation = self._long_range.truncate(self._truncation)
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         exclusions = Exclusions(topology.exclusions, len(topology))
         self._lists = VerletLists(self._truncation.cutoff, skin, exclusions)
 
@@ -90,28 +101,46 @@ class MMEvaluator:
             raise GeometryError(
                 f"positions: expected shape (B, {len(self.topology)}, 3), found {positions.shape}"
             )
-        self._lists.reserve(batch)
-        energies = np.empty((batch, len(COMPONENTS)))
-        gradient = np.empty(positions.shape)
-        virial = np.empty((batch, 3, 3))
+        lattices: list[FloatArray | None] = [None] * batch
+        if cells is not None:
+            lattices = list(np.ascontiguousarray(cells, dtype=np.float64))
         for b in range(batch):
-            cell = None if cells is None else np.ascontiguousarray(cells[b], dtype=np.float64)
-            self._check_geometry(b, positions[b], cell)
-            energies[b] = self._evaluate_one(positions[b], cell, gradient[b], virial[b])
+            self._check_geometry(b, positions[b], lattices[b])
+        if self._long_range is not None and cells is not None:
+            self._long_range.prepare(cells[0])
+        across: Apply = map if self._pool is None else self._pool.map
+        within: Apply = map if batch > 1 else across
+        lists = self._lists.find_all(positions, lattices, across)
+        energies = np.empty((batch, len(COMPONENTS)))
+        gradient = np.zeros(positions.shape)
+        strain = np.zeros((batch, 3, 3))
+
+        def evaluate_one(b: int) -> None:
+            energies[b] = self._evaluate_one(
+                positions[b], lattices[b], lists[b], gradient[b], strain[b], within
+            )
+
+        list((across if batch > 1 else map)(evaluate_one, range(batch)))
+        for b in range(batch):
             if not np.isfinite(energies[b]).all():
                 raise GeometryError(self._coincidence(b, gradient[b]))
-        virial *= -1.0
         components = {name: energies[:, c].copy() for c, name in enumerate(COMPONENTS)}
-        return Term(energies.sum(axis=1), gradient, virial, components)
+        return Term(energies.sum(axis=1), gradient, -strain, components)
 
     def _evaluate_one(
-        self, x: FloatArray, cell: FloatArray | None, gradient: FloatArray, strain: FloatArray
+        self,
+        x: FloatArray,
+        cell: FloatArray | None,
+        pairs: PairList,
+        gradient: FloatArray,
+        strain: FloatArray,
+        apply: Apply,
     ) -> tuple[float, ...]:
-        """Set the gradient and dE/d(strain) of one structure; return its energies in order of COMPONENTS."""
-        gradient[:] = 0.0
-        strain[:] = 0.0
+        """Add to the gradient and dE/d(strain) of one structure; return its energies."""
         end = self._truncation if cell is not None else Truncation()
-        lj, coulomb = add_pairs(x, self._lists.find(x, cell), self.topology, end, gradient, strain)
+        lj, coulomb = add_pairs(x, pairs, self.topology, end, gradient, strain, apply)
+        if self._long_range is not None and cell is not None:
+            coulomb += self._long_range.evaluate(x, self.topology.charges, cell, gradient, strain)
         return *add_bonded(x, cell, self.topology, gradient, strain), lj, coulomb
 
     def _check_geometry(self, b: int, x: FloatArray, cell: FloatArray | None) -> None:

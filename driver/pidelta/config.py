@@ -68,7 +68,10 @@ class QMConfig(Section):
 
 
 class MMConfig(Section):
-    """The force field; lengths in bohr once read. `threads` of one process share its beads, or one structure."""
+    """The force field; lengths in bohr once read.
+
+    `threads` of one process share the beads of a request, or the work of a single structure.
+    """
 
     topology: Path
     engine: Literal["builtin"] = "builtin"

@@ -17,8 +17,8 @@ _LARGEST_GRID = 2**27  # a gigabyte
 class LongRange:
     """Reciprocal sum, self energy, neutralising background and excluded pairs.
 
-    The direct part erfc(alpha r)/r of all charges within the cutoff, the atom itself and its excluded partners
-    among them, is shifted to zero at the cutoff: the energy has no steps, forces are as without the shift.
+    The direct part erfc(alpha r)/r of all charges within the cutoff, the atom itself and its excluded
+    partners among them, is shifted to zero at the cutoff: the energy has no steps, forces are as without.
 
     Args:
         method: ``pme`` or ``ewald``.

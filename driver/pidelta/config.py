@@ -68,13 +68,28 @@ class QMConfig(Section):
 
 
 class MMConfig(Section):
-    """The force field; lengths in bohr once read."""
+    """The force field; lengths in bohr once read.
 
-    topology: Path
+    `topology` comes with `parameters` where the format keeps them apart (CHARMM). `water` names a model that
+    takes the place of the water of the topology; without a topology the structure is water alone.
+    `dispersion_correction` is off as in GROMACS and CHARMM; AMBER and OpenMM have it on.
+    """
+
+    topology: Path | None = None
+    parameters: list[Path] = Field(default_factory=list)
+    water: Literal["spc-fw", "q-spc-fw", "q-tip4p-f", "tip3p-flexible"] | None = None
+    lj_modifier: Literal["switch", "potential-shift", "none"] = "switch"
+    dispersion_correction: bool = False
     engine: Literal["builtin"] = "builtin"
     electrostatics: Literal["reaction-field", "cutoff"] = "reaction-field"
     reaction_field_dielectric: float = Field(math.inf, ge=1.0)
     cutoff: Length = Field(parse_quantity("1.0 nm", "length"), gt=0.0)
+
+    @model_validator(mode="after")
+    def _check_source(self) -> MMConfig:
+        if self.topology is None and self.water is None:
+            raise ValueError("expected topology, water or both, found neither")
+        return self
 
 
 class EmbeddingConfig(Section):
@@ -140,7 +155,9 @@ def _with_absolute_paths(config: Config, path: Path) -> Config:
     if config.point_charges is not None:
         update["point_charges"] = _join(folder, config.point_charges)
     if config.mm is not None:
-        update["mm"] = config.mm.model_copy(update={"topology": _join(folder, config.mm.topology)})
+        topology = None if config.mm.topology is None else _join(folder, config.mm.topology)
+        parameters = [_join(folder, file) for file in config.mm.parameters]
+        update["mm"] = config.mm.model_copy(update={"topology": topology, "parameters": parameters})
     if config.delta is not None:
         models = [_join(folder, model) for model in config.delta.models]
         update["delta"] = config.delta.model_copy(update={"models": models})

@@ -71,7 +71,8 @@ def _describe(config: Config, system: System, evaluator: QMMMEvaluator) -> Table
         table.add_row("cell", " x ".join(f"{length:.2f}" for length in lengths) + " angstrom")
     if config.mm is not None:
         cutoff = f"{config.mm.cutoff * BOHR_IN_ANGSTROM:.2f} angstrom" if evaluator.periodic else "no cutoff"
-        table.add_row("force field", f"{config.mm.topology.name}, {config.mm.electrostatics}, {cutoff}")
+        source = config.mm.topology.name if config.mm.topology is not None else config.mm.water
+        table.add_row("force field", f"{source}, {config.mm.electrostatics}, {cutoff}")
     if config.qm is not None and evaluator.partition is not None and evaluator.engine is not None:
         symbols = [chemical_symbols[number] for number in evaluator.partition.qm_numbers]
         table.add_row("QM region", f"{len(symbols)} atoms: {' '.join(symbols)}; charge {config.qm.charge:+d}")

@@ -8,13 +8,14 @@ from pidelta.core.cell import heights
 from pidelta.core.neighbours import Exclusions, VerletLists
 from pidelta.errors import GeometryError, SetupError
 from pidelta.mm.bonded import add_bonded
+from pidelta.mm.lennard_jones import LJModifier, tail_coefficient
 from pidelta.mm.nonbonded import Truncation, add_pairs
 from pidelta.mm.topology import Topology
 from pidelta.state import FloatArray, IntArray, Term
 
 COMPONENTS = (
     "bond", "quartic_bond", "morse_bond", "angle", "urey_bradley", "torsion", "improper", "cmap", "lj14",
-    "coulomb14", "lj", "coulomb",
+    "coulomb14", "lj", "coulomb", "lj_tail",
 )  # fmt: skip
 
 
@@ -31,6 +32,9 @@ class MMEvaluator:
             cutoff (a reaction field of dielectric constant 1).
         reaction_field_dielectric: infinite (the force vanishes at the cutoff) or at least 1.
         switch_distance: in bohr, where the switch of Lennard-Jones starts; 0.9 cutoff if None.
+        lj_modifier: how Lennard-Jones ends: ``switch``, ``potential-shift`` (to zero at the cutoff, the force
+            jumps) or ``none`` (both jump).
+        dispersion_correction: add the Lennard-Jones energy beyond the cutoff of a homogeneous system.
         skin: in bohr; pair lists are rebuilt when an atom has moved by half of it.
 
     Raises:
@@ -46,6 +50,8 @@ class MMEvaluator:
         electrostatics: str = "reaction-field",
         reaction_field_dielectric: float = np.inf,
         switch_distance: float | None = None,
+        lj_modifier: LJModifier = "switch",
+        dispersion_correction: bool = False,
         skin: float = 2.0,
     ) -> None:
         if electrostatics not in ("reaction-field", "cutoff"):
@@ -59,7 +65,13 @@ class MMEvaluator:
             self._truncation = Truncation()
         else:
             dielectric = 1.0 if electrostatics == "cutoff" else reaction_field_dielectric
-            self._truncation = _truncation(cutoff, switch_distance, dielectric)
+            self._truncation = _truncation(cutoff, switch_distance, dielectric).end_lj(lj_modifier)
+        self._tail = 0.0
+        if dispersion_correction and cutoff is not None:
+            end = self._truncation
+            self._tail = tail_coefficient(
+                topology.lj_types, topology.lj_c6, topology.lj_c12, end.cutoff, end.switch, end.shift6
+            )
         if cell is not None:
             problem = self._cell_problem(cell)
             if problem:
@@ -118,7 +130,9 @@ class MMEvaluator:
         lj, coulomb = add_pairs(x, self._lists.find(x, cell), self.topology, end, gradient, strain)
         bonded = add_bonded(x, cell, self.topology, gradient, strain)
         sites.spread(x, cell, gradient, strain)
-        return *bonded, lj, coulomb
+        tail = 0.0 if cell is None else self._tail / abs(float(np.linalg.det(cell)))
+        strain -= tail * np.eye(3)
+        return *bonded, lj, coulomb, tail
 
     def _check_geometry(self, b: int, x: FloatArray, cell: FloatArray | None) -> None:
         finite = np.isfinite(x).all(axis=1)

@@ -2,7 +2,7 @@
 
 Conventions are those of OpenMM's NonbondedForce (OpenMM user guide, section "NonbondedForce"): Coulomb by
 reaction field, E = q_i q_j (1/r + k_rf r^2 - c_rf), nothing for excluded pairs; Lennard-Jones multiplied by a
-C2 switch that ends at the cutoff.
+C2 switch that ends at the cutoff, or shifted to be zero there, or cut.
 
 The kernel handles a segment of the list (one atom and its partners) in passes over short buffers: distances,
 Coulomb, Lennard-Jones of those partners that have one, forces. The first two passes then vectorise.
@@ -12,12 +12,13 @@ Coulomb, Lennard-Jones of those partners that have one, forces. The first two pa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
 
 from pidelta.core.neighbours import PairList
+from pidelta.mm.lennard_jones import LJModifier
 from pidelta.mm.topology import Topology
 from pidelta.state import FloatArray
 
@@ -31,7 +32,8 @@ class Truncation:
 
     Attributes:
         cutoff: in bohr, infinite without truncation.
-        switch: distance in bohr where the Lennard-Jones switch starts.
+        switch: distance in bohr where the Lennard-Jones switch starts; infinite without one.
+        shift6: cutoff^-6 in bohr^-6 where Lennard-Jones is shifted to zero at the cutoff, else 0.
         k_rf, c_rf: reaction field constants in bohr^-3 and bohr^-1.
     """
 
@@ -39,6 +41,7 @@ class Truncation:
     switch: float = np.inf
     k_rf: float = 0.0
     c_rf: float = 0.0
+    shift6: float = 0.0
 
     @staticmethod
     def reaction_field(cutoff: float, switch: float, dielectric: float) -> Truncation:
@@ -50,6 +53,13 @@ class Truncation:
         inverse = 1.0 / dielectric
         k_rf = (1.0 - inverse) / (2.0 + inverse) / cutoff**3
         return Truncation(cutoff, switch, k_rf, 3.0 / (2.0 + inverse) / cutoff)
+
+    def end_lj(self, modifier: LJModifier) -> Truncation:
+        """The same with Lennard-Jones switched, shifted to zero at the cutoff, or cut."""
+        if modifier == "switch":
+            return self
+        shift6 = self.cutoff**-6 if modifier == "potential-shift" else 0.0
+        return replace(self, switch=np.inf, shift6=shift6)
 
 
 def add_pairs(
@@ -79,7 +89,7 @@ def add_pairs(
     lj, coulomb = _add_segments(
         wrapped, pairs.first, pairs.translations, pairs.start, pairs.partners, longest,
         topology.charges, topology.lj_types, topology.lj_c6, topology.lj_c12, has_lj,
-        end.cutoff, end.switch, end.k_rf, end.c_rf, gradient, strain,
+        end.cutoff, end.switch, end.shift6, end.k_rf, end.c_rf, gradient, strain,
     )  # fmt: skip
     # sum over pairs of slope d (x) d, with d = x_j + t - x_i: what does not hold t is a sum over atoms
     strain += gradient.T @ wrapped
@@ -108,7 +118,7 @@ def _coulomb(r2, charge, charges, k_rf, c_rf, slopes):
 
 
 @_compiled
-def _lennard_jones(r2, near, types, c6, c12, cutoff, switch, chosen, slopes):
+def _lennard_jones(r2, near, types, c6, c12, cutoff, switch, shift6, chosen, slopes):
     """Sum the energies, add the slopes divided by r; c6 and c12 are the rows of the first atom."""
     total = 0.0
     count = 0
@@ -119,6 +129,7 @@ def _lennard_jones(r2, near, types, c6, c12, cutoff, switch, chosen, slopes):
     for m in chosen[:count]:
         kind = types[near[m]]
         energy, slope = lennard_jones_pair(r2[m], c6[kind], c12[kind])
+        energy -= (c12[kind] * shift6 - c6[kind]) * shift6
         if r2[m] > switch * switch:
             r = np.sqrt(r2[m])
             u = (r - switch) / (cutoff - switch)
@@ -133,8 +144,8 @@ def _lennard_jones(r2, near, types, c6, c12, cutoff, switch, chosen, slopes):
 
 @_compiled
 def _add_segments(
-    x, first, translations, start, partners, longest, charges, types, c6, c12, has_lj, cutoff, switch, k_rf,
-    c_rf, gradient, strain,
+    x, first, translations, start, partners, longest, charges, types, c6, c12, has_lj, cutoff, switch, shift6,
+    k_rf, c_rf, gradient, strain,
 ):  # fmt: skip
     """Add to `gradient` (N, 3), and to `strain` the part that the lattice vectors carry; return energies.
 
@@ -159,7 +170,9 @@ def _add_segments(
         coulomb += _coulomb(r2[:n], charges[i], q, k_rf, c_rf, slopes)
         kind = types[i]
         if has_lj[kind]:
-            lj += _lennard_jones(r2[:n], near, types, c6[kind], c12[kind], cutoff, switch, chosen, slopes)
+            lj += _lennard_jones(
+                r2[:n], near, types, c6[kind], c12[kind], cutoff, switch, shift6, chosen, slopes
+            )
         gx = gy = gz = 0.0
         for m in range(n):
             j = near[m]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from pidelta.core.cell import heights
 from pidelta.core.neighbours import Exclusions, VerletLists
-from pidelta.errors import GeometryError, SetupError
+from pidelta.errors import SetupError
 from pidelta.mm.bonded import add_bonded
+from pidelta.mm.geometry import cell_problem, check_geometry, check_result
 from pidelta.mm.nonbonded import Truncation, add_pairs
 from pidelta.mm.topology import Topology
 from pidelta.state import FloatArray, IntArray, Term
@@ -45,20 +45,17 @@ class MMEvaluator:
         switch_distance: float | None = None,
         skin: float = 2.0,
     ) -> None:
-        if electrostatics not in ("reaction-field", "cutoff"):
-            raise SetupError(
-                f"mm.electrostatics: expected reaction-field or cutoff for the built-in engine, "
-                f"found {electrostatics!r}"
-            )
         self.topology = topology
         self._cutoff = cutoff
         if cutoff is None:
             self._truncation = Truncation()
         else:
-            dielectric = 1.0 if electrostatics == "cutoff" else reaction_field_dielectric
-            self._truncation = _truncation(cutoff, switch_distance, dielectric)
+            switch, dielectric = truncation_options(
+                cutoff, switch_distance, electrostatics, reaction_field_dielectric
+            )
+            self._truncation = Truncation.reaction_field(cutoff, switch, dielectric)
         if cell is not None:
-            problem = self._cell_problem(cell)
+            problem = cell_problem(cell, cutoff)
             if problem:
                 raise SetupError(f"mm.cutoff: {problem}")
         exclusions = Exclusions(topology.exclusions, len(topology))
@@ -86,20 +83,15 @@ class MMEvaluator:
         """
         positions = np.ascontiguousarray(positions, dtype=np.float64)
         batch = len(positions)
-        if positions.shape != (batch, len(self.topology), 3):
-            raise GeometryError(
-                f"positions: expected shape (B, {len(self.topology)}, 3), found {positions.shape}"
-            )
+        check_geometry(self.topology, positions, cells, self._cutoff)
         self._lists.reserve(batch)
         energies = np.empty((batch, len(COMPONENTS)))
         gradient = np.empty(positions.shape)
         virial = np.empty((batch, 3, 3))
         for b in range(batch):
             cell = None if cells is None else np.ascontiguousarray(cells[b], dtype=np.float64)
-            self._check_geometry(b, positions[b], cell)
             energies[b] = self._evaluate_one(positions[b], cell, gradient[b], virial[b])
-            if not np.isfinite(energies[b]).all():
-                raise GeometryError(self._coincidence(b, gradient[b]))
+            check_result(self.topology, b, float(energies[b].sum()), gradient[b])
         virial *= -1.0
         components = {name: energies[:, c].copy() for c, name in enumerate(COMPONENTS)}
         return Term(energies.sum(axis=1), gradient, virial, components)
@@ -114,37 +106,18 @@ class MMEvaluator:
         lj, coulomb = add_pairs(x, self._lists.find(x, cell), self.topology, end, gradient, strain)
         return *add_bonded(x, cell, self.topology, gradient, strain), lj, coulomb
 
-    def _check_geometry(self, b: int, x: FloatArray, cell: FloatArray | None) -> None:
-        finite = np.isfinite(x).all(axis=1)
-        if not finite.all():
-            atom = int(np.argmin(finite))
-            raise GeometryError(
-                f"structure {b}: expected finite coordinates, found {x[atom]} for {self.topology.label(atom)}"
-            )
-        problem = None if cell is None else self._cell_problem(cell)
-        if problem:
-            raise GeometryError(f"structure {b}: {problem}")
 
-    def _cell_problem(self, cell: FloatArray) -> str | None:
-        if not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-9:
-            return f"expected three independent lattice vectors, found {np.asarray(cell).tolist()}"
-        if self._cutoff is None:
-            return "a periodic system needs a cutoff, found none"
-        half = 0.5 * float(heights(cell).min())
-        if self._cutoff > half:
-            return (
-                f"the cutoff of {self._cutoff:.3f} bohr exceeds half of the smallest height of the cell, "
-                f"{half:.3f} bohr"
-            )
-        return None
+def truncation_options(
+    cutoff: float, switch_distance: float | None, electrostatics: str, reaction_field_dielectric: float
+) -> tuple[float, float]:
+    """The distance in bohr where the Lennard-Jones switch starts, and the dielectric constant.
 
-    def _coincidence(self, b: int, gradient: FloatArray) -> str:
-        atoms = np.flatnonzero(~np.isfinite(gradient).all(axis=1))
-        label = self.topology.label(int(atoms[0])) if len(atoms) else "an unknown atom"
-        return f"structure {b}: the classical energy is not finite, {label} coincides with another atom"
-
-
-def _truncation(cutoff: float, switch_distance: float | None, dielectric: float) -> Truncation:
+    Raises:
+        SetupError: an option is out of range.
+    """
+    if electrostatics not in ("reaction-field", "cutoff"):
+        raise SetupError(f"mm.electrostatics: expected reaction-field or cutoff, found {electrostatics!r}")
+    dielectric = 1.0 if electrostatics == "cutoff" else reaction_field_dielectric
     switch = 0.9 * cutoff if switch_distance is None else switch_distance
     if not 0.0 < switch < cutoff:
         raise SetupError(
@@ -153,4 +126,4 @@ def _truncation(cutoff: float, switch_distance: float | None, dielectric: float)
         )
     if not dielectric >= 1.0:
         raise SetupError(f"mm.reaction_field_dielectric: expected at least 1, found {dielectric}")
-    return Truncation.reaction_field(cutoff, switch, dielectric)
+    return switch, dielectric

@@ -1,0 +1,319 @@
+"""OpenMM as the engine of the classical term, on whichever of its platforms there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from pidelta.errors import RunError, SetupError
+from pidelta.mm.evaluator import COMPONENTS, truncation_options
+from pidelta.mm.geometry import cell_problem, check_geometry, check_result
+from pidelta.mm.openmm_system import (
+    BOHR_IN_NM,
+    CHARGE_SWITCH,
+    Nonbonded,
+    build_system,
+    import_openmm,
+)
+from pidelta.mm.topology import Topology
+from pidelta.state import FloatArray, IntArray, Term
+from pidelta.units import HARTREE_IN_KJ_PER_MOL
+
+_STRAINS = {"double": 1e-5, "mixed": 1e-3, "single": 1e-3}  # of the differences, by precision
+_CENTRAL = ((-1.0, -0.5), (1.0, 0.5))
+_FORWARD = ((0.0, -1.5), (1.0, 2.0), (2.0, -0.5))
+_BACKWARD = tuple((-point, -weight) for point, weight in _FORWARD)
+
+
+class OpenMMEvaluator:
+    """Energy and gradient of a topology by OpenMM, with the conventions of `MMEvaluator`.
+
+    OpenMM gives no virial: it is found by differences of the energy at strained cells, 12 evaluations of
+    the energy for each structure.
+
+    Args:
+        topology: what to evaluate.
+        cutoff: of Lennard-Jones and Coulomb in bohr; None for systems that are never periodic.
+        cell: (3, 3) lattice vectors as rows in bohr, to check the cutoff before anything runs.
+        electrostatics, reaction_field_dielectric, switch_distance: as for `MMEvaluator`.
+        platform: ``auto``, the fastest that works, or the name of one, such as ``CUDA``.
+        precision: ``double``, ``mixed`` or ``single``, where the platform offers a choice (CUDA, OpenCL,
+            HIP); Reference is always double and CPU single, with sums in double.
+        virial: whether to find the virial; it is NaN otherwise.
+
+    Raises:
+        MissingExtraError: OpenMM is not installed.
+        SetupError: an option is out of range, there is no such platform, or the cutoff exceeds half of the
+            smallest height of the cell.
+        TopologyError: the topology has a term that OpenMM is not given.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        *,
+        cutoff: float | None,
+        cell: FloatArray | None = None,
+        electrostatics: str = "reaction-field",
+        reaction_field_dielectric: float = np.inf,
+        switch_distance: float | None = None,
+        platform: str = "auto",
+        precision: str = "double",
+        virial: bool = True,
+    ) -> None:
+        self.topology = topology
+        self._cutoff = cutoff
+        self._nonbonded: Nonbonded | None = None
+        if cutoff is not None:
+            switch, dielectric = truncation_options(
+                cutoff, switch_distance, electrostatics, reaction_field_dielectric
+            )
+            self._nonbonded = Nonbonded(electrostatics, cutoff, switch, dielectric)
+        problem = None if cell is None else cell_problem(cell, cutoff)
+        if problem:
+            raise SetupError(f"mm.cutoff: {problem}")
+        self._platform, self._precision = platform, precision
+        self._with_virial = virial
+        self._engines: dict[bool, _Engine] = {}
+        self._engine(cell)
+
+    @property
+    def numbers(self) -> IntArray:
+        """(N,) atomic numbers."""
+        return self.topology.numbers
+
+    @property
+    def description(self) -> str:
+        """OpenMM's version, platform and precision."""
+        engine = next(iter(self._engines.values()))
+        return f"OpenMM {engine.version}, {engine.platform}, {engine.precision} precision"
+
+    def evaluate(self, positions: FloatArray, cells: FloatArray | None) -> Term:
+        """Evaluate a batch, structure by structure.
+
+        Args:
+            positions: (B, N, 3) in bohr, unwrapped or not; any atom may be shifted by lattice vectors.
+            cells: (B, 3, 3) lattice vectors as rows in bohr, or None without periodicity.
+
+        Returns:
+            The term, with the components of `MMEvaluator`; these are evaluated when they are looked at.
+
+        Raises:
+            GeometryError: positions are not finite or not of these atoms, atoms coincide, or a cell is too
+                small for the cutoff.
+            RunError: OpenMM failed.
+        """
+        positions = np.array(positions, dtype=np.float64)
+        check_geometry(self.topology, positions, cells, self._cutoff)
+        batch = len(positions)
+        energy, gradient = np.empty(batch), np.empty(positions.shape)
+        virial = np.full((batch, 3, 3), np.nan)
+        engine = self._engine(None if cells is None else cells[0])
+        frames = [_Frame(x, None if cells is None else cells[b]) for b, x in enumerate(positions)]
+        with engine.errors():
+            for b, frame in enumerate(frames):
+                engine.place(frame.positions(), frame.box)
+                energy[b], slope = engine.energy_and_gradient()
+                gradient[b] = slope @ frame.rotation.T
+                check_result(self.topology, b, float(energy[b]), gradient[b])
+                if self._with_virial:
+                    virial[b] = engine.virial(frame)
+        return Term(energy, gradient, virial, _Components(engine, frames))
+
+    def _engine(self, cell: FloatArray | None) -> _Engine:
+        """Made for the first cell it sees, or for none."""
+        periodic = cell is not None
+        if periodic not in self._engines:
+            self._engines[periodic] = _Engine(
+                self.topology,
+                self._nonbonded if periodic else None,
+                None if cell is None else _Frame(np.zeros((0, 3)), cell).box,
+                self._platform,
+                self._precision,
+            )
+        return self._engines[periodic]
+
+
+class _Frame:
+    """A structure as OpenMM wants it: in a lower triangular, reduced cell, atoms inside.
+
+    Attributes:
+        box: (3, 3) rows in bohr, or None.
+        rotation: (3, 3), OpenMM's vectors are v @ rotation.
+    """
+
+    def __init__(self, positions: FloatArray, cell: FloatArray | None) -> None:
+        self.box: FloatArray | None = None
+        self.rotation = np.eye(3)
+        if cell is None:
+            # of single precision, most is left near the origin
+            self._fractional = positions - positions.mean(axis=0)
+        else:
+            self.box, self.rotation = reduced_box(cell)
+            fractional = positions @ self.rotation @ np.linalg.inv(self.box)
+            self._fractional = fractional - np.floor(fractional)
+
+    def positions(self, box: FloatArray | None = None) -> FloatArray:
+        """(N, 3) in bohr, moved along with the cell where another `box` is given."""
+        if box is None:
+            box = self.box
+        return self._fractional if box is None else np.asarray(self._fractional @ box)
+
+
+def reduced_box(cell: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Another basis of the same lattice, turned so that OpenMM takes it.
+
+    Args:
+        cell: (3, 3) lattice vectors as rows in bohr, independent.
+
+    Returns:
+        Rows (3, 3), lower triangular, with |b_x|, |c_x| <= a_x / 2 and |c_y| <= b_y / 2, and the rotation
+        (3, 3) that v @ rotation takes into their frame.
+    """
+    right_handed = cell * np.array([[1.0], [1.0], [np.sign(np.linalg.det(cell))]])
+    q, r = np.linalg.qr(right_handed.T)
+    signs = np.sign(np.diagonal(r))
+    rotation, box = q * signs, np.tril((r * signs[:, None]).T)
+    for row, column in ((2, 1), (2, 0), (1, 0)):
+        box[row] -= np.rint(box[row, column] / box[column, column]) * box[column]
+        half = 0.5 * box[column, column]  # rounding may leave it a last digit more
+        box[row, column] = np.clip(box[row, column], -half, half)
+    return box, rotation
+
+
+def _is_reduced(box: FloatArray) -> bool:
+    a, b, c = box
+    return bool(a[0] >= 2.0 * max(abs(b[0]), abs(c[0])) and b[1] >= 2.0 * abs(c[1]))
+
+
+class _Engine:
+    """One System in one Context."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        nonbonded: Nonbonded | None,
+        box: FloatArray | None,
+        platform: str,
+        precision: str,
+    ) -> None:
+        self._openmm = import_openmm()
+        self.version: str = self._openmm.__version__
+        system, self._groups = build_system(topology, nonbonded)
+        if box is not None:
+            system.setDefaultPeriodicBoxVectors(*(box * BOHR_IN_NM))
+        self._context = _make_context(self._openmm, system, platform, precision)
+        chosen = self._context.getPlatform()
+        self.platform: str = chosen.getName()
+        if "Precision" in chosen.getPropertyNames():
+            self.precision: str = chosen.getPropertyValue(self._context, "Precision")
+        else:
+            self.precision = "double" if self.platform == "Reference" else "single"
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """What OpenMM raises, as an error of pidelta."""
+        try:
+            yield
+        except self._openmm.OpenMMException as error:
+            raise RunError(f"OpenMM on platform {self.platform}: {' '.join(str(error).split())}") from error
+
+    def place(self, positions: FloatArray, box: FloatArray | None) -> None:
+        """Set positions (N, 3) and the cell (3, 3), in bohr."""
+        if box is not None:
+            self._context.setPeriodicBoxVectors(*(box * BOHR_IN_NM))
+        self._context.setPositions(positions * BOHR_IN_NM)
+
+    def energy(self, groups: int = -1) -> float:
+        """In hartree, of the force groups whose bits are set."""
+        state = self._context.getState(getEnergy=True, groups=groups)
+        return float(state.getPotentialEnergy()._value) / HARTREE_IN_KJ_PER_MOL
+
+    def energy_and_gradient(self) -> tuple[float, FloatArray]:
+        """In hartree and (N, 3) in hartree/bohr, in the frame of the box."""
+        state = self._context.getState(getEnergy=True, getForces=True)
+        forces = np.asarray(state.getForces(asNumpy=True)._value)
+        energy = float(state.getPotentialEnergy()._value) / HARTREE_IN_KJ_PER_MOL
+        return energy, forces * (-BOHR_IN_NM / HARTREE_IN_KJ_PER_MOL)
+
+    def virial(self, frame: _Frame) -> FloatArray:
+        """(3, 3) in hartree, by differences over the six entries of the triangular cell.
+
+        Positions move along. An entry at the border of the reduced form is varied to one side only, since
+        another basis of the lattice would be another mesh for PME. The energy does not change by turning
+        everything, so the virial is symmetric and its lower triangle is enough.
+        """
+        box = np.eye(3) if frame.box is None else frame.box
+        slope = np.zeros((3, 3))
+        for i, j in zip(*np.tril_indices(3), strict=True):
+            step = np.zeros((3, 3))
+            step[i, j] = _STRAINS[self.precision] * box[j, j]
+            for stencil in (_CENTRAL, _FORWARD, _BACKWARD):
+                boxes = [box + point * step for point, _ in stencil]
+                if all(_is_reduced(other) for other in boxes):
+                    break
+            for (_, weight), other in zip(stencil, boxes, strict=True):
+                self.place(frame.positions(other), None if frame.box is None else other)
+                slope[i, j] += weight * self.energy() / step[i, j]
+        strain = np.tril(box.T @ slope)
+        strain += np.tril(strain, -1).T
+        return np.asarray(-frame.rotation @ strain @ frame.rotation.T)
+
+    def components(self, frame: _Frame) -> dict[str, float]:
+        """Energies in hartree by name."""
+        self.place(frame.positions(), frame.box)
+        energies = dict.fromkeys(COMPONENTS, 0.0)
+        energies |= {name: self.energy(1 << group) for name, group in self._groups.items()}
+        if self._groups["lj"] == self._groups["coulomb"]:
+            self._context.setParameter(CHARGE_SWITCH, 0.0)
+            energies["lj"] = self.energy(1 << self._groups["lj"])
+            self._context.setParameter(CHARGE_SWITCH, 1.0)
+            energies["coulomb"] -= energies["lj"]
+        return energies
+
+
+class _Components(Mapping[str, FloatArray]):
+    """Energies (B,) of the parts: for reports, and not worth their time in a run."""
+
+    def __init__(self, engine: _Engine, frames: list[_Frame]) -> None:
+        self._engine, self._frames = engine, frames
+        self._values: dict[str, FloatArray] = {}
+
+    def _evaluated(self) -> dict[str, FloatArray]:
+        if not self._values:
+            with self._engine.errors():
+                rows = [self._engine.components(frame) for frame in self._frames]
+            self._values = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+        return self._values
+
+    def __getitem__(self, name: str) -> FloatArray:
+        return self._evaluated()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._evaluated())
+
+    def __len__(self) -> int:
+        return len(self._evaluated())
+
+
+def _make_context(openmm: Any, system: Any, platform: str, precision: str) -> Any:
+    """A Context on the platform of that name, or on the fastest that works."""
+    found = [openmm.Platform.getPlatform(i) for i in range(openmm.Platform.getNumPlatforms())]
+    names = [one.getName() for one in found]
+    if platform != "auto" and platform not in names:
+        raise SetupError(
+            f"mm.platform: expected auto or what this OpenMM {openmm.__version__} finds, {', '.join(names)}; "
+            f"found {platform!r}"
+        )
+    candidates = [one for one in found if platform in ("auto", one.getName())]
+    reason = ""
+    for candidate in sorted(candidates, key=lambda one: -float(one.getSpeed())):
+        properties = {"Precision": precision} if "Precision" in candidate.getPropertyNames() else {}
+        try:
+            return openmm.Context(system, openmm.VerletIntegrator(1.0), candidate, properties)
+        except openmm.OpenMMException as error:
+            reason = reason or f"{candidate.getName()}: {' '.join(str(error).split())}"
+    raise SetupError(f"mm.platform: expected a platform on which OpenMM works, found {reason}")

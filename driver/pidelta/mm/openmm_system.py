@@ -1,0 +1,282 @@
+"""A topology as an OpenMM System: one force for each table, one force group for each component.
+
+OpenMM's units are nm, kJ/mol and e. What a topology holds and no function here builds is refused by name.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from pidelta.errors import MissingExtraError, TopologyError
+from pidelta.mm.topology import Harmonic, Topology
+from pidelta.state import FloatArray
+from pidelta.units import (
+    BOHR_IN_ANGSTROM,
+    DALTON_IN_ELECTRON_MASS,
+    HARTREE_IN_KJ_PER_MOL,
+)
+
+BOHR_IN_NM = 0.1 * BOHR_IN_ANGSTROM
+CHARGE_SWITCH = "charges"
+"""The global parameter that turns the charges of the NonbondedForce off (0) and on (1)."""
+
+_COULOMB = HARTREE_IN_KJ_PER_MOL * BOHR_IN_NM  # kJ/mol nm/e^2
+_RULE_TOLERANCE = 1e-7  # relative, of c6 and c12: files hold about eight digits
+_NO_TERMS = {
+    "source", "numbers", "masses", "charges", "names", "residue_names", "residue_indices", "lj_types",
+    "lj_c6", "lj_c12", "exclusions",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Nonbonded:
+    """How pair interactions end; the attributes are those of the evaluator, lengths in bohr.
+
+    Attributes:
+        electrostatics: ``reaction-field`` or ``cutoff``.
+        cutoff: of Lennard-Jones and Coulomb.
+        switch: where the switch of Lennard-Jones starts.
+        dielectric: of the reaction field.
+    """
+
+    electrostatics: str
+    cutoff: float
+    switch: float
+    dielectric: float
+
+
+def import_openmm() -> Any:
+    """Return the package.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        return importlib.import_module("openmm")
+    except ModuleNotFoundError:
+        raise MissingExtraError("openmm", "openmm", "mm.engine: openmm") from None
+
+
+def build_system(topology: Topology, nonbonded: Nonbonded | None) -> tuple[Any, dict[str, int]]:
+    """Build the System and say which component is in which force group.
+
+    Components of Lennard-Jones and Coulomb may share a group: `CHARGE_SWITCH` tells them apart.
+
+    Args:
+        topology: what to evaluate.
+        nonbonded: how pair interactions end in a periodic system; None without periodicity.
+
+    Raises:
+        TopologyError: the topology has a term that OpenMM is not given.
+        MissingExtraError: OpenMM is not installed.
+    """
+    openmm = import_openmm()
+    _refuse_unknown(topology)
+    system = openmm.System()
+    for mass in topology.masses / DALTON_IN_ELECTRON_MASS:
+        system.addParticle(float(mass))
+    groups: dict[str, int] = {}
+
+    def add(component: str, force: Any) -> None:
+        groups.setdefault(component, len(groups))
+        force.setForceGroup(groups[component])
+        force.setName(component)
+        system.addForce(force)
+
+    for name, (component, build) in _BONDED.items():
+        for force in build(openmm, topology) if len(getattr(topology, name).atoms) else ():
+            if nonbonded is not None:
+                force.setUsesPeriodicBoundaryConditions(True)
+            add(component or force.getName(), force)
+    follows_rule = follows_lorentz_berthelot(topology)
+    add("coulomb", _nonbonded_force(openmm, topology, nonbonded, with_lj=follows_rule))
+    if follows_rule:
+        groups["lj"] = groups["coulomb"]
+    else:
+        add("lj", _tabulated_lennard_jones(openmm, topology, nonbonded))
+    return system, groups
+
+
+def _refuse_unknown(topology: Topology) -> None:
+    for item in fields(topology):
+        if item.name in _NO_TERMS or item.name in _BONDED:
+            continue
+        table = getattr(topology, item.name)
+        if len(getattr(table, "atoms", table)):
+            raise TopologyError(
+                f"{topology.source}: the engine openmm does not evaluate {item.name.replace('_', ' ')}; "
+                "expected mm.engine: builtin"
+            )
+
+
+def _bonds(openmm: Any, topology: Topology) -> list[Any]:
+    return _harmonic_distances(openmm, topology.bonds)
+
+
+def _urey_bradley(openmm: Any, topology: Topology) -> list[Any]:
+    return _harmonic_distances(openmm, topology.urey_bradley)
+
+
+def _harmonic_distances(openmm: Any, terms: Harmonic) -> list[Any]:
+    force = openmm.HarmonicBondForce()
+    for (i, j), x0, k in zip(
+        terms.atoms.tolist(),
+        (terms.x0 * BOHR_IN_NM).tolist(),
+        (terms.k * HARTREE_IN_KJ_PER_MOL / BOHR_IN_NM**2).tolist(),
+        strict=True,
+    ):
+        force.addBond(i, j, x0, k)
+    return [force]
+
+
+def _angles(openmm: Any, topology: Topology) -> list[Any]:
+    terms = topology.angles
+    force = openmm.HarmonicAngleForce()
+    for atoms, x0, k in zip(
+        terms.atoms.tolist(), terms.x0.tolist(), (terms.k * HARTREE_IN_KJ_PER_MOL).tolist(), strict=True
+    ):
+        force.addAngle(*atoms, x0, k)
+    return [force]
+
+
+def _torsions(openmm: Any, topology: Topology) -> list[Any]:
+    """Periodic torsions; the constants among them (periodicity 0) need a force of their own."""
+    terms = topology.torsions
+    force = openmm.PeriodicTorsionForce()
+    constant = openmm.CustomTorsionForce("constant + 0*theta")
+    constant.addPerTorsionParameter("constant")
+    for atoms, n, phase, k in zip(
+        terms.atoms.tolist(),
+        terms.periodicity.tolist(),
+        terms.phase.tolist(),
+        (terms.k * HARTREE_IN_KJ_PER_MOL).tolist(),
+        strict=True,
+    ):
+        if n:
+            force.addTorsion(*atoms, n, phase, k)
+        else:
+            constant.addTorsion(*atoms, [k * (1.0 + np.cos(phase))])
+    return [force, constant] if constant.getNumTorsions() else [force]
+
+
+def _impropers(openmm: Any, topology: Topology) -> list[Any]:
+    terms = topology.impropers
+    force = openmm.CustomTorsionForce(
+        f"0.5*k*deviation^2; deviation = theta - theta0 - {2.0 * np.pi!r}*floor(turns + 0.5); "
+        f"turns = (theta - theta0)/{2.0 * np.pi!r}"
+    )
+    force.addPerTorsionParameter("k")
+    force.addPerTorsionParameter("theta0")
+    for atoms, x0, k in zip(
+        terms.atoms.tolist(), terms.x0.tolist(), (terms.k * HARTREE_IN_KJ_PER_MOL).tolist(), strict=True
+    ):
+        force.addTorsion(*atoms, [k, x0])
+    return [force]
+
+
+def _pairs14(openmm: Any, topology: Topology) -> list[Any]:
+    """Lennard-Jones and bare Coulomb of the listed pairs, which come on top of the NonbondedForce."""
+    pairs = topology.pairs14
+    lj = openmm.CustomBondForce("c12/r^12 - c6/r^6")
+    lj.addPerBondParameter("c6")
+    lj.addPerBondParameter("c12")
+    lj.setName("lj14")
+    coulomb = openmm.CustomBondForce("qq/r")
+    coulomb.addPerBondParameter("qq")
+    coulomb.setName("coulomb14")
+    i, j = pairs.atoms.T
+    qq = _COULOMB * pairs.coulomb_scale * topology.charges[i] * topology.charges[j]
+    c6, c12 = _in_kj_and_nm(pairs.c6, pairs.c12)
+    for a, b, row6, row12, product in zip(
+        i.tolist(), j.tolist(), c6.tolist(), c12.tolist(), qq.tolist(), strict=True
+    ):
+        lj.addBond(a, b, [row6, row12])
+        coulomb.addBond(a, b, [product])
+    return [lj, coulomb]
+
+
+# table: the component it belongs to (None: the forces have its name), and what builds its forces
+_BONDED: dict[str, tuple[str | None, Callable[[Any, Topology], list[Any]]]] = {
+    "bonds": ("bond", _bonds),
+    "angles": ("angle", _angles),
+    "urey_bradley": (
+        "urey_bradley",
+        lambda openmm, topology: _harmonic_distances(openmm, topology.urey_bradley),
+    ),
+    "torsions": ("torsion", _torsions),
+    "impropers": ("improper", _impropers),
+    "pairs14": (None, _pairs14),
+}
+
+
+def follows_lorentz_berthelot(topology: Topology) -> bool:
+    """Whether the Lennard-Jones table is what the rule makes of its diagonal."""
+    sigma, epsilon = _sigma_epsilon(topology)
+    mean = 0.5 * (sigma[:, None] + sigma[None, :])
+    c6 = 4.0 * np.sqrt(np.outer(epsilon, epsilon)) * mean**6
+    return bool(
+        np.allclose(topology.lj_c6, c6, rtol=_RULE_TOLERANCE, atol=0.0)
+        and np.allclose(topology.lj_c12, c6 * mean**6, rtol=_RULE_TOLERANCE, atol=0.0)
+    )
+
+
+def _sigma_epsilon(topology: Topology) -> tuple[FloatArray, FloatArray]:
+    """Of each type, in bohr and hartree; without attraction there is neither, and no rule to follow."""
+    c6, c12 = np.diagonal(topology.lj_c6), np.diagonal(topology.lj_c12)
+    real = (c6 > 0.0) & (c12 > 0.0)
+    sigma = np.divide(c12, c6, out=np.zeros_like(c6), where=real) ** (1.0 / 6.0)
+    epsilon = np.divide(c6**2, 4.0 * c12, out=np.zeros_like(c6), where=real)
+    return sigma, epsilon
+
+
+def _in_kj_and_nm(c6: FloatArray, c12: FloatArray) -> tuple[FloatArray, FloatArray]:
+    return c6 * (HARTREE_IN_KJ_PER_MOL * BOHR_IN_NM**6), c12 * (HARTREE_IN_KJ_PER_MOL * BOHR_IN_NM**12)
+
+
+def _nonbonded_force(openmm: Any, topology: Topology, nonbonded: Nonbonded | None, *, with_lj: bool) -> Any:
+    """Coulomb and, where the rule holds, Lennard-Jones; charges are offsets so that they have a switch."""
+    force = openmm.NonbondedForce()
+    force.setUseDispersionCorrection(False)
+    if nonbonded is not None:
+        force.setNonbondedMethod(openmm.NonbondedForce.CutoffPeriodic)
+        force.setCutoffDistance(nonbonded.cutoff * BOHR_IN_NM)
+        # OpenMM has no infinite dielectric constant
+        force.setReactionFieldDielectric(min(nonbonded.dielectric, 1e30))
+        force.setUseSwitchingFunction(True)
+        force.setSwitchingDistance(nonbonded.switch * BOHR_IN_NM)
+    sigma, epsilon = _sigma_epsilon(topology)
+    sigma, epsilon = sigma * BOHR_IN_NM, epsilon * HARTREE_IN_KJ_PER_MOL * with_lj
+    force.addGlobalParameter(CHARGE_SWITCH, 1.0)
+    for atom, (kind, charge) in enumerate(
+        zip(topology.lj_types.tolist(), topology.charges.tolist(), strict=True)
+    ):
+        force.addParticle(0.0, sigma[kind], epsilon[kind])
+        if charge:
+            force.addParticleParameterOffset(CHARGE_SWITCH, atom, charge, 0.0, 0.0)
+    for i, j in topology.exclusions.tolist():
+        force.addException(i, j, 0.0, 1.0, 0.0)
+    return force
+
+
+def _tabulated_lennard_jones(openmm: Any, topology: Topology, nonbonded: Nonbonded | None) -> Any:
+    """Lennard-Jones from a table over pairs of types, for other rules and for exceptions of a rule."""
+    force = openmm.CustomNonbondedForce("c12(type1, type2)/r^12 - c6(type1, type2)/r^6")
+    n_types = len(topology.lj_c6)
+    for name, table in zip(("c6", "c12"), _in_kj_and_nm(topology.lj_c6, topology.lj_c12), strict=True):
+        force.addTabulatedFunction(name, openmm.Discrete2DFunction(n_types, n_types, table.ravel().tolist()))
+    force.addPerParticleParameter("type")
+    if nonbonded is not None:
+        force.setNonbondedMethod(openmm.CustomNonbondedForce.CutoffPeriodic)
+        force.setCutoffDistance(nonbonded.cutoff * BOHR_IN_NM)
+        force.setUseSwitchingFunction(True)
+        force.setSwitchingDistance(nonbonded.switch * BOHR_IN_NM)
+    for kind in topology.lj_types.tolist():
+        force.addParticle([kind])
+    for i, j in topology.exclusions.tolist():
+        force.addExclusion(i, j)
+    return force

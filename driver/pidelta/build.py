@@ -10,7 +10,7 @@ import numpy as np
 import vesin
 from ase.data import chemical_symbols, covalent_radii
 
-from pidelta.config import Config, DFTBConfig, QMConfig
+from pidelta.config import Config, DFTBConfig, MMConfig, QMConfig
 from pidelta.core import structure
 from pidelta.core.cell import minimum_image
 from pidelta.core.selection import select
@@ -18,6 +18,7 @@ from pidelta.delta.committee import Committee
 from pidelta.delta.model import check_fits, load_model
 from pidelta.errors import ConfigError, ModelError, StructureError
 from pidelta.mm.evaluator import MMEvaluator
+from pidelta.mm.openmm import OpenMMEvaluator
 from pidelta.mm.readers import read_topology
 from pidelta.mm.topology import Topology
 from pidelta.qm.base import QMEngine
@@ -29,7 +30,7 @@ from pidelta.qm.dftb.parameters import (
 )
 from pidelta.qm.dftb.sets import SetFiles, builtin_set
 from pidelta.qmmm.embedding import CutoffEmbedding, Embedding, Environment, FixedCharges
-from pidelta.qmmm.energy import QMMMEvaluator
+from pidelta.qmmm.energy import ClassicalEvaluator, QMMMEvaluator
 from pidelta.qmmm.partition import Partition, check_charge, make_partition
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM
@@ -122,15 +123,31 @@ def build_evaluator(config: Config, terms: frozenset[str] | None = None) -> QMMM
         topology = inputs.topology
         if evaluator.partition is not None:
             topology = topology.without_internal(evaluator.partition.qm_indices)
-        classical = MMEvaluator(
-            topology,
-            cutoff=config.mm.cutoff if cell is not None else None,
-            cell=cell,
-            electrostatics=config.mm.electrostatics,
-            reaction_field_dielectric=config.mm.reaction_field_dielectric,
-        )
-        evaluator = replace(evaluator, classical=classical)
+        evaluator = replace(evaluator, classical=_classical(config.mm, topology, cell))
     return evaluator
+
+
+def _classical(mm: MMConfig, topology: Topology, cell: FloatArray | None) -> ClassicalEvaluator:
+    """The force field by the engine that the configuration names."""
+    cutoff = mm.cutoff if cell is not None else None
+    if mm.engine == "openmm":
+        return OpenMMEvaluator(
+            topology,
+            cutoff=cutoff,
+            cell=cell,
+            electrostatics=mm.electrostatics,
+            reaction_field_dielectric=mm.reaction_field_dielectric,
+            platform=mm.platform,
+            precision=mm.precision,
+            virial=mm.virial,
+        )
+    return MMEvaluator(
+        topology,
+        cutoff=cutoff,
+        cell=cell,
+        electrostatics=mm.electrostatics,
+        reaction_field_dielectric=mm.reaction_field_dielectric,
+    )
 
 
 def build_region(config: Config) -> QMRegion:

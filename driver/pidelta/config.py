@@ -68,13 +68,28 @@ class QMConfig(Section):
 
 
 class MMConfig(Section):
-    """The force field; lengths in bohr once read."""
+    """The force field; lengths in bohr once read.
+
+    `platform`, `precision` and `virial` are options of the engine openmm: one of its platforms, or the fastest
+    that works; the precision where the platform offers a choice; and whether to spend 12 evaluations of the
+    energy for each structure on the virial, which barostats and pressures need and nothing else.
+    """
 
     topology: Path
-    engine: Literal["builtin"] = "builtin"
+    engine: Literal["builtin", "openmm"] = "builtin"
+    platform: str = "auto"
+    precision: Literal["double", "mixed", "single"] = "double"
+    virial: bool = True
     electrostatics: Literal["reaction-field", "cutoff"] = "reaction-field"
     reaction_field_dielectric: float = Field(math.inf, ge=1.0)
     cutoff: Length = Field(parse_quantity("1.0 nm", "length"), gt=0.0)
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> MMConfig:
+        given = [name for name in ("platform", "precision", "virial") if name in self.model_fields_set]
+        if given and self.engine != "openmm":
+            raise ValueError(f"expected {given[0]} with engine: openmm, and only with it")
+        return self
 
 
 class EmbeddingConfig(Section):

@@ -7,7 +7,7 @@ import numpy as np
 from pidelta.core.neighbours import Exclusions, VerletLists
 from pidelta.errors import SetupError
 from pidelta.mm.bonded import add_bonded
-from pidelta.mm.geometry import cell_problem, check_geometry, check_result
+from pidelta.mm.checks import cell_problem, check_geometry, check_result
 from pidelta.mm.nonbonded import Truncation, add_pairs
 from pidelta.mm.topology import Topology
 from pidelta.state import FloatArray, IntArray, Term

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from pidelta.errors import RunError, SetupError
+from pidelta.mm.checks import cell_problem, check_geometry, check_result
 from pidelta.mm.evaluator import COMPONENTS, truncation_options
-from pidelta.mm.geometry import cell_problem, check_geometry, check_result
 from pidelta.mm.openmm_system import (
     BOHR_IN_NM,
     CHARGE_SWITCH,

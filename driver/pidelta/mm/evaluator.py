@@ -12,7 +12,10 @@ from pidelta.mm.nonbonded import Truncation, add_pairs
 from pidelta.mm.topology import Topology
 from pidelta.state import FloatArray, IntArray, Term
 
-COMPONENTS = ("bond", "angle", "urey_bradley", "torsion", "improper", "lj14", "coulomb14", "lj", "coulomb")
+COMPONENTS = (
+    "bond", "quartic_bond", "morse_bond", "angle", "urey_bradley", "torsion", "improper", "cmap", "lj14",
+    "coulomb14", "lj", "coulomb",
+)  # fmt: skip
 
 
 class MMEvaluator:
@@ -58,7 +61,7 @@ class MMEvaluator:
             problem = cell_problem(cell, cutoff)
             if problem:
                 raise SetupError(f"mm.cutoff: {problem}")
-        exclusions = Exclusions(topology.exclusions, len(topology))
+        exclusions = Exclusions(topology.exclusions, topology.n_particles)
         self._lists = VerletLists(self._truncation.cutoff, skin, exclusions)
 
     @property
@@ -74,8 +77,7 @@ class MMEvaluator:
             cells: (B, 3, 3) lattice vectors as rows in bohr, or None without periodicity.
 
         Returns:
-            The term, with the components bond, angle, urey_bradley, torsion, improper, lj14, coulomb14, lj
-            and coulomb.
+            The term, with the components COMPONENTS.
 
         Raises:
             GeometryError: positions are not finite or not of these atoms, atoms coincide, or a cell is too
@@ -86,7 +88,7 @@ class MMEvaluator:
         check_geometry(self.topology, positions, cells, self._cutoff)
         self._lists.reserve(batch)
         energies = np.empty((batch, len(COMPONENTS)))
-        gradient = np.empty(positions.shape)
+        gradient = np.empty((batch, self.topology.n_particles, 3))
         virial = np.empty((batch, 3, 3))
         for b in range(batch):
             cell = None if cells is None else np.ascontiguousarray(cells[b], dtype=np.float64)
@@ -94,7 +96,7 @@ class MMEvaluator:
             check_result(self.topology, b, float(energies[b].sum()), gradient[b])
         virial *= -1.0
         components = {name: energies[:, c].copy() for c, name in enumerate(COMPONENTS)}
-        return Term(energies.sum(axis=1), gradient, virial, components)
+        return Term(energies.sum(axis=1), gradient[:, : len(self.topology)], virial, components)
 
     def _evaluate_one(
         self, x: FloatArray, cell: FloatArray | None, gradient: FloatArray, strain: FloatArray
@@ -103,8 +105,12 @@ class MMEvaluator:
         gradient[:] = 0.0
         strain[:] = 0.0
         end = self._truncation if cell is not None else Truncation()
+        sites = self.topology.sites
+        x = sites.place(x, cell)
         lj, coulomb = add_pairs(x, self._lists.find(x, cell), self.topology, end, gradient, strain)
-        return *add_bonded(x, cell, self.topology, gradient, strain), lj, coulomb
+        bonded = add_bonded(x, cell, self.topology, gradient, strain)
+        sites.spread(x, cell, gradient, strain)
+        return *bonded, lj, coulomb
 
 
 def truncation_options(

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from pidelta.errors import TopologyError
+from pidelta.mm.cmap import grid_derivatives
+from pidelta.mm.virtual_sites import VirtualSites, join_sites
 from pidelta.state import FloatArray, IntArray
 
 BoolArray = npt.NDArray[np.bool_]
+CombinationRule = Literal["lorentz-berthelot", "geometric"]
 
 _TABLES = {
     "bonds": "bond",
+    "quartic_bonds": "quartic bond",
+    "morse_bonds": "Morse bond",
     "angles": "angle",
     "urey_bradley": "Urey-Bradley term",
     "torsions": "torsion",
     "impropers": "improper",
+    "cmaps": "CMAP term",
     "pairs14": "1-4 pair",
 }
 
@@ -44,6 +51,81 @@ class Harmonic:
     def select(self, keep: BoolArray) -> Harmonic:
         """The terms where `keep` (n,) is true."""
         return Harmonic(self.atoms[keep], self.k[keep], self.x0[keep])
+
+
+@dataclass(frozen=True)
+class QuarticBonds:
+    """Bonds k2 u^2 + k3 u^3 + k4 u^4 with u = r - x0, as in q-TIP4P/F.
+
+    Attributes:
+        atoms: (n, 2).
+        k2, k3, k4: (n,) in hartree/bohr^2, hartree/bohr^3 and hartree/bohr^4.
+        x0: (n,) in bohr.
+    """
+
+    atoms: IntArray = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
+    k2: FloatArray = field(default_factory=lambda: np.zeros(0))
+    k3: FloatArray = field(default_factory=lambda: np.zeros(0))
+    k4: FloatArray = field(default_factory=lambda: np.zeros(0))
+    x0: FloatArray = field(default_factory=lambda: np.zeros(0))
+
+    def __post_init__(self) -> None:
+        _freeze(self)
+
+    def select(self, keep: BoolArray) -> QuarticBonds:
+        """The bonds where `keep` (n,) is true."""
+        return QuarticBonds(self.atoms[keep], self.k2[keep], self.k3[keep], self.k4[keep], self.x0[keep])
+
+
+@dataclass(frozen=True)
+class MorseBonds:
+    """Bonds D (1 - exp(-beta (r - x0)))^2.
+
+    Attributes:
+        atoms: (n, 2).
+        depth: (n,) D in hartree.
+        beta: (n,) in 1/bohr.
+        x0: (n,) in bohr.
+    """
+
+    atoms: IntArray = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
+    depth: FloatArray = field(default_factory=lambda: np.zeros(0))
+    beta: FloatArray = field(default_factory=lambda: np.zeros(0))
+    x0: FloatArray = field(default_factory=lambda: np.zeros(0))
+
+    def __post_init__(self) -> None:
+        _freeze(self)
+
+    def select(self, keep: BoolArray) -> MorseBonds:
+        """The bonds where `keep` (n,) is true."""
+        return MorseBonds(self.atoms[keep], self.depth[keep], self.beta[keep], self.x0[keep])
+
+
+@dataclass(frozen=True)
+class CMAPs:
+    """Energies on a grid of two dihedrals, of atoms 0 to 3 and 1 to 4 of a row.
+
+    Attributes:
+        atoms: (n, 5).
+        maps: (n,) indices into `grids`.
+        grids: (M, K, K) energies in hartree, first and second dihedral, at -pi, -pi + 2 pi / K, ...
+    """
+
+    atoms: IntArray = field(default_factory=lambda: np.zeros((0, 5), dtype=np.int64))
+    maps: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    grids: FloatArray = field(default_factory=lambda: np.zeros((0, 0, 0)))
+
+    def __post_init__(self) -> None:
+        _freeze(self)
+
+    @cached_property
+    def derivatives(self) -> FloatArray:
+        """(M, K, K, 4) energies and derivatives at the grid points, see `pidelta.mm.cmap`."""
+        return grid_derivatives(self.grids)
+
+    def select(self, keep: BoolArray) -> CMAPs:
+        """The terms where `keep` (n,) is true."""
+        return CMAPs(self.atoms[keep], self.maps[keep], self.grids)
 
 
 @dataclass(frozen=True)
@@ -93,9 +175,15 @@ class Pairs14:
         return Pairs14(self.atoms[keep], self.c6[keep], self.c12[keep], self.coulomb_scale[keep])
 
 
+_Table: TypeAlias = Harmonic | QuarticBonds | MorseBonds | Torsions | CMAPs | Pairs14
+
+
 @dataclass(frozen=True)
 class Topology:
-    """Atoms, charges and all terms of a classical force field, in atomic units.
+    """Atoms, virtual sites, charges and all terms of a classical force field, in atomic units.
+
+    Positions, gradients, bonded terms and masses are those of the N atoms. The S virtual sites have none of
+    these: they follow their atoms and are particles N to P = N + S - 1 where pairs interact.
 
     Lennard-Jones is c12/r^12 - c6/r^6 with a table over pairs of types, so that combination rules and their
     exceptions are settled when a file is read.
@@ -104,14 +192,17 @@ class Topology:
         source: the file, for messages.
         numbers: (N,) atomic numbers.
         masses: (N,) in electron masses.
-        charges: (N,) in e.
+        charges: (P,) in e.
         names, residue_names: (N,).
         residue_indices: (N,) from 0, rising.
         bonds, angles, urey_bradley, impropers: harmonic terms.
         torsions: periodic dihedrals.
-        lj_types: (N,) indices into `lj_c6`, `lj_c12` (T, T) in hartree bohr^6 and hartree bohr^12.
+        lj_types: (P,) indices into `lj_c6`, `lj_c12` (T, T) in hartree bohr^6 and hartree bohr^12.
         exclusions: (E, 2) pairs without ordinary Lennard-Jones and Coulomb, i < j, sorted, unique.
-        pairs14: pairs evaluated whether excluded or not.
+        pairs14: pairs of particles evaluated whether excluded or not.
+        quartic_bonds, morse_bonds, cmaps: further bonded terms.
+        sites: the virtual sites.
+        lj_rule: how `lj_c6` and `lj_c12` were combined; for models of water that are put in.
     """
 
     source: str
@@ -131,6 +222,11 @@ class Topology:
     lj_c12: FloatArray
     exclusions: IntArray
     pairs14: Pairs14
+    quartic_bonds: QuarticBonds = field(default_factory=QuarticBonds)
+    morse_bonds: MorseBonds = field(default_factory=MorseBonds)
+    cmaps: CMAPs = field(default_factory=CMAPs)
+    sites: VirtualSites = field(default_factory=VirtualSites)
+    lj_rule: CombinationRule = "lorentz-berthelot"
 
     def __post_init__(self) -> None:
         _freeze(self)
@@ -138,8 +234,20 @@ class Topology:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    @property
+    def n_particles(self) -> int:
+        """Number P of atoms and virtual sites."""
+        return len(self.charges)
+
+    @property
+    def bonded_pairs(self) -> IntArray:
+        """(n, 2) atoms of the bonds of every form."""
+        return np.concatenate([self.bonds.atoms, self.quartic_bonds.atoms, self.morse_bonds.atoms])
+
     def label(self, atom: int) -> str:
         """An atom as shown in messages, such as ``URA1:C5 (atom 3)``; atoms count from 0."""
+        if atom >= len(self):
+            return f"the virtual site of {self.label(int(self.sites.parents[atom - len(self), 0]))}"
         residue = f"{self.residue_names[atom]}{self.residue_indices[atom] + 1}"
         return f"{residue}:{self.names[atom]} (atom {atom})"
 
@@ -155,11 +263,15 @@ class Topology:
             TopologyError: a bonded term joins the region with other atoms.
         """
         region = np.unique(np.asarray(indices, dtype=np.int64))
-        inside = np.zeros(len(self), dtype=np.bool_)
+        inside = np.zeros(self.n_particles, dtype=np.bool_)
         inside[region] = True
+        on_region = inside[self.sites.parents]
+        self._refuse_cut("virtual site", self.sites.parents, on_region)
+        inside[len(self) :] = on_region.any(axis=1)
+        region = np.flatnonzero(inside)
         kept: dict[str, Any] = {}
         for name, description in _TABLES.items():
-            table: Harmonic | Torsions | Pairs14 = getattr(self, name)
+            table: _Table = getattr(self, name)
             touched = inside[table.atoms]
             self._refuse_cut(description, table.atoms, touched)
             kept[name] = table.select(np.asarray(~touched.any(axis=1)))
@@ -186,33 +298,57 @@ def join(parts: Sequence[Topology]) -> Topology:
     """Put molecules one after the other into one system.
 
     Args:
-        parts: at least one, all with the same source and Lennard-Jones tables; one may occur many times.
+        parts: at least one, all with the same source, Lennard-Jones tables and CMAP grids; one may occur many
+            times.
     """
-    atom_offsets = np.cumsum([0, *(len(part) for part in parts[:-1])])
+    n_atoms = [len(part) for part in parts]
     residue_offsets = np.cumsum([0, *(part.residue_indices[-1] + 1 for part in parts[:-1])])
+    particles = _particle_indices(parts)
 
-    def column(name: str) -> Any:
-        return np.concatenate([getattr(part, name) for part in parts])
+    def column(name: str, n_first: Sequence[int] | None = None) -> Any:
+        """Of the atoms, or of the atoms (the first `n_first`) and then of the virtual sites."""
+        columns = [getattr(part, name) for part in parts]
+        if n_first is None:
+            return np.concatenate(columns)
+        heads = [values[:n] for values, n in zip(columns, n_first, strict=True)]
+        return np.concatenate([*heads, *(values[n:] for values, n in zip(columns, n_first, strict=True))])
 
     def table(name: str) -> Any:
         tables = [getattr(part, name) for part in parts]
         columns = {item.name: [getattr(entry, item.name) for entry in tables] for item in fields(tables[0])}
-        columns["atoms"] = [a + shift for a, shift in zip(columns["atoms"], atom_offsets, strict=True)]
+        columns["atoms"] = [index[a] for a, index in zip(columns["atoms"], particles, strict=True)]
+        if "grids" in columns:
+            columns["grids"] = columns["grids"][:1]
         return type(tables[0])(**{key: np.concatenate(arrays) for key, arrays in columns.items()})
 
     return Topology(
         source=parts[0].source,
         names=tuple(name for part in parts for name in part.names),
         residue_names=tuple(name for part in parts for name in part.residue_names),
-        residue_indices=column("residue_indices") + np.repeat(residue_offsets, [len(part) for part in parts]),
+        residue_indices=column("residue_indices") + np.repeat(residue_offsets, n_atoms),
         lj_c6=parts[0].lj_c6,
         lj_c12=parts[0].lj_c12,
-        exclusions=np.concatenate(
-            [part.exclusions + shift for part, shift in zip(parts, atom_offsets, strict=True)]
+        lj_rule=parts[0].lj_rule,
+        exclusions=unique_pairs(
+            np.concatenate([index[part.exclusions] for part, index in zip(parts, particles, strict=True)])
         ),
-        **{name: column(name) for name in ("numbers", "masses", "charges", "lj_types")},
+        sites=join_sites([part.sites for part in parts], n_atoms),
+        **{name: column(name) for name in ("numbers", "masses")},
+        **{name: column(name, n_atoms) for name in ("charges", "lj_types")},
         **{name: table(name) for name in _TABLES},
     )
+
+
+def _particle_indices(parts: Sequence[Topology]) -> list[IntArray]:
+    """For each part, the particles of the whole that its own become: atoms first, then virtual sites."""
+    indices = []
+    atom, site = 0, sum(len(part) for part in parts)
+    for part in parts:
+        indices.append(
+            np.concatenate([np.arange(len(part)) + atom, np.arange(len(part.sites)) + site]).astype(np.int64)
+        )
+        atom, site = atom + len(part), site + len(part.sites)
+    return indices
 
 
 def unique_pairs(pairs: npt.ArrayLike) -> IntArray:
@@ -221,7 +357,7 @@ def unique_pairs(pairs: npt.ArrayLike) -> IntArray:
     return np.asarray(np.unique(ordered[ordered[:, 0] != ordered[:, 1]], axis=0))
 
 
-def _freeze(table: Harmonic | Torsions | Pairs14 | Topology) -> None:
+def _freeze(table: _Table | Topology) -> None:
     for item in fields(table):
         value = getattr(table, item.name)
         if isinstance(value, np.ndarray):

@@ -109,19 +109,21 @@ class OpenMMEvaluator:
         positions = np.array(positions, dtype=np.float64)
         check_geometry(self.topology, positions, cells, self._cutoff)
         batch = len(positions)
-        energy, gradient = np.empty(batch), np.empty(positions.shape)
-        virial = np.full((batch, 3, 3), np.nan)
         engine = self._engine(None if cells is None else cells[0])
-        frames = [_Frame(x, None if cells is None else cells[b]) for b, x in enumerate(positions)]
+        energy, gradient = np.empty(batch), np.empty((batch, self.topology.n_particles, 3))
+        strain = np.full((batch, 3, 3), np.nan)
+        frames = []
         with engine.errors():
-            for b, frame in enumerate(frames):
-                engine.place(frame.positions(), frame.box)
-                energy[b], slope = engine.energy_and_gradient()
-                gradient[b] = slope @ frame.rotation.T
+            for b in range(batch):
+                cell = None if cells is None else np.ascontiguousarray(cells[b], dtype=np.float64)
+                x = self.topology.sites.place(positions[b], cell)
+                frames.append(_Frame(x, cell))
+                energy[b], gradient[b] = engine.energy_and_gradient(frames[b])
                 check_result(self.topology, b, float(energy[b]), gradient[b])
                 if self._with_virial:
-                    virial[b] = engine.virial(frame)
-        return Term(energy, gradient, virial, _Components(engine, frames))
+                    strain[b] = engine.strain_derivative(frames[b])
+                self.topology.sites.spread(x, cell, gradient[b], strain[b])
+        return Term(energy, gradient[:, : len(self.topology)], -strain, _Components(engine, frames))
 
     def _engine(self, cell: FloatArray | None) -> _Engine:
         """Made for the first cell it sees, or for none."""
@@ -138,7 +140,7 @@ class OpenMMEvaluator:
 
 
 class _Frame:
-    """A structure as OpenMM wants it: in a lower triangular, reduced cell, atoms inside.
+    """A structure as OpenMM wants it: in a lower triangular, reduced cell, particles inside.
 
     Attributes:
         box: (3, 3) rows in bohr, or None.
@@ -157,7 +159,7 @@ class _Frame:
             self._fractional = fractional - np.floor(fractional)
 
     def positions(self, box: FloatArray | None = None) -> FloatArray:
-        """(N, 3) in bohr, moved along with the cell where another `box` is given."""
+        """(P, 3) in bohr, moved along with the cell where another `box` is given."""
         if box is None:
             box = self.box
         return self._fractional if box is None else np.asarray(self._fractional @ box)
@@ -221,30 +223,31 @@ class _Engine:
         except self._openmm.OpenMMException as error:
             raise RunError(f"OpenMM on platform {self.platform}: {' '.join(str(error).split())}") from error
 
-    def place(self, positions: FloatArray, box: FloatArray | None) -> None:
-        """Set positions (N, 3) and the cell (3, 3), in bohr."""
-        if box is not None:
-            self._context.setPeriodicBoxVectors(*(box * BOHR_IN_NM))
-        self._context.setPositions(positions * BOHR_IN_NM)
+    def _place(self, frame: _Frame, box: FloatArray | None = None) -> None:
+        """Set the positions and the cell of a frame, or another `box` with the positions moved along."""
+        if frame.box is not None:
+            self._context.setPeriodicBoxVectors(*((frame.box if box is None else box) * BOHR_IN_NM))
+        self._context.setPositions(frame.positions(box) * BOHR_IN_NM)
 
-    def energy(self, groups: int = -1) -> float:
+    def _energy(self, groups: int = -1) -> float:
         """In hartree, of the force groups whose bits are set."""
         state = self._context.getState(getEnergy=True, groups=groups)
         return float(state.getPotentialEnergy()._value) / HARTREE_IN_KJ_PER_MOL
 
-    def energy_and_gradient(self) -> tuple[float, FloatArray]:
-        """In hartree and (N, 3) in hartree/bohr, in the frame of the box."""
+    def energy_and_gradient(self, frame: _Frame) -> tuple[float, FloatArray]:
+        """In hartree and (P, 3) in hartree/bohr."""
+        self._place(frame)
         state = self._context.getState(getEnergy=True, getForces=True)
         forces = np.asarray(state.getForces(asNumpy=True)._value)
         energy = float(state.getPotentialEnergy()._value) / HARTREE_IN_KJ_PER_MOL
-        return energy, forces * (-BOHR_IN_NM / HARTREE_IN_KJ_PER_MOL)
+        return energy, forces @ frame.rotation.T * (-BOHR_IN_NM / HARTREE_IN_KJ_PER_MOL)
 
-    def virial(self, frame: _Frame) -> FloatArray:
-        """(3, 3) in hartree, by differences over the six entries of the triangular cell.
+    def strain_derivative(self, frame: _Frame) -> FloatArray:
+        """(3, 3) dE/d(strain) in hartree, by differences over the six entries of the triangular cell.
 
         Positions move along. An entry at the border of the reduced form is varied to one side only, since
         another basis of the lattice would be another mesh for PME. The energy does not change by turning
-        everything, so the virial is symmetric and its lower triangle is enough.
+        everything, so the result is symmetric and its lower triangle is enough.
         """
         box = np.eye(3) if frame.box is None else frame.box
         slope = np.zeros((3, 3))
@@ -256,20 +259,20 @@ class _Engine:
                 if all(_is_reduced(other) for other in boxes):
                     break
             for (_, weight), other in zip(stencil, boxes, strict=True):
-                self.place(frame.positions(other), None if frame.box is None else other)
-                slope[i, j] += weight * self.energy() / step[i, j]
+                self._place(frame, other)
+                slope[i, j] += weight * self._energy() / step[i, j]
         strain = np.tril(box.T @ slope)
         strain += np.tril(strain, -1).T
-        return np.asarray(-frame.rotation @ strain @ frame.rotation.T)
+        return np.asarray(frame.rotation @ strain @ frame.rotation.T)
 
     def components(self, frame: _Frame) -> dict[str, float]:
         """Energies in hartree by name."""
-        self.place(frame.positions(), frame.box)
+        self._place(frame)
         energies = dict.fromkeys(COMPONENTS, 0.0)
-        energies |= {name: self.energy(1 << group) for name, group in self._groups.items()}
+        energies |= {name: self._energy(1 << group) for name, group in self._groups.items()}
         if self._groups["lj"] == self._groups["coulomb"]:
             self._context.setParameter(CHARGE_SWITCH, 0.0)
-            energies["lj"] = self.energy(1 << self._groups["lj"])
+            energies["lj"] = self._energy(1 << self._groups["lj"])
             self._context.setParameter(CHARGE_SWITCH, 1.0)
             energies["coulomb"] -= energies["lj"]
         return energies

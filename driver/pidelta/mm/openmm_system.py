@@ -6,7 +6,7 @@ OpenMM's units are nm, kJ/mol and e. What a topology holds and no function here 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from pidelta.errors import MissingExtraError, TopologyError
 from pidelta.mm.topology import Harmonic, Topology
-from pidelta.state import FloatArray
+from pidelta.state import FloatArray, IntArray
 from pidelta.units import (
     BOHR_IN_ANGSTROM,
     DALTON_IN_ELECTRON_MASS,
@@ -29,7 +29,7 @@ _COULOMB = HARTREE_IN_KJ_PER_MOL * BOHR_IN_NM  # kJ/mol nm/e^2
 _RULE_TOLERANCE = 1e-7  # relative, of c6 and c12: files hold about eight digits
 _NO_TERMS = {
     "source", "numbers", "masses", "charges", "names", "residue_names", "residue_indices", "lj_types",
-    "lj_c6", "lj_c12", "exclusions",
+    "lj_c6", "lj_c12", "lj_rule", "exclusions", "sites",
 }  # fmt: skip
 
 
@@ -65,7 +65,9 @@ def import_openmm() -> Any:
 def build_system(topology: Topology, nonbonded: Nonbonded | None) -> tuple[Any, dict[str, int]]:
     """Build the System and say which component is in which force group.
 
-    Components of Lennard-Jones and Coulomb may share a group: `CHARGE_SWITCH` tells them apart.
+    Virtual sites are particles like the atoms, after them; whoever evaluates places them and gives their
+    forces to their parents. Components of Lennard-Jones and Coulomb may share a group: `CHARGE_SWITCH` tells
+    them apart.
 
     Args:
         topology: what to evaluate.
@@ -80,6 +82,8 @@ def build_system(topology: Topology, nonbonded: Nonbonded | None) -> tuple[Any, 
     system = openmm.System()
     for mass in topology.masses / DALTON_IN_ELECTRON_MASS:
         system.addParticle(float(mass))
+    for _ in range(len(topology.sites)):
+        system.addParticle(1.0)
     groups: dict[str, int] = {}
 
     def add(component: str, force: Any) -> None:
@@ -134,6 +138,37 @@ def _harmonic_distances(openmm: Any, terms: Harmonic) -> list[Any]:
     return [force]
 
 
+def _quartic_bonds(openmm: Any, topology: Topology) -> list[Any]:
+    terms = topology.quartic_bonds
+    force = openmm.CustomBondForce("u^2*(k2 + u*(k3 + u*k4)); u = r - x0")
+    columns = (
+        terms.k2 * HARTREE_IN_KJ_PER_MOL / BOHR_IN_NM**2,
+        terms.k3 * HARTREE_IN_KJ_PER_MOL / BOHR_IN_NM**3,
+        terms.k4 * HARTREE_IN_KJ_PER_MOL / BOHR_IN_NM**4,
+        terms.x0 * BOHR_IN_NM,
+    )
+    return [_custom_bonds(force, terms.atoms, ("k2", "k3", "k4", "x0"), columns)]
+
+
+def _morse_bonds(openmm: Any, topology: Topology) -> list[Any]:
+    terms = topology.morse_bonds
+    force = openmm.CustomBondForce("depth*(1 - exp(-beta*(r - x0)))^2")
+    columns = (
+        terms.depth * HARTREE_IN_KJ_PER_MOL,
+        terms.beta / BOHR_IN_NM,
+        terms.x0 * BOHR_IN_NM,
+    )
+    return [_custom_bonds(force, terms.atoms, ("depth", "beta", "x0"), columns)]
+
+
+def _custom_bonds(force: Any, atoms: IntArray, names: Sequence[str], columns: Sequence[FloatArray]) -> Any:
+    for name in names:
+        force.addPerBondParameter(name)
+    for (i, j), row in zip(atoms.tolist(), np.stack(columns, axis=1).tolist(), strict=True):
+        force.addBond(i, j, row)
+    return force
+
+
 def _angles(openmm: Any, topology: Topology) -> list[Any]:
     terms = topology.angles
     force = openmm.HarmonicAngleForce()
@@ -179,30 +214,39 @@ def _impropers(openmm: Any, topology: Topology) -> list[Any]:
     return [force]
 
 
+def _cmaps(openmm: Any, topology: Topology) -> list[Any]:
+    """OpenMM's maps start at zero angles and have the first angle running fastest."""
+    terms = topology.cmaps
+    size = len(terms.grids[0])
+    if size % 2:
+        raise TopologyError(f"{topology.source}: CMAP: expected a grid of even size for OpenMM, found {size}")
+    force = openmm.CMAPTorsionForce()
+    for grid in np.roll(terms.grids * HARTREE_IN_KJ_PER_MOL, -(size // 2), axis=(1, 2)):
+        force.addMap(size, grid.T.ravel().tolist())
+    for kind, (i, j, k, l, m) in zip(terms.maps.tolist(), terms.atoms.tolist(), strict=True):  # noqa: E741
+        force.addTorsion(kind, i, j, k, l, j, k, l, m)
+    return [force]
+
+
 def _pairs14(openmm: Any, topology: Topology) -> list[Any]:
     """Lennard-Jones and bare Coulomb of the listed pairs, which come on top of the NonbondedForce."""
     pairs = topology.pairs14
     lj = openmm.CustomBondForce("c12/r^12 - c6/r^6")
-    lj.addPerBondParameter("c6")
-    lj.addPerBondParameter("c12")
     lj.setName("lj14")
     coulomb = openmm.CustomBondForce("qq/r")
-    coulomb.addPerBondParameter("qq")
     coulomb.setName("coulomb14")
     i, j = pairs.atoms.T
     qq = _COULOMB * pairs.coulomb_scale * topology.charges[i] * topology.charges[j]
-    c6, c12 = _in_kj_and_nm(pairs.c6, pairs.c12)
-    for a, b, row6, row12, product in zip(
-        i.tolist(), j.tolist(), c6.tolist(), c12.tolist(), qq.tolist(), strict=True
-    ):
-        lj.addBond(a, b, [row6, row12])
-        coulomb.addBond(a, b, [product])
+    _custom_bonds(lj, pairs.atoms, ("c6", "c12"), _in_kj_and_nm(pairs.c6, pairs.c12))
+    _custom_bonds(coulomb, pairs.atoms, ("qq",), (qq,))
     return [lj, coulomb]
 
 
 # table: the component it belongs to (None: the forces have its name), and what builds its forces
 _BONDED: dict[str, tuple[str | None, Callable[[Any, Topology], list[Any]]]] = {
     "bonds": ("bond", _bonds),
+    "quartic_bonds": ("quartic_bond", _quartic_bonds),
+    "morse_bonds": ("morse_bond", _morse_bonds),
     "angles": ("angle", _angles),
     "urey_bradley": (
         "urey_bradley",
@@ -210,6 +254,7 @@ _BONDED: dict[str, tuple[str | None, Callable[[Any, Topology], list[Any]]]] = {
     ),
     "torsions": ("torsion", _torsions),
     "impropers": ("improper", _impropers),
+    "cmaps": ("cmap", _cmaps),
     "pairs14": (None, _pairs14),
 }
 

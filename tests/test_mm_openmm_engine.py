@@ -105,13 +105,14 @@ def turned(cell):
     return np.array([[1, 0, 0], [1, 1, 0], [0, 0, -1]]) @ cell @ rotation
 
 
-CELLS = {"dodecahedron": DODECAHEDRON, "hexagonal": HEXAGONAL, "turned": turned(CUBIC)}
-
-
-@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
-def test_same_in_cells_of_any_shape_and_orientation(cell):
+@pytest.mark.parametrize(
+    ("cell", "cutoff"),
+    # at other cutoffs OpenMM 8.6's Reference platform misses pairs in the first two, unlike its CPU platform
+    [(DODECAHEDRON, 9.8), (HEXAGONAL, 9.8), (turned(CUBIC), 8.0)],
+    ids=["dodecahedron", "hexagonal", "turned"],
+)
+def test_same_in_cells_of_any_shape_and_orientation(cell, cutoff):
     topology = read_topology(DATA / "water.top")
-    cutoff = 9.8
     positions = scrambled(water_positions(64, cell, seed=2), cell, seed=3)
     terms = [
         engine.evaluate(positions[None], cell[None])
@@ -256,4 +257,5 @@ def test_results_do_not_depend_on_what_was_looked_at_before():
     again = evaluator.evaluate(positions[None], TRICLINIC[None])
     np.testing.assert_allclose(again.energy, first.energy, rtol=1e-14)
     uncharged = replace(solution(), charges=np.zeros(len(solution())))
-    assert OpenMMEvaluator(uncharged, cutoff=None, platform="Reference").evaluate(positions[None], None)
+    without = OpenMMEvaluator(uncharged, cutoff=None, platform="Reference").evaluate(positions[None], None)
+    assert not without.components["coulomb"].any()

@@ -32,7 +32,11 @@ class OpenMMEvaluator:
     """Energy and gradient of a topology by OpenMM, with the conventions of `MMEvaluator`.
 
     OpenMM gives no virial: it is found by differences of the energy at strained cells, 12 evaluations of
-    the energy for each structure.
+    the energy for each structure. In double precision it is good to 1e-7 hartree; in single precision, for
+    2,700 atoms of uracil in water, to 2e-3 hartree (2 bar).
+
+    OpenMM 8.6's Reference platform misses pairs in some skewed cells less than three cutoffs wide; its
+    other platforms do not.
 
     Args:
         topology: what to evaluate.

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from pidelta.errors import TopologyError
 from pidelta.mm.cmap import grid_derivatives
+from pidelta.mm.lennard_jones import CombinationRule
 from pidelta.mm.virtual_sites import VirtualSites, join_sites
 from pidelta.state import FloatArray, IntArray
 
 BoolArray = npt.NDArray[np.bool_]
-CombinationRule = Literal["lorentz-berthelot", "geometric"]
+_T = TypeVar("_T", bound="_Table")
 
 _TABLES = {
     "bonds": "bond",
@@ -32,7 +33,35 @@ _TABLES = {
 
 
 @dataclass(frozen=True)
-class Harmonic:
+class _Table:
+    """Terms as columns of equal length, the first of them their atoms."""
+
+    atoms: IntArray
+
+    def __post_init__(self) -> None:
+        _freeze(self)
+
+    def select(self: _T, keep: BoolArray) -> _T:
+        """The terms where `keep` (n,) is true."""
+        return replace(self, **{name: getattr(self, name)[keep] for name in self._columns()})
+
+    def joined(self: _T, *others: _T) -> _T:
+        """These terms and those of other tables."""
+        tables = (self, *others)
+        columns = {n: np.concatenate([getattr(table, n) for table in tables]) for n in self._columns()}
+        return replace(self, **columns)
+
+    def renumbered(self: _T, particles: IntArray) -> _T:
+        """The terms with each atom i become `particles[i]`."""
+        return replace(self, atoms=particles[self.atoms])
+
+    @classmethod
+    def _columns(cls) -> list[str]:
+        return [item.name for item in fields(cls)]
+
+
+@dataclass(frozen=True)
+class Harmonic(_Table):
     """Terms k/2 (x - x0)^2 of a distance (2 atoms), an angle (3) or an improper dihedral (4).
 
     Attributes:
@@ -45,16 +74,14 @@ class Harmonic:
     k: FloatArray
     x0: FloatArray
 
-    def __post_init__(self) -> None:
-        _freeze(self)
-
-    def select(self, keep: BoolArray) -> Harmonic:
-        """The terms where `keep` (n,) is true."""
-        return Harmonic(self.atoms[keep], self.k[keep], self.x0[keep])
+    @staticmethod
+    def none(size: int) -> Harmonic:
+        """No terms of `size` atoms."""
+        return Harmonic(np.zeros((0, size), dtype=np.int64), np.zeros(0), np.zeros(0))
 
 
 @dataclass(frozen=True)
-class QuarticBonds:
+class QuarticBonds(_Table):
     """Bonds k2 u^2 + k3 u^3 + k4 u^4 with u = r - x0, as in q-TIP4P/F.
 
     Attributes:
@@ -69,16 +96,9 @@ class QuarticBonds:
     k4: FloatArray = field(default_factory=lambda: np.zeros(0))
     x0: FloatArray = field(default_factory=lambda: np.zeros(0))
 
-    def __post_init__(self) -> None:
-        _freeze(self)
-
-    def select(self, keep: BoolArray) -> QuarticBonds:
-        """The bonds where `keep` (n,) is true."""
-        return QuarticBonds(self.atoms[keep], self.k2[keep], self.k3[keep], self.k4[keep], self.x0[keep])
-
 
 @dataclass(frozen=True)
-class MorseBonds:
+class MorseBonds(_Table):
     """Bonds D (1 - exp(-beta (r - x0)))^2.
 
     Attributes:
@@ -93,16 +113,9 @@ class MorseBonds:
     beta: FloatArray = field(default_factory=lambda: np.zeros(0))
     x0: FloatArray = field(default_factory=lambda: np.zeros(0))
 
-    def __post_init__(self) -> None:
-        _freeze(self)
-
-    def select(self, keep: BoolArray) -> MorseBonds:
-        """The bonds where `keep` (n,) is true."""
-        return MorseBonds(self.atoms[keep], self.depth[keep], self.beta[keep], self.x0[keep])
-
 
 @dataclass(frozen=True)
-class CMAPs:
+class CMAPs(_Table):
     """Energies on a grid of two dihedrals, of atoms 0 to 3 and 1 to 4 of a row.
 
     Attributes:
@@ -115,21 +128,18 @@ class CMAPs:
     maps: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     grids: FloatArray = field(default_factory=lambda: np.zeros((0, 0, 0)))
 
-    def __post_init__(self) -> None:
-        _freeze(self)
-
     @cached_property
     def derivatives(self) -> FloatArray:
         """(M, K, K, 4) energies and derivatives at the grid points, see `pidelta.mm.cmap`."""
         return grid_derivatives(self.grids)
 
-    def select(self, keep: BoolArray) -> CMAPs:
-        """The terms where `keep` (n,) is true."""
-        return CMAPs(self.atoms[keep], self.maps[keep], self.grids)
+    @classmethod
+    def _columns(cls) -> list[str]:
+        return ["atoms", "maps"]
 
 
 @dataclass(frozen=True)
-class Torsions:
+class Torsions(_Table):
     """Terms k (1 + cos(n phi - phase)) of dihedrals, proper or improper; phi is pi for trans.
 
     Attributes:
@@ -139,21 +149,14 @@ class Torsions:
         phase: (n,) in rad.
     """
 
-    atoms: IntArray
-    k: FloatArray
-    periodicity: IntArray
-    phase: FloatArray
-
-    def __post_init__(self) -> None:
-        _freeze(self)
-
-    def select(self, keep: BoolArray) -> Torsions:
-        """The terms where `keep` (n,) is true."""
-        return Torsions(self.atoms[keep], self.k[keep], self.periodicity[keep], self.phase[keep])
+    atoms: IntArray = field(default_factory=lambda: np.zeros((0, 4), dtype=np.int64))
+    k: FloatArray = field(default_factory=lambda: np.zeros(0))
+    periodicity: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    phase: FloatArray = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True)
-class Pairs14:
+class Pairs14(_Table):
     """Pairs with their own Lennard-Jones and scaled, bare Coulomb, without cutoff; mostly 1-4 pairs.
 
     Attributes:
@@ -162,20 +165,10 @@ class Pairs14:
         coulomb_scale: (n,) factor of q_i q_j / r.
     """
 
-    atoms: IntArray
-    c6: FloatArray
-    c12: FloatArray
-    coulomb_scale: FloatArray
-
-    def __post_init__(self) -> None:
-        _freeze(self)
-
-    def select(self, keep: BoolArray) -> Pairs14:
-        """The pairs where `keep` (n,) is true."""
-        return Pairs14(self.atoms[keep], self.c6[keep], self.c12[keep], self.coulomb_scale[keep])
-
-
-_Table: TypeAlias = Harmonic | QuarticBonds | MorseBonds | Torsions | CMAPs | Pairs14
+    atoms: IntArray = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
+    c6: FloatArray = field(default_factory=lambda: np.zeros(0))
+    c12: FloatArray = field(default_factory=lambda: np.zeros(0))
+    coulomb_scale: FloatArray = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -202,6 +195,8 @@ class Topology:
         pairs14: pairs of particles evaluated whether excluded or not.
         quartic_bonds, morse_bonds, cmaps: further bonded terms.
         sites: the virtual sites.
+        massless_rows: (R,) rows of virtual sites, rising, among the N + R rows of a structure file that
+            lists them.
         lj_rule: how `lj_c6` and `lj_c12` were combined; for models of water that are put in.
     """
 
@@ -226,6 +221,7 @@ class Topology:
     morse_bonds: MorseBonds = field(default_factory=MorseBonds)
     cmaps: CMAPs = field(default_factory=CMAPs)
     sites: VirtualSites = field(default_factory=VirtualSites)
+    massless_rows: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     lj_rule: CombinationRule = "lorentz-berthelot"
 
     def __post_init__(self) -> None:
@@ -260,36 +256,62 @@ class Topology:
             indices: the atoms of the region.
 
         Raises:
-            TopologyError: a bonded term joins the region with other atoms.
+            TopologyError: a bonded term or a virtual site joins the region with other atoms.
         """
-        region = np.unique(np.asarray(indices, dtype=np.int64))
-        inside = np.zeros(self.n_particles, dtype=np.bool_)
-        inside[region] = True
-        on_region = inside[self.sites.parents]
-        self._refuse_cut("virtual site", self.sites.parents, on_region)
-        inside[len(self) :] = on_region.any(axis=1)
+        inside, tables = self._separated(indices, "QM region")
         region = np.flatnonzero(inside)
-        kept: dict[str, Any] = {}
-        for name, description in _TABLES.items():
-            table: _Table = getattr(self, name)
-            touched = inside[table.atoms]
-            self._refuse_cut(description, table.atoms, touched)
-            kept[name] = table.select(np.asarray(~touched.any(axis=1)))
         first, second = np.triu_indices(len(region), k=1)
         within = np.stack([region[first], region[second]], axis=1)
         return replace(
             self,
             charges=np.where(inside, 0.0, self.charges),
             exclusions=unique_pairs(np.concatenate([self.exclusions, within])),
-            **kept,
+            **tables,
         )
 
-    def _refuse_cut(self, description: str, atoms: IntArray, inside: BoolArray) -> None:
-        cut = np.flatnonzero(inside.any(axis=1) & ~inside.all(axis=1))
+    def without_terms(self, indices: npt.ArrayLike) -> Topology:
+        """The topology without the bonded terms, exclusions and virtual sites of some molecules.
+
+        Args:
+            indices: the atoms of the molecules, in any shape.
+
+        Raises:
+            TopologyError: a bonded term or a virtual site joins them with other atoms.
+        """
+        inside, tables = self._separated(indices, "selected region")
+        kept = ~inside
+        kept[: len(self)] = True
+        particles = np.cumsum(kept) - 1
+        outside = self.exclusions[~inside[self.exclusions].any(axis=1)]
+        return replace(
+            self,
+            charges=self.charges[kept],
+            lj_types=self.lj_types[kept],
+            exclusions=particles[outside],
+            sites=self.sites.select(kept[len(self) :]),
+            **{name: table.renumbered(particles) for name, table in tables.items()},
+        )
+
+    def _separated(self, indices: npt.ArrayLike, region: str) -> tuple[BoolArray, dict[str, Any]]:
+        """Which particles (P,) belong to a region, and the tables of terms outside."""
+        inside = np.zeros(self.n_particles, dtype=np.bool_)
+        inside[np.ravel(np.asarray(indices, dtype=np.int64))] = True
+        self._refuse_cut(region, "virtual site", self.sites.parents, inside)
+        inside[len(self) :] = inside[self.sites.parents].any(axis=1)
+        tables: dict[str, Any] = {}
+        for name, description in _TABLES.items():
+            table: _Table = getattr(self, name)
+            self._refuse_cut(region, description, table.atoms, inside)
+            tables[name] = table.select(np.asarray(~inside[table.atoms].any(axis=1)))
+        return inside, tables
+
+    def _refuse_cut(self, region: str, description: str, atoms: IntArray, inside: BoolArray) -> None:
+        touched = inside[atoms]
+        cut = np.flatnonzero(touched.any(axis=1) & ~touched.all(axis=1))
         if len(cut):
             labels = " - ".join(self.label(int(atom)) for atom in atoms[cut[0]])
             raise TopologyError(
-                f"{self.source}: the QM region cuts the {description} {labels}; "
+                f"{self.source}: the {region} cuts the {description} {labels}; "
                 f"link atoms are not available yet"
             )
 
@@ -303,6 +325,7 @@ def join(parts: Sequence[Topology]) -> Topology:
     """
     n_atoms = [len(part) for part in parts]
     residue_offsets = np.cumsum([0, *(part.residue_indices[-1] + 1 for part in parts[:-1])])
+    row_offsets = np.cumsum([0, *(len(part) + len(part.massless_rows) for part in parts)])
     particles = _particle_indices(parts)
 
     def column(name: str, n_first: Sequence[int] | None = None) -> Any:
@@ -314,12 +337,8 @@ def join(parts: Sequence[Topology]) -> Topology:
         return np.concatenate([*heads, *(values[n:] for values, n in zip(columns, n_first, strict=True))])
 
     def table(name: str) -> Any:
-        tables = [getattr(part, name) for part in parts]
-        columns = {item.name: [getattr(entry, item.name) for entry in tables] for item in fields(tables[0])}
-        columns["atoms"] = [index[a] for a, index in zip(columns["atoms"], particles, strict=True)]
-        if "grids" in columns:
-            columns["grids"] = columns["grids"][:1]
-        return type(tables[0])(**{key: np.concatenate(arrays) for key, arrays in columns.items()})
+        tables = [getattr(part, name).renumbered(index) for part, index in zip(parts, particles, strict=True)]
+        return tables[0].joined(*tables[1:])
 
     return Topology(
         source=parts[0].source,
@@ -333,6 +352,9 @@ def join(parts: Sequence[Topology]) -> Topology:
             np.concatenate([index[part.exclusions] for part, index in zip(parts, particles, strict=True)])
         ),
         sites=join_sites([part.sites for part in parts], n_atoms),
+        massless_rows=np.concatenate(
+            [part.massless_rows + shift for part, shift in zip(parts, row_offsets[:-1], strict=True)]
+        ),
         **{name: column(name) for name in ("numbers", "masses")},
         **{name: column(name, n_atoms) for name in ("charges", "lj_types")},
         **{name: table(name) for name in _TABLES},

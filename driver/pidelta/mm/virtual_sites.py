@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, fields
 
 import numba
 import numpy as np
+import numpy.typing as npt
 
 from pidelta.mm.geometry import add, add_outer, cross, dot, scale, vector
 from pidelta.state import FloatArray, IntArray
@@ -35,13 +36,11 @@ class VirtualSites:
         parents: (S, 3) atoms i, j, k.
         kinds: (S,) LINEAR, DISTANCE, ANGLE or OUT_OF_PLANE.
         parameters: (S, 3) a, b and c; lengths in bohr, angles in rad, c in 1/bohr, zero where not used.
-        rows: (S,) where the sites stand among the N + S rows of a structure file that lists them.
     """
 
     parents: IntArray = field(default_factory=lambda: np.zeros((0, 3), dtype=np.int64))
     kinds: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     parameters: FloatArray = field(default_factory=lambda: np.zeros((0, 3)))
-    rows: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -49,6 +48,10 @@ class VirtualSites:
 
     def __len__(self) -> int:
         return len(self.kinds)
+
+    def select(self, keep: npt.NDArray[np.bool_]) -> VirtualSites:
+        """The sites where `keep` (S,) is true."""
+        return VirtualSites(self.parents[keep], self.kinds[keep], self.parameters[keep])
 
     def place(self, atoms: FloatArray, cell: FloatArray | None) -> FloatArray:
         """Positions (N + S, 3) of atoms and sites, in bohr; each site is near the image of its first atom.
@@ -85,12 +88,10 @@ class VirtualSites:
 def join_sites(parts: Sequence[VirtualSites], n_atoms: Sequence[int]) -> VirtualSites:
     """The sites of molecules with the given numbers of atoms, put one after the other."""
     atoms_before = np.cumsum([0, *n_atoms])
-    rows_before = atoms_before + np.cumsum([0, *(len(part) for part in parts)])
     return VirtualSites(
         np.concatenate([part.parents + shift for part, shift in zip(parts, atoms_before[:-1], strict=True)]),
         np.concatenate([part.kinds for part in parts]),
         np.concatenate([part.parameters for part in parts]),
-        np.concatenate([part.rows + shift for part, shift in zip(parts, rows_before[:-1], strict=True)]),
     )
 
 

@@ -76,6 +76,15 @@ def read_system(config: Config) -> System:
     return _read_inputs(config).system
 
 
+def read_force_field(config: Config) -> Topology | None:
+    """The topology of the whole system, the QM region included, or None without a section mm.
+
+    Raises:
+        StructureError, TopologyError: as `read_system`.
+    """
+    return _read_inputs(config).topology
+
+
 def _read_inputs(config: Config) -> _Inputs:
     if config.mm is None:
         # DFTB knows no lattice here: a molecule in a box is a molecule in vacuum.

@@ -35,8 +35,8 @@ class OpenMMEvaluator:
     the energy for each structure. In double precision it is good to 1e-7 hartree; in single precision, for
     2,700 atoms of uracil in water, to 2e-3 hartree (2 bar).
 
-    OpenMM 8.6's Reference platform misses pairs in some skewed cells less than three cutoffs wide; its
-    other platforms do not.
+    OpenMM 8.6's Reference platform misses pairs in some skewed cells less than three cutoffs wide, where its
+    CPU platform and the built-in evaluator find them.
 
     Args:
         topology: what to evaluate.
@@ -88,6 +88,11 @@ class OpenMMEvaluator:
     def numbers(self) -> IntArray:
         """(N,) atomic numbers."""
         return self.topology.numbers
+
+    @property
+    def precision(self) -> str:
+        """``double``, ``mixed`` or ``single``: what the platform does."""
+        return next(iter(self._engines.values())).precision
 
     @property
     def description(self) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ from ase.io import read, write
 
 from conftest import ROOT, SHARED
 from pidelta.build import build_evaluator, check_first_frame, read_system
-from pidelta.cli.main import main
 from pidelta.config import load_config
 from pidelta.errors import StructureError
 from pidelta.testing.derivatives import central_differences
@@ -23,31 +21,6 @@ URACIL_WATER = ROOT / "inputs" / "uracil-water"
 needs_3ob = pytest.mark.skipif(not SLAKO.is_dir(), reason="needs the published Slater-Koster files")
 
 DFTB3 = f"{{parameters: {SLAKO}, order: 3, hubbard_derivatives: 3ob, damping_exponent: 4.0}}"
-
-
-@pytest.fixture
-def run(monkeypatch):
-    def run_command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["pidelta", *(str(argument) for argument in arguments)])
-        try:
-            main()
-        except SystemExit as ended:
-            return ended.code or 0
-        return 0
-
-    return run_command
-
-
-@pytest.fixture
-def fail(run, capsys):
-    def fail_command(*arguments):
-        """The one line on standard error."""
-        assert run(*arguments) == 2
-        lines = capsys.readouterr().err.strip().splitlines()
-        assert len(lines) == 1
-        return lines[0]
-
-    return fail_command
 
 
 @pytest.fixture

@@ -152,14 +152,25 @@ def _describe_terms(topology: Topology, evaluator: QMMMEvaluator) -> Table:
     rest = topology
     if evaluator.partition is not None:
         rest = topology.without_internal(evaluator.partition.qm_indices)
-    table = Table("force field", "in the file", "left to QM", "evaluated", title="terms of the force field")
+    table = Table("kind", "in the file", "left to QM", "evaluated", title="terms of the force field")
     remaining = rest.counts
     for kind, count in topology.counts.items():
         if count:
             table.add_row(f"{kind}s", str(count), str(count - remaining[kind]), str(remaining[kind]))
+    loose = _count_loose_atoms(topology)
+    if loose:
+        table.add_row("[yellow]atoms without a bond, in residues of several[/yellow]", str(loose))
     whole, mm = float(topology.charges.sum()), float(rest.charges.sum())
-    table.add_row("net charge / e", f"{whole:+.4f}", f"{whole - mm:+.4f}", f"{mm:+.4f}")
+    charges = (round(charge, 4) + 0.0 for charge in (whole, whole - mm, mm))  # + 0.0 makes -0.0 positive
+    table.add_row("net charge / e", *(f"{charge:+.4f}" for charge in charges))
     return table
+
+
+def _count_loose_atoms(topology: Topology) -> int:
+    """Atoms that nothing holds: of a file that was cut off, most likely."""
+    held = np.isin(np.arange(len(topology)), topology.bonded_pairs)
+    residue_sizes = np.bincount(topology.residue_indices)
+    return int(np.count_nonzero(~held & (residue_sizes[topology.residue_indices] > 1)))
 
 
 def _parameters(dftb: DFTBConfig) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
+
+import numpy as np
 
 from pidelta.errors import TopologyError
 from pidelta.mm.readers.amber import read_amber
@@ -26,4 +29,22 @@ def read_topology(path: Path) -> Topology:
         raise TopologyError(f"{path}: expected a file ending in {', '.join(_READERS)}, found {path.suffix!r}")
     if not path.is_file():
         raise TopologyError(f"{path}: no such file")
-    return _READERS[path.suffix](path)
+    topology = _READERS[path.suffix](path)
+    _check_finite(topology)
+    return topology
+
+
+def _check_finite(topology: Topology) -> None:
+    """Files can say nan, and numbers too large to be one."""
+    for item in fields(topology):
+        table = getattr(topology, item.name)
+        atoms = getattr(table, "atoms", np.zeros((0, 2), dtype=np.int64))
+        for values in vars(table).values() if hasattr(table, "atoms") else [table]:
+            if not isinstance(values, np.ndarray) or np.isfinite(values).all():
+                continue
+            entry = tuple(np.argwhere(~np.isfinite(values))[0])
+            labels = " - ".join(topology.label(int(atom)) for atom in atoms[entry[0] : entry[0] + 1].ravel())
+            raise TopologyError(
+                f"{topology.source}: {item.name.replace('_', ' ')}: expected finite parameters, "
+                f"found {values[entry]} {labels}".rstrip()
+            )

@@ -153,7 +153,9 @@ def _check_molecule(path: Path, molecule: _Molecule, types: set[str]) -> None:
     atoms = molecule.rows("atoms")
     if not atoms:
         raise TopologyError(f"{where}: expected a section [ atoms ], found none")
-    for words in atoms:
+    for number, words in enumerate(atoms, start=1):
+        if words[0] != str(number):
+            raise TopologyError(f"{where}: [ atoms ]: expected atom {number}, found {' '.join(words)!r}")
         if words[1] not in types:
             raise TopologyError(
                 f"{where}: [ atoms ]: atom {words[0]} ({words[4]}) has the type {words[1]}, "
@@ -188,11 +190,20 @@ def _check_term(where: str, section: str, words: list[str], n_atoms: int) -> Non
             f"{where}: [ {section} ]: expected function type {' or '.join(functions)}, found {words[size]} "
             f"in {found!r}"
         )
+    if any(_is_not_finite(word) for word in words[size + 1 :]):
+        raise TopologyError(f"{where}: [ {section} ]: expected finite parameters, found {found!r}")
     n_parameters = functions[words[size]]
     if len(words) - size - 1 not in (0, n_parameters):
         raise TopologyError(
             f"{where}: [ {section} ]: expected {n_parameters} parameters or none, found {found!r}"
         )
+
+
+def _is_not_finite(word: str) -> bool:
+    try:
+        return not np.isfinite(float(word))
+    except ValueError:
+        return False
 
 
 def _check_indices(where: str, section: str, words: list[str], atoms: list[str], n_atoms: int) -> None:

@@ -145,9 +145,11 @@ def _classical(mm: MMConfig, topology: Topology, cell: FloatArray | None) -> Cla
             cutoff=cutoff,
             cell=cell,
             electrostatics=mm.electrostatics,
+            ewald_tolerance=mm.ewald_tolerance,
             reaction_field_dielectric=mm.reaction_field_dielectric,
             platform=mm.platform,
             precision=mm.precision,
+            threads=mm.threads,
             virial=mm.virial,
         )
     return MMEvaluator(
@@ -155,7 +157,9 @@ def _classical(mm: MMConfig, topology: Topology, cell: FloatArray | None) -> Cla
         cutoff=cutoff,
         cell=cell,
         electrostatics=mm.electrostatics,
+        ewald_tolerance=mm.ewald_tolerance,
         reaction_field_dielectric=mm.reaction_field_dielectric,
+        threads=mm.threads,
     )
 
 

@@ -68,7 +68,7 @@ class QMConfig(Section):
 
 
 class MMConfig(Section):
-    """The force field; lengths in bohr once read.
+    """The force field; lengths in bohr once read. `threads` of one process share its beads, or one structure.
 
     `platform`, `precision` and `virial` are options of the engine openmm: one of its platforms, or the
     fastest that works; the precision where the platform offers a choice; and whether to spend 12 evaluations
@@ -80,9 +80,11 @@ class MMConfig(Section):
     platform: str = "auto"
     precision: Literal["double", "mixed", "single"] = "double"
     virial: bool = True
-    electrostatics: Literal["reaction-field", "cutoff"] = "reaction-field"
+    electrostatics: Literal["pme", "ewald", "reaction-field", "cutoff"] = "pme"
+    ewald_tolerance: float = Field(5e-4, ge=1e-12, le=0.05)
     reaction_field_dielectric: float = Field(math.inf, ge=1.0)
     cutoff: Length = Field(parse_quantity("1.0 nm", "length"), gt=0.0)
+    threads: int = Field(1, ge=1)
 
     @model_validator(mode="after")
     def _check_engine(self) -> MMConfig:

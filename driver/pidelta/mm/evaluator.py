@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
-from pidelta.core.neighbours import Exclusions, VerletLists
+from pidelta.core.neighbours import Apply, Exclusions, PairList, VerletLists
 from pidelta.errors import SetupError
 from pidelta.mm.bonded import add_bonded
 from pidelta.mm.checks import cell_problem, check_geometry, check_result
+from pidelta.mm.electrostatics import LongRange
 from pidelta.mm.nonbonded import Truncation, add_pairs
 from pidelta.mm.topology import Topology
 from pidelta.state import FloatArray, IntArray, Term
@@ -27,11 +30,13 @@ class MMEvaluator:
         topology: what to evaluate.
         cutoff: of Lennard-Jones and Coulomb in bohr; None for systems that are never periodic.
         cell: (3, 3) lattice vectors as rows in bohr, to check the cutoff before anything runs.
-        electrostatics: ``reaction-field``, or ``cutoff`` for a potential that is only shifted to zero at the
-            cutoff (a reaction field of dielectric constant 1).
+        electrostatics: ``pme``, ``ewald``, ``reaction-field``, or ``cutoff`` for a potential that is only
+            shifted to zero at the cutoff (a reaction field of dielectric constant 1).
+        ewald_tolerance: of ``pme`` and ``ewald``, as `LongRange` has it.
         reaction_field_dielectric: infinite (the force vanishes at the cutoff) or at least 1.
         switch_distance: in bohr, where the switch of Lennard-Jones starts; 0.9 cutoff if None.
         skin: in bohr; pair lists are rebuilt when an atom has moved by half of it.
+        threads: over the structures of a batch, or over the parts of one; results do not depend on it.
 
     Raises:
         SetupError: an option is out of range, or the cutoff exceeds half of the smallest height of the cell.
@@ -44,9 +49,11 @@ class MMEvaluator:
         cutoff: float | None,
         cell: FloatArray | None = None,
         electrostatics: str = "reaction-field",
+        ewald_tolerance: float = 5e-4,
         reaction_field_dielectric: float = np.inf,
         switch_distance: float | None = None,
         skin: float = 2.0,
+        threads: int = 1,
     ) -> None:
         self.topology = topology
         self._cutoff = cutoff
@@ -61,6 +68,11 @@ class MMEvaluator:
             problem = cell_problem(cell, cutoff)
             if problem:
                 raise SetupError(f"mm.cutoff: {problem}")
+        self._long_range: LongRange | None = None
+        if cutoff is not None and electrostatics in ("pme", "ewald"):
+            self._long_range = LongRange(electrostatics, cutoff, ewald_tolerance, topology.exclusions, cell)
+            self._truncation = self._long_range.truncate(self._truncation)
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         exclusions = Exclusions(topology.exclusions, topology.n_particles)
         self._lists = VerletLists(self._truncation.cutoff, skin, exclusions)
 
@@ -86,30 +98,47 @@ class MMEvaluator:
         positions = np.ascontiguousarray(positions, dtype=np.float64)
         batch = len(positions)
         check_geometry(self.topology, positions, cells, self._cutoff)
-        self._lists.reserve(batch)
+        lattices: list[FloatArray | None] = [None] * batch
+        if cells is not None:
+            lattices = list(np.ascontiguousarray(cells, dtype=np.float64))
+        if self._long_range is not None and cells is not None:
+            self._long_range.prepare(cells[0])
+        across: Apply = map if self._pool is None else self._pool.map
+        within: Apply = map if batch > 1 else across
+        sites = self.topology.sites
+        particles = np.stack([sites.place(x, cell) for x, cell in zip(positions, lattices, strict=True)])
+        lists = self._lists.find_all(particles, lattices, across)
         energies = np.empty((batch, len(COMPONENTS)))
-        gradient = np.empty((batch, self.topology.n_particles, 3))
-        virial = np.empty((batch, 3, 3))
+        gradient = np.zeros(particles.shape)
+        strain = np.zeros((batch, 3, 3))
+
+        def evaluate_one(b: int) -> None:
+            energies[b] = self._evaluate_one(
+                particles[b], lattices[b], lists[b], gradient[b], strain[b], within
+            )
+
+        list((across if batch > 1 else map)(evaluate_one, range(batch)))
         for b in range(batch):
-            cell = None if cells is None else np.ascontiguousarray(cells[b], dtype=np.float64)
-            energies[b] = self._evaluate_one(positions[b], cell, gradient[b], virial[b])
             check_result(self.topology, b, float(energies[b].sum()), gradient[b])
-        virial *= -1.0
         components = {name: energies[:, c].copy() for c, name in enumerate(COMPONENTS)}
-        return Term(energies.sum(axis=1), gradient[:, : len(self.topology)], virial, components)
+        return Term(energies.sum(axis=1), gradient[:, : len(self.topology)], -strain, components)
 
     def _evaluate_one(
-        self, x: FloatArray, cell: FloatArray | None, gradient: FloatArray, strain: FloatArray
+        self,
+        x: FloatArray,
+        cell: FloatArray | None,
+        pairs: PairList,
+        gradient: FloatArray,
+        strain: FloatArray,
+        apply: Apply,
     ) -> tuple[float, ...]:
-        """Set the gradient and dE/d(strain) of one structure; return its energies in order of COMPONENTS."""
-        gradient[:] = 0.0
-        strain[:] = 0.0
+        """Add to the gradient and dE/d(strain) of one structure; return its energies."""
         end = self._truncation if cell is not None else Truncation()
-        sites = self.topology.sites
-        x = sites.place(x, cell)
-        lj, coulomb = add_pairs(x, self._lists.find(x, cell), self.topology, end, gradient, strain)
+        lj, coulomb = add_pairs(x, pairs, self.topology, end, gradient, strain, apply)
+        if self._long_range is not None and cell is not None:
+            coulomb += self._long_range.evaluate(x, self.topology.charges, cell, gradient, strain)
         bonded = add_bonded(x, cell, self.topology, gradient, strain)
-        sites.spread(x, cell, gradient, strain)
+        self.topology.sites.spread(x, cell, gradient, strain)
         return *bonded, lj, coulomb
 
 
@@ -121,8 +150,10 @@ def truncation_options(
     Raises:
         SetupError: an option is out of range.
     """
-    if electrostatics not in ("reaction-field", "cutoff"):
-        raise SetupError(f"mm.electrostatics: expected reaction-field or cutoff, found {electrostatics!r}")
+    if electrostatics not in ("pme", "ewald", "reaction-field", "cutoff"):
+        raise SetupError(
+            f"mm.electrostatics: expected pme, ewald, reaction-field or cutoff, found {electrostatics!r}"
+        )
     dielectric = 1.0 if electrostatics == "cutoff" else reaction_field_dielectric
     switch = 0.9 * cutoff if switch_distance is None else switch_distance
     if not 0.0 < switch < cutoff:

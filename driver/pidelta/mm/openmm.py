@@ -14,6 +14,7 @@ from pidelta.mm.evaluator import COMPONENTS, truncation_options
 from pidelta.mm.openmm_system import (
     BOHR_IN_NM,
     CHARGE_SWITCH,
+    STEPS_GROUP,
     Nonbonded,
     build_system,
     import_openmm,
@@ -22,6 +23,7 @@ from pidelta.mm.topology import Topology
 from pidelta.state import FloatArray, IntArray, Term
 from pidelta.units import HARTREE_IN_KJ_PER_MOL
 
+_ALL_GROUPS = -1
 _STRAINS = {"double": 1e-5, "mixed": 1e-3, "single": 1e-3}  # of the differences, by precision
 _CENTRAL = ((-1.0, -0.5), (1.0, 0.5))
 _FORWARD = ((0.0, -1.5), (1.0, 2.0), (2.0, -0.5))
@@ -42,10 +44,12 @@ class OpenMMEvaluator:
         topology: what to evaluate.
         cutoff: of Lennard-Jones and Coulomb in bohr; None for systems that are never periodic.
         cell: (3, 3) lattice vectors as rows in bohr, to check the cutoff before anything runs.
-        electrostatics, reaction_field_dielectric, switch_distance: as for `MMEvaluator`.
+        electrostatics, ewald_tolerance, reaction_field_dielectric, switch_distance: as for `MMEvaluator`,
+            but for ``ewald``, which OpenMM has not for all cells.
         platform: ``auto``, the fastest that works, or the name of one, such as ``CUDA``.
         precision: ``double``, ``mixed`` or ``single``, where the platform offers a choice (CUDA, OpenCL,
             HIP); Reference is always double and CPU single, with sums in double.
+        threads: of the CPU platform.
         virial: whether to find the virial; it is NaN otherwise.
 
     Raises:
@@ -62,24 +66,30 @@ class OpenMMEvaluator:
         cutoff: float | None,
         cell: FloatArray | None = None,
         electrostatics: str = "reaction-field",
+        ewald_tolerance: float = 5e-4,
         reaction_field_dielectric: float = np.inf,
         switch_distance: float | None = None,
         platform: str = "auto",
         precision: str = "double",
+        threads: int = 1,
         virial: bool = True,
     ) -> None:
         self.topology = topology
         self._cutoff = cutoff
         self._nonbonded: Nonbonded | None = None
+        if electrostatics == "ewald":
+            raise SetupError(
+                "mm.electrostatics: expected pme, reaction-field or cutoff with engine: openmm, found 'ewald'"
+            )
         if cutoff is not None:
             switch, dielectric = truncation_options(
                 cutoff, switch_distance, electrostatics, reaction_field_dielectric
             )
-            self._nonbonded = Nonbonded(electrostatics, cutoff, switch, dielectric)
+            self._nonbonded = Nonbonded(electrostatics, ewald_tolerance, cutoff, switch, dielectric)
         problem = None if cell is None else cell_problem(cell, cutoff)
         if problem:
             raise SetupError(f"mm.cutoff: {problem}")
-        self._platform, self._precision = platform, precision
+        self._options = (platform, {"Precision": precision, "Threads": str(threads)})
         self._with_virial = virial
         self._engines: dict[bool, _Engine] = {}
         self._engine(cell)
@@ -142,8 +152,7 @@ class OpenMMEvaluator:
                 self.topology,
                 self._nonbonded if periodic else None,
                 None if cell is None else _Frame(np.zeros((0, 3)), cell).box,
-                self._platform,
-                self._precision,
+                *self._options,
             )
         return self._engines[periodic]
 
@@ -209,14 +218,12 @@ class _Engine:
         nonbonded: Nonbonded | None,
         box: FloatArray | None,
         platform: str,
-        precision: str,
+        properties: Mapping[str, str],
     ) -> None:
         self._openmm = import_openmm()
         self.version: str = self._openmm.__version__
-        system, self._groups = build_system(topology, nonbonded)
-        if box is not None:
-            system.setDefaultPeriodicBoxVectors(*(box * BOHR_IN_NM))
-        self._context = _make_context(self._openmm, system, platform, precision)
+        system, self._groups = build_system(topology, nonbonded, box)
+        self._context = _make_context(self._openmm, system, platform, properties)
         chosen = self._context.getPlatform()
         self.platform: str = chosen.getName()
         if "Precision" in chosen.getPropertyNames():
@@ -238,7 +245,7 @@ class _Engine:
             self._context.setPeriodicBoxVectors(*((frame.box if box is None else box) * BOHR_IN_NM))
         self._context.setPositions(frame.positions(box) * BOHR_IN_NM)
 
-    def _energy(self, groups: int = -1) -> float:
+    def _energy(self, groups: int) -> float:
         """In hartree, of the force groups whose bits are set."""
         state = self._context.getState(getEnergy=True, groups=groups)
         return float(state.getPotentialEnergy()._value) / HARTREE_IN_KJ_PER_MOL
@@ -246,7 +253,7 @@ class _Engine:
     def energy_and_gradient(self, frame: _Frame) -> tuple[float, FloatArray]:
         """In hartree and (P, 3) in hartree/bohr."""
         self._place(frame)
-        state = self._context.getState(getEnergy=True, getForces=True)
+        state = self._context.getState(getEnergy=True, getForces=True, groups=(1 << STEPS_GROUP) - 1)
         forces = np.asarray(state.getForces(asNumpy=True)._value)
         energy = float(state.getPotentialEnergy()._value) / HARTREE_IN_KJ_PER_MOL
         return energy, forces @ frame.rotation.T * (-BOHR_IN_NM / HARTREE_IN_KJ_PER_MOL)
@@ -269,7 +276,7 @@ class _Engine:
                     break
             for (_, weight), other in zip(stencil, boxes, strict=True):
                 self._place(frame, other)
-                slope[i, j] += weight * self._energy() / step[i, j]
+                slope[i, j] += weight * self._energy(_ALL_GROUPS) / step[i, j]
         strain = np.tril(box.T @ slope)
         strain += np.tril(strain, -1).T
         return np.asarray(frame.rotation @ strain @ frame.rotation.T)
@@ -311,8 +318,8 @@ class _Components(Mapping[str, FloatArray]):
         return len(self._evaluated())
 
 
-def _make_context(openmm: Any, system: Any, platform: str, precision: str) -> Any:
-    """A Context on the platform of that name, or on the fastest that works."""
+def _make_context(openmm: Any, system: Any, platform: str, properties: Mapping[str, str]) -> Any:
+    """A Context on the platform of that name, or on the fastest that works, with those properties it has."""
     found = [openmm.Platform.getPlatform(i) for i in range(openmm.Platform.getNumPlatforms())]
     names = [one.getName() for one in found]
     if platform != "auto" and platform not in names:
@@ -323,9 +330,9 @@ def _make_context(openmm: Any, system: Any, platform: str, precision: str) -> An
     candidates = [one for one in found if platform in ("auto", one.getName())]
     reason = ""
     for candidate in sorted(candidates, key=lambda one: -float(one.getSpeed())):
-        properties = {"Precision": precision} if "Precision" in candidate.getPropertyNames() else {}
+        own = {name: properties[name] for name in candidate.getPropertyNames() if name in properties}
         try:
-            return openmm.Context(system, openmm.VerletIntegrator(1.0), candidate, properties)
+            return openmm.Context(system, openmm.VerletIntegrator(1.0), candidate, own)
         except openmm.OpenMMException as error:
             reason = reason or f"{candidate.getName()}: {' '.join(str(error).split())}"
     raise SetupError(f"mm.platform: expected a platform on which OpenMM works, found {reason}")

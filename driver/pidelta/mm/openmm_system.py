@@ -6,12 +6,15 @@ OpenMM's units are nm, kJ/mol and e. What a topology holds and no function here 
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
+from pidelta.core.ewald import splitting
+from pidelta.core.pme import grid_for
 from pidelta.errors import MissingExtraError, TopologyError
 from pidelta.mm.topology import Harmonic, Topology
 from pidelta.state import FloatArray, IntArray
@@ -24,6 +27,8 @@ from pidelta.units import (
 BOHR_IN_NM = 0.1 * BOHR_IN_ANGSTROM
 CHARGE_SWITCH = "charges"
 """The global parameter that turns the charges of the NonbondedForce off (0) and on (1)."""
+STEPS_GROUP = 31
+"""The force group of what takes the steps at the cutoff out of the energy; it has no forces."""
 
 _COULOMB = HARTREE_IN_KJ_PER_MOL * BOHR_IN_NM  # kJ/mol nm/e^2
 _RULE_TOLERANCE = 1e-7  # relative, of c6 and c12: files hold about eight digits
@@ -38,13 +43,15 @@ class Nonbonded:
     """How pair interactions end; the attributes are those of the evaluator, lengths in bohr.
 
     Attributes:
-        electrostatics: ``reaction-field`` or ``cutoff``.
+        electrostatics: ``pme``, ``reaction-field`` or ``cutoff``.
+        ewald_tolerance: sets the width and the mesh of PME.
         cutoff: of Lennard-Jones and Coulomb.
         switch: where the switch of Lennard-Jones starts.
         dielectric: of the reaction field.
     """
 
     electrostatics: str
+    ewald_tolerance: float
     cutoff: float
     switch: float
     dielectric: float
@@ -62,8 +69,13 @@ def import_openmm() -> Any:
         raise MissingExtraError("openmm", "openmm", "mm.engine: openmm") from None
 
 
-def build_system(topology: Topology, nonbonded: Nonbonded | None) -> tuple[Any, dict[str, int]]:
+def build_system(
+    topology: Topology, nonbonded: Nonbonded | None, box: FloatArray | None
+) -> tuple[Any, dict[str, int]]:
     """Build the System and say which component is in which force group.
+
+    The energy of an Ewald sum has small steps where pairs cross the cutoff; differences of energies want the
+    group `STEPS_GROUP` included, which takes them out.
 
     Virtual sites are particles like the atoms, after them; whoever evaluates places them and gives their
     forces to their parents. Components of Lennard-Jones and Coulomb may share a group: `CHARGE_SWITCH` tells
@@ -72,6 +84,7 @@ def build_system(topology: Topology, nonbonded: Nonbonded | None) -> tuple[Any, 
     Args:
         topology: what to evaluate.
         nonbonded: how pair interactions end in a periodic system; None without periodicity.
+        box: (3, 3) rows in bohr, triangular and reduced; None without periodicity. The mesh is made for it.
 
     Raises:
         TopologyError: the topology has a term that OpenMM is not given.
@@ -98,11 +111,22 @@ def build_system(topology: Topology, nonbonded: Nonbonded | None) -> tuple[Any, 
                 force.setUsesPeriodicBoundaryConditions(True)
             add(component or force.getName(), force)
     follows_rule = follows_lorentz_berthelot(topology)
-    add("coulomb", _nonbonded_force(openmm, topology, nonbonded, with_lj=follows_rule))
+    coulomb = _nonbonded_force(openmm, topology, nonbonded, with_lj=follows_rule)
+    add("coulomb", coulomb)
     if follows_rule:
         groups["lj"] = groups["coulomb"]
     else:
         add("lj", _tabulated_lennard_jones(openmm, topology, nonbonded))
+    if nonbonded is not None and box is not None:
+        system.setDefaultPeriodicBoxVectors(*(box * BOHR_IN_NM))
+        if nonbonded.electrostatics == "pme":
+            alpha = splitting(nonbonded.cutoff, nonbonded.ewald_tolerance)
+            grid = grid_for(box, alpha, nonbonded.ewald_tolerance)
+            coulomb.setNonbondedMethod(openmm.NonbondedForce.PME)
+            coulomb.setPMEParameters(alpha / BOHR_IN_NM, *grid)
+            steps = _pair_steps(openmm, topology, nonbonded.cutoff, alpha)
+            steps.setForceGroup(STEPS_GROUP)
+            system.addForce(steps)
     return system, groups
 
 
@@ -305,6 +329,20 @@ def _nonbonded_force(openmm: Any, topology: Topology, nonbonded: Nonbonded | Non
             force.addParticleParameterOffset(CHARGE_SWITCH, atom, charge, 0.0, 0.0)
     for i, j in topology.exclusions.tolist():
         force.addException(i, j, 0.0, 1.0, 0.0)
+    return force
+
+
+def _pair_steps(openmm: Any, topology: Topology, cutoff: float, alpha: float) -> Any:
+    """Minus what each pair loses at the cutoff, erfc(alpha r)/r there: constant while no pair crosses it."""
+    step = _COULOMB * math.erfc(alpha * cutoff) / (cutoff * BOHR_IN_NM)
+    force = openmm.CustomNonbondedForce(f"-{step!r}*q1*q2")
+    force.addPerParticleParameter("q")
+    force.setNonbondedMethod(openmm.CustomNonbondedForce.CutoffPeriodic)
+    force.setCutoffDistance(cutoff * BOHR_IN_NM)
+    for charge in topology.charges.tolist():
+        force.addParticle([charge])
+    for i, j in topology.exclusions.tolist():
+        force.addExclusion(i, j)
     return force
 
 

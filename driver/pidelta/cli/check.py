@@ -43,6 +43,9 @@ class _Tolerance:
 
 _DOUBLE = _Tolerance(2.0e-3, 1.0e-6, 1.0e-7)
 _SINGLE = _Tolerance(1.0e-2, 1.0e-4, 1.0e-5)
+# The energy of PME has small steps where pairs cross the cutoff, which differences see and forces do not.
+_EWALD = _Tolerance(1.0e-2, 5.0e-5, 1.0e-7)
+_EWALD_TOLERANCE = 1.0e-5
 
 
 @dataclass(frozen=True)
@@ -60,13 +63,14 @@ def check(
 ) -> None:
     """Set-up, energies, forces against differences of the energy, and invariance to lattice shifts."""
     console = Console()
-    settings = load_config(config)
+    given = load_config(config)
+    settings = _for_differences(given)
     system = read_system(settings)
-    evaluator = build_evaluator(_without_virial(settings))
+    evaluator = build_evaluator(settings)
     rng = np.random.default_rng(seed)
     start = _Start(system.positions[None], None if system.cell is None else system.cell[None])
-    tolerance = _tolerance(evaluator)
-    console.print(_describe(settings, system, evaluator))
+    tolerance = _tolerance(settings, evaluator)
+    console.print(_describe(given, system, evaluator))
     topology = read_force_field(settings)
     if topology is not None:
         console.print(_describe_terms(topology, evaluator))
@@ -91,17 +95,22 @@ def check(
     console.print("[green]all checks passed[/green]")
 
 
-def _without_virial(config: Config) -> Config:
-    """No check looks at the virial, which costs OpenMM many evaluations."""
-    if config.mm is None or config.mm.engine != "openmm":
+def _for_differences(config: Config) -> Config:
+    """With little of the steps of an Ewald sum, and without the virial, which no check looks at."""
+    if config.mm is None:
         return config
-    return config.model_copy(update={"mm": config.mm.model_copy(update={"virial": False})})
+    update: dict[str, object] = {"ewald_tolerance": min(config.mm.ewald_tolerance, _EWALD_TOLERANCE)}
+    if config.mm.engine == "openmm":
+        update["virial"] = False
+    return config.model_copy(update={"mm": config.mm.model_copy(update=update)})
 
 
-def _tolerance(evaluator: QMMMEvaluator) -> _Tolerance:
+def _tolerance(config: Config, evaluator: QMMMEvaluator) -> _Tolerance:
     classical = evaluator.classical
-    single = isinstance(classical, OpenMMEvaluator) and classical.precision != "double"
-    return _SINGLE if single else _DOUBLE
+    if isinstance(classical, OpenMMEvaluator) and classical.precision != "double":
+        return _SINGLE
+    has_sum = config.mm is not None and evaluator.periodic and config.mm.electrostatics in ("pme", "ewald")
+    return _EWALD if has_sum else _DOUBLE
 
 
 def _mesh_error(config: Config, evaluator: QMMMEvaluator, start: _Start) -> float:
@@ -153,9 +162,12 @@ def _describe_truncation(mm: MMConfig, cell: FloatArray | None) -> str:
     if cell is None:
         return "all pairs, without cutoff"
     largest = 0.5 * float(heights(cell).min()) * BOHR_IN_ANGSTROM
+    method: str = mm.electrostatics
+    if method in ("pme", "ewald"):
+        method += f" at a tolerance of {mm.ewald_tolerance:g} (below: at most {_EWALD_TOLERANCE:g})"
     return (
-        f"{mm.electrostatics}, cutoff {mm.cutoff * BOHR_IN_ANGSTROM:.2f} angstrom; half of the smallest "
-        f"height of the cell is {largest:.2f} angstrom"
+        f"{method}, cutoff {mm.cutoff * BOHR_IN_ANGSTROM:.2f} angstrom; half of the smallest height "
+        f"of the cell is {largest:.2f} angstrom"
     )
 
 

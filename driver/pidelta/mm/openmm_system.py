@@ -313,6 +313,7 @@ def _nonbonded_force(openmm: Any, topology: Topology, nonbonded: Nonbonded | Non
     force.setUseDispersionCorrection(False)
     if nonbonded is not None:
         force.setNonbondedMethod(openmm.NonbondedForce.CutoffPeriodic)
+        force.setExceptionsUsePeriodicBoundaryConditions(True)
         force.setCutoffDistance(nonbonded.cutoff * BOHR_IN_NM)
         # OpenMM has no infinite dielectric constant
         force.setReactionFieldDielectric(min(nonbonded.dielectric, 1e30))

@@ -43,13 +43,13 @@ def both(topology, positions, cell, **options):
     return [engine.evaluate(positions[None], cells) for engine in engines]
 
 
-def assert_same(expected, found):
+def assert_same(expected, found, atol=1e-12):
     assert set(found.components) == set(COMPONENTS)
     for name in COMPONENTS:
         np.testing.assert_allclose(
-            found.components[name], expected.components[name], rtol=1e-9, atol=1e-12, err_msg=name
+            found.components[name], expected.components[name], rtol=1e-9, atol=atol, err_msg=name
         )
-    np.testing.assert_allclose(found.energy, expected.energy, rtol=1e-9)
+    np.testing.assert_allclose(found.energy, expected.energy, rtol=1e-9, atol=atol)
     np.testing.assert_allclose(found.gradient, expected.gradient, atol=1e-10)
     np.testing.assert_allclose(found.virial, expected.virial, atol=1e-7)
 
@@ -97,6 +97,32 @@ def test_same_truncation(options):
     assert_same(
         *both(read_topology(DATA / "water.top"), water_positions(64, CUBIC, seed=3), CUBIC, **options)
     )
+
+
+@pytest.mark.parametrize("net_charge", [0.0, 1.0])
+@pytest.mark.parametrize("cell", [CUBIC, TRICLINIC], ids=["cubic", "triclinic"])
+def test_same_pme(cell, net_charge):
+    """The same mesh, so the same energy beyond its tolerance; molecules are broken across the cell."""
+    topology = read_topology(DATA / "water.top")
+    charges = topology.charges.copy()
+    charges[0] += net_charge
+    positions = scrambled(water_positions(64, cell, seed=4), cell, seed=5)
+    options = {"electrostatics": "pme", "ewald_tolerance": 1e-6}
+    assert_same(*both(replace(topology, charges=charges), positions, cell, **options), atol=1e-9)
+
+
+def test_virial_of_pme_has_no_steps():
+    """A pair at the cutoff: its loss there, divided by a strain of 1e-5, would be 0.3 hartree."""
+    options = {"electrostatics": "pme", "ewald_tolerance": 5e-4}
+    expected, found = both(
+        read_topology(DATA / "water.top"), water_positions(64, CUBIC, seed=0), CUBIC, **options
+    )
+    np.testing.assert_allclose(found.virial, expected.virial, atol=2e-5)
+
+
+def test_plain_ewald_is_refused():
+    with pytest.raises(SetupError, match=r"expected pme, reaction-field or cutoff with engine: openmm"):
+        OpenMMEvaluator(solution(), cutoff=CUTOFF, cell=TRICLINIC, electrostatics="ewald")
 
 
 def turned(cell):
@@ -173,6 +199,24 @@ def test_the_cpu_platform_is_single_precision():
     rms = np.sqrt(np.mean((found.gradient - expected.gradient) ** 2) / np.mean(expected.gradient**2))
     assert rms < 1e-5
     np.testing.assert_allclose(found.virial, expected.virial, atol=2e-3)
+
+
+@pytest.mark.parametrize("platform", ["Reference", "CPU"])
+def test_batches_of_changing_size_give_the_same(platform):
+    """Beads in other slots, cells that change: the mesh of PME stays that of the first cell."""
+    structures = batch(acetamide_water(), 3)
+    cells = np.stack([TRICLINIC, 1.01 * TRICLINIC, 1.02 * TRICLINIC])
+    options = {"cutoff": CUTOFF, "electrostatics": "pme", "platform": platform, "virial": False}
+    used = OpenMMEvaluator(solution(), **options)
+    used.evaluate(structures[:1], cells[:1])
+    expected = [used.evaluate(structures[b : b + 1], cells[b : b + 1]) for b in range(3)]
+    for order in ([0, 1, 2], [2, 0, 1], [1, 0]):
+        found = used.evaluate(structures[order], cells[order])
+        for slot, b in enumerate(order):
+            np.testing.assert_allclose(found.energy[slot], expected[b].energy[0], rtol=1e-5)
+            np.testing.assert_allclose(found.gradient[slot], expected[b].gradient[0], atol=1e-5)
+            coulomb = found.components["coulomb"][slot]
+            assert coulomb == pytest.approx(expected[b].components["coulomb"][0], abs=2e-6)
 
 
 def test_auto_takes_the_fastest_platform_that_works():

@@ -91,8 +91,8 @@ class OpenMMEvaluator:
             raise SetupError(f"mm.cutoff: {problem}")
         self._options = (platform, {"Precision": precision, "Threads": str(threads)})
         self._with_virial = virial
-        self._engines: dict[bool, _Engine] = {}
-        self._engine(cell)
+        self._engines: dict[tuple[bool, int], _Engine] = {}
+        self._engine(cell, 0)
 
     @property
     def numbers(self) -> IntArray:
@@ -128,33 +128,37 @@ class OpenMMEvaluator:
         positions = np.array(positions, dtype=np.float64)
         check_geometry(self.topology, positions, cells, self._cutoff)
         batch = len(positions)
-        engine = self._engine(None if cells is None else cells[0])
         energy, gradient = np.empty(batch), np.empty((batch, self.topology.n_particles, 3))
         strain = np.full((batch, 3, 3), np.nan)
-        frames = []
-        with engine.errors():
-            for b in range(batch):
-                cell = None if cells is None else np.ascontiguousarray(cells[b], dtype=np.float64)
-                x = self.topology.sites.place(positions[b], cell)
-                frames.append(_Frame(x, cell))
-                energy[b], gradient[b] = engine.energy_and_gradient(frames[b])
+        evaluated = []
+        for b in range(batch):
+            cell = None if cells is None else np.ascontiguousarray(cells[b], dtype=np.float64)
+            x = self.topology.sites.place(positions[b], cell)
+            engine, frame = self._engine(cell, b), _Frame(x, cell)
+            with engine.errors():
+                energy[b], gradient[b] = engine.energy_and_gradient(frame)
                 check_result(self.topology, b, float(energy[b]), gradient[b])
                 if self._with_virial:
-                    strain[b] = engine.strain_derivative(frames[b])
-                self.topology.sites.spread(x, cell, gradient[b], strain[b])
-        return Term(energy, gradient[:, : len(self.topology)], -strain, _Components(engine, frames))
+                    strain[b] = engine.strain_derivative(frame)
+            self.topology.sites.spread(x, cell, gradient[b], strain[b])
+            evaluated.append((engine, frame))
+        return Term(energy, gradient[:, : len(self.topology)], -strain, _Components(evaluated))
 
-    def _engine(self, cell: FloatArray | None) -> _Engine:
-        """Made for the first cell it sees, or for none."""
+    def _engine(self, cell: FloatArray | None, slot: int) -> _Engine:
+        """For a structure of a batch, with or without a cell; the mesh of PME is that of the first cell seen.
+
+        The CPU platform keeps pair lists for the positions it saw last, so there each slot has its own.
+        """
         periodic = cell is not None
-        if periodic not in self._engines:
-            self._engines[periodic] = _Engine(
-                self.topology,
-                self._nonbonded if periodic else None,
-                None if cell is None else _Frame(np.zeros((0, 3)), cell).box,
-                *self._options,
-            )
-        return self._engines[periodic]
+        first = self._engines.get((periodic, 0))
+        if first is not None and first.platform != "CPU":
+            slot = 0
+        if (periodic, slot) not in self._engines:
+            own = None if cell is None else reduced_box(cell)[0]
+            box = own if first is None else first.box
+            nonbonded = self._nonbonded if periodic else None
+            self._engines[periodic, slot] = _Engine(self.topology, nonbonded, box, *self._options)
+        return self._engines[periodic, slot]
 
 
 class _Frame:
@@ -210,7 +214,7 @@ def _is_reduced(box: FloatArray) -> bool:
 
 
 class _Engine:
-    """One System in one Context."""
+    """One System in one Context, made for a cell (3, 3) or for none; others may come."""
 
     def __init__(
         self,
@@ -222,6 +226,7 @@ class _Engine:
     ) -> None:
         self._openmm = import_openmm()
         self.version: str = self._openmm.__version__
+        self.box = box
         system, self._groups = build_system(topology, nonbonded, box)
         self._context = _make_context(self._openmm, system, platform, properties)
         chosen = self._context.getPlatform()
@@ -297,14 +302,16 @@ class _Engine:
 class _Components(Mapping[str, FloatArray]):
     """Energies (B,) of the parts: for reports, and not worth their time in a run."""
 
-    def __init__(self, engine: _Engine, frames: list[_Frame]) -> None:
-        self._engine, self._frames = engine, frames
+    def __init__(self, evaluated: list[tuple[_Engine, _Frame]]) -> None:
+        self._frames = evaluated
         self._values: dict[str, FloatArray] = {}
 
     def _evaluated(self) -> dict[str, FloatArray]:
         if not self._values:
-            with self._engine.errors():
-                rows = [self._engine.components(frame) for frame in self._frames]
+            rows = []
+            for engine, frame in self._frames:
+                with engine.errors():
+                    rows.append(engine.components(frame))
             self._values = {name: np.array([row[name] for row in rows]) for name in rows[0]}
         return self._values
 

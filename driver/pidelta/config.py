@@ -68,11 +68,12 @@ class QMConfig(Section):
 
 
 class MMConfig(Section):
-    """The force field; lengths in bohr once read. `threads` of one process share its beads, or one structure.
+    """The force field; lengths in bohr once read.
 
-    `platform`, `precision` and `virial` are options of the engine openmm: one of its platforms, or the
-    fastest that works; the precision where the platform offers a choice; and whether to spend 12 evaluations
-    of the energy for each structure on the virial, which barostats and pressures need and nothing else.
+    `threads` of one process share the beads of a request, or the work of a single structure. `platform`,
+    `precision` and `virial` are options of the engine openmm: one of its platforms, or the fastest that works;
+    the precision where the platform offers a choice; and whether to spend 12 evaluations of the energy for
+    each structure on the virial, which barostats and pressures need and nothing else.
     """
 
     topology: Path

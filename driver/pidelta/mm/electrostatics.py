@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from pidelta.core import ewald
@@ -9,6 +10,8 @@ from pidelta.core.pme import ParticleMeshEwald, grid_for
 from pidelta.errors import SetupError
 from pidelta.mm.nonbonded import Truncation
 from pidelta.state import FloatArray, IntArray
+
+_LARGEST_GRID = 2**27  # a gigabyte
 
 
 class LongRange:
@@ -18,13 +21,13 @@ class LongRange:
         method: ``pme`` or ``ewald``.
         cutoff: of the pairs in bohr.
         tolerance: sets the splitting, exp(-(alpha cutoff)^2) = 2 tolerance, the grid of PME and the end of
-            the plain sum.
+            the plain sum. It is about the relative RMS error of the forces in liquid water.
         excluded: (E, 2) pairs that do not interact.
         cell: (3, 3) rows in bohr, that the grid of PME is made for; that of the first structure if None. The
             grid stays when the cell changes, so that the energy has no steps.
 
     Raises:
-        SetupError: the tolerance is out of range.
+        SetupError: the tolerance is out of range, or too small for the memory of PME's grid.
     """
 
     def __init__(
@@ -44,8 +47,15 @@ class LongRange:
 
     def prepare(self, cell: FloatArray) -> None:
         """Make the grid for a cell, unless there is one."""
-        if self._reciprocal is None:
-            self._reciprocal = ParticleMeshEwald(self._alpha, grid_for(cell, self._alpha, self._tolerance))
+        if self._reciprocal is not None:
+            return
+        grid = grid_for(cell, self._alpha, self._tolerance)
+        if math.prod(grid) > _LARGEST_GRID:
+            raise SetupError(
+                f"mm.ewald_tolerance: {self._tolerance} needs a grid of {grid[0]} x {grid[1]} x {grid[2]} "
+                f"points, expected at most {_LARGEST_GRID}; electrostatics: ewald reaches such tolerances"
+            )
+        self._reciprocal = ParticleMeshEwald(self._alpha, grid)
 
     def truncate(self, end: Truncation) -> Truncation:
         """The same end of pair interactions, with the direct part of the sum for Coulomb."""

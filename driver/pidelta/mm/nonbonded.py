@@ -1,12 +1,12 @@
 """Lennard-Jones and Coulomb interactions over a pair list.
 
-Lennard-Jones is multiplied by a C2 switch that ends at the cutoff, or shifted to be zero there, or cut. Coulomb
-is q_i q_j (1/r + P(r^2)) within the cutoff, with a polynomial P: none for bare charges, -c_rf + k_rf r^2 for a
-reaction field, and -erf(alpha r)/r for an Ewald sum. Excluded pairs have neither.
+Lennard-Jones is multiplied by a C2 switch that ends at the cutoff, or shifted to be zero there, or cut.
+Coulomb is q_i q_j (1/r + P(r^2)) within the cutoff, with a polynomial P: none for bare charges,
+-c_rf + k_rf r^2 for a reaction field, and -erf(alpha r)/r for an Ewald sum. Excluded pairs have neither.
 
 The kernel copies the partner blocks of a segment side by side and passes over them for each atom of the first
-block: distances, those within the cutoff chosen, Coulomb, Lennard-Jones if the atom has any, forces. All but the
-choice vectorise.
+block: distances, those within the cutoff chosen, Coulomb, Lennard-Jones if the atom has any, forces. All but
+the choice vectorise.
 """
 
 # mypy: allow-untyped-defs

@@ -17,6 +17,7 @@ from pidelta.mm.readers import read_topology
 from pidelta.units import BOHR_IN_ANGSTROM
 
 ENGINES = ["builtin", "openmm"]
+NO_SITES = np.zeros(0, dtype=np.int64)
 
 
 def write_structure(path, numbers, positions, cell=CUBIC):
@@ -184,7 +185,7 @@ def files(tmp_path_factory):
 
 
 def read_any(path, count):
-    return read_topology(path) if path.suffix == ".prmtop" else read_coordinates(path, count)
+    return read_topology(path) if path.suffix == ".prmtop" else read_coordinates(path, count, NO_SITES)
 
 
 def attempt(path):
@@ -220,7 +221,7 @@ def test_restart_with_an_overflown_coordinate(files, tmp_path):
     lines[3] = lines[3][:48] + 12 * "*" + lines[3][60:]
     (tmp_path / "m.rst7").write_text("\n".join([*lines, ""]))
     with pytest.raises(PideltaError, match=r"m.rst7: expected a coordinate in 12 columns, .* at atom 3"):
-        read_coordinates(tmp_path / "m.rst7", 9)
+        read_coordinates(tmp_path / "m.rst7", 9, NO_SITES)
 
 
 def test_restart_with_impossible_angles(files, tmp_path):
@@ -228,7 +229,7 @@ def test_restart_with_impossible_angles(files, tmp_path):
     assert "80.0000000" in text
     (tmp_path / "m.rst7").write_text(text.replace("80.0000000", "  0.500000"))
     with pytest.raises(PideltaError, match=r"m.rst7: expected a cell of three independent vectors"):
-        read_coordinates(tmp_path / "m.rst7", 9)
+        read_coordinates(tmp_path / "m.rst7", 9, NO_SITES)
 
 
 @pytest.mark.parametrize(

@@ -90,8 +90,15 @@ def test_same_partition_with_a_qm_region():
 
 @pytest.mark.parametrize(
     "options",
-    [{"electrostatics": "cutoff"}, {"reaction_field_dielectric": 78.3}, {"switch_distance": 6.0}],
-    ids=["cutoff", "dielectric", "switch"],
+    [
+        {"electrostatics": "cutoff"},
+        {"reaction_field_dielectric": 78.3},
+        {"switch_distance": 6.0},
+        {"lj_modifier": "potential-shift"},
+        {"lj_modifier": "none", "dispersion_correction": True},
+        {"dispersion_correction": True},
+    ],
+    ids=["cutoff", "dielectric", "switch", "shift", "none", "tail"],
 )
 def test_same_truncation(options):
     assert_same(

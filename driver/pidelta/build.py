@@ -16,11 +16,12 @@ from pidelta.core.cell import minimum_image
 from pidelta.core.selection import select
 from pidelta.delta.committee import Committee
 from pidelta.delta.model import check_fits, load_model
-from pidelta.errors import ConfigError, ModelError, StructureError
+from pidelta.errors import ConfigError, ModelError, SetupError, StructureError
 from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.openmm import OpenMMEvaluator
 from pidelta.mm.readers import read_topology
 from pidelta.mm.topology import Topology
+from pidelta.mm.water import build_water, with_water
 from pidelta.qm.base import QMEngine
 from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.parameters import (
@@ -90,8 +91,16 @@ def _read_inputs(config: Config) -> _Inputs:
         # DFTB knows no lattice here: a molecule in a box is a molecule in vacuum.
         system = replace(structure.read_structure(config.structure), cell=None)
         return _Inputs(config, system, None)
-    topology = read_topology(config.mm.topology)
-    positions, cell = structure.read_coordinates(config.structure, len(topology.numbers))
+    if config.mm.topology is None:
+        return _box_of_water(config, config.mm)
+    topology = read_topology(
+        config.mm.topology, config.mm.parameters, rigid_water=config.mm.water is not None
+    )
+    if config.mm.water is not None:
+        topology = with_water(topology, config.mm.water)
+    positions, cell = structure.read_coordinates(
+        config.structure, len(topology.numbers), topology.massless_rows
+    )
     system = System(
         numbers=topology.numbers,
         positions=positions,
@@ -101,6 +110,14 @@ def _read_inputs(config: Config) -> _Inputs:
         residue_indices=topology.residue_indices,
     )
     return _Inputs(config, system, topology)
+
+
+def _box_of_water(config: Config, mm: MMConfig) -> _Inputs:
+    """A structure of water alone, its molecules the residues."""
+    assert mm.water is not None
+    system = structure.without_massless(structure.read_structure(config.structure))
+    topology = build_water(system, mm.water)
+    return _Inputs(config, replace(system, residue_indices=topology.residue_indices), topology)
 
 
 def build_evaluator(config: Config, terms: frozenset[str] | None = None) -> QMMMEvaluator:
@@ -147,6 +164,8 @@ def _classical(mm: MMConfig, topology: Topology, cell: FloatArray | None) -> Cla
             electrostatics=mm.electrostatics,
             ewald_tolerance=mm.ewald_tolerance,
             reaction_field_dielectric=mm.reaction_field_dielectric,
+            lj_modifier=mm.lj_modifier,
+            dispersion_correction=mm.dispersion_correction,
             platform=mm.platform,
             precision=mm.precision,
             threads=mm.threads,
@@ -159,6 +178,8 @@ def _classical(mm: MMConfig, topology: Topology, cell: FloatArray | None) -> Cla
         electrostatics=mm.electrostatics,
         ewald_tolerance=mm.ewald_tolerance,
         reaction_field_dielectric=mm.reaction_field_dielectric,
+        lj_modifier=mm.lj_modifier,
+        dispersion_correction=mm.dispersion_correction,
         threads=mm.threads,
     )
 
@@ -206,6 +227,11 @@ def _region(inputs: _Inputs, qm: QMConfig) -> QMRegion:
     indices = select(qm.atoms, system)
     embedding: Embedding
     if inputs.topology is not None:
+        if len(inputs.topology.sites):
+            raise SetupError(
+                f"{config.path}: virtual sites cannot polarise a QM region yet; expected a model of water "
+                "without them, such as mm.water: q-spc-fw"
+            )
         check_charge(indices, inputs.topology.charges, qm.charge)
         partition = make_partition(system, indices, inputs.topology.charges)
         embedding = CutoffEmbedding(partition, config.embedding.cutoff, config.embedding.switch, system.cell)
@@ -316,7 +342,7 @@ def check_first_frame(config: Config) -> Callable[[FloatArray, FloatArray | None
     """
     inputs = _read_inputs(config)
     system = inputs.system
-    pairs = _bonds_by_radii(system) if inputs.topology is None else inputs.topology.bonds.atoms
+    pairs = _bonds_by_radii(system) if inputs.topology is None else inputs.topology.bonded_pairs
     lengths = _distances(system.positions, pairs, system.cell)
     qm_indices = select(config.qm.atoms, system) if config.qm is not None else np.zeros(0, dtype=np.int64)
     reactive = np.isin(pairs, qm_indices).all(axis=1)

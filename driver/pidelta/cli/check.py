@@ -114,11 +114,11 @@ def _tolerance(config: Config, evaluator: QMMMEvaluator) -> _Tolerance:
 
 
 def _mesh_error(config: Config, evaluator: QMMMEvaluator, start: _Start) -> float:
-    """The net force that the mesh of PME may leave, by the tolerance of its forces."""
+    """The net force that the mesh of PME may leave: ten times what the tolerance of its forces suggests."""
     if config.mm is None or config.mm.electrostatics != "pme" or start.cells is None:
         return 0.0
     gradient = evaluator.evaluate(start.positions, start.cells).gradient
-    return config.mm.ewald_tolerance * float(np.linalg.norm(gradient))
+    return 10.0 * config.mm.ewald_tolerance * float(np.linalg.norm(gradient))
 
 
 def _describe(config: Config, system: System, evaluator: QMMMEvaluator) -> Table:
@@ -128,7 +128,8 @@ def _describe(config: Config, system: System, evaluator: QMMMEvaluator) -> Table
         lengths = np.linalg.norm(system.cell, axis=1) * BOHR_IN_ANGSTROM
         table.add_row("cell", " x ".join(f"{length:.2f}" for length in lengths) + " angstrom")
     if config.mm is not None:
-        table.add_row("force field", f"{config.mm.topology.name}, by {_engine_name(evaluator)}")
+        source = config.mm.topology.name if config.mm.topology is not None else config.mm.water
+        table.add_row("force field", f"{source}, by {_engine_name(evaluator)}")
         table.add_row("pair interactions", _describe_truncation(config.mm, system.cell))
     if config.qm is not None and evaluator.partition is not None and evaluator.engine is not None:
         symbols = [chemical_symbols[number] for number in evaluator.partition.qm_numbers]

@@ -1,4 +1,4 @@
-"""Structure files: GROMACS .gro, .pdb and AMBER restarts through ParmEd, .xyz through ASE."""
+"""Structure files: GROMACS .gro, .pdb, AMBER restarts and CHARMM .crd through ParmEd, .xyz through ASE."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ import parmed
 from ase.geometry import cellpar_to_cell
 
 from pidelta.errors import StructureError
-from pidelta.state import FloatArray, System
+from pidelta.state import FloatArray, IntArray, System
 from pidelta.units import ANGSTROM
 
 _AMBER_RESTARTS = (".rst7", ".inpcrd", ".ncrst")
+_COORDINATES_ONLY = (*_AMBER_RESTARTS, ".nc", ".crd")
 _PARMED = (".gro", ".pdb")
-_KNOWN = (*_PARMED, ".xyz", *_AMBER_RESTARTS)
+_KNOWN = (*_PARMED, ".xyz", *_COORDINATES_ONLY)
 
 
 def read_structure(path: Path) -> System:
@@ -30,26 +31,43 @@ def read_structure(path: Path) -> System:
         StructureError: the file is missing, malformed, of a type that names no elements, or a coordinate is
             not finite.
     """
-    if path.suffix in _AMBER_RESTARTS:
-        raise StructureError(f"{path}: an AMBER restart names no elements; it needs a section mm")
+    if path.suffix in _COORDINATES_ONLY:
+        raise StructureError(f"{path}: a {path.suffix} file names no elements; it needs a section mm")
     content = _load(path)
     return _from_ase(content) if isinstance(content, ase.Atoms) else _from_parmed(content)
 
 
-def read_coordinates(path: Path, count: int) -> tuple[FloatArray, FloatArray | None]:
+def without_massless(system: System) -> System:
+    """The system without rows of no element, such as the virtual sites of a four-point model of water."""
+    real = np.flatnonzero(system.numbers > 0)
+    return System(
+        numbers=system.numbers[real],
+        positions=system.positions[real],
+        cell=system.cell,
+        names=tuple(system.names[i] for i in real),
+        residue_names=tuple(system.residue_names[i] for i in real),
+        residue_indices=system.residue_indices[real],
+    )
+
+
+def read_coordinates(path: Path, count: int, massless_rows: IntArray) -> tuple[FloatArray, FloatArray | None]:
     """Read positions (N, 3) and the cell (3, 3) or None, in bohr, for a topology of `count` atoms.
 
-    Elements and names come from the topology then, so files without them (AMBER restarts) will do.
+    Elements and names come from the topology then, so files without them (AMBER restarts, CHARMM .crd) will
+    do. A file may list virtual sites, `massless_rows` of it, or leave them all out; where they are follows
+    from the atoms.
 
     Raises:
         StructureError: as `read_structure`, and where the file does not hold `count` atoms.
     """
-    if path.suffix in _AMBER_RESTARTS:
+    if path.suffix in _COORDINATES_ONLY:
         restart = _load(path)
-        positions, cell = _coordinates(restart), _cell(restart.box)
+        positions, cell = _coordinates(restart), _cell(getattr(restart, "box", None))
     else:
         system = read_structure(path)
         positions, cell = system.positions, system.cell
+    if len(massless_rows) and len(positions) == count + len(massless_rows):
+        return np.delete(positions, massless_rows, axis=0), cell
     if len(positions) != count:
         raise StructureError(f"{path}: expected {count} atoms as in the topology, found {len(positions)}")
     return positions, cell
@@ -177,6 +195,6 @@ def _coordinates(content: parmed.Structure) -> FloatArray:
 
 def _cell(box: FloatArray | None) -> FloatArray | None:
     """Lattice rows from lengths (angstrom) and angles (degrees)."""
-    if box is None or not np.all(np.asarray(box)[:3] > 0.0):
+    if box is None or not np.all(np.ravel(box)[:3] > 0.0):
         return None
-    return np.asarray(cellpar_to_cell(box), dtype=np.float64) * ANGSTROM
+    return np.asarray(cellpar_to_cell(np.ravel(box)[:6]), dtype=np.float64) * ANGSTROM

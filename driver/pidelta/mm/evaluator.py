@@ -11,13 +11,14 @@ from pidelta.errors import SetupError
 from pidelta.mm.bonded import add_bonded
 from pidelta.mm.checks import cell_problem, check_geometry, check_result
 from pidelta.mm.electrostatics import LongRange
+from pidelta.mm.lennard_jones import LJModifier, tail_coefficient
 from pidelta.mm.nonbonded import Truncation, add_pairs
 from pidelta.mm.topology import Topology
 from pidelta.state import FloatArray, IntArray, Term
 
 COMPONENTS = (
     "bond", "quartic_bond", "morse_bond", "angle", "urey_bradley", "torsion", "improper", "cmap", "lj14",
-    "coulomb14", "lj", "coulomb",
+    "coulomb14", "lj", "coulomb", "lj_tail",
 )  # fmt: skip
 
 
@@ -35,6 +36,9 @@ class MMEvaluator:
         ewald_tolerance: of ``pme`` and ``ewald``, as `LongRange` has it.
         reaction_field_dielectric: infinite (the force vanishes at the cutoff) or at least 1.
         switch_distance: in bohr, where the switch of Lennard-Jones starts; 0.9 cutoff if None.
+        lj_modifier: how Lennard-Jones ends: ``switch``, ``potential-shift`` (to zero at the cutoff, the force
+            jumps) or ``none`` (both jump).
+        dispersion_correction: add the Lennard-Jones energy beyond the cutoff of a homogeneous system.
         skin: in bohr; pair lists are rebuilt when an atom has moved by half of it.
         threads: over the structures of a batch, or over the parts of one; results do not depend on it.
 
@@ -52,6 +56,8 @@ class MMEvaluator:
         ewald_tolerance: float = 5e-4,
         reaction_field_dielectric: float = np.inf,
         switch_distance: float | None = None,
+        lj_modifier: LJModifier = "switch",
+        dispersion_correction: bool = False,
         skin: float = 2.0,
         threads: int = 1,
     ) -> None:
@@ -63,7 +69,13 @@ class MMEvaluator:
             switch, dielectric = truncation_options(
                 cutoff, switch_distance, electrostatics, reaction_field_dielectric
             )
-            self._truncation = Truncation.reaction_field(cutoff, switch, dielectric)
+            self._truncation = Truncation.reaction_field(cutoff, switch, dielectric).end_lj(lj_modifier)
+        self._tail = 0.0
+        if dispersion_correction and cutoff is not None:
+            end = self._truncation
+            self._tail = tail_coefficient(
+                topology.lj_types, topology.lj_c6, topology.lj_c12, end.cutoff, end.switch, end.shift6
+            )
         if cell is not None:
             problem = cell_problem(cell, cutoff)
             if problem:
@@ -139,7 +151,9 @@ class MMEvaluator:
             coulomb += self._long_range.evaluate(x, self.topology.charges, cell, gradient, strain)
         bonded = add_bonded(x, cell, self.topology, gradient, strain)
         self.topology.sites.spread(x, cell, gradient, strain)
-        return *bonded, lj, coulomb
+        tail = 0.0 if cell is None else self._tail / abs(float(np.linalg.det(cell)))
+        strain -= tail * np.eye(3)
+        return *bonded, lj, coulomb, tail
 
 
 def truncation_options(

@@ -11,6 +11,8 @@ import numpy as np
 from pidelta.errors import RunError, SetupError
 from pidelta.mm.checks import cell_problem, check_geometry, check_result
 from pidelta.mm.evaluator import COMPONENTS, truncation_options
+from pidelta.mm.lennard_jones import LJModifier, tail_coefficient
+from pidelta.mm.nonbonded import Truncation
 from pidelta.mm.openmm_system import (
     BOHR_IN_NM,
     CHARGE_SWITCH,
@@ -44,8 +46,8 @@ class OpenMMEvaluator:
         topology: what to evaluate.
         cutoff: of Lennard-Jones and Coulomb in bohr; None for systems that are never periodic.
         cell: (3, 3) lattice vectors as rows in bohr, to check the cutoff before anything runs.
-        electrostatics, ewald_tolerance, reaction_field_dielectric, switch_distance: as for `MMEvaluator`,
-            but for ``ewald``, which OpenMM has not for all cells.
+        electrostatics, ewald_tolerance, reaction_field_dielectric, switch_distance, lj_modifier,
+            dispersion_correction: as for `MMEvaluator`; but not ``ewald``, which OpenMM lacks for some cells.
         platform: ``auto``, the fastest that works, or the name of one, such as ``CUDA``.
         precision: ``double``, ``mixed`` or ``single``, where the platform offers a choice (CUDA, OpenCL,
             HIP); Reference is always double and CPU single, with sums in double.
@@ -69,6 +71,8 @@ class OpenMMEvaluator:
         ewald_tolerance: float = 5e-4,
         reaction_field_dielectric: float = np.inf,
         switch_distance: float | None = None,
+        lj_modifier: LJModifier = "switch",
+        dispersion_correction: bool = False,
         platform: str = "auto",
         precision: str = "double",
         threads: int = 1,
@@ -77,6 +81,7 @@ class OpenMMEvaluator:
         self.topology = topology
         self._cutoff = cutoff
         self._nonbonded: Nonbonded | None = None
+        self._tail = 0.0
         if electrostatics == "ewald":
             raise SetupError(
                 "mm.electrostatics: expected pme, reaction-field or cutoff with engine: openmm, found 'ewald'"
@@ -85,7 +90,12 @@ class OpenMMEvaluator:
             switch, dielectric = truncation_options(
                 cutoff, switch_distance, electrostatics, reaction_field_dielectric
             )
-            self._nonbonded = Nonbonded(electrostatics, ewald_tolerance, cutoff, switch, dielectric)
+            end = Truncation.reaction_field(cutoff, switch, dielectric).end_lj(lj_modifier)
+            self._nonbonded = Nonbonded(electrostatics, ewald_tolerance, dielectric, end)
+            if dispersion_correction:
+                self._tail = tail_coefficient(
+                    topology.lj_types, topology.lj_c6, topology.lj_c12, end.cutoff, end.switch, end.shift6
+                )
         problem = None if cell is None else cell_problem(cell, cutoff)
         if problem:
             raise SetupError(f"mm.cutoff: {problem}")
@@ -130,7 +140,7 @@ class OpenMMEvaluator:
         batch = len(positions)
         energy, gradient = np.empty(batch), np.empty((batch, self.topology.n_particles, 3))
         strain = np.full((batch, 3, 3), np.nan)
-        evaluated = []
+        tails, evaluated = np.zeros(batch), []
         for b in range(batch):
             cell = None if cells is None else np.ascontiguousarray(cells[b], dtype=np.float64)
             x = self.topology.sites.place(positions[b], cell)
@@ -141,8 +151,11 @@ class OpenMMEvaluator:
                 if self._with_virial:
                     strain[b] = engine.strain_derivative(frame)
             self.topology.sites.spread(x, cell, gradient[b], strain[b])
+            tails[b] = 0.0 if cell is None else self._tail / abs(float(np.linalg.det(cell)))
+            strain[b] -= tails[b] * np.eye(3)
             evaluated.append((engine, frame))
-        return Term(energy, gradient[:, : len(self.topology)], -strain, _Components(evaluated))
+        components = _Components(evaluated, tails)
+        return Term(energy + tails, gradient[:, : len(self.topology)], -strain, components)
 
     def _engine(self, cell: FloatArray | None, slot: int) -> _Engine:
         """For a structure of a batch, with or without a cell; the mesh of PME is that of the first cell seen.
@@ -302,8 +315,8 @@ class _Engine:
 class _Components(Mapping[str, FloatArray]):
     """Energies (B,) of the parts: for reports, and not worth their time in a run."""
 
-    def __init__(self, evaluated: list[tuple[_Engine, _Frame]]) -> None:
-        self._frames = evaluated
+    def __init__(self, evaluated: list[tuple[_Engine, _Frame]], lj_tail: FloatArray) -> None:
+        self._frames, self._lj_tail = evaluated, lj_tail
         self._values: dict[str, FloatArray] = {}
 
     def _evaluated(self) -> dict[str, FloatArray]:
@@ -313,6 +326,7 @@ class _Components(Mapping[str, FloatArray]):
                 with engine.errors():
                     rows.append(engine.components(frame))
             self._values = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+            self._values["lj_tail"] = self._lj_tail
         return self._values
 
     def __getitem__(self, name: str) -> FloatArray:

@@ -16,6 +16,8 @@ import numpy as np
 from pidelta.core.ewald import splitting
 from pidelta.core.pme import grid_for
 from pidelta.errors import MissingExtraError, TopologyError
+from pidelta.mm.lennard_jones import combine, sigma_epsilon
+from pidelta.mm.nonbonded import Truncation
 from pidelta.mm.topology import Harmonic, Topology
 from pidelta.state import FloatArray, IntArray
 from pidelta.units import (
@@ -30,6 +32,7 @@ CHARGE_SWITCH = "charges"
 STEPS_GROUP = 31
 """The force group of what takes the steps at the cutoff out of the energy; it has no forces."""
 
+_TABLES = "c6 = c6_of(type1, type2); c12 = c12_of(type1, type2)"
 _COULOMB = HARTREE_IN_KJ_PER_MOL * BOHR_IN_NM  # kJ/mol nm/e^2
 _RULE_TOLERANCE = 1e-7  # relative, of c6 and c12: files hold about eight digits
 _NO_TERMS = {
@@ -40,21 +43,19 @@ _NO_TERMS = {
 
 @dataclass(frozen=True)
 class Nonbonded:
-    """How pair interactions end; the attributes are those of the evaluator, lengths in bohr.
+    """How pair interactions end.
 
     Attributes:
         electrostatics: ``pme``, ``reaction-field`` or ``cutoff``.
         ewald_tolerance: sets the width and the mesh of PME.
-        cutoff: of Lennard-Jones and Coulomb.
-        switch: where the switch of Lennard-Jones starts.
         dielectric: of the reaction field.
+        end: the cutoff and the end of Lennard-Jones.
     """
 
     electrostatics: str
     ewald_tolerance: float
-    cutoff: float
-    switch: float
     dielectric: float
+    end: Truncation
 
 
 def import_openmm() -> Any:
@@ -110,21 +111,24 @@ def build_system(
             if nonbonded is not None:
                 force.setUsesPeriodicBoundaryConditions(True)
             add(component or force.getName(), force)
-    follows_rule = follows_lorentz_berthelot(topology)
-    coulomb = _nonbonded_force(openmm, topology, nonbonded, with_lj=follows_rule)
+    end = Truncation() if nonbonded is None else nonbonded.end
+    plain = follows_lorentz_berthelot(topology) and not end.shift6
+    coulomb = _nonbonded_force(openmm, topology, nonbonded, with_lj=plain)
     add("coulomb", coulomb)
-    if follows_rule:
+    if plain:
         groups["lj"] = groups["coulomb"]
     else:
-        add("lj", _tabulated_lennard_jones(openmm, topology, nonbonded))
+        add("lj", _tabulated_lennard_jones(openmm, topology, end))
     if nonbonded is not None and box is not None:
         system.setDefaultPeriodicBoxVectors(*(box * BOHR_IN_NM))
+        alpha = None
         if nonbonded.electrostatics == "pme":
-            alpha = splitting(nonbonded.cutoff, nonbonded.ewald_tolerance)
+            alpha = splitting(end.cutoff, nonbonded.ewald_tolerance)
             grid = grid_for(box, alpha, nonbonded.ewald_tolerance)
             coulomb.setNonbondedMethod(openmm.NonbondedForce.PME)
             coulomb.setPMEParameters(alpha / BOHR_IN_NM, *grid)
-            steps = _pair_steps(openmm, topology, nonbonded.cutoff, alpha)
+        steps = _pair_steps(openmm, topology, end, alpha)
+        if steps is not None:
             steps.setForceGroup(STEPS_GROUP)
             system.addForce(steps)
     return system, groups
@@ -285,22 +289,16 @@ _BONDED: dict[str, tuple[str | None, Callable[[Any, Topology], list[Any]]]] = {
 
 def follows_lorentz_berthelot(topology: Topology) -> bool:
     """Whether the Lennard-Jones table is what the rule makes of its diagonal."""
-    sigma, epsilon = _sigma_epsilon(topology)
-    mean = 0.5 * (sigma[:, None] + sigma[None, :])
-    c6 = 4.0 * np.sqrt(np.outer(epsilon, epsilon)) * mean**6
-    return bool(
-        np.allclose(topology.lj_c6, c6, rtol=_RULE_TOLERANCE, atol=0.0)
-        and np.allclose(topology.lj_c12, c6 * mean**6, rtol=_RULE_TOLERANCE, atol=0.0)
+    tables = combine(*_sigma_epsilon(topology), "lorentz-berthelot")
+    return all(
+        np.allclose(found, expected, rtol=_RULE_TOLERANCE, atol=0.0)
+        for found, expected in zip((topology.lj_c6, topology.lj_c12), tables, strict=True)
     )
 
 
 def _sigma_epsilon(topology: Topology) -> tuple[FloatArray, FloatArray]:
-    """Of each type, in bohr and hartree; without attraction there is neither, and no rule to follow."""
-    c6, c12 = np.diagonal(topology.lj_c6), np.diagonal(topology.lj_c12)
-    real = (c6 > 0.0) & (c12 > 0.0)
-    sigma = np.divide(c12, c6, out=np.zeros_like(c6), where=real) ** (1.0 / 6.0)
-    epsilon = np.divide(c6**2, 4.0 * c12, out=np.zeros_like(c6), where=real)
-    return sigma, epsilon
+    """Of each type, in bohr and hartree."""
+    return sigma_epsilon(np.diagonal(topology.lj_c6), np.diagonal(topology.lj_c12))
 
 
 def _in_kj_and_nm(c6: FloatArray, c12: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -314,11 +312,9 @@ def _nonbonded_force(openmm: Any, topology: Topology, nonbonded: Nonbonded | Non
     if nonbonded is not None:
         force.setNonbondedMethod(openmm.NonbondedForce.CutoffPeriodic)
         force.setExceptionsUsePeriodicBoundaryConditions(True)
-        force.setCutoffDistance(nonbonded.cutoff * BOHR_IN_NM)
         # OpenMM has no infinite dielectric constant
         force.setReactionFieldDielectric(min(nonbonded.dielectric, 1e30))
-        force.setUseSwitchingFunction(True)
-        force.setSwitchingDistance(nonbonded.switch * BOHR_IN_NM)
+        _truncate(force, nonbonded.end)
     sigma, epsilon = _sigma_epsilon(topology)
     sigma, epsilon = sigma * BOHR_IN_NM, epsilon * HARTREE_IN_KJ_PER_MOL * with_lj
     force.addGlobalParameter(CHARGE_SWITCH, 1.0)
@@ -333,34 +329,53 @@ def _nonbonded_force(openmm: Any, topology: Topology, nonbonded: Nonbonded | Non
     return force
 
 
-def _pair_steps(openmm: Any, topology: Topology, cutoff: float, alpha: float) -> Any:
-    """Minus what each pair loses at the cutoff, erfc(alpha r)/r there: constant while no pair crosses it."""
-    step = _COULOMB * math.erfc(alpha * cutoff) / (cutoff * BOHR_IN_NM)
-    force = openmm.CustomNonbondedForce(f"-{step!r}*q1*q2")
-    force.addPerParticleParameter("q")
-    force.setNonbondedMethod(openmm.CustomNonbondedForce.CutoffPeriodic)
-    force.setCutoffDistance(cutoff * BOHR_IN_NM)
-    for charge in topology.charges.tolist():
-        force.addParticle([charge])
-    for i, j in topology.exclusions.tolist():
-        force.addExclusion(i, j)
+def _truncate(force: Any, end: Truncation) -> None:
+    force.setCutoffDistance(end.cutoff * BOHR_IN_NM)
+    if np.isfinite(end.switch):
+        force.setUseSwitchingFunction(True)
+        force.setSwitchingDistance(end.switch * BOHR_IN_NM)
+
+
+def _tabulated_lennard_jones(openmm: Any, topology: Topology, end: Truncation) -> Any:
+    """Lennard-Jones from a table over pairs of types: other rules, exceptions of a rule, shifts."""
+    shift6 = float(end.shift6 / BOHR_IN_NM**6)
+    expression = f"c12*(1/r^12 - {shift6**2!r}) - c6*(1/r^6 - {shift6!r}); {_TABLES}"
+    force = _pair_force(openmm, topology, expression)
+    if np.isfinite(end.cutoff):
+        force.setNonbondedMethod(openmm.CustomNonbondedForce.CutoffPeriodic)
+        _truncate(force, end)
     return force
 
 
-def _tabulated_lennard_jones(openmm: Any, topology: Topology, nonbonded: Nonbonded | None) -> Any:
-    """Lennard-Jones from a table over pairs of types, for other rules and for exceptions of a rule."""
-    force = openmm.CustomNonbondedForce("c12(type1, type2)/r^12 - c6(type1, type2)/r^6")
+def _pair_steps(openmm: Any, topology: Topology, end: Truncation, alpha: float | None) -> Any:
+    """Minus what each pair loses at the cutoff, constant while no pair crosses it; None without such steps.
+
+    With `alpha` Coulomb loses erfc(alpha r)/r; Lennard-Jones loses all where it is not switched nor shifted.
+    """
+    cutoff = float(end.cutoff * BOHR_IN_NM)
+    terms = []
+    if alpha is not None:
+        terms.append(f"{float(_COULOMB * math.erfc(alpha * end.cutoff)) / cutoff!r}*q1*q2")
+    if np.isinf(end.switch) and not end.shift6:
+        terms.append(f"c12*{cutoff**-12!r} - c6*{cutoff**-6!r}")
+    if not terms:
+        return None
+    force = _pair_force(openmm, topology, f"-({' + '.join(terms)}); {_TABLES}")
+    force.setNonbondedMethod(openmm.CustomNonbondedForce.CutoffPeriodic)
+    force.setCutoffDistance(cutoff)
+    return force
+
+
+def _pair_force(openmm: Any, topology: Topology, expression: str) -> Any:
+    """A force between all pairs but the excluded, of their charges and of c6 and c12 of their types."""
+    force = openmm.CustomNonbondedForce(expression)
     n_types = len(topology.lj_c6)
-    for name, table in zip(("c6", "c12"), _in_kj_and_nm(topology.lj_c6, topology.lj_c12), strict=True):
+    for name, table in zip(("c6_of", "c12_of"), _in_kj_and_nm(topology.lj_c6, topology.lj_c12), strict=True):
         force.addTabulatedFunction(name, openmm.Discrete2DFunction(n_types, n_types, table.ravel().tolist()))
     force.addPerParticleParameter("type")
-    if nonbonded is not None:
-        force.setNonbondedMethod(openmm.CustomNonbondedForce.CutoffPeriodic)
-        force.setCutoffDistance(nonbonded.cutoff * BOHR_IN_NM)
-        force.setUseSwitchingFunction(True)
-        force.setSwitchingDistance(nonbonded.switch * BOHR_IN_NM)
-    for kind in topology.lj_types.tolist():
-        force.addParticle([kind])
+    force.addPerParticleParameter("q")
+    for kind, charge in zip(topology.lj_types.tolist(), topology.charges.tolist(), strict=True):
+        force.addParticle([kind, charge])
     for i, j in topology.exclusions.tolist():
         force.addExclusion(i, j)
     return force

@@ -196,7 +196,6 @@ def test_unused_molecule_types_may_hold_anything(edited):
     ("old", "new", "expected"),
     [
         ("%FLAG CHARGE\n", "%FLAG OTHER\n", "OTHER is a term that pidelta does not evaluate"),
-        ("%FLAG TITLE\n", "%FLAG CTITLE\n", "CHARMM (chamber)"),
         ("%FLAG ANGLE_EQUIL_VALUE", "%FLAG RADII_OF_NOTHING", "RADII_OF_NOTHING is a term"),
     ],
 )

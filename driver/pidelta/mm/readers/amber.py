@@ -198,7 +198,7 @@ class _Sections:
         )
         if len(bad):
             raise TopologyError(
-                f"{self._path}: {kind}S: expected multiples of 3 below {3 * self.pointers['NATOM']}, "
+                f"{self.path}: {kind}S: expected multiples of 3 below {3 * self.pointers['NATOM']}, "
                 f"found {rows[bad[0], :-1].tolist()}"
             )
         return rows[:, :-1], rows[:, -1] - 1

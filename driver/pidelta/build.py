@@ -18,6 +18,7 @@ from pidelta.delta.committee import Committee
 from pidelta.delta.model import check_fits, load_model
 from pidelta.errors import ConfigError, ModelError, SetupError, StructureError
 from pidelta.mm.evaluator import MMEvaluator
+from pidelta.mm.openmm import OpenMMEvaluator
 from pidelta.mm.readers import read_topology
 from pidelta.mm.topology import Topology
 from pidelta.mm.water import build_water, with_water
@@ -30,7 +31,7 @@ from pidelta.qm.dftb.parameters import (
 )
 from pidelta.qm.dftb.sets import SetFiles, builtin_set
 from pidelta.qmmm.embedding import CutoffEmbedding, Embedding, Environment, FixedCharges
-from pidelta.qmmm.energy import QMMMEvaluator
+from pidelta.qmmm.energy import ClassicalEvaluator, QMMMEvaluator
 from pidelta.qmmm.partition import Partition, check_charge, make_partition
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM
@@ -74,6 +75,15 @@ def read_system(config: Config) -> System:
         StructureError, TopologyError: a file is missing or malformed, or their atom counts differ.
     """
     return _read_inputs(config).system
+
+
+def read_force_field(config: Config) -> Topology | None:
+    """The topology of the whole system, the QM region included, or None without a section mm.
+
+    Raises:
+        StructureError, TopologyError: as `read_system`.
+    """
+    return _read_inputs(config).topology
 
 
 def _read_inputs(config: Config) -> _Inputs:
@@ -139,17 +149,39 @@ def build_evaluator(config: Config, terms: frozenset[str] | None = None) -> QMMM
         topology = inputs.topology
         if evaluator.partition is not None:
             topology = topology.without_internal(evaluator.partition.qm_indices)
-        classical = MMEvaluator(
-            topology,
-            cutoff=config.mm.cutoff if cell is not None else None,
-            cell=cell,
-            electrostatics=config.mm.electrostatics,
-            reaction_field_dielectric=config.mm.reaction_field_dielectric,
-            lj_modifier=config.mm.lj_modifier,
-            dispersion_correction=config.mm.dispersion_correction,
-        )
-        evaluator = replace(evaluator, classical=classical)
+        evaluator = replace(evaluator, classical=_classical(config.mm, topology, cell))
     return evaluator
+
+
+def _classical(mm: MMConfig, topology: Topology, cell: FloatArray | None) -> ClassicalEvaluator:
+    """The force field by the engine that the configuration names."""
+    cutoff = mm.cutoff if cell is not None else None
+    if mm.engine == "openmm":
+        return OpenMMEvaluator(
+            topology,
+            cutoff=cutoff,
+            cell=cell,
+            electrostatics=mm.electrostatics,
+            ewald_tolerance=mm.ewald_tolerance,
+            reaction_field_dielectric=mm.reaction_field_dielectric,
+            lj_modifier=mm.lj_modifier,
+            dispersion_correction=mm.dispersion_correction,
+            platform=mm.platform,
+            precision=mm.precision,
+            threads=mm.threads,
+            virial=mm.virial,
+        )
+    return MMEvaluator(
+        topology,
+        cutoff=cutoff,
+        cell=cell,
+        electrostatics=mm.electrostatics,
+        ewald_tolerance=mm.ewald_tolerance,
+        reaction_field_dielectric=mm.reaction_field_dielectric,
+        lj_modifier=mm.lj_modifier,
+        dispersion_correction=mm.dispersion_correction,
+        threads=mm.threads,
+    )
 
 
 def build_region(config: Config) -> QMRegion:

@@ -73,6 +73,11 @@ class MMConfig(Section):
     `topology` comes with `parameters` where the format keeps them apart (CHARMM). `water` names a model that
     takes the place of the water of the topology; without a topology the structure is water alone.
     `dispersion_correction` is off as in GROMACS and CHARMM; AMBER and OpenMM have it on.
+
+    `threads` of one process share the beads of a request, or the work of a single structure. `platform`,
+    `precision` and `virial` are options of the engine openmm: one of its platforms, or the fastest that
+    works; the precision where the platform offers a choice; and whether to spend 12 evaluations of the energy
+    for each structure on the virial, which barostats and pressures need and nothing else.
     """
 
     topology: Path | None = None
@@ -80,10 +85,22 @@ class MMConfig(Section):
     water: Literal["spc-fw", "q-spc-fw", "q-tip4p-f", "tip3p-flexible"] | None = None
     lj_modifier: Literal["switch", "potential-shift", "none"] = "switch"
     dispersion_correction: bool = False
-    engine: Literal["builtin"] = "builtin"
-    electrostatics: Literal["reaction-field", "cutoff"] = "reaction-field"
+    engine: Literal["builtin", "openmm"] = "builtin"
+    platform: str = "auto"
+    precision: Literal["double", "mixed", "single"] = "double"
+    virial: bool = True
+    electrostatics: Literal["pme", "ewald", "reaction-field", "cutoff"] = "pme"
+    ewald_tolerance: float = Field(5e-4, ge=1e-12, le=0.05)
     reaction_field_dielectric: float = Field(math.inf, ge=1.0)
     cutoff: Length = Field(parse_quantity("1.0 nm", "length"), gt=0.0)
+    threads: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> MMConfig:
+        given = [name for name in ("platform", "precision", "virial") if name in self.model_fields_set]
+        if given and self.engine != "openmm":
+            raise ValueError(f"expected {given[0]} with engine: openmm, and only with it")
+        return self
 
     @model_validator(mode="after")
     def _check_source(self) -> MMConfig:

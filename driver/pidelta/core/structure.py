@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from pidelta.errors import StructureError
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.units import ANGSTROM
 
-_COORDINATES_ONLY = (".rst7", ".inpcrd", ".ncrst", ".nc", ".crd")
+_AMBER_RESTARTS = (".rst7", ".inpcrd", ".ncrst")
+_COORDINATES_ONLY = (*_AMBER_RESTARTS, ".nc", ".crd")
 _PARMED = (".gro", ".pdb")
 _KNOWN = (*_PARMED, ".xyz", *_COORDINATES_ONLY)
 
@@ -87,6 +89,7 @@ def _load(path: Path) -> Any:
                 content: Any = ase.io.read(path, format="extxyz", index=0)
                 coordinates = content.positions
             else:
+                _refuse_bad_fields(path)
                 content = parmed.load_file(str(path))
                 coordinates = content.coordinates
     except StructureError:
@@ -99,7 +102,23 @@ def _load(path: Path) -> Any:
     bad = np.flatnonzero(~np.isfinite(np.reshape(coordinates, (-1, 3))).all(axis=1))
     if len(bad):
         raise StructureError(f"{path}: expected finite coordinates, found others at atom {bad[0]}")
+    _check_cell(path, content)
     return content
+
+
+def _check_cell(path: Path, content: Any) -> None:
+    """A cell is three independent vectors, or none at all."""
+    is_ase = isinstance(content, ase.Atoms)
+    box = content.cell.array if is_ase else content.box
+    if box is None or not np.any(np.asarray(box)[:3]):
+        return
+    try:
+        cell = box if is_ase else _cell(box)
+    except AssertionError:  # angles that no three vectors have
+        cell = None
+    if cell is None or not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-6:
+        found = np.asarray(box).tolist()
+        raise StructureError(f"{path}: expected a cell of three independent vectors, found {found}")
 
 
 def _refuse_ipi_comment(path: Path) -> None:
@@ -108,6 +127,42 @@ def _refuse_ipi_comment(path: Path) -> None:
         comment = "".join(islice(lines, 1, 2))
     if "CELL(" in comment or "positions{" in comment:
         raise StructureError(f"{path}: expected a plain or extended .xyz in angstrom, found one of i-PI")
+
+
+def _refuse_bad_fields(path: Path) -> None:
+    """ParmEd skips coordinates of a restart that it cannot read, and takes what is left of a cut-off line."""
+    with path.open("rb") as file:
+        if file.read(3) == b"CDF":  # NetCDF
+            return
+    lines = path.read_text(errors="replace").splitlines()
+    if path.suffix == ".gro" and (
+        len(lines) < int(lines[1]) + 3 or len(lines[int(lines[1]) + 2].split()) < 3
+    ):
+        raise StructureError(f"{path}: expected {int(lines[1])} atoms and the box, found {len(lines)} lines")
+    rows: Iterable[tuple[int, str]] = []  # atoms and the columns of their coordinates
+    width = 8
+    if path.suffix == ".pdb":
+        records = [line for line in lines if line.startswith(("ATOM", "HETATM"))]
+        rows = enumerate(record[30:54] for record in records)
+    elif path.suffix in _AMBER_RESTARTS:
+        width = 12
+        count = int(lines[1].split()[0])
+        rows = ((atom, lines[2 + atom // 2][36 * (atom % 2) :][:36]) for atom in range(count))
+    for atom, text in rows:
+        for start in range(0, 3 * width, width):
+            column = text[start : start + width]
+            if len(column) < width or not _is_number(column):
+                raise StructureError(
+                    f"{path}: expected a coordinate in {width} columns, found {column!r} at atom {atom}"
+                )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _from_ase(atoms: ase.Atoms) -> System:

@@ -240,6 +240,12 @@ class Topology:
         """(n, 2) atoms of the bonds of every form."""
         return np.concatenate([self.bonds.atoms, self.quartic_bonds.atoms, self.morse_bonds.atoms])
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many bonded terms, pairs with parameters of their own and virtual sites there are, by kind."""
+        counts = {kind: len(getattr(self, name).atoms) for name, kind in _TABLES.items()}
+        return {**counts, "virtual site": len(self.sites)}
+
     def label(self, atom: int) -> str:
         """An atom as shown in messages, such as ``URA1:C5 (atom 3)``; atoms count from 0."""
         if atom >= len(self):

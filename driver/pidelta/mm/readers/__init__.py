@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
+
+import numpy as np
 
 from pidelta.errors import TopologyError
 from pidelta.mm.readers.amber import read_amber
@@ -36,8 +39,29 @@ def read_topology(path: Path, parameters: Sequence[Path] = (), *, rigid_water: b
     for file in (path, *parameters):
         if not file.is_file():
             raise TopologyError(f"{file}: no such file")
-    if path.suffix == ".psf":
-        return read_charmm(path, parameters)
-    if parameters:
+    if path.suffix != ".psf" and parameters:
         raise TopologyError(f"{path}: mm.parameters: expected with a CHARMM .psf only, found {parameters[0]}")
-    return read_gromacs(path, rigid_water=rigid_water) if path.suffix == ".top" else read_amber(path)
+    if path.suffix == ".psf":
+        topology = read_charmm(path, parameters)
+    elif path.suffix == ".top":
+        topology = read_gromacs(path, rigid_water=rigid_water)
+    else:
+        topology = read_amber(path)
+    _check_finite(topology)
+    return topology
+
+
+def _check_finite(topology: Topology) -> None:
+    """Files can say nan, and numbers too large to be one."""
+    for item in fields(topology):
+        table = getattr(topology, item.name)
+        atoms = getattr(table, "atoms", np.zeros((0, 2), dtype=np.int64))
+        for values in vars(table).values() if hasattr(table, "atoms") else [table]:
+            if not isinstance(values, np.ndarray) or np.isfinite(values).all():
+                continue
+            entry = tuple(np.argwhere(~np.isfinite(values))[0])
+            labels = " - ".join(topology.label(int(atom)) for atom in atoms[entry[0] : entry[0] + 1].ravel())
+            raise TopologyError(
+                f"{topology.source}: {item.name.replace('_', ' ')}: expected finite parameters, "
+                f"found {values[entry]} {labels}".rstrip()
+            )

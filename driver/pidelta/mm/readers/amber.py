@@ -139,9 +139,14 @@ class _Sections:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                self._data: dict[str, list[Any]] = AmberFormat(str(path)).parm_data
+                content = AmberFormat()
+                with path.open() as file:  # of a name, a compiled reader is used, which truncated files crash
+                    content.rdparm(file)
+                self._data: dict[str, list[Any]] = content.parm_data
         except Exception as error:  # ParmEd raises whatever its parsing meets
-            raise TopologyError(f"{path}: not a readable prmtop file ({error})") from error
+            raise TopologyError(
+                f"{path}: not a readable prmtop file ({' '.join(str(error).split())})"
+            ) from error
         pointers = self.get("POINTERS")
         if len(pointers) < 30:
             raise TopologyError(f"{path}: POINTERS: expected at least 30 integers, found {len(pointers)}")
@@ -187,6 +192,15 @@ class _Sections:
             if len(part) % (n_atoms + 1):
                 raise TopologyError(f"{self.path}: {kind}S: the list ends within a term; is it truncated?")
         rows = np.concatenate(both).reshape(-1, n_atoms + 1)
+        offsets = np.abs(rows[:, :-1])  # three for each atom
+        bad = np.flatnonzero(
+            (offsets % 3 != 0).any(axis=1) | (offsets >= 3 * self.pointers["NATOM"]).any(axis=1)
+        )
+        if len(bad):
+            raise TopologyError(
+                f"{self.path}: {kind}S: expected multiples of 3 below {3 * self.pointers['NATOM']}, "
+                f"found {rows[bad[0], :-1].tolist()}"
+            )
         return rows[:, :-1], rows[:, -1] - 1
 
     def rows(self, flag: str, width: int) -> IntArray:

@@ -6,6 +6,7 @@ checked against the tables below and then given to ParmEd alone.
 
 from __future__ import annotations
 
+import math
 import warnings
 from contextlib import closing
 from pathlib import Path
@@ -161,7 +162,9 @@ def _check_molecule(path: Path, molecule: Molecule, types: set[str]) -> None:
     atoms = molecule.rows("atoms")
     if not atoms:
         raise TopologyError(f"{where}: expected a section [ atoms ], found none")
-    for words in atoms:
+    for number, words in enumerate(atoms, start=1):
+        if words[0] != str(number):
+            raise TopologyError(f"{where}: [ atoms ]: expected atom {number}, found {' '.join(words)!r}")
         if words[1] not in types:
             raise TopologyError(
                 f"{where}: [ atoms ]: atom {words[0]} ({words[4]}) has the type {words[1]}, "
@@ -200,6 +203,8 @@ def _check_term(where: str, section: str, words: list[str], n_atoms: int) -> Non
             f"{where}: [ {section} ]: expected function type {' or '.join(functions)}, found {words[size]} "
             f"in {found!r}"
         )
+    if any(_is_not_finite(word) for word in words[size + 1 :]):
+        raise TopologyError(f"{where}: [ {section} ]: expected finite parameters, found {found!r}")
     n_parameters = functions[words[size]]
     optional = section not in SITE_SECTIONS
     found_parameters = len(words) - size - 1
@@ -208,6 +213,13 @@ def _check_term(where: str, section: str, words: list[str], n_atoms: int) -> Non
             f"{where}: [ {section} ]: expected {n_parameters} parameters{' or none' if optional else ''}, "
             f"found {found!r}"
         )
+
+
+def _is_not_finite(word: str) -> bool:
+    try:
+        return not math.isfinite(float(word))
+    except ValueError:
+        return False
 
 
 def _check_indices(where: str, section: str, words: list[str], atoms: list[str], n_atoms: int) -> None:

@@ -55,7 +55,9 @@ def test_q_tip4p_f_from_any_files(setup, with_site, topology):
     config = setup(f"{{{topology}water: q-tip4p-f}}", with_site=with_site)
     system = read_system(config)
     np.testing.assert_allclose(system.positions, molecules().reshape(-1, 3), atol=1e-6)
-    expected = MMEvaluator(build_water(system, "q-tip4p-f"), cutoff=10.0 * ANGSTROM)
+    expected = MMEvaluator(
+        build_water(system, "q-tip4p-f"), cutoff=10.0 * ANGSTROM, cell=system.cell, electrostatics="pme"
+    )
     reference = expected.evaluate(system.positions[None], system.cell[None]).energy[0]
     assert energy(config) == pytest.approx(reference, rel=1e-12)
 

@@ -11,9 +11,11 @@ from parmed.charmm import CharmmParameterSet, CharmmPsfFile
 
 from mm_files import write_charmm
 from openmm_support import app, assert_same_as_openmm
+from pidelta.core.structure import read_coordinates
 from pidelta.errors import TopologyError
 from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.readers import read_topology
+from pidelta.units import ANGSTROM
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +100,16 @@ def test_charmm_files_that_are_refused(charmm, tmp_path, name, old, new, expecte
         read_topology(tmp_path / "protein.psf", [tmp_path / "protein.rtf", tmp_path / "protein.prm"])
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_coordinates_of_charmm(charmm, tmp_path):
+    folder, positions = charmm
+    psf = CharmmPsfFile(str(folder / "protein.psf"))
+    psf.coordinates = positions / ANGSTROM
+    psf.save(str(tmp_path / "protein.crd"), format="charmmcrd")
+    found, cell = read_coordinates(tmp_path / "protein.crd", len(positions), np.zeros(0, dtype=int))
+    np.testing.assert_allclose(found, positions, atol=1e-4)
+    assert cell is None
 
 
 def test_charmm_needs_parameters(charmm):

@@ -95,6 +95,22 @@ def amber_system(path):
     )
 
 
+@pytest.mark.parametrize("cell", [TRICLINIC, None], ids=["triclinic", "open"])
+def test_box_of_four_point_water(tmp_path, cell):
+    path = tmp_path / "box.top"
+    path.write_text((DATA / "tip4p.top").read_text().replace("SOL 8", "SOL 64"))
+    top = read_topology(path)
+    x = water_positions(64, TRICLINIC, seed=2)
+    rows, real = with_rows_for_sites(top, x)
+    system = gromacs_system(path, cell)
+    use_conventions(system, CUTOFF, 1e30)
+    energies, gradient = openmm_energies(system, rows, cell)
+    evaluator = MMEvaluator(top, cutoff=None if cell is None else CUTOFF)
+    term = evaluator.evaluate(x[None], None if cell is None else cell[None])
+    assert term.energy[0] == pytest.approx(energies.sum(), rel=1e-9)
+    np.testing.assert_allclose(term.gradient[0], gradient[real], atol=1e-9)
+
+
 def test_protein_from_amber(tmp_path):
     """ff19SB, with its CMAP."""
     structure, _, _, positions = protein("amber19-all.xml")
@@ -142,6 +158,22 @@ def test_restarts_may_list_the_sites_or_leave_them_out(tip4p, tmp_path):
         found, cell = read_coordinates(tmp_path / name, len(topology), topology.massless_rows)
         np.testing.assert_allclose(found, positions, atol=1e-6)
         np.testing.assert_allclose(np.diag(cell) / ANGSTROM, [20.0, 21.0, 22.0])
+
+
+def test_binary_restarts(tip4p, tmp_path):
+    topology = read_topology(tip4p)
+    positions = water_positions(8, np.eye(3) * 20.0, seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that SciPy writes it
+        restart = parmed.amber.NetCDFRestart.open_new(
+            str(tmp_path / "water.nc"), natom=24, box=True, vels=False
+        )
+        restart.coordinates = positions / ANGSTROM
+        restart.cell_lengths, restart.cell_angles = [20.0, 21.0, 22.0], [90.0, 80.0, 90.0]
+        restart.close()
+    found, cell = read_coordinates(tmp_path / "water.nc", len(topology), topology.massless_rows)
+    np.testing.assert_allclose(found, positions, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(cell, axis=1) / ANGSTROM, [20.0, 21.0, 22.0])
 
 
 def test_extra_points_outside_water_are_refused(tip4p):

@@ -62,7 +62,7 @@ def parse_terms(text: str | None) -> frozenset[str] | None:
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
-    """A batch of one as plain lists, named as the design fixes it."""
+    """A batch of one as plain lists, named as the design fixes it; no virial where it was not asked for."""
     return {
         "energy": float(evaluation.energy[0]),
         "gradient": evaluation.full_gradient[0].tolist(),
@@ -71,7 +71,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
             for name, term in evaluation.terms.items()
         },
         "charges": None if evaluation.charges is None else evaluation.charges[0].tolist(),
-        "virial": evaluation.virial[0].tolist(),
+        "virial": evaluation.virial[0].tolist() if np.isfinite(evaluation.virial).all() else None,
         "timings": dict(evaluation.timings),
     }
 

@@ -13,12 +13,13 @@ the choice vectorise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numba
 import numpy as np
 
 from pidelta.core.neighbours import ALL, WIDTH, Apply, PairList
+from pidelta.mm.lennard_jones import LJModifier
 from pidelta.mm.topology import Topology
 from pidelta.state import FloatArray
 
@@ -59,6 +60,13 @@ class Truncation:
         c_rf = 3.0 / (2.0 + inverse) / cutoff
         half = 0.5 * k_rf * cutoff**2
         return Truncation(cutoff, switch, smooth=np.array([half - c_rf, half]))
+
+    def end_lj(self, modifier: LJModifier) -> Truncation:
+        """The same with Lennard-Jones switched, shifted to zero at the cutoff, or cut."""
+        if modifier == "switch":
+            return self
+        shift6 = self.cutoff**-6 if modifier == "potential-shift" else 0.0
+        return replace(self, switch=np.inf, shift6=shift6)
 
 
 def add_pairs(

@@ -146,14 +146,28 @@ class MMEvaluator:
     ) -> tuple[float, ...]:
         """Add to the gradient and dE/d(strain) of one structure; return its energies."""
         end = self._truncation if cell is not None else Truncation()
+        # on another thread, where there is one, while this one waits for the parts of the pairs
+        others = apply(lambda _: self._evaluate_others(x, cell), [0])
         lj, coulomb = add_pairs(x, pairs, self.topology, end, gradient, strain, apply)
-        if self._long_range is not None and cell is not None:
-            coulomb += self._long_range.evaluate(x, self.topology.charges, cell, gradient, strain)
-        bonded = add_bonded(x, cell, self.topology, gradient, strain)
+        ((bonded, long_range, other_gradient, other_strain),) = others
+        coulomb += long_range
+        gradient += other_gradient
+        strain += other_strain
         self.topology.sites.spread(x, cell, gradient, strain)
         tail = 0.0 if cell is None else self._tail / abs(float(np.linalg.det(cell)))
         strain -= tail * np.eye(3)
         return *bonded, lj, coulomb, tail
+
+    def _evaluate_others(
+        self, x: FloatArray, cell: FloatArray | None
+    ) -> tuple[tuple[float, ...], float, FloatArray, FloatArray]:
+        """Energies of the bonded terms and of what an Ewald sum adds, their gradient and dE/d(strain)."""
+        gradient, strain = np.zeros(x.shape), np.zeros((3, 3))
+        bonded = add_bonded(x, cell, self.topology, gradient, strain)
+        long_range = 0.0
+        if self._long_range is not None and cell is not None:
+            long_range = self._long_range.evaluate(x, self.topology.charges, cell, gradient, strain)
+        return bonded, long_range, gradient, strain
 
 
 def truncation_options(

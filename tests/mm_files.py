@@ -21,7 +21,7 @@ N_RESIDUES = 35
 class _AtomTypes:
     """A generator that adds no force but keeps the type of each atom."""
 
-    def createForce(self, system, data, method, cutoff, args):  # noqa: N802, ARG002
+    def createForce(self, system, data, method, cutoff, args):  # noqa: N802
         self.types = [data.atomType[atom] for atom in data.atoms]
 
 
@@ -100,7 +100,10 @@ def _assign_types(structure, types, forces):
             radius = 10.0 * 2 ** (1 / 6) / 2.0
             own, of_14 = ((lj["sigma" + s], lj["epsilon" + s]) for s in ("", "14" if "sigma14" in lj else ""))
             kind.set_lj_params(
-                float(own[1]) / 4.184, float(own[0]) * radius, float(of_14[1]) / 4.184, float(of_14[0]) * radius
+                float(own[1]) / 4.184,
+                float(own[0]) * radius,
+                float(of_14[1]) / 4.184,
+                float(of_14[0]) * radius,
             )
         atom.type, atom.atom_type = name, kind
     assert np.isfinite([kind.rmin for kind in known.values()]).all()

@@ -21,6 +21,8 @@ from pidelta.testing.evaluators import check_evaluator
 from test_mm_terms import topology as made_up_topology
 from test_mm_terms import two_molecules
 
+openmm = pytest.importorskip("openmm")
+
 CUTOFF = 11.5
 # 60 waters fit; both have an entry at the border of what OpenMM takes
 DODECAHEDRON = 28.0 * np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.5, 0.5, np.sqrt(0.5)]])
@@ -233,12 +235,24 @@ def test_batches_of_changing_size_give_the_same(platform):
             assert coulomb == pytest.approx(expected[b].components["coulomb"][0], abs=2e-6)
 
 
-def test_auto_takes_the_fastest_platform_that_works():
-    openmm = pytest.importorskip("openmm")
-    evaluator = OpenMMEvaluator(read_topology(DATA / "mixed.top"), cutoff=None)
+def test_auto_takes_the_fastest_platform_that_works(monkeypatch):
+    """Platforms of plugins are found without the hardware they need; a Context tells."""
+    topology = read_topology(DATA / "mixed.top")
     found = [openmm.Platform.getPlatform(i) for i in range(openmm.Platform.getNumPlatforms())]
-    if {one.getName() for one in found} == {"Reference", "CPU"}:
-        assert "CPU" in evaluator.description
+    by_speed = [one.getName() for one in sorted(found, key=lambda one: -one.getSpeed())]
+    broken = set(by_speed[:-1])
+    make_context = openmm.Context
+
+    def context(system, integrator, platform, properties):
+        if platform.getName() in broken:
+            raise openmm.OpenMMException("no such device")
+        return make_context(system, integrator, platform, properties)
+
+    monkeypatch.setattr(openmm, "Context", context)
+    assert f", {by_speed[-1]}, " in OpenMMEvaluator(topology, cutoff=None).description
+    broken.add(by_speed[-1])
+    with pytest.raises(SetupError, match=f"found {by_speed[0]}: no such device"):
+        OpenMMEvaluator(topology, cutoff=None)
 
 
 def test_without_virial_the_rest_is_the_same():

@@ -98,12 +98,12 @@ def _assign_types(structure, types, forces):
         if kind is None:
             kind = known[name] = AtomType(name, len(known) + 1, atom.mass, atom.atomic_number)
             radius = 10.0 * 2 ** (1 / 6) / 2.0
-            own, of_14 = ((lj["sigma" + s], lj["epsilon" + s]) for s in ("", "14" if "sigma14" in lj else ""))
+            suffix = "14" if "sigma14" in lj else ""
             kind.set_lj_params(
-                float(own[1]) / 4.184,
-                float(own[0]) * radius,
-                float(of_14[1]) / 4.184,
-                float(of_14[0]) * radius,
+                float(lj["epsilon"]) / 4.184,
+                float(lj["sigma"]) * radius,
+                float(lj["epsilon" + suffix]) / 4.184,
+                float(lj["sigma" + suffix]) * radius,
             )
         atom.type, atom.atom_type = name, kind
     assert np.isfinite([kind.rmin for kind in known.values()]).all()

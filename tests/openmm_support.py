@@ -8,12 +8,22 @@ import numpy as np
 import pytest
 
 from mm_systems import DATA
+from pidelta.mm.evaluator import MMEvaluator
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KJ_PER_MOL
 
 openmm = pytest.importorskip("openmm")
 app = pytest.importorskip("openmm.app")
 
 NM_PER_BOHR = 0.1 * BOHR_IN_ANGSTROM
+COMPONENT_OF = {
+    "HarmonicBondForce": "bond",
+    "CustomBondForce": "morse_bond",
+    "HarmonicAngleForce": "angle",
+    "CMAPTorsionForce": "cmap",
+    "NonbondedForce": "coulomb",
+    "LennardJonesForce": "lj",
+    "LennardJonesExceptions": "lj14",
+}
 
 
 def gromacs_system(name, cell):
@@ -81,3 +91,37 @@ def openmm_energies(system, positions, cell):
     ]
     forces = context.getState(getForces=True).getForces(asNumpy=True)._value
     return np.array(energies), -forces * NM_PER_BOHR / HARTREE_IN_KJ_PER_MOL
+
+
+def with_rows_for_sites(topology, positions):
+    """Positions as OpenMM wants them: all rows of the file; sites anywhere, OpenMM places them."""
+    rows = np.zeros((len(topology) + len(topology.massless_rows), 3))
+    real = np.delete(np.arange(len(rows)), topology.massless_rows)
+    rows[real] = positions
+    return rows, real
+
+
+def assert_same_as_openmm(topology, system, positions):
+    """Compare energies of each kind of term and the gradient, without periodicity; 1e-8 relative."""
+    rows, real = with_rows_for_sites(topology, positions)
+    energies, gradient = openmm_energies(system, rows, None)
+    term = MMEvaluator(topology, cutoff=None).evaluate(positions[None], None)
+    found = {name: energy[0] for name, energy in term.components.items()}
+    nonbonded = ("lj", "coulomb", "lj14", "coulomb14")
+    pairs = sum(found.pop(name) for name in nonbonded)
+    bonds = found["bond"] + found.pop("urey_bradley")
+    expected = dict.fromkeys((*COMPONENT_OF.values(), "torsion", "improper", "pairs"), 0.0)
+    names = COMPONENT_OF | {
+        "PeriodicTorsionForce": "torsion",
+        "CustomTorsionForce": "improper",
+        "NonbondedForce": "pairs",
+        "CustomNonbondedForce": "pairs",
+        "CustomBondForce": "pairs",
+    }
+    for force, energy in zip(system.getForces(), energies, strict=True):
+        expected[names[force.getName()]] += energy
+    for name, energy in (found | {"bond": bonds, "pairs": pairs}).items():
+        assert energy == pytest.approx(expected.get(name, 0.0), rel=1e-8, abs=1e-12), name
+    difference = term.gradient[0] - gradient[real]
+    assert np.sqrt(np.mean(difference**2) / np.mean(gradient[real] ** 2)) < 1e-8
+    return term

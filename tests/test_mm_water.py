@@ -118,6 +118,26 @@ def test_q_tip4p_f_with_a_converged_ewald_sum(record):
     np.testing.assert_allclose(forces, record["forces"], atol=1e-5)
 
 
+@pytest.mark.parametrize(("method", "tolerance"), [("ewald", 1e-12), ("pme", 1e-7)])
+def test_q_tip4p_f_with_the_evaluators_own_electrostatics(record, method, tolerance):
+    """Within the driver's approximations of the reference, and close to the converged sum above."""
+    x, cell = np.array(record["positions"]), np.diag(record["box"])
+    evaluator = MMEvaluator(
+        build_water(water_box(x, cell), "q-tip4p-f"),
+        cutoff=9.0 * ANGSTROM,
+        cell=cell,
+        electrostatics=method,
+        ewald_tolerance=tolerance,
+        lj_modifier="none",
+    )
+    term = evaluator.evaluate(x[None], cell[None])
+    assert abs(term.energy[0] - record["energy"]) < 216 * 1.5e-6
+    np.testing.assert_allclose(-term.gradient[0], record["forces"], atol=1e-5)
+    energy, forces = q_tip4p_f_as_i_pi(record, cutoff=0.5 * record["box"][0], exponent=5.0, erfc=erfc)
+    assert abs(term.energy[0] - energy) < 216 * 1e-7
+    np.testing.assert_allclose(-term.gradient[0], forces, atol=1e-6)
+
+
 def test_three_point_models_have_the_published_parameters():
     expected = {  # charge of H, sigma, epsilon, k and length of the bond, k and angle
         "spc-fw": (0.41, 3.165492, 0.1554253, 1059.162, 1.012, 75.90, 113.24),
@@ -166,13 +186,17 @@ def test_every_model_can_replace_every_other():
         np.testing.assert_allclose(top.charges.sum(), original.charges.sum(), atol=1e-9)
 
 
-def test_solute_and_q_tip4p_f_pass_all_checks():
+@pytest.mark.parametrize(
+    ("electrostatics", "net_force"), [("reaction-field", 1e-9), ("ewald", 1e-9), ("pme", 1e-4)]
+)
+def test_solute_and_q_tip4p_f_pass_all_checks(electrostatics, net_force):
     topology = with_water(read_topology(DATA / "acetamide-water.top"), "q-tip4p-f")
     check_evaluator(
-        MMEvaluator(topology, cutoff=11.0, dispersion_correction=True),
+        MMEvaluator(topology, cutoff=11.0, dispersion_correction=True, electrostatics=electrostatics),
         acetamide_water()[None],
         TRICLINIC[None],
         topology.residue_indices,
+        net_force=net_force,
     )
 
 

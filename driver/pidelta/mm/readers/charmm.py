@@ -36,9 +36,7 @@ def read_charmm(path: Path, parameters: Sequence[Path]) -> Topology:
             such as lone pairs and Drude particles.
     """
     if not parameters:
-        raise TopologyError(
-            f"{path}: mm.parameters: expected CHARMM parameter files (.prm, .str), found none"
-        )
+        raise TopologyError(f"{path}: mm.parameters: expected CHARMM .prm, .rtf or .str files, found none")
     _refuse_sections(path)
     for file in parameters:
         _refuse_options(file)
@@ -122,9 +120,7 @@ def _missing_type(psf: Any, parameters: Sequence[Path]) -> str | None:
     for atom in psf.atoms:
         if atom.atom_type is None or not hasattr(atom.atom_type, "epsilon"):
             files = ", ".join(file.name for file in parameters)
-            return (
-                f"atom {atom.idx + 1} ({atom.name}) has the type {atom.type}, which {files} does not define"
-            )
+            return f"atom {atom.idx + 1} ({atom.name}) has the type {atom.type}, not defined in {files}"
     return None
 
 

@@ -72,8 +72,9 @@ def read_gromacs(path: Path, *, rigid_water: bool = False) -> Topology:
         raise TopologyError(f"{path}: [ molecules ] names {missing[0]}, which no [ moleculetype ] defines")
     force_field = _usable(path, force_field)
     type_names = [words[0] for section, words in force_field if section == "atomtypes"]
+    replaced = {name for name, _ in contents if rigid_water and molecules[name].rows("settles")}
     for name, _ in contents:
-        if rigid_water:
+        if name in replaced:
             molecules[name].drop("settles")
         _check_molecule(path, molecules[name], set(type_names))
     used = {words[1] for name, _ in contents for words in molecules[name].rows("atoms")}
@@ -82,6 +83,9 @@ def read_gromacs(path: Path, *, rigid_water: bool = False) -> Topology:
     templates = {
         name: molecule_topology(f"{path}: molecule {name}", known, molecules[name]) for name, _ in contents
     }
+    for name in replaced:
+        if sorted(templates[name].numbers) != [1, 1, 8]:
+            raise _rigid(f"{path}: molecule {name}", "settles")
     parts = [templates[name] for name, count in contents for _ in range(count)]
     if not parts:
         raise TopologyError(f"{path}: [ molecules ]: expected at least one molecule, found none")
@@ -170,16 +174,20 @@ def _check_molecule(path: Path, molecule: Molecule, types: set[str]) -> None:
             raise TopologyError(f"{where}: [ atoms ]: atom {words[0]} has a second (free energy) state")
     for section, words in molecule.lines:
         if section in _RIGID:
-            raise TopologyError(
-                f"{where}: [ {section} ] keeps distances rigid, but i-PI has no constraints for ring "
-                f"polymers; give flexible terms instead (#ifdef FLEXIBLE) or, for water, mm.water: q-spc-fw"
-            )
+            raise _rigid(where, section)
         if section in _TERMS:
             _check_term(where, section, words, len(atoms))
         elif section not in ("atoms", "exclusions"):
             raise TopologyError(f"{where}: [ {section} ] is not evaluated by pidelta")
         elif section == "exclusions":
             _check_indices(where, section, words, words, len(atoms))
+
+
+def _rigid(where: str, section: str) -> TopologyError:
+    return TopologyError(
+        f"{where}: [ {section} ] keeps distances rigid, but i-PI has no constraints for ring polymers; "
+        f"give flexible terms instead (#ifdef FLEXIBLE) or, for water, mm.water: q-spc-fw"
+    )
 
 
 def _check_term(where: str, section: str, words: list[str], n_atoms: int) -> None:

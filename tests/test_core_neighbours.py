@@ -88,13 +88,36 @@ def test_a_reused_list_holds_all_pairs_within_the_cutoff(lists, positions):
     np.testing.assert_allclose(reused, fresh, atol=1e-10)
 
 
-def test_lists_are_rebuilt_for_jumps_and_for_another_cell(lists, positions):
+STRAIN = np.array([[0.98, 0.0, 0.01], [0.02, 1.01, 0.0], [0.0, -0.015, 0.99]])
+
+
+def test_a_list_follows_the_cell(lists, positions):
+    """As under a barostat: all pairs within the cutoff, at the right distances, in a strained cell."""
+    first = lists.find(positions, TRICLINIC)
+    rng = np.random.default_rng(5)
+    step = rng.normal(size=positions.shape)
+    moved = (positions + 0.85 * step / np.linalg.norm(step, axis=1)[:, None]) @ STRAIN
+    cell = TRICLINIC @ STRAIN
+    reused = lists.find(moved, cell)
+    assert reused.partners is first.partners
+    fresh = listed(build_pair_list(moved, cell, 5.0, Exclusions(NONE, 100)), moved, 5.0)
+    assert len(fresh) > 100
+    np.testing.assert_allclose(listed(reused, moved, 5.0), fresh, atol=1e-10)
+
+
+def test_a_cell_that_shrinks_uses_up_the_skin(lists, positions):
+    first = lists.find(positions, TRICLINIC)
+    assert lists.find(0.715 * positions, 0.715 * TRICLINIC).partners is first.partners
+    assert lists.find(0.714 * positions, 0.714 * TRICLINIC).partners is not first.partners
+
+
+def test_lists_are_rebuilt_for_jumps_and_without_a_cell(lists, positions):
     first = lists.find(positions, TRICLINIC)
     jumped = positions.copy()
     jumped[5] += TRICLINIC[0]
-    assert lists.find(jumped, TRICLINIC) is not first
-    assert lists.find(positions, TRICLINIC * 1.001) is not first
-    assert lists.find(positions, None) is not first
+    assert lists.find(jumped, TRICLINIC).partners is not first.partners
+    assert lists.find(positions, 1.2 * TRICLINIC).partners is not first.partners
+    assert lists.find(positions, None).partners is not first.partners
 
 
 def test_beads_find_their_lists_in_any_slot(lists, positions):

@@ -90,7 +90,7 @@ class MMConfig(Section):
     precision: Literal["double", "mixed", "single"] = "double"
     virial: bool = True
     electrostatics: Literal["pme", "ewald", "reaction-field", "cutoff"] = "pme"
-    ewald_tolerance: float = Field(5e-4, ge=1e-12, le=0.05)
+    ewald_tolerance: float = Field(1e-4, ge=1e-12, le=0.05)
     reaction_field_dielectric: float = Field(math.inf, ge=1.0)
     cutoff: Length = Field(parse_quantity("1.0 nm", "length"), gt=0.0)
     threads: int = Field(1, ge=1)

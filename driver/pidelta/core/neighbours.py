@@ -11,7 +11,7 @@ minimum-image arithmetic, in any cell.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numba
@@ -87,7 +87,8 @@ class VerletLists:
 
     The beads of a ring polymer may come in any order, together or one by one, so a list belongs to no slot: a
     structure takes any list that is valid for it, which is so while no atom is further than half of the skin
-    from where it was when the list was built, in the same cell.
+    from where it was when the list was made. In another cell that is where it would be if it had moved as the
+    lattice did, and what the lattice shrank comes off the skin.
 
     Args:
         cutoff: in bohr; infinite to list all pairs, without cells only.
@@ -122,9 +123,8 @@ class VerletLists:
             apply: as `map`, to make new lists.
         """
         structures = list(zip(positions, cells, strict=True))
-        limit = (0.5 * self._skin) ** 2
         known = [
-            next((entry for entry in self._entries if entry.fits(*structure, limit)), None)
+            next((entry for entry in self._entries if entry.fits(*structure, self._cutoff, self._skin)), None)
             for structure in structures
         ]
         made = apply(self._make, [s for s, entry in zip(structures, known, strict=True) if entry is None])
@@ -133,7 +133,7 @@ class VerletLists:
         self._entries = [entry for entry in self._entries if entry not in used] + list(dict.fromkeys(used))
         self._reserved = max(self._reserved, len(used))
         self._forget()
-        return [entry.pairs for entry in used]
+        return [entry.pairs_in(cell) for entry, cell in zip(used, cells, strict=True)]
 
     def _make(self, structure: tuple[FloatArray, FloatArray | None]) -> _Entry:
         positions, cell = structure
@@ -153,10 +153,35 @@ class _Entry:
     cell: FloatArray | None
     pairs: PairList
 
-    def fits(self, positions: FloatArray, cell: FloatArray | None, limit: float) -> bool:
+    def fits(self, positions: FloatArray, cell: FloatArray | None, cutoff: float, skin: float) -> bool:
+        """Whether the list holds all pairs within the cutoff of these positions.
+
+        With the lattice deformed by F, rows v to v F, and no atom further than u from its deformed place, two
+        atoms within the cutoff had a distance of at most (cutoff + 2 u) |1/F|.
+        """
         if cell is None or self.cell is None:  # all pairs are listed
             return cell is self.cell
-        return np.array_equal(cell, self.cell) and bool(_all_within(positions, self.positions, limit))
+        deformation = self._deformation(cell)
+        stretch = float(np.linalg.norm(np.linalg.inv(deformation), 2))
+        most = 0.5 * ((cutoff + skin) / stretch - cutoff)
+        return most > 0.0 and bool(_all_within(positions, self.positions, deformation, most * most))
+
+    def pairs_in(self, cell: FloatArray | None) -> PairList:
+        """The list with the lattice vectors of a cell."""
+        if cell is None or self.cell is None or np.array_equal(cell, self.cell):
+            return self.pairs
+        deformation = self._deformation(cell)
+        return replace(
+            self.pairs,
+            offsets=self.pairs.offsets @ deformation,
+            translations=self.pairs.translations @ deformation,
+        )
+
+    def _deformation(self, cell: FloatArray) -> FloatArray:
+        assert self.cell is not None
+        if np.array_equal(cell, self.cell):
+            return np.eye(3)
+        return np.asarray(np.linalg.solve(self.cell, cell))
 
 
 def build_pair_list(
@@ -395,10 +420,12 @@ def _runs_around(here, bins, reach, bin_start):
 
 
 @_compiled
-def _all_within(a, b, limit):
-    """Whether no row of a - b has a square above the limit; stops at the first that has."""
+def _all_within(a, b, f, limit):
+    """Whether no row of a - b f has a square above the limit; stops at the first that has."""
     for i in range(len(a)):
-        dx, dy, dz = a[i, 0] - b[i, 0], a[i, 1] - b[i, 1], a[i, 2] - b[i, 2]
+        dx = a[i, 0] - (b[i, 0] * f[0, 0] + b[i, 1] * f[1, 0] + b[i, 2] * f[2, 0])
+        dy = a[i, 1] - (b[i, 0] * f[0, 1] + b[i, 1] * f[1, 1] + b[i, 2] * f[2, 1])
+        dz = a[i, 2] - (b[i, 0] * f[0, 2] + b[i, 1] * f[1, 2] + b[i, 2] * f[2, 2])
         if dx * dx + dy * dy + dz * dz > limit:
             return False
     return True

@@ -68,27 +68,28 @@ class ParticleMeshEwald:
 
 def _inverse_moduli(n: int) -> FloatArray:
     """|b(m)|^2 of eq. 4.4 for m = 0 .. n - 1; zero at n/2, where splines of odd order cannot interpolate."""
-    weights: FloatArray = _spline(0.0)[0]
+    weights, slopes = np.zeros(ORDER), np.zeros(ORDER)
+    _set_spline(0.0, weights, slopes)
     phases = np.exp(2j * math.pi * np.outer(np.arange(n), np.arange(ORDER)) / n)
     moduli = np.abs(phases @ weights) ** 2
     return np.where(moduli > 1e-10, 1.0 / np.maximum(moduli, 1e-10), 0.0)
 
 
 @_compiled
-def _spline(fraction):
-    """Values of the cardinal B-spline M_n(fraction + k), k = 0 .. n - 1, and its slopes: eqs. 4.1 and 4.2."""
-    weights, slopes = np.zeros(ORDER), np.zeros(ORDER)
-    weights[0], weights[1] = fraction, 1.0 - fraction
+def _set_spline(fraction, weights, slopes):
+    """Set the cardinal B-spline M_n(fraction + n - 1 - k), k = 0 .. n - 1, and slopes: eqs. 4.1 and 4.2."""
+    last = ORDER - 1
+    weights[:] = 0.0
+    weights[last], weights[last - 1] = fraction, 1.0 - fraction
     for n in range(3, ORDER + 1):
         if n == ORDER:
-            slopes[0] = weights[0]
-            for k in range(1, ORDER):
-                slopes[k] = weights[k] - weights[k - 1]
-        for k in range(n - 1, 0, -1):
-            u = fraction + k
-            weights[k] = (u * weights[k] + (n - u) * weights[k - 1]) / (n - 1)
-        weights[0] = fraction * weights[0] / (n - 1)
-    return weights, slopes
+            slopes[last] = weights[last]
+            for k in range(last):
+                slopes[k] = weights[k] - weights[k + 1]
+        for k in range(ORDER - n, last):
+            u = fraction + last - k
+            weights[k] = (u * weights[k] + (n - u) * weights[k + 1]) / (n - 1)
+        weights[last] = fraction * weights[last] / (n - 1)
 
 
 @_compiled
@@ -101,11 +102,8 @@ def _splines(fractional, grid):
         for axis in range(3):
             u = (fractional[i, axis] - math.floor(fractional[i, axis])) * grid[axis]
             lowest = math.floor(u)
-            values, derivatives = _spline(u - lowest)
             first[i, axis] = (lowest - ORDER + 1) % grid[axis]
-            for k in range(ORDER):
-                weights[i, axis, k] = values[ORDER - 1 - k]
-                slopes[i, axis, k] = derivatives[ORDER - 1 - k]
+            _set_spline(u - lowest, weights[i, axis], slopes[i, axis])
     return first, weights, slopes
 
 

@@ -17,6 +17,9 @@ _LARGEST_GRID = 2**27  # a gigabyte
 class LongRange:
     """Reciprocal sum, self energy, neutralising background and excluded pairs.
 
+    The direct part erfc(alpha r)/r of all charges within the cutoff, the atom itself and its excluded
+    partners among them, is shifted to zero at the cutoff: the energy has no steps, forces are as without.
+
     Args:
         method: ``pme`` or ``ewald``.
         cutoff: of the pairs in bohr.
@@ -39,6 +42,7 @@ class LongRange:
         self._cutoff = cutoff
         self._excluded = excluded
         self._alpha = ewald.splitting(cutoff, tolerance)
+        self._shift = math.erfc(self._alpha * cutoff) / cutoff
         self._reciprocal: ewald.ReciprocalSum | None = None
         if method == "ewald":
             self._reciprocal = ewald.EwaldSum(self._alpha, tolerance)
@@ -59,7 +63,9 @@ class LongRange:
 
     def truncate(self, end: Truncation) -> Truncation:
         """The same end of pair interactions, with the direct part of the sum for Coulomb."""
-        return replace(end, smooth=ewald.smooth_part(self._alpha, self._cutoff))
+        smooth = ewald.smooth_part(self._alpha, self._cutoff)
+        smooth[0] -= self._shift
+        return replace(end, smooth=smooth)
 
     def evaluate(
         self, x: FloatArray, charges: FloatArray, cell: FloatArray, gradient: FloatArray, strain: FloatArray
@@ -73,4 +79,5 @@ class LongRange:
         )
         gradient += total.gradient
         strain += total.strain
-        return total.energy
+        i, j = self._excluded.T
+        return total.energy - self._shift * float(0.5 * charges @ charges + charges[i] @ charges[j])

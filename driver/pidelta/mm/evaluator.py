@@ -53,7 +53,7 @@ class MMEvaluator:
         cutoff: float | None,
         cell: FloatArray | None = None,
         electrostatics: str = "reaction-field",
-        ewald_tolerance: float = 5e-4,
+        ewald_tolerance: float = 1e-4,
         reaction_field_dielectric: float = np.inf,
         switch_distance: float | None = None,
         lj_modifier: LJModifier = "switch",

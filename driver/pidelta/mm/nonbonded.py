@@ -239,11 +239,14 @@ def _distances(coordinates, x0, y0, z0, allowed, r2):
 
 
 @_compiled
-def _select(distances, charges, cutoff2, chosen, r2, q):
+def _select(distances, charges, cutoff2, scale, chosen, r2, t, q):
     n = 0
     for m in range(len(distances)):
-        chosen[n], r2[n], q[n] = m, distances[m], charges[m]
+        chosen[n] = m
         n += distances[m] < cutoff2
+    for m in range(n):
+        r2[m], q[m] = distances[chosen[m]], charges[chosen[m]]
+        t[m] = scale * r2[m] - 1.0
     return n
 
 
@@ -287,9 +290,9 @@ def _add_segments(
     coordinates, forces, allowed = np.empty((3, size)), np.empty((3, size)), np.empty((WIDTH, size))
     distances, all_q, all_slopes = np.empty(size), np.empty(size), np.empty(size)
     # the choice writes one entry beyond those it keeps
-    chosen, r2, q = np.empty(size + 1, dtype=np.int32), np.empty(size + 1), np.empty(size + 1)
-    t, inverse, values, slopes = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
-    a6, a12 = np.empty(size), np.empty(size)
+    chosen = np.empty(size + 1, dtype=np.int64)
+    r2, q, t, inverse = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
+    values, slopes, a6, a12 = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
     scale = 0.0 if np.isinf(cutoff) else 2.0 / cutoff**2
     for s in range(s0, s1):
         i = first[s]
@@ -302,9 +305,7 @@ def _add_segments(
             kind = types[i, a]
             x0, y0, z0 = x[i, 0, a] - tx, x[i, 1, a] - ty, x[i, 2, a] - tz
             _distances(coordinates, x0, y0, z0, allowed[a, :listed], distances)
-            n = _select(distances[:listed], all_q, cutoff * cutoff, chosen, r2, q)
-            for m in range(n):
-                t[m] = scale * r2[m] - 1.0
+            n = _select(distances[:listed], all_q, cutoff * cutoff, scale, chosen, r2, t, q)
             _smooth(t[:n], smooth, values, slopes)
             coulomb += _coulomb(r2[:n], inverse, charges[i, a], q, values, slopes, 2.0 * scale)
             if has_lj[kind]:

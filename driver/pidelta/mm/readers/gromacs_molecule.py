@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
+from functools import cached_property
 from io import StringIO
 from typing import Any
 
@@ -306,7 +307,7 @@ class _Terms:
     force_field: ForceField
     molecule: Molecule
 
-    @property
+    @cached_property
     def types(self) -> list[str]:
         return [words[1] for words in self.molecule.rows("atoms")]
 

@@ -128,7 +128,7 @@ def _describe(config: Config, system: System, evaluator: QMMMEvaluator) -> Table
         table.add_row("force field", f"{source}, by {_engine_name(evaluator)}")
         table.add_row("pair interactions", _describe_truncation(config.mm, system.cell))
         if config.mm.engine == "openmm" and config.mm.virial:
-            table.add_row("virial", "by 12 more evaluations; without a barostat, mm.virial: false saves them")
+            table.add_row("virial", "12 more evaluations; mm.virial: false saves them")
     if config.qm is not None and evaluator.partition is not None and evaluator.engine is not None:
         symbols = [chemical_symbols[number] for number in evaluator.partition.qm_numbers]
         table.add_row("QM region", f"{len(symbols)} atoms: {' '.join(symbols)}; charge {config.qm.charge:+d}")

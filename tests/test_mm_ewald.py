@@ -14,6 +14,7 @@ from pidelta.core.cell import minimum_image
 from pidelta.core.ewald import splitting
 from pidelta.core.pme import grid_for
 from pidelta.errors import SetupError
+from pidelta.mm import nonbonded
 from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.readers import read_topology
 from pidelta.testing.evaluators import check_evaluator
@@ -169,3 +170,12 @@ def test_parts_of_a_list_add_up(solution, monkeypatch):
     parts = MMEvaluator(solution, cutoff=CUTOFF).evaluate(positions, TRICLINIC[None])
     np.testing.assert_allclose(parts.energy, whole.energy, rtol=1e-13)
     np.testing.assert_allclose(parts.gradient, whole.gradient, atol=1e-14)
+
+
+def test_inverse_distances_have_double_precision():
+    """They start from single precision, which may be an estimate of the processor."""
+    r2 = np.exp(np.random.default_rng(0).uniform(-30.0, 30.0, 1000))
+    inverse, zeros = np.empty(1000), np.zeros(1000)
+    energy = nonbonded._coulomb(r2, inverse, 1.0, np.ones(1000), zeros, zeros.copy(), 0.0)
+    np.testing.assert_allclose(inverse, 1.0 / np.sqrt(r2), rtol=1e-15)
+    assert energy == pytest.approx((1.0 / np.sqrt(r2)).sum(), rel=1e-14)

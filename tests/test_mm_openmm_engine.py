@@ -119,17 +119,20 @@ def test_same_truncation(options):
 @pytest.mark.parametrize("net_charge", [0.0, 1.0])
 @pytest.mark.parametrize("cell", [CUBIC, TRICLINIC], ids=["cubic", "triclinic"])
 def test_same_pme(cell, net_charge):
-    """The same mesh, so the same energy beyond its tolerance; molecules are broken across the cell."""
+    """The same mesh, so the same forces beyond its tolerance; molecules are broken across the cell.
+
+    OpenMM does not shift the direct part, which makes the larger error of its energy.
+    """
     topology = read_topology(DATA / "water.top")
     charges = topology.charges.copy()
     charges[0] += net_charge
     positions = scrambled(water_positions(64, cell, seed=4), cell, seed=5)
     options = {"electrostatics": "pme", "ewald_tolerance": 1e-6}
-    assert_same(*both(replace(topology, charges=charges), positions, cell, **options), atol=1e-9)
+    assert_same(*both(replace(topology, charges=charges), positions, cell, **options), atol=3e-6)
 
 
 def test_virial_of_pme_has_no_steps():
-    """A pair at the cutoff: its loss there, divided by a strain of 1e-5, would be 0.3 hartree."""
+    """A pair at the cutoff: without the shift its loss, by a strain of 1e-5, would be 0.3 hartree."""
     options = {"electrostatics": "pme", "ewald_tolerance": 5e-4}
     expected, found = both(
         read_topology(DATA / "water.top"), water_positions(64, CUBIC, seed=0), CUBIC, **options
@@ -187,7 +190,7 @@ def batch(positions, n, scale=0.05, seed=0):
 
 @pytest.mark.parametrize("cell", [TRICLINIC, None], ids=["triclinic", "open"])
 def test_conformance(cell):
-    """All terms and kinds of virtual sites; the energy of PME has steps, so a reaction field."""
+    """All terms and kinds of virtual sites."""
     topology = join([made_up_topology(), made_up_topology()])
     cutoff, cells = (None, None) if cell is None else (11.0, np.stack([cell, 1.01 * cell]))
     evaluator = OpenMMEvaluator(topology, cutoff=cutoff, platform="Reference")

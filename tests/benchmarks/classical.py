@@ -138,10 +138,10 @@ def main():
             for threads in arguments.threads:
                 used = frames if atoms * beads < 4e4 else frames[:13]
                 (theirs, ours), error = measure(topology, used, tiles, cutoff, beads, threads)
-                ratio = np.median(theirs) / np.median(ours)
+                ratio = f"{np.median(theirs) / np.median(ours):.2f} ({theirs.min() / ours.min():.2f})"
                 cells = [f"{np.median(t):.1f} ({t.min():.1f})" for t in (theirs, ours)]
-                table.add_row(str(atoms), str(beads), str(threads), *cells, f"{ratio:.2f}", f"{error:.0e}")
-    Console(width=110).print(table)
+                table.add_row(str(atoms), str(beads), str(threads), *cells, ratio, f"{error:.0e}")
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":

@@ -68,6 +68,13 @@ def test_check_says_what_is_evaluated_and_where(water, run, capsys, engine):
     assert "without a bond" not in output
 
 
+def test_check_says_what_the_virial_of_openmm_costs(water, run, capsys):
+    use(water, "openmm")
+    edit(water, "virial: false", "virial: true")
+    assert run("check", water, "--atoms", 1) == 0
+    assert "mm.virial: false" in capsys.readouterr().out
+
+
 def test_check_counts_atoms_that_nothing_holds(water, run, capsys):
     edit(water.parent / "spcfw.itp", "1 3 1 0.1012 443153.3808", "")
     assert run("check", water, "--atoms", 1) == 0

@@ -10,6 +10,7 @@ import pytest
 from parmed.charmm import CharmmParameterSet, CharmmPsfFile
 
 from mm_files import write_charmm
+from mm_systems import DATA
 from openmm_support import app, assert_same_as_openmm
 from pidelta.core.structure import read_coordinates
 from pidelta.errors import TopologyError
@@ -115,3 +116,10 @@ def test_coordinates_of_charmm(charmm, tmp_path):
 def test_charmm_needs_parameters(charmm):
     with pytest.raises(TopologyError, match=r"expected CHARMM \.prm, \.rtf or \.str files, found none"):
         read_topology(charmm[0] / "protein.psf")
+
+
+def test_parameters_go_with_a_psf_only(charmm):
+    with pytest.raises(TopologyError, match=r"mm\.parameters: expected with a CHARMM \.psf only"):
+        read_topology(DATA / "water.top", [charmm[0] / "protein.prm"])
+    with pytest.raises(TopologyError, match=r"missing\.prm: no such file"):
+        read_topology(charmm[0] / "protein.psf", [charmm[0] / "missing.prm"])

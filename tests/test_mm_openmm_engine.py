@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
+from mm_files import write_charmm
 from mm_systems import CUBIC, DATA, MIXED, TRICLINIC, acetamide_water, scrambled, water_positions
 from pidelta.errors import GeometryError, MissingExtraError, SetupError, TopologyError
 from pidelta.mm.evaluator import COMPONENTS, MMEvaluator
@@ -20,7 +21,7 @@ from pidelta.testing.evaluators import check_evaluator
 from test_mm_terms import topology as made_up_topology
 from test_mm_terms import two_molecules
 
-pytest.importorskip("openmm")
+openmm = pytest.importorskip("openmm")
 
 CUTOFF = 11.5
 # 60 waters fit; both have an entry at the border of what OpenMM takes
@@ -81,6 +82,15 @@ def test_same_new_terms_and_virtual_sites(cell):
     assert_same(*found)
 
 
+def test_same_terms_of_a_protein(tmp_path):
+    """Villin in CHARMM36, with CMAP, Urey-Bradley terms, impropers and 1-4 pairs of their own, charged."""
+    positions = write_charmm(tmp_path)
+    topology = read_topology(tmp_path / "protein.psf", [tmp_path / "protein.prm"])
+    expected, found = both(topology, positions, 80.0 * np.eye(3), electrostatics="pme")
+    assert min(abs(expected.components[name][0]) for name in ("cmap", "urey_bradley", "improper")) > 1e-3
+    assert_same(expected, found, atol=1e-9)
+
+
 def test_same_partition_with_a_qm_region():
     reduced = solution().without_internal(np.arange(9))
     expected, found = both(reduced, acetamide_water(), TRICLINIC)
@@ -122,7 +132,7 @@ def test_same_pme(cell, net_charge):
 
 
 def test_virial_of_pme_has_no_steps():
-    """A pair at the cutoff: its loss there, divided by a strain of 1e-5, would be 0.3 hartree."""
+    """A pair at the cutoff: without the shift its loss, by a strain of 1e-5, would be 0.3 hartree."""
     options = {"electrostatics": "pme", "ewald_tolerance": 5e-4}
     expected, found = both(
         read_topology(DATA / "water.top"), water_positions(64, CUBIC, seed=0), CUBIC, **options
@@ -178,16 +188,15 @@ def batch(positions, n, scale=0.05, seed=0):
     return positions + np.random.default_rng(seed).normal(scale=scale, size=(n, *positions.shape))
 
 
-def test_conformance_in_a_triclinic_cell():
-    evaluator = OpenMMEvaluator(solution(), cutoff=CUTOFF, cell=TRICLINIC, platform="Reference")
-    cells = np.stack([TRICLINIC, 1.01 * TRICLINIC])
-    check_evaluator(evaluator, batch(acetamide_water(), 2), cells, solution().residue_indices)
-
-
-def test_conformance_with_virtual_sites_and_without_cell():
+@pytest.mark.parametrize("cell", [TRICLINIC, None], ids=["triclinic", "open"])
+def test_conformance(cell):
+    """All terms and kinds of virtual sites."""
     topology = join([made_up_topology(), made_up_topology()])
-    evaluator = OpenMMEvaluator(topology, cutoff=None, platform="Reference")
-    check_evaluator(evaluator, np.stack([two_molecules(0), two_molecules(5)]), None, topology.residue_indices)
+    cutoff, cells = (None, None) if cell is None else (11.0, np.stack([cell, 1.01 * cell]))
+    evaluator = OpenMMEvaluator(topology, cutoff=cutoff, platform="Reference")
+    check_evaluator(
+        evaluator, np.stack([two_molecules(0), two_molecules(5)]), cells, topology.residue_indices
+    )
 
 
 def test_one_evaluator_serves_with_and_without_cell():
@@ -229,12 +238,24 @@ def test_batches_of_changing_size_give_the_same(platform):
             assert coulomb == pytest.approx(expected[b].components["coulomb"][0], abs=2e-6)
 
 
-def test_auto_takes_the_fastest_platform_that_works():
-    openmm = pytest.importorskip("openmm")
-    evaluator = OpenMMEvaluator(read_topology(DATA / "mixed.top"), cutoff=None)
+def test_auto_takes_the_fastest_platform_that_works(monkeypatch):
+    """Platforms of plugins are found without the hardware they need; a Context tells."""
+    topology = read_topology(DATA / "mixed.top")
     found = [openmm.Platform.getPlatform(i) for i in range(openmm.Platform.getNumPlatforms())]
-    if {one.getName() for one in found} == {"Reference", "CPU"}:
-        assert "CPU" in evaluator.description
+    by_speed = [one.getName() for one in sorted(found, key=lambda one: -one.getSpeed())]
+    broken = set(by_speed[:-1])
+    make_context = openmm.Context
+
+    def context(system, integrator, platform, properties):
+        if platform.getName() in broken:
+            raise openmm.OpenMMException("no such device")
+        return make_context(system, integrator, platform, properties)
+
+    monkeypatch.setattr(openmm, "Context", context)
+    assert f", {by_speed[-1]}, " in OpenMMEvaluator(topology, cutoff=None).description
+    broken.add(by_speed[-1])
+    with pytest.raises(SetupError, match=f"found {by_speed[0]}: no such device"):
+        OpenMMEvaluator(topology, cutoff=None)
 
 
 def test_without_virial_the_rest_is_the_same():

@@ -115,6 +115,28 @@ def test_missing_and_unknown_files(tmp_path):
     assert "expected a file ending in" in refused(tmp_path / "none.mol2")
 
 
+def test_combination_rule_1_is_geometric_in_c6_and_c12(edited):
+    folder = edited("tip4p.top", "1 2 yes", "1 1 yes")
+    path = folder / "tip4p.top"
+    types = "CA 6 12.011 0.0 A 2.6e-3 2.3e-6\n"
+    text = path.read_text().replace(
+        "OW 8 15.999 0.0 A 0.315365 0.648520", types + "OW 8 15.999 0.0 A 4e-3 9e-6"
+    )
+    text = text.replace("[ system ]", "[ moleculetype ]\nC 1\n[ atoms ]\n1 CA 1 C C 1 0.0\n[ system ]")
+    path.write_text(text + "C 1\n")
+    top = read_topology(path)
+    oxygen, carbon = top.lj_types[[0, 24]]
+    assert top.names[24] == "C"
+    nm6 = KJ_PER_MOL * NANOMETER**6
+    np.testing.assert_allclose(top.lj_c6[oxygen, carbon], np.sqrt(4e-3 * 2.6e-3) * nm6)
+    np.testing.assert_allclose(top.lj_c12[oxygen, carbon], np.sqrt(9e-6 * 2.3e-6) * nm6 * NANOMETER**6)
+    nbfix = "[ nonbond_params ]\nCA OW 1 1e-3 2e-6\n[ moleculetype ]"
+    path.write_text(path.read_text().replace("[ moleculetype ]", nbfix, 1))
+    top = read_topology(path)
+    np.testing.assert_allclose(top.lj_c6[[oxygen, carbon], [carbon, oxygen]], 1e-3 * nm6)
+    np.testing.assert_allclose(top.lj_c12[oxygen, carbon], 2e-6 * nm6 * NANOMETER**6)
+
+
 BOND = "1 2 1 0.1012 443153.3808"
 ANGLES = "[ angles ]"
 

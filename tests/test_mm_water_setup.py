@@ -115,6 +115,7 @@ def test_options_of_lennard_jones_reach_the_evaluator(setup):
     ("mm", "message"),
     [
         ("{cutoff: 1 nm}", "mm: expected topology, water or both, found neither"),
+        ("{water: spc-fw, parameters: [a.prm]}", "mm: expected parameters with a topology, and only with it"),
         ("{water: spc}", "mm.water: input should be 'spc-fw', 'q-spc-fw', 'q-tip4p-f' or 'tip3p-flexible'"),
         ("{water: spc-fw, lj_modifier: x}", "mm.lj_modifier: input should be 'switch'"),
     ],

@@ -106,6 +106,8 @@ class MMConfig(Section):
     def _check_source(self) -> MMConfig:
         if self.topology is None and self.water is None:
             raise ValueError("expected topology, water or both, found neither")
+        if self.topology is None and self.parameters:
+            raise ValueError("expected parameters with a topology, and only with it")
         return self
 
 

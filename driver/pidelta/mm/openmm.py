@@ -19,6 +19,7 @@ from pidelta.mm.openmm_system import (
     STEPS_GROUP,
     Nonbonded,
     build_system,
+    coulomb_shift,
     import_openmm,
 )
 from pidelta.mm.topology import Topology
@@ -240,6 +241,12 @@ class _Engine:
         self._openmm = import_openmm()
         self.version: str = self._openmm.__version__
         self.box = box
+        # of the shift of PME, what the pairs leave out: the charges themselves and excluded pairs
+        self._constant = 0.0
+        if nonbonded is not None and nonbonded.electrostatics == "pme":
+            charges, (i, j) = topology.charges, topology.exclusions.T
+            own = float(0.5 * charges @ charges + charges[i] @ charges[j])
+            self._constant = -coulomb_shift(nonbonded) * own
         system, self._groups = build_system(topology, nonbonded, box)
         self._context = _make_context(self._openmm, system, platform, properties)
         chosen = self._context.getPlatform()
@@ -273,7 +280,7 @@ class _Engine:
         self._place(frame)
         state = self._context.getState(getEnergy=True, getForces=True, groups=(1 << STEPS_GROUP) - 1)
         forces = np.asarray(state.getForces(asNumpy=True)._value)
-        energy = float(state.getPotentialEnergy()._value) / HARTREE_IN_KJ_PER_MOL
+        energy = float(state.getPotentialEnergy()._value) / HARTREE_IN_KJ_PER_MOL + self._constant
         return energy, forces @ frame.rotation.T * (-BOHR_IN_NM / HARTREE_IN_KJ_PER_MOL)
 
     def strain_derivative(self, frame: _Frame) -> FloatArray:
@@ -309,6 +316,7 @@ class _Engine:
             energies["lj"] = self._energy(1 << self._groups["lj"])
             self._context.setParameter(CHARGE_SWITCH, 1.0)
             energies["coulomb"] -= energies["lj"]
+        energies["coulomb"] += self._constant
         return energies
 
 

@@ -30,7 +30,7 @@ BOHR_IN_NM = 0.1 * BOHR_IN_ANGSTROM
 CHARGE_SWITCH = "charges"
 """The global parameter that turns the charges of the NonbondedForce off (0) and on (1)."""
 STEPS_GROUP = 31
-"""The force group of what takes the steps at the cutoff out of the energy; it has no forces."""
+"""The force group of what takes the steps of a cut Lennard-Jones out of the energy; it has no forces."""
 
 _TABLES = "c6 = c6_of(type1, type2); c12 = c12_of(type1, type2)"
 _COULOMB = HARTREE_IN_KJ_PER_MOL * BOHR_IN_NM  # kJ/mol nm/e^2
@@ -75,8 +75,8 @@ def build_system(
 ) -> tuple[Any, dict[str, int]]:
     """Build the System and say which component is in which force group.
 
-    The energy of an Ewald sum has small steps where pairs cross the cutoff; differences of energies want the
-    group `STEPS_GROUP` included, which takes them out.
+    Lennard-Jones that is neither switched nor shifted has steps where pairs cross the cutoff; differences of
+    energies want the group `STEPS_GROUP` included, which takes them out.
 
     Virtual sites are particles like the atoms, after them; whoever evaluates places them and gives their
     forces to their parents. Components of Lennard-Jones and Coulomb may share a group: `CHARGE_SWITCH` tells
@@ -121,16 +121,14 @@ def build_system(
         add("lj", _tabulated_lennard_jones(openmm, topology, end))
     if nonbonded is not None and box is not None:
         system.setDefaultPeriodicBoxVectors(*(box * BOHR_IN_NM))
-        alpha = None
         if nonbonded.electrostatics == "pme":
             alpha = splitting(end.cutoff, nonbonded.ewald_tolerance)
             grid = grid_for(box, alpha, nonbonded.ewald_tolerance)
             coulomb.setNonbondedMethod(openmm.NonbondedForce.PME)
             coulomb.setPMEParameters(alpha / BOHR_IN_NM, *grid)
-        steps = _pair_steps(openmm, topology, end, alpha)
-        if steps is not None:
-            steps.setForceGroup(STEPS_GROUP)
-            system.addForce(steps)
+            add("coulomb", _coulomb_shift(openmm, topology, nonbonded))
+        if np.isinf(end.switch) and not end.shift6:
+            system.addForce(_lennard_jones_steps(openmm, topology, end))
     return system, groups
 
 
@@ -347,22 +345,29 @@ def _tabulated_lennard_jones(openmm: Any, topology: Topology, end: Truncation) -
     return force
 
 
-def _pair_steps(openmm: Any, topology: Topology, end: Truncation, alpha: float | None) -> Any:
-    """Minus what each pair loses at the cutoff, constant while no pair crosses it; None without such steps.
+def coulomb_shift(nonbonded: Nonbonded) -> float:
+    """What erfc(alpha r)/r is at the cutoff, in 1/bohr; see `LongRange`."""
+    cutoff = nonbonded.end.cutoff
+    return math.erfc(splitting(cutoff, nonbonded.ewald_tolerance) * cutoff) / cutoff
 
-    With `alpha` Coulomb loses erfc(alpha r)/r; Lennard-Jones loses all where it is not switched nor shifted.
-    """
+
+def _coulomb_shift(openmm: Any, topology: Topology, nonbonded: Nonbonded) -> Any:
+    """Shifts the direct part of PME to zero at the cutoff, so that the energy has no steps there."""
+    shift = float(_COULOMB * coulomb_shift(nonbonded) / BOHR_IN_NM)
+    force = _pair_force(openmm, topology, f"-{CHARGE_SWITCH}*{shift!r}*q1*q2")
+    force.addGlobalParameter(CHARGE_SWITCH, 1.0)
+    force.setNonbondedMethod(openmm.CustomNonbondedForce.CutoffPeriodic)
+    force.setCutoffDistance(nonbonded.end.cutoff * BOHR_IN_NM)
+    return force
+
+
+def _lennard_jones_steps(openmm: Any, topology: Topology, end: Truncation) -> Any:
+    """Minus what each pair loses at the cutoff, constant while no pair crosses it."""
     cutoff = float(end.cutoff * BOHR_IN_NM)
-    terms = []
-    if alpha is not None:
-        terms.append(f"{float(_COULOMB * math.erfc(alpha * end.cutoff)) / cutoff!r}*q1*q2")
-    if np.isinf(end.switch) and not end.shift6:
-        terms.append(f"c12*{cutoff**-12!r} - c6*{cutoff**-6!r}")
-    if not terms:
-        return None
-    force = _pair_force(openmm, topology, f"-({' + '.join(terms)}); {_TABLES}")
+    force = _pair_force(openmm, topology, f"c6*{cutoff**-6!r} - c12*{cutoff**-12!r}; {_TABLES}")
     force.setNonbondedMethod(openmm.CustomNonbondedForce.CutoffPeriodic)
     force.setCutoffDistance(cutoff)
+    force.setForceGroup(STEPS_GROUP)
     return force
 
 

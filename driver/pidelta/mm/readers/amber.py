@@ -108,7 +108,7 @@ def _extra_points(
     parents, parameters = [], []
     lengths = {frozenset(pair): x0 for pair, x0 in zip(bonds.atoms.tolist(), bonds.x0.tolist(), strict=True)}
     for row in rows.tolist():
-        members = np.flatnonzero(residues == residues[row])
+        members = np.arange(*np.searchsorted(residues, [residues[row], residues[row] + 1]))
         oxygen, hydrogens = members[numbers[members] == 8], members[numbers[members] == 1]
         if (len(members), len(oxygen), len(hydrogens)) != (4, 1, 2):
             raise TopologyError(

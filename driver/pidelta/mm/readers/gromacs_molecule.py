@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
+from functools import cached_property
 from io import StringIO
 from typing import Any
 
@@ -109,9 +110,14 @@ class ForceField:
         return c6, c6 * (first * NANOMETER) ** 6
 
     def bonded_type(self, atom_type: str) -> str:
-        """The name that an atom type has in bonded parameters: the second column unless it is a number."""
+        """The name that an atom type has in bonded parameters.
+
+        Columns are name, bonded name, atomic number, mass, charge, kind and two parameters; the second, the
+        third or both may be missing.
+        """
         words = self.atom_types[atom_type]
-        return words[1] if len(words) > 6 and words[1][0].isalpha() else words[0]
+        has_bonded_name = len(words) > 7 or (len(words) == 7 and words[1][0].isalpha())
+        return words[1] if has_bonded_name else words[0]
 
     def _pairs(self, section: str) -> dict[frozenset[str], tuple[float, float]]:
         found = {}
@@ -301,7 +307,7 @@ class _Terms:
     force_field: ForceField
     molecule: Molecule
 
-    @property
+    @cached_property
     def types(self) -> list[str]:
         return [words[1] for words in self.molecule.rows("atoms")]
 

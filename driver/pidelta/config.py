@@ -108,7 +108,8 @@ class DFTBPlusConfig(Section):
     """What only DFTB+ needs: its library, if it is not where its Python module is, and an input of your own.
 
     The atoms, the charge and the method of `input` must be those of the configuration; other keywords of its
-    Hamiltonian, such as a mixer, are taken over.
+    Hamiltonian, such as a mixer, are taken over. Its coordinates are not used, and its paths, but for those
+    of .skf files, must be absolute.
     """
 
     library: Path | None = None

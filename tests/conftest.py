@@ -1,10 +1,43 @@
-"""What all tests share: the reference material beside the checkout and one thread per test process."""
+"""What all tests share: the reference material beside the checkout, one thread, and the command line."""
 
 import os
+import sys
 from pathlib import Path
+
+import pytest
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
 SHARED = Path(__file__).parents[2] / "shared"
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Run `pidelta` with arguments; the exit code."""
+    from pidelta.cli.main import main
+
+    def run_command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["pidelta", *(str(argument) for argument in arguments)])
+        try:
+            main()
+        except SystemExit as ended:
+            return ended.code or 0
+        return 0
+
+    return run_command
+
+
+@pytest.fixture
+def fail(run, capsys):
+    """Run `pidelta` with arguments; the line on standard error that it ends with."""
+
+    def fail_command(*arguments):
+        """The one line on standard error."""
+        assert run(*arguments) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1
+        return lines[0]
+
+    return fail_command

@@ -66,6 +66,7 @@ def test_units_and_paths(tmp_path):
         ("structure: a.gro\nmm: {topology: a.top}\ndelta: {models: [a.pt]}\n", "expected a section qm"),
         ("structure: [a\n", "not a YAML file"),
         ("- 1\n", "expected keys and values, found list"),
+        (GOOD + "mm: {}\n", "expected each key once, found mm twice"),
     ],
 )
 def test_wrong_configurations_are_explained_in_one_line(tmp_path, text, message):

@@ -8,13 +8,15 @@ TRICLINIC = np.array([[20.0, 0.0, 0.0], [-6.0, 18.0, 0.0], [6.0, -8.0, 19.0]])
 NONE = np.empty((0, 2), dtype=np.int64)
 
 
-def listed(pairs, positions):
-    """Rows (i, j, distance) with i < j, sorted."""
-    segment = np.repeat(np.arange(len(pairs.first)), np.diff(pairs.start))
-    i, j = pairs.first[segment], pairs.partners
-    wrapped = positions + pairs.offsets
-    distance = np.linalg.norm(wrapped[j] + pairs.translations[segment] - wrapped[i], axis=1)
-    return canonical(i, j, distance)
+def listed(pairs, positions, radius=np.inf):
+    """Rows (i, j, distance) of the pairs within a radius, with i < j, sorted."""
+    entry, bit = np.nonzero(pairs.masks[:, None] >> np.arange(16) & 1)
+    segment = np.searchsorted(pairs.start, entry, side="right") - 1
+    p, q = 4 * pairs.first[segment] + bit // 4, 4 * pairs.partners[entry] + bit % 4
+    wrapped = positions[pairs.order] + pairs.offsets
+    distance = np.linalg.norm(wrapped[q] + pairs.translations[segment] - wrapped[p], axis=1)
+    near = distance < radius
+    return canonical(pairs.order[p][near], pairs.order[q][near], distance[near])
 
 
 def canonical(i, j, distance):
@@ -32,8 +34,8 @@ def test_agrees_with_vesin_for_unwrapped_positions(cell, radius):
     distinct = i != j
     i, j = i.astype(np.int64), j.astype(np.int64)
     expected = canonical(i[distinct], j[distinct], d[distinct])
-    assert len(pairs) > 50
-    np.testing.assert_allclose(listed(pairs, positions), expected, atol=1e-10)
+    assert len(expected) > 50
+    np.testing.assert_allclose(listed(pairs, positions, radius), expected, atol=1e-10)
 
 
 def test_excluded_pairs_are_left_out_in_all_images():
@@ -41,8 +43,8 @@ def test_excluded_pairs_are_left_out_in_all_images():
     cell = 0.4 * TRICLINIC
     positions = rng.uniform(size=(40, 3)) @ cell
     excluded = rng.integers(0, 40, (60, 2))
-    everything = listed(build_pair_list(positions, cell, 6.0, Exclusions(NONE, 40)), positions)
-    rest = listed(build_pair_list(positions, cell, 6.0, Exclusions(excluded, 40)), positions)
+    everything = listed(build_pair_list(positions, cell, 6.0, Exclusions(NONE, 40)), positions, 6.0)
+    rest = listed(build_pair_list(positions, cell, 6.0, Exclusions(excluded, 40)), positions, 6.0)
     forbidden = {tuple(sorted(pair)) for pair in excluded.tolist()}
     expected = [row for row in everything.tolist() if (int(row[0]), int(row[1])) not in forbidden]
     assert 0 < len(expected) < len(everything)
@@ -52,7 +54,7 @@ def test_excluded_pairs_are_left_out_in_all_images():
 def test_without_cell_all_pairs_are_listed():
     positions = np.random.default_rng(2).normal(scale=1e3, size=(30, 3))
     pairs = build_pair_list(positions, None, 1.0, Exclusions(np.array([[3, 4]]), 30))
-    assert len(pairs) == 30 * 29 // 2 - 1
+    assert len(listed(pairs, positions)) == 30 * 29 // 2 - 1
     assert not pairs.offsets.any()
 
 
@@ -80,18 +82,42 @@ def test_a_reused_list_holds_all_pairs_within_the_cutoff(lists, positions):
     rng = np.random.default_rng(4)
     step = rng.normal(size=positions.shape)
     moved = positions + 0.99 * step / np.linalg.norm(step, axis=1)[:, None]
-    reused = listed(lists.find(moved, TRICLINIC), moved)
-    fresh = listed(build_pair_list(moved, TRICLINIC, 5.0, Exclusions(NONE, 100)), moved)
-    np.testing.assert_allclose(reused[reused[:, 2] < 5.0], fresh, atol=1e-10)
+    reused = listed(lists.find(moved, TRICLINIC), moved, 5.0)
+    fresh = listed(build_pair_list(moved, TRICLINIC, 5.0, Exclusions(NONE, 100)), moved, 5.0)
+    assert len(fresh) > 100
+    np.testing.assert_allclose(reused, fresh, atol=1e-10)
 
 
-def test_lists_are_rebuilt_for_jumps_and_for_another_cell(lists, positions):
+STRAIN = np.array([[0.98, 0.0, 0.01], [0.02, 1.01, 0.0], [0.0, -0.015, 0.99]])
+
+
+def test_a_list_follows_the_cell(lists, positions):
+    """As under a barostat: all pairs within the cutoff, at the right distances, in a strained cell."""
+    first = lists.find(positions, TRICLINIC)
+    rng = np.random.default_rng(5)
+    step = rng.normal(size=positions.shape)
+    moved = (positions + 0.85 * step / np.linalg.norm(step, axis=1)[:, None]) @ STRAIN
+    cell = TRICLINIC @ STRAIN
+    reused = lists.find(moved, cell)
+    assert reused.partners is first.partners
+    fresh = listed(build_pair_list(moved, cell, 5.0, Exclusions(NONE, 100)), moved, 5.0)
+    assert len(fresh) > 100
+    np.testing.assert_allclose(listed(reused, moved, 5.0), fresh, atol=1e-10)
+
+
+def test_a_cell_that_shrinks_uses_up_the_skin(lists, positions):
+    first = lists.find(positions, TRICLINIC)
+    assert lists.find(0.715 * positions, 0.715 * TRICLINIC).partners is first.partners
+    assert lists.find(0.714 * positions, 0.714 * TRICLINIC).partners is not first.partners
+
+
+def test_lists_are_rebuilt_for_jumps_and_without_a_cell(lists, positions):
     first = lists.find(positions, TRICLINIC)
     jumped = positions.copy()
     jumped[5] += TRICLINIC[0]
-    assert lists.find(jumped, TRICLINIC) is not first
-    assert lists.find(positions, TRICLINIC * 1.001) is not first
-    assert lists.find(positions, None) is not first
+    assert lists.find(jumped, TRICLINIC).partners is not first.partners
+    assert lists.find(positions, 1.2 * TRICLINIC).partners is not first.partners
+    assert lists.find(positions, None).partners is not first.partners
 
 
 def test_beads_find_their_lists_in_any_slot(lists, positions):
@@ -103,7 +129,7 @@ def test_beads_find_their_lists_in_any_slot(lists, positions):
 
 def test_old_lists_are_dropped_beyond_the_memory_limit(lists, positions, monkeypatch):
     monkeypatch.setattr("pidelta.core.neighbours.MEMORY", 0)
-    lists.reserve(2)
+    lists.find_all([positions + 30.0, positions + 33.0], 2 * [TRICLINIC])
     built = [lists.find(positions + 3.0 * k, TRICLINIC) for k in range(3)]
     assert lists.find(positions + 6.0, TRICLINIC) is built[2]
     assert lists.find(positions + 3.0, TRICLINIC) is built[1]

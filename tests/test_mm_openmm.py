@@ -17,78 +17,12 @@ from mm_systems import (
     scrambled,
     water_positions,
 )
+from openmm_support import amber_system, gromacs_system, openmm_energies, split_nonbonded, use_conventions
+from pidelta.core.cell import minimum_image
 from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.readers import read_topology
-from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KJ_PER_MOL
 
-openmm = pytest.importorskip("openmm")
-app = pytest.importorskip("openmm.app")
-
-NM_PER_BOHR = 0.1 * BOHR_IN_ANGSTROM
 CUTOFF = 11.5
-
-
-def gromacs_system(name, cell):
-    method = app.NoCutoff if cell is None else app.CutoffPeriodic
-    vectors = None if cell is None else tuple(openmm.Vec3(*row) for row in cell * NM_PER_BOHR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # OpenMM leaves the file to the garbage collector
-        top = app.GromacsTopFile(str(DATA / name), periodicBoxVectors=vectors, defines={"FLEXIBLE": "1"})
-    return top.createSystem(nonbondedMethod=method, rigidWater=False, removeCMMotion=False)
-
-
-def amber_system(path, cell):
-    method = app.NoCutoff if cell is None else app.CutoffPeriodic
-    vectors = None if cell is None else tuple(openmm.Vec3(*row) for row in cell * NM_PER_BOHR)
-    prmtop = app.AmberPrmtopFile(str(path), periodicBoxVectors=vectors)
-    return prmtop.createSystem(
-        nonbondedMethod=method, rigidWater=False, constraints=None, removeCMMotion=False
-    )
-
-
-def use_conventions(system, cutoff, dielectric):
-    """Apply the truncation of `MMEvaluator` to OpenMM's NonbondedForce."""
-    for force in system.getForces():
-        if isinstance(force, openmm.NonbondedForce):
-            force.setUseDispersionCorrection(False)
-            force.setCutoffDistance(cutoff * NM_PER_BOHR)
-            force.setReactionFieldDielectric(dielectric)
-            force.setUseSwitchingFunction(True)
-            force.setSwitchingDistance(0.9 * cutoff * NM_PER_BOHR)
-
-
-def split_nonbonded(system):
-    """Replace the NonbondedForce by four: Lennard-Jones, Coulomb, and both of the exceptions."""
-    index = next(i for i, f in enumerate(system.getForces()) if isinstance(f, openmm.NonbondedForce))
-    original = system.getForce(index)
-    for particles_lj, particles_q, pairs_lj, pairs_q in np.eye(4):
-        copy = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(original))
-        for i in range(copy.getNumParticles()):
-            q, sigma, epsilon = copy.getParticleParameters(i)
-            copy.setParticleParameters(i, q * particles_q, sigma, epsilon * particles_lj)
-        for i in range(copy.getNumExceptions()):
-            a, b, qq, sigma, epsilon = copy.getExceptionParameters(i)
-            copy.setExceptionParameters(i, a, b, qq * pairs_q, sigma, epsilon * pairs_lj)
-        system.addForce(copy)
-    system.removeForce(index)
-
-
-def openmm_energies(system, positions, cell):
-    """Energies in hartree by force, in their order, and the total gradient in hartree/bohr."""
-    for group, force in enumerate(system.getForces()):
-        force.setForceGroup(group)
-    context = openmm.Context(
-        system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
-    )
-    if cell is not None:
-        context.setPeriodicBoxVectors(*(openmm.Vec3(*row) for row in cell * NM_PER_BOHR))
-    context.setPositions(positions * NM_PER_BOHR)
-    energies = [
-        context.getState(getEnergy=True, groups={group}).getPotentialEnergy()._value / HARTREE_IN_KJ_PER_MOL
-        for group in range(system.getNumForces())
-    ]
-    forces = context.getState(getForces=True).getForces(asNumpy=True)._value
-    return np.array(energies), -forces * NM_PER_BOHR / HARTREE_IN_KJ_PER_MOL
 
 
 def assert_same_gradient(found, expected):
@@ -138,6 +72,38 @@ def test_reaction_field_of_finite_dielectric(dielectric):
     system = gromacs_system("water.top", CUBIC)
     positions = water_positions(64, CUBIC, seed=3)
     assert_same_terms(read_topology(DATA / "water.top"), system, positions, CUBIC, dielectric)
+
+
+@pytest.mark.parametrize("modifier", ["switch", "none"])
+def test_dispersion_correction(modifier):
+    system = gromacs_system("acetamide-water.top", TRICLINIC)
+    use_conventions(system, CUTOFF, 1e30)
+    force = next(f for f in system.getForces() if f.getName() == "NonbondedForce")
+    force.setUseSwitchingFunction(modifier == "switch")
+    without = openmm_energies(system, acetamide_water(), TRICLINIC)[0].sum()
+    force.setUseDispersionCorrection(True)
+    expected = openmm_energies(system, acetamide_water(), TRICLINIC)[0].sum()
+    topology = read_topology(DATA / "acetamide-water.top")
+    evaluator = MMEvaluator(topology, cutoff=CUTOFF, lj_modifier=modifier, dispersion_correction=True)
+    term = evaluator.evaluate(acetamide_water()[None], TRICLINIC[None])
+    assert term.components["lj_tail"][0] == pytest.approx(expected - without, rel=1e-7)
+    assert term.energy[0] == pytest.approx(expected, rel=1e-9)
+
+
+def test_potential_shift():
+    """Every pair of oxygens within the cutoff is raised by the same energy."""
+    topology = read_topology(DATA / "water.top")
+    x = water_positions(64, CUBIC, seed=0)
+    oxygens = x[::3]
+    d = minimum_image(oxygens[:, None] - oxygens[None], CUBIC)[np.triu_indices(64, k=1)]
+    n_pairs = np.count_nonzero((d**2).sum(axis=1) < CUTOFF**2)
+    cut, shifted = (
+        MMEvaluator(topology, cutoff=CUTOFF, lj_modifier=modifier).evaluate(x[None], CUBIC[None])
+        for modifier in ("none", "potential-shift")
+    )
+    at_cutoff = topology.lj_c12[0, 0] / CUTOFF**12 - topology.lj_c6[0, 0] / CUTOFF**6
+    np.testing.assert_allclose(shifted.energy - cut.energy, -n_pairs * at_cutoff, rtol=1e-9)
+    np.testing.assert_array_equal(shifted.gradient, cut.gradient)
 
 
 def test_organic_molecule_in_water_from_gromacs():

@@ -112,7 +112,29 @@ def test_exclusions_follow_nrexcl(edited):
 
 def test_missing_and_unknown_files(tmp_path):
     assert refused(tmp_path / "none.top") == ": no such file"
-    assert "expected a file ending in" in refused(tmp_path / "none.psf")
+    assert "expected a file ending in" in refused(tmp_path / "none.mol2")
+
+
+def test_combination_rule_1_is_geometric_in_c6_and_c12(edited):
+    folder = edited("tip4p.top", "1 2 yes", "1 1 yes")
+    path = folder / "tip4p.top"
+    types = "CA 6 12.011 0.0 A 2.6e-3 2.3e-6\n"
+    text = path.read_text().replace(
+        "OW 8 15.999 0.0 A 0.315365 0.648520", types + "OW 8 15.999 0.0 A 4e-3 9e-6"
+    )
+    text = text.replace("[ system ]", "[ moleculetype ]\nC 1\n[ atoms ]\n1 CA 1 C C 1 0.0\n[ system ]")
+    path.write_text(text + "C 1\n")
+    top = read_topology(path)
+    oxygen, carbon = top.lj_types[[0, 24]]
+    assert top.names[24] == "C"
+    nm6 = KJ_PER_MOL * NANOMETER**6
+    np.testing.assert_allclose(top.lj_c6[oxygen, carbon], np.sqrt(4e-3 * 2.6e-3) * nm6)
+    np.testing.assert_allclose(top.lj_c12[oxygen, carbon], np.sqrt(9e-6 * 2.3e-6) * nm6 * NANOMETER**6)
+    nbfix = "[ nonbond_params ]\nCA OW 1 1e-3 2e-6\n[ moleculetype ]"
+    path.write_text(path.read_text().replace("[ moleculetype ]", nbfix, 1))
+    top = read_topology(path)
+    np.testing.assert_allclose(top.lj_c6[[oxygen, carbon], [carbon, oxygen]], 1e-3 * nm6)
+    np.testing.assert_allclose(top.lj_c12[oxygen, carbon], 2e-6 * nm6 * NANOMETER**6)
 
 
 BOND = "1 2 1 0.1012 443153.3808"
@@ -130,7 +152,7 @@ ANGLES = "[ angles ]"
         ("water.top", "SOL 64", "SOL -1", "[ molecules ]: expected a number, found '-1'"),
         ("water.top", "[ molecules ]\nSOL 64", "", "[ molecules ], found none; is the file truncated?"),
         ("water.top", "1 2 yes", "2 2 yes", "Buckingham"),
-        ("water.top", "1 2 yes", "1 1 yes", "expected combination rule 2 or 3, found 1"),
+        ("water.top", "1 2 yes", "1 4 yes", "expected combination rule 1, 2 or 3, found 4"),
         (
             "water.top",
             "SOL 64",
@@ -139,14 +161,29 @@ ANGLES = "[ angles ]"
         ),
         ("spcfw.itp", "#ifndef FLEXIBLE", "#ifndef SOMETHING", "[ settles ] keeps distances rigid"),
         ("spcfw.itp", ANGLES, f"[ constraints ]\n1 2 1 0.1\n{ANGLES}", "[ constraints ] keeps distances"),
-        ("spcfw.itp", BOND, "1 2 3 0.1 400 20", "expected function type 1, found 3"),
+        ("spcfw.itp", BOND, "1 2 2 0.1 400", "expected function type 1 or 3 or 4, found 2"),
         ("spcfw.itp", BOND, "1 2 1 0.1012", "expected 2 parameters or none, found"),
         ("spcfw.itp", BOND, "1 2 1 0.1012 x", "could not convert string to float"),
         ("spcfw.itp", BOND, "1 4 1 0.1012 443153.3808", "expected atoms from 1 to 3"),
         ("spcfw.itp", BOND, "1 2", "expected 2 atoms and a function type"),
         ("spcfw.itp", BOND, "1 2 1", "no parameters for the bond 1 OW (OW) - 2 HW1 (HW)"),
-        ("spcfw.itp", ANGLES, f"[ virtual_sites3 ]\n1 2 3 1 1 1 1\n{ANGLES}", "virtual_sites3"),
-        ("spcfw.itp", ANGLES, f"[ cmap ]\n1 2 3 1 2 1\n{ANGLES}", "[ cmap ] is not evaluated"),
+        ("spcfw.itp", BOND, "1 2 3", "no parameters for the bond 1 OW (OW) - 2 HW1 (HW)"),
+        ("spcfw.itp", BOND, "1 2 3 0.1 400 x", "[ bonds ]: expected a number in column 3, found '0.1 400 x'"),
+        (
+            "spcfw.itp",
+            ANGLES,
+            f"[ virtual_sites3 ]\n1 2 3 3 1 1 1\n{ANGLES}",
+            "is a virtual site with a mass",
+        ),
+        ("spcfw.itp", ANGLES, f"[ virtual_sites3 ]\n1 2 3 1 1\n{ANGLES}", "expected 2 parameters, found"),
+        ("spcfw.itp", ANGLES, f"[ virtual_sitesn ]\n1 1 2 3\n{ANGLES}", "[ virtual_sitesn ] is not"),
+        (
+            "spcfw.itp",
+            ANGLES,
+            f"[ cmap ]\n1 2 3 1 2 1\n{ANGLES}",
+            "no parameters for the CMAP term 1 OW (OW)",
+        ),
+        ("spcfw.itp", "OW  1 -0.82 15.9994", "OW  1 -0.82 0.0", "atom 1 (OW) has no mass or element"),
         ("spcfw.itp", ANGLES, f"[ position_restraints ]\n1 1 9 9 9\n{ANGLES}", "position_restraints ]"),
         ("spcfw.itp", "HW2 1  0.41  1.008", "HW2 1  0.41  1.008 HW 0.2 1.008", "second (free energy) state"),
         ("spcfw.itp", "1 OW 1 SOL OW  1 -0.82 15.9994", "1 OW 1", "[ atoms ]: expected at least 6 columns"),
@@ -181,7 +218,6 @@ def test_unused_molecule_types_may_hold_anything(edited):
     ("old", "new", "expected"),
     [
         ("%FLAG CHARGE\n", "%FLAG OTHER\n", "OTHER is a term that pidelta does not evaluate"),
-        ("%FLAG TITLE\n", "%FLAG CTITLE\n", "CHARMM (chamber)"),
         ("%FLAG ANGLE_EQUIL_VALUE", "%FLAG RADII_OF_NOTHING", "RADII_OF_NOTHING is a term"),
     ],
 )

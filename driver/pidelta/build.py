@@ -11,16 +11,18 @@ import numpy as np
 import vesin
 from ase.data import chemical_symbols, covalent_radii
 
-from pidelta.config import Config, DampingConfig, DFTBConfig, DFTBPlusConfig, QMConfig
+from pidelta.config import Config, DampingConfig, DFTBConfig, DFTBPlusConfig, MMConfig, QMConfig
 from pidelta.core import structure
 from pidelta.core.cell import minimum_image
 from pidelta.core.selection import select
 from pidelta.delta.committee import Committee
 from pidelta.delta.model import check_fits, load_model
-from pidelta.errors import ConfigError, ModelError, StructureError
+from pidelta.errors import ConfigError, ModelError, SetupError, StructureError
 from pidelta.mm.evaluator import MMEvaluator
+from pidelta.mm.openmm import OpenMMEvaluator
 from pidelta.mm.readers import read_topology
 from pidelta.mm.topology import Topology
+from pidelta.mm.water import build_water, with_water
 from pidelta.qm.ase import ASEEngine
 from pidelta.qm.base import QMEngine
 from pidelta.qm.dftb.engine import DFTBEngine
@@ -43,7 +45,7 @@ from pidelta.qm.dispersion import (
     Method,
 )
 from pidelta.qmmm.embedding import CutoffEmbedding, Embedding, Environment, FixedCharges
-from pidelta.qmmm.energy import QMMMEvaluator
+from pidelta.qmmm.energy import ClassicalEvaluator, QMMMEvaluator
 from pidelta.qmmm.partition import Partition, check_charge, make_partition
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM
@@ -93,13 +95,30 @@ def read_system(config: Config) -> System:
     return _read_inputs(config).system
 
 
+def read_force_field(config: Config) -> Topology | None:
+    """The topology of the whole system, the QM region included, or None without a section mm.
+
+    Raises:
+        StructureError, TopologyError: as `read_system`.
+    """
+    return _read_inputs(config).topology
+
+
 def _read_inputs(config: Config) -> _Inputs:
     if config.mm is None:
         # DFTB knows no lattice here: a molecule in a box is a molecule in vacuum.
         system = replace(structure.read_structure(config.structure), cell=None)
         return _Inputs(config, system, None)
-    topology = read_topology(config.mm.topology)
-    positions, cell = structure.read_coordinates(config.structure, len(topology.numbers))
+    if config.mm.topology is None:
+        return _box_of_water(config, config.mm)
+    topology = read_topology(
+        config.mm.topology, config.mm.parameters, rigid_water=config.mm.water is not None
+    )
+    if config.mm.water is not None:
+        topology = with_water(topology, config.mm.water)
+    positions, cell = structure.read_coordinates(
+        config.structure, len(topology.numbers), topology.massless_rows
+    )
     system = System(
         numbers=topology.numbers,
         positions=positions,
@@ -109,6 +128,14 @@ def _read_inputs(config: Config) -> _Inputs:
         residue_indices=topology.residue_indices,
     )
     return _Inputs(config, system, topology)
+
+
+def _box_of_water(config: Config, mm: MMConfig) -> _Inputs:
+    """A structure of water alone, its molecules the residues."""
+    assert mm.water is not None
+    system = structure.without_massless(structure.read_structure(config.structure))
+    topology = build_water(system, mm.water)
+    return _Inputs(config, replace(system, residue_indices=topology.residue_indices), topology)
 
 
 def build_evaluator(config: Config, terms: frozenset[str] | None = None) -> QMMMEvaluator:
@@ -127,29 +154,53 @@ def build_evaluator(config: Config, terms: frozenset[str] | None = None) -> QMMM
     evaluator = QMMMEvaluator(numbers=inputs.system.numbers, periodic=cell is not None)
     if config.qm is not None:
         region = _region(inputs, config.qm)
-        # The engine knows the identity that models remember, so it is made for them in any case.
-        engine = _engine(config.qm, region)
-        evaluator = replace(
-            evaluator,
-            partition=region.partition,
-            embedding=region.embedding,
-            engine=engine if "dftb" in chosen else None,
-            properties=tuple(config.qm.properties),
-            delta=_committee(config, region, engine.identity) if "delta" in chosen else None,
-        )
+        evaluator = replace(evaluator, partition=region.partition, embedding=region.embedding)
+        if chosen & {"dftb", "delta"}:
+            # The engine knows the identity that models remember, so it is made for them as well.
+            engine = _engine(config.qm, region)
+            evaluator = replace(
+                evaluator,
+                engine=engine if "dftb" in chosen else None,
+                properties=tuple(config.qm.properties),
+                delta=_committee(config, region, engine.identity) if "delta" in chosen else None,
+            )
     if config.mm is not None and inputs.topology is not None and "mm" in chosen:
         topology = inputs.topology
         if evaluator.partition is not None:
             topology = topology.without_internal(evaluator.partition.qm_indices)
-        classical = MMEvaluator(
-            topology,
-            cutoff=config.mm.cutoff if cell is not None else None,
-            cell=cell,
-            electrostatics=config.mm.electrostatics,
-            reaction_field_dielectric=config.mm.reaction_field_dielectric,
-        )
-        evaluator = replace(evaluator, classical=classical)
+        evaluator = replace(evaluator, classical=_classical(config.mm, topology, cell))
     return evaluator
+
+
+def _classical(mm: MMConfig, topology: Topology, cell: FloatArray | None) -> ClassicalEvaluator:
+    """The force field by the engine that the configuration names."""
+    cutoff = mm.cutoff if cell is not None else None
+    if mm.engine == "openmm":
+        return OpenMMEvaluator(
+            topology,
+            cutoff=cutoff,
+            cell=cell,
+            electrostatics=mm.electrostatics,
+            ewald_tolerance=mm.ewald_tolerance,
+            reaction_field_dielectric=mm.reaction_field_dielectric,
+            lj_modifier=mm.lj_modifier,
+            dispersion_correction=mm.dispersion_correction,
+            platform=mm.platform,
+            precision=mm.precision,
+            threads=mm.threads,
+            virial=mm.virial,
+        )
+    return MMEvaluator(
+        topology,
+        cutoff=cutoff,
+        cell=cell,
+        electrostatics=mm.electrostatics,
+        ewald_tolerance=mm.ewald_tolerance,
+        reaction_field_dielectric=mm.reaction_field_dielectric,
+        lj_modifier=mm.lj_modifier,
+        dispersion_correction=mm.dispersion_correction,
+        threads=mm.threads,
+    )
 
 
 def build_region(config: Config) -> QMRegion:
@@ -195,6 +246,11 @@ def _region(inputs: _Inputs, qm: QMConfig) -> QMRegion:
     embedding: Embedding
     charges = np.zeros(len(indices))
     if inputs.topology is not None:
+        if len(inputs.topology.sites):
+            raise SetupError(
+                f"{config.path}: virtual sites cannot polarise a QM region yet; expected a model of water "
+                "without them, such as mm.water: q-spc-fw"
+            )
         charges = inputs.topology.charges[indices]
         check_charge(indices, inputs.topology.charges, qm.charge)
         partition = make_partition(system, indices, inputs.topology.charges)
@@ -356,7 +412,7 @@ def check_first_frame(config: Config) -> Callable[[FloatArray, FloatArray | None
     """
     inputs = _read_inputs(config)
     system = inputs.system
-    pairs = _bonds_by_radii(system) if inputs.topology is None else inputs.topology.bonds.atoms
+    pairs = _bonds_by_radii(system) if inputs.topology is None else inputs.topology.bonded_pairs
     lengths = _distances(system.positions, pairs, system.cell)
     qm_indices = select(config.qm.atoms, system) if config.qm is not None else np.zeros(0, dtype=np.int64)
     reactive = np.isin(pairs, qm_indices).all(axis=1)

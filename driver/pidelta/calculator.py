@@ -34,7 +34,7 @@ class Calculator(ASECalculator):
     """Energies (eV), forces (eV/angstrom), stress (eV/angstrom^3), charges (e) and dipole (e angstrom).
 
     ``charges`` are net Mulliken charges of the QM atoms and zero elsewhere, ``dipole`` is theirs. ``results``
-    also holds ``terms``, the energy of each term in eV.
+    also holds ``terms``, the energy of each term in eV. There is no stress with ``mm.virial: false``.
 
     Args:
         config: a configuration or the path of one.
@@ -83,7 +83,7 @@ class Calculator(ASECalculator):
             "forces": -evaluation.gradient[0] * (HARTREE_IN_EV / BOHR_IN_ANGSTROM),
             "terms": {name: float(term.energy[0]) * HARTREE_IN_EV for name, term in evaluation.terms.items()},
         }
-        if periodic:
+        if periodic and np.isfinite(evaluation.virial).all():
             stress = -evaluation.virial[0] * HARTREE_IN_EV / atoms.get_volume()
             self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
         if evaluation.charges is not None and evaluation.dipole is not None:

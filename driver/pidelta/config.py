@@ -108,7 +108,8 @@ class DFTBPlusConfig(Section):
     """What only DFTB+ needs: its library, if it is not where its Python module is, and an input of your own.
 
     The atoms, the charge and the method of `input` must be those of the configuration; other keywords of its
-    Hamiltonian, such as a mixer, are taken over.
+    Hamiltonian, such as a mixer, are taken over. Its coordinates are not used, and its paths, but for those
+    of .skf files, must be absolute.
     """
 
     library: Path | None = None
@@ -165,13 +166,47 @@ class QMConfig(Section):
 
 
 class MMConfig(Section):
-    """The force field; lengths in bohr once read."""
+    """The force field; lengths in bohr once read.
 
-    topology: Path
-    engine: Literal["builtin"] = "builtin"
-    electrostatics: Literal["reaction-field", "cutoff"] = "reaction-field"
+    `topology` comes with `parameters` where the format keeps them apart (CHARMM). `water` names a model that
+    takes the place of the water of the topology; without a topology the structure is water alone.
+    `dispersion_correction` is off as in GROMACS and CHARMM; AMBER and OpenMM have it on.
+
+    `threads` of one process share the beads of a request, or the work of a single structure. `platform`,
+    `precision` and `virial` are options of the engine openmm: one of its platforms, or the fastest that
+    works; the precision where the platform offers a choice; and whether to spend 12 evaluations of the energy
+    for each structure on the virial, which barostats and pressures need and nothing else.
+    """
+
+    topology: Path | None = None
+    parameters: list[Path] = Field(default_factory=list)
+    water: Literal["spc-fw", "q-spc-fw", "q-tip4p-f", "tip3p-flexible"] | None = None
+    lj_modifier: Literal["switch", "potential-shift", "none"] = "switch"
+    dispersion_correction: bool = False
+    engine: Literal["builtin", "openmm"] = "builtin"
+    platform: str = "auto"
+    precision: Literal["double", "mixed", "single"] = "double"
+    virial: bool = True
+    electrostatics: Literal["pme", "ewald", "reaction-field", "cutoff"] = "pme"
+    ewald_tolerance: float = Field(1e-4, ge=1e-12, le=0.05)
     reaction_field_dielectric: float = Field(math.inf, ge=1.0)
     cutoff: Length = Field(parse_quantity("1.0 nm", "length"), gt=0.0)
+    threads: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> MMConfig:
+        given = [name for name in ("platform", "precision", "virial") if name in self.model_fields_set]
+        if given and self.engine != "openmm":
+            raise ValueError(f"expected {given[0]} with engine: openmm, and only with it")
+        return self
+
+    @model_validator(mode="after")
+    def _check_source(self) -> MMConfig:
+        if self.topology is None and self.water is None:
+            raise ValueError("expected topology, water or both, found neither")
+        if self.topology is None and self.parameters:
+            raise ValueError("expected parameters with a topology, and only with it")
+        return self
 
 
 class EmbeddingConfig(Section):
@@ -242,7 +277,9 @@ def _with_absolute_paths(config: Config, path: Path) -> Config:
     if config.point_charges is not None:
         update["point_charges"] = _join(folder, config.point_charges)
     if config.mm is not None:
-        update["mm"] = config.mm.model_copy(update={"topology": _join(folder, config.mm.topology)})
+        topology = None if config.mm.topology is None else _join(folder, config.mm.topology)
+        parameters = [_join(folder, file) for file in config.mm.parameters]
+        update["mm"] = config.mm.model_copy(update={"topology": topology, "parameters": parameters})
     if config.delta is not None:
         models = [_join(folder, model) for model in config.delta.models]
         update["delta"] = config.delta.model_copy(update={"models": models})

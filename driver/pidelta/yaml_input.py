@@ -26,6 +26,21 @@ class Section(BaseModel):
 Model = TypeVar("Model", bound=BaseModel)
 
 
+class _Loader(yaml.SafeLoader):
+    """The safe loader, but a key that stands twice is an error: YAML would quietly take the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys: set[str] = set()
+        scalars = (key for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for key in scalars:
+            if key.value in keys:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"expected each key once, found {key.value} twice", problem_mark=key.start_mark
+                )
+            keys.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path, model: type[Model]) -> Model:
     """Read and validate a YAML file.
 
@@ -40,7 +55,7 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file")
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = 0 if error.problem_mark is None else error.problem_mark.line + 1
         raise ConfigError(f"{path}: line {line}: not a YAML file ({error.problem})") from None

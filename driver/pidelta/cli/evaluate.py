@@ -18,7 +18,7 @@ from rich.progress import track
 from pidelta.build import build_evaluator, read_system
 from pidelta.config import Config, load_config
 from pidelta.errors import ConfigError, StructureError
-from pidelta.state import TERMS, Evaluation, FloatArray, IntArray
+from pidelta.state import TERMS, Evaluation, FloatArray, IntArray, json_values
 from pidelta.units import ANGSTROM
 from pidelta.workflow.sampling import is_trajectory_of_ipi, read_trajectory
 
@@ -62,7 +62,7 @@ def parse_terms(text: str | None) -> frozenset[str] | None:
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
-    """A batch of one as plain lists, named as the design fixes it."""
+    """A batch of one as plain lists, named as the design fixes it; no virial where it was not asked for."""
     return {
         "energy": float(evaluation.energy[0]),
         "gradient": evaluation.full_gradient[0].tolist(),
@@ -73,9 +73,9 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "charges": None if evaluation.charges is None else evaluation.charges[0].tolist(),
         "dipole": None if evaluation.dipole is None else evaluation.dipole[0].tolist(),
         "embedding": evaluation.embedding,
-        "virial": evaluation.virial[0].tolist(),
+        "virial": evaluation.virial[0].tolist() if np.isfinite(evaluation.virial).all() else None,
         "timings": dict(evaluation.timings),
-        "extras": {name: values[0].tolist() for name, values in evaluation.extras.items()},
+        "extras": {name: json_values(values[0]) for name, values in evaluation.extras.items()},
     }
 
 

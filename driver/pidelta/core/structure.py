@@ -1,8 +1,9 @@
-"""Structure files: GROMACS .gro, .pdb and AMBER restarts through ParmEd, .xyz through ASE."""
+"""Structure files: GROMACS .gro, .pdb, AMBER restarts and CHARMM .crd through ParmEd, .xyz through ASE."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ import parmed
 from ase.geometry import cellpar_to_cell
 
 from pidelta.errors import StructureError
-from pidelta.state import FloatArray, System
+from pidelta.state import FloatArray, IntArray, System
 from pidelta.units import ANGSTROM
 
 _AMBER_RESTARTS = (".rst7", ".inpcrd", ".ncrst")
+_COORDINATES_ONLY = (*_AMBER_RESTARTS, ".nc", ".crd")
 _PARMED = (".gro", ".pdb")
-_KNOWN = (*_PARMED, ".xyz", *_AMBER_RESTARTS)
+_KNOWN = (*_PARMED, ".xyz", *_COORDINATES_ONLY)
 
 
 def read_structure(path: Path) -> System:
@@ -29,26 +31,43 @@ def read_structure(path: Path) -> System:
         StructureError: the file is missing, malformed, of a type that names no elements, or a coordinate is
             not finite.
     """
-    if path.suffix in _AMBER_RESTARTS:
-        raise StructureError(f"{path}: an AMBER restart names no elements; it needs a section mm")
+    if path.suffix in _COORDINATES_ONLY:
+        raise StructureError(f"{path}: a {path.suffix} file names no elements; it needs a section mm")
     content = _load(path)
     return _from_ase(content) if isinstance(content, ase.Atoms) else _from_parmed(content)
 
 
-def read_coordinates(path: Path, count: int) -> tuple[FloatArray, FloatArray | None]:
+def without_massless(system: System) -> System:
+    """The system without rows of no element, such as the virtual sites of a four-point model of water."""
+    real = np.flatnonzero(system.numbers > 0)
+    return System(
+        numbers=system.numbers[real],
+        positions=system.positions[real],
+        cell=system.cell,
+        names=tuple(system.names[i] for i in real),
+        residue_names=tuple(system.residue_names[i] for i in real),
+        residue_indices=system.residue_indices[real],
+    )
+
+
+def read_coordinates(path: Path, count: int, massless_rows: IntArray) -> tuple[FloatArray, FloatArray | None]:
     """Read positions (N, 3) and the cell (3, 3) or None, in bohr, for a topology of `count` atoms.
 
-    Elements and names come from the topology then, so files without them (AMBER restarts) will do.
+    Elements and names come from the topology then, so files without them (AMBER restarts, CHARMM .crd) will
+    do. A file may list virtual sites, `massless_rows` of it, or leave them all out; where they are follows
+    from the atoms.
 
     Raises:
         StructureError: as `read_structure`, and where the file does not hold `count` atoms.
     """
-    if path.suffix in _AMBER_RESTARTS:
+    if path.suffix in _COORDINATES_ONLY:
         restart = _load(path)
-        positions, cell = _coordinates(restart), _cell(restart.box)
+        positions, cell = _coordinates(restart), _cell(getattr(restart, "box", None))
     else:
         system = read_structure(path)
         positions, cell = system.positions, system.cell
+    if len(massless_rows) and len(positions) == count + len(massless_rows):
+        return np.delete(positions, massless_rows, axis=0), cell
     if len(positions) != count:
         raise StructureError(f"{path}: expected {count} atoms as in the topology, found {len(positions)}")
     return positions, cell
@@ -70,6 +89,7 @@ def _load(path: Path) -> Any:
                 content: Any = ase.io.read(path, format="extxyz", index=0)
                 coordinates = content.positions
             else:
+                _refuse_bad_fields(path)
                 content = parmed.load_file(str(path))
                 coordinates = content.coordinates
     except StructureError:
@@ -82,7 +102,23 @@ def _load(path: Path) -> Any:
     bad = np.flatnonzero(~np.isfinite(np.reshape(coordinates, (-1, 3))).all(axis=1))
     if len(bad):
         raise StructureError(f"{path}: expected finite coordinates, found others at atom {bad[0]}")
+    _check_cell(path, content)
     return content
+
+
+def _check_cell(path: Path, content: Any) -> None:
+    """A cell is three independent vectors, or none at all."""
+    is_ase = isinstance(content, ase.Atoms)
+    box = content.cell.array if is_ase else content.box
+    if box is None or not np.any(np.asarray(box)[:3]):
+        return
+    try:
+        cell = box if is_ase else _cell(box)
+    except AssertionError:  # angles that no three vectors have
+        cell = None
+    if cell is None or not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-6:
+        found = np.asarray(box).tolist()
+        raise StructureError(f"{path}: expected a cell of three independent vectors, found {found}")
 
 
 def _refuse_ipi_comment(path: Path) -> None:
@@ -91,6 +127,42 @@ def _refuse_ipi_comment(path: Path) -> None:
         comment = "".join(islice(lines, 1, 2))
     if "CELL(" in comment or "positions{" in comment:
         raise StructureError(f"{path}: expected a plain or extended .xyz in angstrom, found one of i-PI")
+
+
+def _refuse_bad_fields(path: Path) -> None:
+    """ParmEd skips coordinates of a restart that it cannot read, and takes what is left of a cut-off line."""
+    with path.open("rb") as file:
+        if file.read(3) == b"CDF":  # NetCDF
+            return
+    lines = path.read_text(errors="replace").splitlines()
+    if path.suffix == ".gro" and (
+        len(lines) < int(lines[1]) + 3 or len(lines[int(lines[1]) + 2].split()) < 3
+    ):
+        raise StructureError(f"{path}: expected {int(lines[1])} atoms and the box, found {len(lines)} lines")
+    rows: Iterable[tuple[int, str]] = []  # atoms and the columns of their coordinates
+    width = 8
+    if path.suffix == ".pdb":
+        records = [line for line in lines if line.startswith(("ATOM", "HETATM"))]
+        rows = enumerate(record[30:54] for record in records)
+    elif path.suffix in _AMBER_RESTARTS:
+        width = 12
+        count = int(lines[1].split()[0])
+        rows = ((atom, lines[2 + atom // 2][36 * (atom % 2) :][:36]) for atom in range(count))
+    for atom, text in rows:
+        for start in range(0, 3 * width, width):
+            column = text[start : start + width]
+            if len(column) < width or not _is_number(column):
+                raise StructureError(
+                    f"{path}: expected a coordinate in {width} columns, found {column!r} at atom {atom}"
+                )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _from_ase(atoms: ase.Atoms) -> System:
@@ -123,6 +195,6 @@ def _coordinates(content: parmed.Structure) -> FloatArray:
 
 def _cell(box: FloatArray | None) -> FloatArray | None:
     """Lattice rows from lengths (angstrom) and angles (degrees)."""
-    if box is None or not np.all(np.asarray(box)[:3] > 0.0):
+    if box is None or not np.all(np.ravel(box)[:3] > 0.0):
         return None
-    return np.asarray(cellpar_to_cell(box), dtype=np.float64) * ANGSTROM
+    return np.asarray(cellpar_to_cell(np.ravel(box)[:6]), dtype=np.float64) * ANGSTROM

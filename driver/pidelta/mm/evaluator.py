@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
-from pidelta.core.cell import heights
-from pidelta.core.neighbours import Exclusions, VerletLists
-from pidelta.errors import GeometryError, SetupError
+from pidelta.core.neighbours import Apply, Exclusions, PairList, VerletLists
+from pidelta.errors import SetupError
 from pidelta.mm.bonded import add_bonded
+from pidelta.mm.checks import cell_problem, check_geometry, check_result
+from pidelta.mm.electrostatics import LongRange
+from pidelta.mm.lennard_jones import LJModifier, tail_coefficient
 from pidelta.mm.nonbonded import Truncation, add_pairs
 from pidelta.mm.topology import Topology
 from pidelta.state import FloatArray, IntArray, Term
 
-COMPONENTS = ("bond", "angle", "urey_bradley", "torsion", "improper", "lj14", "coulomb14", "lj", "coulomb")
+COMPONENTS = (
+    "bond", "quartic_bond", "morse_bond", "angle", "urey_bradley", "torsion", "improper", "cmap", "lj14",
+    "coulomb14", "lj", "coulomb", "lj_tail",
+)  # fmt: skip
 
 
 class MMEvaluator:
@@ -24,11 +31,16 @@ class MMEvaluator:
         topology: what to evaluate.
         cutoff: of Lennard-Jones and Coulomb in bohr; None for systems that are never periodic.
         cell: (3, 3) lattice vectors as rows in bohr, to check the cutoff before anything runs.
-        electrostatics: ``reaction-field``, or ``cutoff`` for a potential that is only shifted to zero at the
-            cutoff (a reaction field of dielectric constant 1).
+        electrostatics: ``pme``, ``ewald``, ``reaction-field``, or ``cutoff`` for a potential that is only
+            shifted to zero at the cutoff (a reaction field of dielectric constant 1).
+        ewald_tolerance: of ``pme`` and ``ewald``, as `LongRange` has it.
         reaction_field_dielectric: infinite (the force vanishes at the cutoff) or at least 1.
         switch_distance: in bohr, where the switch of Lennard-Jones starts; 0.9 cutoff if None.
+        lj_modifier: how Lennard-Jones ends: ``switch``, ``potential-shift`` (to zero at the cutoff, the force
+            jumps) or ``none`` (both jump).
+        dispersion_correction: add the Lennard-Jones energy beyond the cutoff of a homogeneous system.
         skin: in bohr; pair lists are rebuilt when an atom has moved by half of it.
+        threads: over the structures of a batch, or over the parts of one; results do not depend on it.
 
     Raises:
         SetupError: an option is out of range, or the cutoff exceeds half of the smallest height of the cell.
@@ -41,27 +53,39 @@ class MMEvaluator:
         cutoff: float | None,
         cell: FloatArray | None = None,
         electrostatics: str = "reaction-field",
+        ewald_tolerance: float = 1e-4,
         reaction_field_dielectric: float = np.inf,
         switch_distance: float | None = None,
+        lj_modifier: LJModifier = "switch",
+        dispersion_correction: bool = False,
         skin: float = 2.0,
+        threads: int = 1,
     ) -> None:
-        if electrostatics not in ("reaction-field", "cutoff"):
-            raise SetupError(
-                f"mm.electrostatics: expected reaction-field or cutoff for the built-in engine, "
-                f"found {electrostatics!r}"
-            )
         self.topology = topology
         self._cutoff = cutoff
         if cutoff is None:
             self._truncation = Truncation()
         else:
-            dielectric = 1.0 if electrostatics == "cutoff" else reaction_field_dielectric
-            self._truncation = _truncation(cutoff, switch_distance, dielectric)
+            switch, dielectric = truncation_options(
+                cutoff, switch_distance, electrostatics, reaction_field_dielectric
+            )
+            self._truncation = Truncation.reaction_field(cutoff, switch, dielectric).end_lj(lj_modifier)
+        self._tail = 0.0
+        if dispersion_correction and cutoff is not None:
+            end = self._truncation
+            self._tail = tail_coefficient(
+                topology.lj_types, topology.lj_c6, topology.lj_c12, end.cutoff, end.switch, end.shift6
+            )
         if cell is not None:
-            problem = self._cell_problem(cell)
+            problem = cell_problem(cell, cutoff)
             if problem:
                 raise SetupError(f"mm.cutoff: {problem}")
-        exclusions = Exclusions(topology.exclusions, len(topology))
+        self._long_range: LongRange | None = None
+        if cutoff is not None and electrostatics in ("pme", "ewald"):
+            self._long_range = LongRange(electrostatics, cutoff, ewald_tolerance, topology.exclusions, cell)
+            self._truncation = self._long_range.truncate(self._truncation)
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        exclusions = Exclusions(topology.exclusions, topology.n_particles)
         self._lists = VerletLists(self._truncation.cutoff, skin, exclusions)
 
     @property
@@ -77,8 +101,7 @@ class MMEvaluator:
             cells: (B, 3, 3) lattice vectors as rows in bohr, or None without periodicity.
 
         Returns:
-            The term, with the components bond, angle, urey_bradley, torsion, improper, lj14, coulomb14, lj
-            and coulomb.
+            The term, with the components COMPONENTS.
 
         Raises:
             GeometryError: positions are not finite or not of these atoms, atoms coincide, or a cell is too
@@ -86,65 +109,80 @@ class MMEvaluator:
         """
         positions = np.ascontiguousarray(positions, dtype=np.float64)
         batch = len(positions)
-        if positions.shape != (batch, len(self.topology), 3):
-            raise GeometryError(
-                f"positions: expected shape (B, {len(self.topology)}, 3), found {positions.shape}"
-            )
-        self._lists.reserve(batch)
+        check_geometry(self.topology, positions, cells, self._cutoff)
+        lattices: list[FloatArray | None] = [None] * batch
+        if cells is not None:
+            lattices = list(np.ascontiguousarray(cells, dtype=np.float64))
+        if self._long_range is not None and cells is not None:
+            self._long_range.prepare(cells[0])
+        across: Apply = map if self._pool is None else self._pool.map
+        within: Apply = map if batch > 1 else across
+        sites = self.topology.sites
+        particles = np.stack([sites.place(x, cell) for x, cell in zip(positions, lattices, strict=True)])
+        lists = self._lists.find_all(particles, lattices, across)
         energies = np.empty((batch, len(COMPONENTS)))
-        gradient = np.empty(positions.shape)
-        virial = np.empty((batch, 3, 3))
+        gradient = np.zeros(particles.shape)
+        strain = np.zeros((batch, 3, 3))
+
+        def evaluate_one(b: int) -> None:
+            energies[b] = self._evaluate_one(
+                particles[b], lattices[b], lists[b], gradient[b], strain[b], within
+            )
+
+        list((across if batch > 1 else map)(evaluate_one, range(batch)))
         for b in range(batch):
-            cell = None if cells is None else np.ascontiguousarray(cells[b], dtype=np.float64)
-            self._check_geometry(b, positions[b], cell)
-            energies[b] = self._evaluate_one(positions[b], cell, gradient[b], virial[b])
-            if not np.isfinite(energies[b]).all():
-                raise GeometryError(self._coincidence(b, gradient[b]))
-        virial *= -1.0
+            check_result(self.topology, b, float(energies[b].sum()), gradient[b])
         components = {name: energies[:, c].copy() for c, name in enumerate(COMPONENTS)}
-        return Term(energies.sum(axis=1), gradient, virial, components)
+        return Term(energies.sum(axis=1), gradient[:, : len(self.topology)], -strain, components)
 
     def _evaluate_one(
-        self, x: FloatArray, cell: FloatArray | None, gradient: FloatArray, strain: FloatArray
+        self,
+        x: FloatArray,
+        cell: FloatArray | None,
+        pairs: PairList,
+        gradient: FloatArray,
+        strain: FloatArray,
+        apply: Apply,
     ) -> tuple[float, ...]:
-        """Set the gradient and dE/d(strain) of one structure; return its energies in order of COMPONENTS."""
-        gradient[:] = 0.0
-        strain[:] = 0.0
+        """Add to the gradient and dE/d(strain) of one structure; return its energies."""
         end = self._truncation if cell is not None else Truncation()
-        lj, coulomb = add_pairs(x, self._lists.find(x, cell), self.topology, end, gradient, strain)
-        return *add_bonded(x, cell, self.topology, gradient, strain), lj, coulomb
+        # on another thread, where there is one, while this one waits for the parts of the pairs
+        others = apply(lambda _: self._evaluate_others(x, cell), [0])
+        lj, coulomb = add_pairs(x, pairs, self.topology, end, gradient, strain, apply)
+        ((bonded, long_range, other_gradient, other_strain),) = others
+        coulomb += long_range
+        gradient += other_gradient
+        strain += other_strain
+        self.topology.sites.spread(x, cell, gradient, strain)
+        tail = 0.0 if cell is None else self._tail / abs(float(np.linalg.det(cell)))
+        strain -= tail * np.eye(3)
+        return *bonded, lj, coulomb, tail
 
-    def _check_geometry(self, b: int, x: FloatArray, cell: FloatArray | None) -> None:
-        finite = np.isfinite(x).all(axis=1)
-        if not finite.all():
-            atom = int(np.argmin(finite))
-            raise GeometryError(
-                f"structure {b}: expected finite coordinates, found {x[atom]} for {self.topology.label(atom)}"
-            )
-        problem = None if cell is None else self._cell_problem(cell)
-        if problem:
-            raise GeometryError(f"structure {b}: {problem}")
-
-    def _cell_problem(self, cell: FloatArray) -> str | None:
-        if not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-9:
-            return f"expected three independent lattice vectors, found {np.asarray(cell).tolist()}"
-        if self._cutoff is None:
-            return "a periodic system needs a cutoff, found none"
-        half = 0.5 * float(heights(cell).min())
-        if self._cutoff > half:
-            return (
-                f"the cutoff of {self._cutoff:.3f} bohr exceeds half of the smallest height of the cell, "
-                f"{half:.3f} bohr"
-            )
-        return None
-
-    def _coincidence(self, b: int, gradient: FloatArray) -> str:
-        atoms = np.flatnonzero(~np.isfinite(gradient).all(axis=1))
-        label = self.topology.label(int(atoms[0])) if len(atoms) else "an unknown atom"
-        return f"structure {b}: the classical energy is not finite, {label} coincides with another atom"
+    def _evaluate_others(
+        self, x: FloatArray, cell: FloatArray | None
+    ) -> tuple[tuple[float, ...], float, FloatArray, FloatArray]:
+        """Energies of the bonded terms and of what an Ewald sum adds, their gradient and dE/d(strain)."""
+        gradient, strain = np.zeros(x.shape), np.zeros((3, 3))
+        bonded = add_bonded(x, cell, self.topology, gradient, strain)
+        long_range = 0.0
+        if self._long_range is not None and cell is not None:
+            long_range = self._long_range.evaluate(x, self.topology.charges, cell, gradient, strain)
+        return bonded, long_range, gradient, strain
 
 
-def _truncation(cutoff: float, switch_distance: float | None, dielectric: float) -> Truncation:
+def truncation_options(
+    cutoff: float, switch_distance: float | None, electrostatics: str, reaction_field_dielectric: float
+) -> tuple[float, float]:
+    """The distance in bohr where the Lennard-Jones switch starts, and the dielectric constant.
+
+    Raises:
+        SetupError: an option is out of range.
+    """
+    if electrostatics not in ("pme", "ewald", "reaction-field", "cutoff"):
+        raise SetupError(
+            f"mm.electrostatics: expected pme, ewald, reaction-field or cutoff, found {electrostatics!r}"
+        )
+    dielectric = 1.0 if electrostatics == "cutoff" else reaction_field_dielectric
     switch = 0.9 * cutoff if switch_distance is None else switch_distance
     if not 0.0 < switch < cutoff:
         raise SetupError(
@@ -153,4 +191,4 @@ def _truncation(cutoff: float, switch_distance: float | None, dielectric: float)
         )
     if not dielectric >= 1.0:
         raise SetupError(f"mm.reaction_field_dielectric: expected at least 1, found {dielectric}")
-    return Truncation.reaction_field(cutoff, switch, dielectric)
+    return switch, dielectric

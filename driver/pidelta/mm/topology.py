@@ -3,29 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from pidelta.errors import TopologyError
+from pidelta.mm.cmap import grid_derivatives
+from pidelta.mm.lennard_jones import CombinationRule
+from pidelta.mm.virtual_sites import VirtualSites, join_sites
 from pidelta.state import FloatArray, IntArray
 
 BoolArray = npt.NDArray[np.bool_]
+_T = TypeVar("_T", bound="_Table")
 
 _TABLES = {
     "bonds": "bond",
+    "quartic_bonds": "quartic bond",
+    "morse_bonds": "Morse bond",
     "angles": "angle",
     "urey_bradley": "Urey-Bradley term",
     "torsions": "torsion",
     "impropers": "improper",
+    "cmaps": "CMAP term",
     "pairs14": "1-4 pair",
 }
 
 
 @dataclass(frozen=True)
-class Harmonic:
+class _Table:
+    """Terms as columns of equal length, the first of them their atoms."""
+
+    atoms: IntArray
+
+    def __post_init__(self) -> None:
+        _freeze(self)
+
+    def select(self: _T, keep: BoolArray) -> _T:
+        """The terms where `keep` (n,) is true."""
+        return replace(self, **{name: getattr(self, name)[keep] for name in self._columns()})
+
+    def joined(self: _T, *others: _T) -> _T:
+        """These terms and those of other tables."""
+        tables = (self, *others)
+        columns = {n: np.concatenate([getattr(table, n) for table in tables]) for n in self._columns()}
+        return replace(self, **columns)
+
+    def renumbered(self: _T, particles: IntArray) -> _T:
+        """The terms with each atom i become `particles[i]`."""
+        return replace(self, atoms=particles[self.atoms])
+
+    @classmethod
+    def _columns(cls) -> list[str]:
+        return [item.name for item in fields(cls)]
+
+
+@dataclass(frozen=True)
+class Harmonic(_Table):
     """Terms k/2 (x - x0)^2 of a distance (2 atoms), an angle (3) or an improper dihedral (4).
 
     Attributes:
@@ -38,16 +74,72 @@ class Harmonic:
     k: FloatArray
     x0: FloatArray
 
-    def __post_init__(self) -> None:
-        _freeze(self)
-
-    def select(self, keep: BoolArray) -> Harmonic:
-        """The terms where `keep` (n,) is true."""
-        return Harmonic(self.atoms[keep], self.k[keep], self.x0[keep])
+    @staticmethod
+    def none(size: int) -> Harmonic:
+        """No terms of `size` atoms."""
+        return Harmonic(np.zeros((0, size), dtype=np.int64), np.zeros(0), np.zeros(0))
 
 
 @dataclass(frozen=True)
-class Torsions:
+class QuarticBonds(_Table):
+    """Bonds k2 u^2 + k3 u^3 + k4 u^4 with u = r - x0, as in q-TIP4P/F.
+
+    Attributes:
+        atoms: (n, 2).
+        k2, k3, k4: (n,) in hartree/bohr^2, hartree/bohr^3 and hartree/bohr^4.
+        x0: (n,) in bohr.
+    """
+
+    atoms: IntArray = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
+    k2: FloatArray = field(default_factory=lambda: np.zeros(0))
+    k3: FloatArray = field(default_factory=lambda: np.zeros(0))
+    k4: FloatArray = field(default_factory=lambda: np.zeros(0))
+    x0: FloatArray = field(default_factory=lambda: np.zeros(0))
+
+
+@dataclass(frozen=True)
+class MorseBonds(_Table):
+    """Bonds D (1 - exp(-beta (r - x0)))^2.
+
+    Attributes:
+        atoms: (n, 2).
+        depth: (n,) D in hartree.
+        beta: (n,) in 1/bohr.
+        x0: (n,) in bohr.
+    """
+
+    atoms: IntArray = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
+    depth: FloatArray = field(default_factory=lambda: np.zeros(0))
+    beta: FloatArray = field(default_factory=lambda: np.zeros(0))
+    x0: FloatArray = field(default_factory=lambda: np.zeros(0))
+
+
+@dataclass(frozen=True)
+class CMAPs(_Table):
+    """Energies on a grid of two dihedrals, of atoms 0 to 3 and 1 to 4 of a row.
+
+    Attributes:
+        atoms: (n, 5).
+        maps: (n,) indices into `grids`.
+        grids: (M, K, K) energies in hartree, first and second dihedral, at -pi, -pi + 2 pi / K, ...
+    """
+
+    atoms: IntArray = field(default_factory=lambda: np.zeros((0, 5), dtype=np.int64))
+    maps: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    grids: FloatArray = field(default_factory=lambda: np.zeros((0, 0, 0)))
+
+    @cached_property
+    def derivatives(self) -> FloatArray:
+        """(M, K, K, 4) energies and derivatives at the grid points, see `pidelta.mm.cmap`."""
+        return grid_derivatives(self.grids)
+
+    @classmethod
+    def _columns(cls) -> list[str]:
+        return ["atoms", "maps"]
+
+
+@dataclass(frozen=True)
+class Torsions(_Table):
     """Terms k (1 + cos(n phi - phase)) of dihedrals, proper or improper; phi is pi for trans.
 
     Attributes:
@@ -57,21 +149,14 @@ class Torsions:
         phase: (n,) in rad.
     """
 
-    atoms: IntArray
-    k: FloatArray
-    periodicity: IntArray
-    phase: FloatArray
-
-    def __post_init__(self) -> None:
-        _freeze(self)
-
-    def select(self, keep: BoolArray) -> Torsions:
-        """The terms where `keep` (n,) is true."""
-        return Torsions(self.atoms[keep], self.k[keep], self.periodicity[keep], self.phase[keep])
+    atoms: IntArray = field(default_factory=lambda: np.zeros((0, 4), dtype=np.int64))
+    k: FloatArray = field(default_factory=lambda: np.zeros(0))
+    periodicity: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    phase: FloatArray = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True)
-class Pairs14:
+class Pairs14(_Table):
     """Pairs with their own Lennard-Jones and scaled, bare Coulomb, without cutoff; mostly 1-4 pairs.
 
     Attributes:
@@ -80,22 +165,18 @@ class Pairs14:
         coulomb_scale: (n,) factor of q_i q_j / r.
     """
 
-    atoms: IntArray
-    c6: FloatArray
-    c12: FloatArray
-    coulomb_scale: FloatArray
-
-    def __post_init__(self) -> None:
-        _freeze(self)
-
-    def select(self, keep: BoolArray) -> Pairs14:
-        """The pairs where `keep` (n,) is true."""
-        return Pairs14(self.atoms[keep], self.c6[keep], self.c12[keep], self.coulomb_scale[keep])
+    atoms: IntArray = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
+    c6: FloatArray = field(default_factory=lambda: np.zeros(0))
+    c12: FloatArray = field(default_factory=lambda: np.zeros(0))
+    coulomb_scale: FloatArray = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True)
 class Topology:
-    """Atoms, charges and all terms of a classical force field, in atomic units.
+    """Atoms, virtual sites, charges and all terms of a classical force field, in atomic units.
+
+    Positions, gradients, bonded terms and masses are those of the N atoms. The S virtual sites have none of
+    these: they follow their atoms and are particles N to P = N + S - 1 where pairs interact.
 
     Lennard-Jones is c12/r^12 - c6/r^6 with a table over pairs of types, so that combination rules and their
     exceptions are settled when a file is read.
@@ -104,14 +185,19 @@ class Topology:
         source: the file, for messages.
         numbers: (N,) atomic numbers.
         masses: (N,) in electron masses.
-        charges: (N,) in e.
+        charges: (P,) in e.
         names, residue_names: (N,).
         residue_indices: (N,) from 0, rising.
         bonds, angles, urey_bradley, impropers: harmonic terms.
         torsions: periodic dihedrals.
-        lj_types: (N,) indices into `lj_c6`, `lj_c12` (T, T) in hartree bohr^6 and hartree bohr^12.
+        lj_types: (P,) indices into `lj_c6`, `lj_c12` (T, T) in hartree bohr^6 and hartree bohr^12.
         exclusions: (E, 2) pairs without ordinary Lennard-Jones and Coulomb, i < j, sorted, unique.
-        pairs14: pairs evaluated whether excluded or not.
+        pairs14: pairs of particles evaluated whether excluded or not.
+        quartic_bonds, morse_bonds, cmaps: further bonded terms.
+        sites: the virtual sites.
+        massless_rows: (R,) rows of virtual sites, rising, among the N + R rows of a structure file that
+            lists them.
+        lj_rule: how `lj_c6` and `lj_c12` were combined; for models of water that are put in.
     """
 
     source: str
@@ -131,6 +217,12 @@ class Topology:
     lj_c12: FloatArray
     exclusions: IntArray
     pairs14: Pairs14
+    quartic_bonds: QuarticBonds = field(default_factory=QuarticBonds)
+    morse_bonds: MorseBonds = field(default_factory=MorseBonds)
+    cmaps: CMAPs = field(default_factory=CMAPs)
+    sites: VirtualSites = field(default_factory=VirtualSites)
+    massless_rows: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    lj_rule: CombinationRule = "lorentz-berthelot"
 
     def __post_init__(self) -> None:
         _freeze(self)
@@ -138,8 +230,26 @@ class Topology:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    @property
+    def n_particles(self) -> int:
+        """Number P of atoms and virtual sites."""
+        return len(self.charges)
+
+    @property
+    def bonded_pairs(self) -> IntArray:
+        """(n, 2) atoms of the bonds of every form."""
+        return np.concatenate([self.bonds.atoms, self.quartic_bonds.atoms, self.morse_bonds.atoms])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many bonded terms, pairs with parameters of their own and virtual sites there are, by kind."""
+        counts = {kind: len(getattr(self, name).atoms) for name, kind in _TABLES.items()}
+        return {**counts, "virtual site": len(self.sites)}
+
     def label(self, atom: int) -> str:
         """An atom as shown in messages, such as ``URA1:C5 (atom 3)``; atoms count from 0."""
+        if atom >= len(self):
+            return f"the virtual site of {self.label(int(self.sites.parents[atom - len(self), 0]))}"
         residue = f"{self.residue_names[atom]}{self.residue_indices[atom] + 1}"
         return f"{residue}:{self.names[atom]} (atom {atom})"
 
@@ -152,32 +262,62 @@ class Topology:
             indices: the atoms of the region.
 
         Raises:
-            TopologyError: a bonded term joins the region with other atoms.
+            TopologyError: a bonded term or a virtual site joins the region with other atoms.
         """
-        region = np.unique(np.asarray(indices, dtype=np.int64))
-        inside = np.zeros(len(self), dtype=np.bool_)
-        inside[region] = True
-        kept: dict[str, Any] = {}
-        for name, description in _TABLES.items():
-            table: Harmonic | Torsions | Pairs14 = getattr(self, name)
-            touched = inside[table.atoms]
-            self._refuse_cut(description, table.atoms, touched)
-            kept[name] = table.select(np.asarray(~touched.any(axis=1)))
+        inside, tables = self._separated(indices, "QM region")
+        region = np.flatnonzero(inside)
         first, second = np.triu_indices(len(region), k=1)
         within = np.stack([region[first], region[second]], axis=1)
         return replace(
             self,
             charges=np.where(inside, 0.0, self.charges),
             exclusions=unique_pairs(np.concatenate([self.exclusions, within])),
-            **kept,
+            **tables,
         )
 
-    def _refuse_cut(self, description: str, atoms: IntArray, inside: BoolArray) -> None:
-        cut = np.flatnonzero(inside.any(axis=1) & ~inside.all(axis=1))
+    def without_terms(self, indices: npt.ArrayLike) -> Topology:
+        """The topology without the bonded terms, exclusions and virtual sites of some molecules.
+
+        Args:
+            indices: the atoms of the molecules, in any shape.
+
+        Raises:
+            TopologyError: a bonded term or a virtual site joins them with other atoms.
+        """
+        inside, tables = self._separated(indices, "selected region")
+        kept = ~inside
+        kept[: len(self)] = True
+        particles = np.cumsum(kept) - 1
+        outside = self.exclusions[~inside[self.exclusions].any(axis=1)]
+        return replace(
+            self,
+            charges=self.charges[kept],
+            lj_types=self.lj_types[kept],
+            exclusions=particles[outside],
+            sites=self.sites.select(kept[len(self) :]),
+            **{name: table.renumbered(particles) for name, table in tables.items()},
+        )
+
+    def _separated(self, indices: npt.ArrayLike, region: str) -> tuple[BoolArray, dict[str, Any]]:
+        """Which particles (P,) belong to a region, and the tables of terms outside."""
+        inside = np.zeros(self.n_particles, dtype=np.bool_)
+        inside[np.ravel(np.asarray(indices, dtype=np.int64))] = True
+        self._refuse_cut(region, "virtual site", self.sites.parents, inside)
+        inside[len(self) :] = inside[self.sites.parents].any(axis=1)
+        tables: dict[str, Any] = {}
+        for name, description in _TABLES.items():
+            table: _Table = getattr(self, name)
+            self._refuse_cut(region, description, table.atoms, inside)
+            tables[name] = table.select(np.asarray(~inside[table.atoms].any(axis=1)))
+        return inside, tables
+
+    def _refuse_cut(self, region: str, description: str, atoms: IntArray, inside: BoolArray) -> None:
+        touched = inside[atoms]
+        cut = np.flatnonzero(touched.any(axis=1) & ~touched.all(axis=1))
         if len(cut):
             labels = " - ".join(self.label(int(atom)) for atom in atoms[cut[0]])
             raise TopologyError(
-                f"{self.source}: the QM region cuts the {description} {labels}; "
+                f"{self.source}: the {region} cuts the {description} {labels}; "
                 f"link atoms are not available yet"
             )
 
@@ -186,33 +326,57 @@ def join(parts: Sequence[Topology]) -> Topology:
     """Put molecules one after the other into one system.
 
     Args:
-        parts: at least one, all with the same source and Lennard-Jones tables; one may occur many times.
+        parts: at least one, all with the same source, Lennard-Jones tables and CMAP grids; one may occur many
+            times.
     """
-    atom_offsets = np.cumsum([0, *(len(part) for part in parts[:-1])])
+    n_atoms = [len(part) for part in parts]
     residue_offsets = np.cumsum([0, *(part.residue_indices[-1] + 1 for part in parts[:-1])])
+    row_offsets = np.cumsum([0, *(len(part) + len(part.massless_rows) for part in parts)])
+    particles = _particle_indices(parts)
 
-    def column(name: str) -> Any:
-        return np.concatenate([getattr(part, name) for part in parts])
+    def column(name: str, n_first: Sequence[int] | None = None) -> Any:
+        """Of the atoms, or of the atoms (the first `n_first`) and then of the virtual sites."""
+        columns = [getattr(part, name) for part in parts]
+        if n_first is None:
+            return np.concatenate(columns)
+        heads = [values[:n] for values, n in zip(columns, n_first, strict=True)]
+        return np.concatenate([*heads, *(values[n:] for values, n in zip(columns, n_first, strict=True))])
 
     def table(name: str) -> Any:
-        tables = [getattr(part, name) for part in parts]
-        columns = {item.name: [getattr(entry, item.name) for entry in tables] for item in fields(tables[0])}
-        columns["atoms"] = [a + shift for a, shift in zip(columns["atoms"], atom_offsets, strict=True)]
-        return type(tables[0])(**{key: np.concatenate(arrays) for key, arrays in columns.items()})
+        tables = [getattr(part, name).renumbered(index) for part, index in zip(parts, particles, strict=True)]
+        return tables[0].joined(*tables[1:])
 
     return Topology(
         source=parts[0].source,
         names=tuple(name for part in parts for name in part.names),
         residue_names=tuple(name for part in parts for name in part.residue_names),
-        residue_indices=column("residue_indices") + np.repeat(residue_offsets, [len(part) for part in parts]),
+        residue_indices=column("residue_indices") + np.repeat(residue_offsets, n_atoms),
         lj_c6=parts[0].lj_c6,
         lj_c12=parts[0].lj_c12,
-        exclusions=np.concatenate(
-            [part.exclusions + shift for part, shift in zip(parts, atom_offsets, strict=True)]
+        lj_rule=parts[0].lj_rule,
+        exclusions=unique_pairs(
+            np.concatenate([index[part.exclusions] for part, index in zip(parts, particles, strict=True)])
         ),
-        **{name: column(name) for name in ("numbers", "masses", "charges", "lj_types")},
+        sites=join_sites([part.sites for part in parts], n_atoms),
+        massless_rows=np.concatenate(
+            [part.massless_rows + shift for part, shift in zip(parts, row_offsets[:-1], strict=True)]
+        ),
+        **{name: column(name) for name in ("numbers", "masses")},
+        **{name: column(name, n_atoms) for name in ("charges", "lj_types")},
         **{name: table(name) for name in _TABLES},
     )
+
+
+def _particle_indices(parts: Sequence[Topology]) -> list[IntArray]:
+    """For each part, the particles of the whole that its own become: atoms first, then virtual sites."""
+    indices = []
+    atom, site = 0, sum(len(part) for part in parts)
+    for part in parts:
+        indices.append(
+            np.concatenate([np.arange(len(part)) + atom, np.arange(len(part.sites)) + site]).astype(np.int64)
+        )
+        atom, site = atom + len(part), site + len(part.sites)
+    return indices
 
 
 def unique_pairs(pairs: npt.ArrayLike) -> IntArray:
@@ -221,7 +385,7 @@ def unique_pairs(pairs: npt.ArrayLike) -> IntArray:
     return np.asarray(np.unique(ordered[ordered[:, 0] != ordered[:, 1]], axis=0))
 
 
-def _freeze(table: Harmonic | Torsions | Pairs14 | Topology) -> None:
+def _freeze(table: _Table | Topology) -> None:
     for item in fields(table):
         value = getattr(table, item.name)
         if isinstance(value, np.ndarray):

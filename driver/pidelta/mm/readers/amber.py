@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import numpy as np
 from parmed.amber import AmberFormat
 
 from pidelta.errors import TopologyError
-from pidelta.mm.topology import Harmonic, Pairs14, Topology, Torsions, unique_pairs
+from pidelta.mm.topology import CMAPs, Harmonic, Pairs14, Topology, Torsions, unique_pairs
+from pidelta.mm.virtual_sites import LINEAR, VirtualSites
 from pidelta.state import FloatArray, IntArray
 from pidelta.units import ANGSTROM, DALTON_IN_ELECTRON_MASS, KCAL_PER_MOL
 
@@ -24,7 +27,12 @@ _USED = {
     "SCNB_SCALE_FACTOR", "LENNARD_JONES_ACOEF", "LENNARD_JONES_BCOEF", "BONDS_INC_HYDROGEN",
     "BONDS_WITHOUT_HYDROGEN", "ANGLES_INC_HYDROGEN", "ANGLES_WITHOUT_HYDROGEN", "DIHEDRALS_INC_HYDROGEN",
     "DIHEDRALS_WITHOUT_HYDROGEN", "EXCLUDED_ATOMS_LIST", "HBOND_ACOEF", "HBOND_BCOEF", "IPOL",
+    "CTITLE", "CHARMM_UREY_BRADLEY_COUNT", "CHARMM_UREY_BRADLEY", "CHARMM_UREY_BRADLEY_FORCE_CONSTANT",
+    "CHARMM_UREY_BRADLEY_EQUIL_VALUE", "CHARMM_NUM_IMPROPERS", "CHARMM_IMPROPERS", "CHARMM_NUM_IMPR_TYPES",
+    "CHARMM_IMPROPER_FORCE_CONSTANT", "CHARMM_IMPROPER_PHASE", "LENNARD_JONES_14_ACOEF",
+    "LENNARD_JONES_14_BCOEF",
 }  # fmt: skip
+_CMAP = re.compile(r"(CHARMM_)?CMAP_(COUNT|RESOLUTION|INDEX|PARAMETER_\d+)")
 
 # no part of the energy in vacuum or periodic explicit solvent
 _WITHOUT_ENERGY = {
@@ -36,42 +44,90 @@ _WITHOUT_ENERGY = {
 
 
 def read_amber(path: Path) -> Topology:
-    """Read a prmtop file; constraints are no part of the format, bonds of water are taken as flexible.
+    """Read a prmtop file, of AMBER or of CHARMM terms (made by chamber or ParmEd).
+
+    Constraints are no part of the format: bonds of water are taken as flexible. The extra point of a
+    four-point model of water becomes a virtual site, see `_extra_points`.
 
     Raises:
         TopologyError: the file is malformed or has a term that pidelta does not evaluate.
     """
     sections = _Sections(path)
-    n_atoms, n_types = sections.pointers["NATOM"], sections.pointers["NTYPES"]
-    types = sections.integers("ATOM_TYPE_INDEX", n_atoms) - 1
-    c6, c12 = _lennard_jones(sections, n_types)
-    numbers = sections.integers("ATOMIC_NUMBER", n_atoms)
-    names = [str(name).strip() for name in sections.get("ATOM_NAME", n_atoms)]
-    if (numbers <= 0).any():
-        atom = int(np.argmax(numbers <= 0))
-        raise TopologyError(f"{path}: atom {atom} ({names[atom]}) is a virtual site, which pidelta lacks")
+    n_rows, n_types = sections.pointers["NATOM"], sections.pointers["NTYPES"]
+    types = sections.integers("ATOM_TYPE_INDEX", n_rows) - 1
+    numbers = sections.integers("ATOMIC_NUMBER", n_rows)
+    names = [str(name).strip() for name in sections.get("ATOM_NAME", n_rows)]
     starts = sections.integers("RESIDUE_POINTER", sections.pointers["NRES"]) - 1
-    residues = np.searchsorted(starts, np.arange(n_atoms), side="right") - 1
+    residues = np.searchsorted(starts, np.arange(n_rows), side="right") - 1
     labels = [str(label).strip() for label in sections.get("RESIDUE_LABEL", sections.pointers["NRES"])]
-    torsions, pairs14 = _dihedrals(sections, types, c6, c12)
+    real, rows = np.flatnonzero(numbers > 0), np.flatnonzero(numbers <= 0)
+    order = np.concatenate([real, rows])
+    particles = np.argsort(order)
+    bonds = _harmonic(sections, "BOND", 2, ANGSTROM)
+    sites = _extra_points(path, rows, numbers, residues, bonds)
+    torsions, pairs14 = _dihedrals(sections, types)
+    c6, c12 = _lennard_jones(sections, "LENNARD_JONES", n_types)
+    tables = {
+        "bonds": bonds.select(np.asarray((numbers[bonds.atoms] > 0).all(axis=1))),
+        "angles": _harmonic(sections, "ANGLE", 3, 1.0),
+        "urey_bradley": _charmm_terms(sections, "UREY_BRADLEY", 2),
+        "torsions": torsions,
+        "impropers": _charmm_terms(sections, "IMPROPER", 4),
+        "cmaps": _cmaps(sections),
+    }
+    for name, table in tables.items():
+        if (numbers[table.atoms] <= 0).any():
+            raise TopologyError(f"{path}: {name} of extra points are not evaluated by pidelta")
     return Topology(
         source=str(path),
-        numbers=numbers,
-        masses=sections.floats("MASS", n_atoms) * DALTON_IN_ELECTRON_MASS,
-        charges=sections.floats("CHARGE", n_atoms),
-        names=tuple(names),
-        residue_names=tuple(labels[r] for r in residues),
-        residue_indices=residues,
-        bonds=_harmonic(sections, "BOND", 2, ANGSTROM),
-        angles=_harmonic(sections, "ANGLE", 3, 1.0),
-        urey_bradley=Harmonic(np.empty((0, 2), np.int64), np.empty(0), np.empty(0)),
-        torsions=torsions,
-        impropers=Harmonic(np.empty((0, 4), np.int64), np.empty(0), np.empty(0)),
-        lj_types=types,
+        numbers=numbers[real],
+        masses=sections.floats("MASS", n_rows)[real] * DALTON_IN_ELECTRON_MASS,
+        charges=sections.floats("CHARGE", n_rows)[order],
+        names=tuple(names[row] for row in real),
+        residue_names=tuple(labels[r] for r in residues[real]),
+        residue_indices=residues[real],
+        lj_types=types[order],
         lj_c6=c6,
         lj_c12=c12,
-        exclusions=_exclusions(sections, n_atoms),
-        pairs14=pairs14,
+        exclusions=unique_pairs(particles[_exclusions(sections, n_rows)]),
+        pairs14=pairs14.renumbered(particles),
+        sites=replace(sites, parents=particles[sites.parents]),
+        massless_rows=rows,
+        **{name: table.renumbered(particles) for name, table in tables.items()},  # type: ignore[arg-type]
+    )
+
+
+def _extra_points(
+    path: Path, rows: IntArray, numbers: IntArray, residues: IntArray, bonds: Harmonic
+) -> VirtualSites:
+    """Sites of four-point water, parents as rows of the file.
+
+    The file says only how far the extra point is from the oxygen; AMBER keeps the molecule rigid, so any rule
+    that puts the point there in the rigid geometry will do. As in OpenMM it is linear in the positions.
+    """
+    parents, parameters = [], []
+    lengths = {frozenset(pair): x0 for pair, x0 in zip(bonds.atoms.tolist(), bonds.x0.tolist(), strict=True)}
+    for row in rows.tolist():
+        members = np.arange(*np.searchsorted(residues, [residues[row], residues[row] + 1]))
+        oxygen, hydrogens = members[numbers[members] == 8], members[numbers[members] == 1]
+        if (len(members), len(oxygen), len(hydrogens)) != (4, 1, 2):
+            raise TopologyError(
+                f"{path}: row {row} is an extra point; they are known in four-point water only"
+            )
+        i, j, k = int(oxygen[0]), int(hydrogens[0]), int(hydrogens[1])
+        try:
+            out, along, across = (lengths[frozenset(pair)] for pair in ((i, row), (i, j), (j, k)))
+        except KeyError:
+            raise TopologyError(
+                f"{path}: row {row}: expected bonds O-EP, O-H and H-H that place the extra point"
+            ) from None
+        weight = 0.5 * out / np.sqrt(along**2 - 0.25 * across**2)
+        parents.append([i, j, k])
+        parameters.append([weight, weight, 0.0])
+    return VirtualSites(
+        np.array(parents, dtype=np.int64).reshape(-1, 3),
+        np.full(len(rows), LINEAR),
+        np.array(parameters, dtype=np.float64).reshape(-1, 3),
     )
 
 
@@ -79,13 +135,18 @@ class _Sections:
     """The arrays of a prmtop file, with checks of presence and length."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                self._data: dict[str, list[Any]] = AmberFormat(str(path)).parm_data
+                content = AmberFormat()
+                with path.open() as file:  # of a name, a compiled reader is used, which truncated files crash
+                    content.rdparm(file)
+                self._data: dict[str, list[Any]] = content.parm_data
         except Exception as error:  # ParmEd raises whatever its parsing meets
-            raise TopologyError(f"{path}: not a readable prmtop file ({error})") from error
+            raise TopologyError(
+                f"{path}: not a readable prmtop file ({' '.join(str(error).split())})"
+            ) from error
         pointers = self.get("POINTERS")
         if len(pointers) < 30:
             raise TopologyError(f"{path}: POINTERS: expected at least 30 integers, found {len(pointers)}")
@@ -93,26 +154,28 @@ class _Sections:
         self._refuse_unknown()
 
     def _refuse_unknown(self) -> None:
-        unknown = sorted(set(self._data) - _USED - _WITHOUT_ENERGY)
-        if "CTITLE" in unknown:
-            raise TopologyError(f"{self._path}: CHARMM (chamber) prmtop files are not supported")
+        known = _USED | _WITHOUT_ENERGY
+        unknown = sorted(flag for flag in self._data if flag not in known and not _CMAP.fullmatch(flag))
         if unknown:
-            raise TopologyError(f"{self._path}: {unknown[0]} is a term that pidelta does not evaluate")
+            raise TopologyError(f"{self.path}: {unknown[0]} is a term that pidelta does not evaluate")
         for pointer, meaning in (("IFPERT", "perturbed atoms"), ("IFCAP", "a solvent cap")):
             if self.pointers[pointer]:
-                raise TopologyError(f"{self._path}: {meaning} ({pointer}) are not evaluated by pidelta")
+                raise TopologyError(f"{self.path}: {meaning} ({pointer}) are not evaluated by pidelta")
         for flag in ("HBOND_ACOEF", "HBOND_BCOEF", "IPOL"):
             if np.any(np.asarray(self._data.get(flag, []), dtype=float)):
-                raise TopologyError(f"{self._path}: {flag} is a term that pidelta does not evaluate")
+                raise TopologyError(f"{self.path}: {flag} is a term that pidelta does not evaluate")
+
+    def __contains__(self, flag: str) -> bool:
+        return flag in self._data
 
     def get(self, flag: str, size: int | None = None) -> list[Any]:
         """A section, checked to have `size` entries."""
         if flag not in self._data:
-            raise TopologyError(f"{self._path}: expected a section {flag}, found none (truncated?)")
+            raise TopologyError(f"{self.path}: expected a section {flag}, found none (truncated?)")
         data = self._data[flag]
         if size is not None and len(data) != size:
             raise TopologyError(
-                f"{self._path}: {flag}: expected {size} entries, found {len(data)} (truncated?)"
+                f"{self.path}: {flag}: expected {size} entries, found {len(data)} (truncated?)"
             )
         return data
 
@@ -127,15 +190,31 @@ class _Sections:
         both = [self.integers(f"{kind}S_{part}_HYDROGEN") for part in ("INC", "WITHOUT")]
         for part in both:
             if len(part) % (n_atoms + 1):
-                raise TopologyError(f"{self._path}: {kind}S: the list ends within a term; is it truncated?")
+                raise TopologyError(f"{self.path}: {kind}S: the list ends within a term; is it truncated?")
         rows = np.concatenate(both).reshape(-1, n_atoms + 1)
+        offsets = np.abs(rows[:, :-1])  # three for each atom
+        bad = np.flatnonzero(
+            (offsets % 3 != 0).any(axis=1) | (offsets >= 3 * self.pointers["NATOM"]).any(axis=1)
+        )
+        if len(bad):
+            raise TopologyError(
+                f"{self.path}: {kind}S: expected multiples of 3 below {3 * self.pointers['NATOM']}, "
+                f"found {rows[bad[0], :-1].tolist()}"
+            )
         return rows[:, :-1], rows[:, -1] - 1
+
+    def rows(self, flag: str, width: int) -> IntArray:
+        """A section of integers as rows."""
+        values = self.integers(flag)
+        if len(values) % width:
+            raise TopologyError(f"{self.path}: {flag}: the list ends within a term; is it truncated?")
+        return values.reshape(-1, width)
 
     def parameters(self, flag: str, indices: IntArray) -> FloatArray:
         values = self.floats(flag)
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(values):
             raise TopologyError(
-                f"{self._path}: {flag}: expected {indices.max() + 1} entries, found {len(values)}"
+                f"{self.path}: {flag}: expected {indices.max() + 1} entries, found {len(values)}"
             )
         return values[indices]
 
@@ -153,21 +232,58 @@ def _harmonic(sections: _Sections, kind: str, n_atoms: int, unit: float) -> Harm
     return Harmonic(atoms // 3, k, sections.parameters(f"{kind}_EQUIL_VALUE", index) * unit)
 
 
-def _lennard_jones(sections: _Sections, n_types: int) -> tuple[FloatArray, FloatArray]:
+def _charmm_terms(sections: _Sections, kind: str, n_atoms: int) -> Harmonic:
+    """Urey-Bradley terms or impropers of a CHARMM force field, K (x - x0)^2, atoms from 1, angles in rad."""
+    flag = "CHARMM_UREY_BRADLEY" if kind == "UREY_BRADLEY" else "CHARMM_IMPROPERS"
+    if flag not in sections:
+        return Harmonic.none(n_atoms)
+    rows = sections.rows(flag, n_atoms + 1)
+    index = rows[:, -1] - 1
+    unit, x0 = (ANGSTROM, "EQUIL_VALUE") if n_atoms == 2 else (1.0, "PHASE")
+    k = 2.0 * sections.parameters(f"CHARMM_{kind}_FORCE_CONSTANT", index) * KCAL_PER_MOL / unit**2
+    return Harmonic(rows[:, :-1] - 1, k, sections.parameters(f"CHARMM_{kind}_{x0}", index) * unit)
+
+
+def _cmaps(sections: _Sections) -> CMAPs:
+    """CMAP terms as ff19SB and chamber write them; the second angle runs fastest, both from -pi."""
+    prefix = "CHARMM_" if "CHARMM_CMAP_COUNT" in sections else ""
+    if f"{prefix}CMAP_COUNT" not in sections:
+        return CMAPs()
+    n_terms, n_maps = sections.integers(f"{prefix}CMAP_COUNT", 2)
+    sizes = sections.integers(f"{prefix}CMAP_RESOLUTION", int(n_maps))
+    if len(set(sizes.tolist())) > 1:
+        raise TopologyError(
+            f"{sections.path}: CMAP_RESOLUTION: expected one size of maps, found {sizes.tolist()}"
+        )
+    grids = [
+        sections.floats(f"{prefix}CMAP_PARAMETER_{m + 1:02d}", int(size) ** 2).reshape(size, size)
+        for m, size in enumerate(sizes)
+    ]
+    rows = sections.rows(f"{prefix}CMAP_INDEX", 6)
+    if len(rows) != n_terms or (len(rows) and not 1 <= rows[:, 5].min() <= rows[:, 5].max() <= n_maps):
+        raise TopologyError(f"{sections.path}: CMAP_INDEX: expected {n_terms} terms of {n_maps} maps")
+    return CMAPs(rows[:, :5] - 1, rows[:, 5] - 1, np.array(grids) * KCAL_PER_MOL)
+
+
+def _lennard_jones(sections: _Sections, flag: str, n_types: int) -> tuple[FloatArray, FloatArray]:
     """c6 and c12 (T, T); the table of the file holds every combination of types, exceptions included."""
     table = sections.integers("NONBONDED_PARM_INDEX", n_types**2).reshape(n_types, n_types)
     size = n_types * (n_types + 1) // 2
-    c12 = sections.floats("LENNARD_JONES_ACOEF", size) * KCAL_PER_MOL * ANGSTROM**12
-    c6 = sections.floats("LENNARD_JONES_BCOEF", size) * KCAL_PER_MOL * ANGSTROM**6
+    c12 = sections.floats(f"{flag}_ACOEF", size) * KCAL_PER_MOL * ANGSTROM**12
+    c6 = sections.floats(f"{flag}_BCOEF", size) * KCAL_PER_MOL * ANGSTROM**6
     # negative entries point to 10-12 hydrogen bonds, which have been found to be zero
     used = table > 0
     return np.where(used, c6[table - 1], 0.0), np.where(used, c12[table - 1], 0.0)
 
 
-def _dihedrals(
-    sections: _Sections, types: IntArray, c6: FloatArray, c12: FloatArray
-) -> tuple[Torsions, Pairs14]:
-    """Torsions, and the 1-4 pairs of those whose third and fourth atoms are not negative."""
+def _dihedrals(sections: _Sections, types: IntArray) -> tuple[Torsions, Pairs14]:
+    """Torsions, and the 1-4 pairs of those whose third and fourth atoms are not negative.
+
+    CHARMM force fields have tables of their own for these pairs, and no scaling.
+    """
+    charmm = "LENNARD_JONES_14_ACOEF" in sections
+    lj14 = "LENNARD_JONES_14" if charmm else "LENNARD_JONES"
+    c6, c12 = _lennard_jones(sections, lj14, sections.pointers["NTYPES"])
     signed, index = sections.terms("DIHEDRAL", 4)
     atoms = np.abs(signed) // 3
     torsions = Torsions(
@@ -181,12 +297,12 @@ def _dihedrals(
     pairs, chosen = np.unique(pairs, axis=0, return_index=True)
     kinds = types[pairs]
     index = index[ends][chosen]
-    lj_scale = _inverse(sections.scale("SCNB_SCALE_FACTOR", index, 2.0))
+    lj_scale = _inverse(sections.scale("SCNB_SCALE_FACTOR", index, 1.0 if charmm else 2.0))
     return torsions, Pairs14(
         pairs,
         c6[kinds[:, 0], kinds[:, 1]] * lj_scale,
         c12[kinds[:, 0], kinds[:, 1]] * lj_scale,
-        _inverse(sections.scale("SCEE_SCALE_FACTOR", index, 1.2)),
+        _inverse(sections.scale("SCEE_SCALE_FACTOR", index, 1.0 if charmm else 1.2)),
     )
 
 

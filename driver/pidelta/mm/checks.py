@@ -1,0 +1,70 @@
+"""What positions and cells have to be before a force field is evaluated, whichever engine does it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pidelta.core.cell import heights
+from pidelta.errors import GeometryError
+from pidelta.mm.topology import Topology
+from pidelta.state import FloatArray
+
+
+def check_geometry(
+    topology: Topology, positions: FloatArray, cells: FloatArray | None, cutoff: float | None
+) -> None:
+    """Check a batch.
+
+    Args:
+        topology: the atoms.
+        positions: (B, N, 3) in bohr.
+        cells: (B, 3, 3) lattice vectors as rows in bohr, or None.
+        cutoff: in bohr, or None.
+
+    Raises:
+        GeometryError: positions are not finite or not of these atoms, or a cell is no cell or too small for
+            the cutoff.
+    """
+    if positions.shape != (len(positions), len(topology), 3):
+        raise GeometryError(f"positions: expected shape (B, {len(topology)}, 3), found {positions.shape}")
+    bad = np.argwhere(~np.isfinite(positions).all(axis=2))
+    if len(bad):
+        b, atom = bad[0]
+        raise GeometryError(
+            f"structure {b}: expected finite coordinates, found {positions[b, atom]} "
+            f"for {topology.label(int(atom))}"
+        )
+    for b, cell in enumerate([] if cells is None else cells):
+        problem = cell_problem(cell, cutoff)
+        if problem:
+            raise GeometryError(f"structure {b}: {problem}")
+
+
+def cell_problem(cell: FloatArray, cutoff: float | None) -> str | None:
+    """What is wrong with a cell (3, 3) in bohr and a cutoff in bohr, or None."""
+    if not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-9:
+        return f"expected three independent lattice vectors, found {np.asarray(cell).tolist()}"
+    if cutoff is None:
+        return "a periodic system needs a cutoff, found none"
+    half = 0.5 * float(heights(cell).min())
+    if cutoff > half:
+        return (
+            f"the cutoff of {cutoff:.3f} bohr exceeds half of the smallest height of the cell, "
+            f"{half:.3f} bohr"
+        )
+    return None
+
+
+def check_result(topology: Topology, b: int, energy: float, gradient: FloatArray) -> None:
+    """Name an atom of structure `b` whose gradient (N, 3) is not finite, if any.
+
+    Raises:
+        GeometryError: the energy or the gradient is not finite.
+    """
+    finite = np.isfinite(gradient).all(axis=1)
+    if np.isfinite(energy) and finite.all():
+        return
+    label = "an unknown atom" if finite.all() else topology.label(int(np.argmin(finite)))
+    raise GeometryError(
+        f"structure {b}: the classical energy is not finite, {label} coincides with another atom"
+    )

@@ -1,0 +1,83 @@
+"""What an Ewald sum adds to the Coulomb interaction of pairs within the cutoff."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from pidelta.core import ewald
+from pidelta.core.pme import ParticleMeshEwald, grid_for
+from pidelta.errors import SetupError
+from pidelta.mm.nonbonded import Truncation
+from pidelta.state import FloatArray, IntArray
+
+_LARGEST_GRID = 2**27  # a gigabyte
+
+
+class LongRange:
+    """Reciprocal sum, self energy, neutralising background and excluded pairs.
+
+    The direct part erfc(alpha r)/r of all charges within the cutoff, the atom itself and its excluded
+    partners among them, is shifted to zero at the cutoff: the energy has no steps, forces are as without.
+
+    Args:
+        method: ``pme`` or ``ewald``.
+        cutoff: of the pairs in bohr.
+        tolerance: sets the splitting, exp(-(alpha cutoff)^2) = 2 tolerance, the grid of PME and the end of
+            the plain sum. It is about the relative RMS error of the forces in liquid water.
+        excluded: (E, 2) pairs that do not interact.
+        cell: (3, 3) rows in bohr, that the grid of PME is made for; that of the first structure if None. The
+            grid stays when the cell changes, so that the energy has no steps.
+
+    Raises:
+        SetupError: the tolerance is out of range, or too small for the memory of PME's grid.
+    """
+
+    def __init__(
+        self, method: str, cutoff: float, tolerance: float, excluded: IntArray, cell: FloatArray | None
+    ) -> None:
+        if not 1e-12 <= tolerance <= 0.05:
+            raise SetupError(f"mm.ewald_tolerance: expected 1e-12 to 0.05, found {tolerance}")
+        self._tolerance = tolerance
+        self._cutoff = cutoff
+        self._excluded = excluded
+        self._alpha = ewald.splitting(cutoff, tolerance)
+        self._shift = math.erfc(self._alpha * cutoff) / cutoff
+        self._reciprocal: ewald.ReciprocalSum | None = None
+        if method == "ewald":
+            self._reciprocal = ewald.EwaldSum(self._alpha, tolerance)
+        elif cell is not None:
+            self.prepare(cell)
+
+    def prepare(self, cell: FloatArray) -> None:
+        """Make the grid for a cell, unless there is one."""
+        if self._reciprocal is not None:
+            return
+        grid = grid_for(cell, self._alpha, self._tolerance)
+        if math.prod(grid) > _LARGEST_GRID:
+            raise SetupError(
+                f"mm.ewald_tolerance: {self._tolerance} needs a grid of {grid[0]} x {grid[1]} x {grid[2]} "
+                f"points, expected at most {_LARGEST_GRID}; electrostatics: ewald reaches such tolerances"
+            )
+        self._reciprocal = ParticleMeshEwald(self._alpha, grid)
+
+    def truncate(self, end: Truncation) -> Truncation:
+        """The same end of pair interactions, with the direct part of the sum for Coulomb."""
+        smooth = ewald.smooth_part(self._alpha, self._cutoff)
+        smooth[0] -= self._shift
+        return replace(end, smooth=smooth)
+
+    def evaluate(
+        self, x: FloatArray, charges: FloatArray, cell: FloatArray, gradient: FloatArray, strain: FloatArray
+    ) -> float:
+        """Add to dE/dR (N, 3) and dE/d(strain) (3, 3), return the energy, all in atomic units."""
+        assert self._reciprocal is not None
+        total = (
+            self._reciprocal.evaluate(x, charges, cell)
+            + ewald.self_and_background(charges, self._alpha, cell)
+            + ewald.excluded_pairs(x, charges, cell, self._alpha, self._excluded)
+        )
+        gradient += total.gradient
+        strain += total.strain
+        i, j = self._excluded.T
+        return total.energy - self._shift * float(0.5 * charges @ charges + charges[i] @ charges[j])

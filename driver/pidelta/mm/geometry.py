@@ -1,0 +1,96 @@
+"""Vectors between nearest images, and dihedral angles: what the kernels of `pidelta.mm` share.
+
+Without periodicity, `cell` and its `inverse` are zero.
+"""
+
+# mypy: allow-untyped-defs
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+
+
+@_compiled
+def vector(x, i, j, cell, inverse):
+    """Nearest image of x[j] - x[i]."""
+    dx, dy, dz = x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2]
+    a = np.rint(dx * inverse[0, 0] + dy * inverse[1, 0] + dz * inverse[2, 0])
+    b = np.rint(dx * inverse[0, 1] + dy * inverse[1, 1] + dz * inverse[2, 1])
+    c = np.rint(dx * inverse[0, 2] + dy * inverse[1, 2] + dz * inverse[2, 2])
+    return (
+        dx - a * cell[0, 0] - b * cell[1, 0] - c * cell[2, 0],
+        dy - a * cell[0, 1] - b * cell[1, 1] - c * cell[2, 1],
+        dz - a * cell[0, 2] - b * cell[1, 2] - c * cell[2, 2],
+    )
+
+
+@_compiled
+def dot(u, v):
+    """Scalar product."""
+    return u[0] * v[0] + u[1] * v[1] + u[2] * v[2]
+
+
+@_compiled
+def cross(u, v):
+    """Vector product."""
+    return u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]
+
+
+@_compiled
+def scale(factor, v):
+    """factor v."""
+    return factor * v[0], factor * v[1], factor * v[2]
+
+
+@_compiled
+def add(array, i, factor, v):
+    """Add factor v to array[i]."""
+    array[i, 0] += factor * v[0]
+    array[i, 1] += factor * v[1]
+    array[i, 2] += factor * v[2]
+
+
+@_compiled
+def add_outer(strain, g, d):
+    """Add the outer product of g = dE/dd and the vector d to dE/d(strain)."""
+    add(strain, 0, g[0], d)
+    add(strain, 1, g[1], d)
+    add(strain, 2, g[2], d)
+
+
+@_compiled
+def dihedral(x, atoms, cell, inverse):
+    """Bond vectors, their normals and the dihedral angle (IUPAC sign, pi for trans)."""
+    b1 = vector(x, atoms[0], atoms[1], cell, inverse)
+    b2 = vector(x, atoms[1], atoms[2], cell, inverse)
+    b3 = vector(x, atoms[2], atoms[3], cell, inverse)
+    m, n = cross(b1, b2), cross(b2, b3)
+    phi = np.arctan2(np.sqrt(dot(b2, b2)) * dot(b1, n), dot(m, n))
+    return b1, b2, b3, m, n, phi
+
+
+@_compiled
+def add_dihedral_gradient(slope, atoms, b1, b2, b3, m, n, gradient, strain):
+    """Chain rule of a dihedral angle: Blondel, Karplus, J. Comput. Chem. 17, 1132 (1996), eq. 27."""
+    length2 = dot(b2, b2)
+    length = np.sqrt(length2)
+    # three atoms in line leave the angle undefined: the floor makes the gradient zero there, not NaN
+    g1 = scale(-slope * length / max(dot(m, m), 1e-20), m)
+    g4 = scale(slope * length / max(dot(n, n), 1e-20), n)
+    along1, along4 = dot(b1, b2) / length2, dot(b3, b2) / length2
+    for atom, weight1, weight4 in (
+        (atoms[0], 1.0, 0.0),
+        (atoms[1], -1.0 - along1, along4),
+        (atoms[2], along1, -1.0 - along4),
+        (atoms[3], 0.0, 1.0),
+    ):
+        add(gradient, atom, weight1, g1)
+        add(gradient, atom, weight4, g4)
+    # dE/d(strain) with the second atom as origin: g1 (x) -b1 + g3 (x) b2 + g4 (x) (b2 + b3)
+    add_outer(strain, g1, scale(-1.0, b1))
+    add_outer(strain, g1, scale(along1, b2))
+    add_outer(strain, g4, scale(-along4, b2))
+    add_outer(strain, g4, b3)

@@ -1,0 +1,178 @@
+"""CHARMM .psf files with parameter files (https://academiccharmm.org/documentation, "io", "parmfile").
+
+ParmEd parses and finds the parameters. The non-bonded part is put together here: 1-4 pairs follow from the
+bonds (nbxmod 5) and have Lennard-Jones parameters of their own, NBFIX replaces the combination rule.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from parmed import ImproperType
+from parmed.charmm import CharmmParameterSet, CharmmPsfFile
+
+from pidelta.errors import TopologyError
+from pidelta.mm.lennard_jones import CombinationRule, combine
+from pidelta.mm.readers.conversion import atoms_of, harmonic, pairs_within, torsions, without_parameters
+from pidelta.mm.topology import CMAPs, Harmonic, Pairs14, Topology, Torsions, unique_pairs
+from pidelta.state import FloatArray, IntArray
+from pidelta.units import ANGSTROM, DALTON_IN_ELECTRON_MASS, KCAL_PER_MOL
+
+# sections that would add to the energy or change the exclusions if they had entries
+_REFUSED = {"NNB": "explicit exclusions", "NUMLP": "lone pairs", "NUMANISO": "anisotropic polarisability"}
+_OPTIONS = {"nbxmod": 5.0, "e14fac": 1.0}
+
+
+def read_charmm(path: Path, parameters: Sequence[Path]) -> Topology:
+    """Read a .psf file with parameter, topology and stream files.
+
+    Raises:
+        TopologyError: a file is malformed, lacks parameters, or has terms that pidelta does not evaluate,
+            such as lone pairs and Drude particles.
+    """
+    if not parameters:
+        raise TopologyError(f"{path}: mm.parameters: expected CHARMM .prm, .rtf or .str files, found none")
+    _refuse_sections(path)
+    for file in parameters:
+        _refuse_options(file)
+    psf, known = _parse(path, parameters)
+    n_atoms = len(psf.atoms)
+    rule: CombinationRule = "geometric" if known.combining_rule == "geometric" else "lorentz-berthelot"
+    kinds = list({atom.atom_type.name: atom.atom_type for atom in psf.atoms}.values())
+    index = {kind.name: i for i, kind in enumerate(kinds)}
+    types = np.array([index[atom.atom_type.name] for atom in psf.atoms], dtype=np.int64)
+    c6, c12 = _lennard_jones(kinds, rule, of_14=False)
+    impropers, periodic = _impropers(psf)
+    bonded = pairs_within(atoms_of(psf.bonds, 2), n_atoms, 3)
+    return Topology(
+        source=str(path),
+        numbers=np.array([atom.atomic_number for atom in psf.atoms], dtype=np.int64),
+        masses=np.array([atom.mass for atom in psf.atoms]) * DALTON_IN_ELECTRON_MASS,
+        charges=np.array([atom.charge for atom in psf.atoms], dtype=np.float64),
+        names=tuple(atom.name for atom in psf.atoms),
+        residue_names=tuple(atom.residue.name for atom in psf.atoms),
+        residue_indices=np.array([atom.residue.idx for atom in psf.atoms], dtype=np.int64),
+        bonds=harmonic(psf.bonds, 2, "req"),
+        angles=harmonic(psf.angles, 3, "theteq"),
+        urey_bradley=harmonic(psf.urey_bradleys, 2, "req"),
+        torsions=torsions(psf).joined(periodic),
+        impropers=impropers,
+        cmaps=_cmaps(path, psf),
+        lj_types=types,
+        lj_c6=c6,
+        lj_c12=c12,
+        lj_rule=rule,
+        exclusions=unique_pairs(np.concatenate(bonded)),
+        pairs14=_pairs14(bonded[2], types, *_lennard_jones(kinds, rule, of_14=True)),
+    )
+
+
+def _refuse_sections(path: Path) -> None:
+    text = path.read_text(errors="replace")
+    first = text.partition("\n")[0].upper().split()
+    if first[:1] != ["PSF"]:
+        raise TopologyError(f"{path}: expected a CHARMM .psf file, found one that starts with {first[:3]}")
+    if "DRUDE" in first:
+        raise TopologyError(f"{path}: Drude particles are not evaluated by pidelta")
+    for count, section in re.findall(r"^ *(\d+)[ \d]*!(\w+)", text, flags=re.MULTILINE):
+        if section.upper() in _REFUSED and int(count):
+            raise TopologyError(
+                f"{path}: {_REFUSED[section.upper()]} (!{section}) are not evaluated by pidelta"
+            )
+
+
+def _refuse_options(path: Path) -> None:
+    """Non-bonded options of a parameter file that would change the energy."""
+    text = path.read_text(errors="replace").lower()
+    text = re.sub(r"!.*", "", text)
+    for option, expected in _OPTIONS.items():
+        for value in re.findall(rf"\b{option}\s+([-+.\d]+)", text):
+            if float(value) != expected:
+                raise TopologyError(f"{path}: expected {option} {expected:g}, found {value}")
+
+
+def _parse(path: Path, parameters: Sequence[Path]) -> tuple[Any, Any]:
+    """The structure with its parameters, and all parameters."""
+    psf = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            psf = CharmmPsfFile(str(path))
+            known = CharmmParameterSet(*(str(file) for file in parameters))
+            psf.load_parameters(known)
+    except Exception as error:  # ParmEd raises whatever its parsing meets
+        missing = None if psf is None else _missing_type(psf, parameters) or without_parameters(psf)
+        problem = missing or f"not readable ({type(error).__name__}: {' '.join(str(error).split())})"
+        raise TopologyError(f"{path}: {problem}") from error
+    rows = [tuple(sorted((row, row[::-1]))[0]) for row in atoms_of(psf.dihedrals, 4).tolist()]
+    if len(set(rows)) < len(rows):
+        twice = next(row for row in rows if rows.count(row) > 1)
+        raise TopologyError(f"{path}: the dihedral of atoms {list(twice)} is listed twice")
+    return psf, known
+
+
+def _missing_type(psf: Any, parameters: Sequence[Path]) -> str | None:
+    for atom in psf.atoms:
+        if atom.atom_type is None or not hasattr(atom.atom_type, "epsilon"):
+            files = ", ".join(file.name for file in parameters)
+            return f"atom {atom.idx + 1} ({atom.name}) has the type {atom.type}, not defined in {files}"
+    return None
+
+
+def _impropers(psf: Any) -> tuple[Harmonic, Torsions]:
+    """Harmonic impropers, and those that a parameter file gives a periodicity."""
+    of_kind: dict[bool, list[Any]] = {True: [], False: []}
+    for improper in psf.impropers:
+        of_kind[isinstance(improper.type, ImproperType)].append(improper)
+    periodic = of_kind[False]
+    return harmonic(of_kind[True], 4, "psi_eq", k_name="psi_k"), Torsions(
+        atoms_of(periodic, 4),
+        np.array([term.type.phi_k for term in periodic], dtype=np.float64) * KCAL_PER_MOL,
+        np.array([round(term.type.per) for term in periodic], dtype=np.int64),
+        np.deg2rad(np.array([term.type.phase for term in periodic], dtype=np.float64)),
+    )
+
+
+def _cmaps(path: Path, psf: Any) -> CMAPs:
+    """CMAP terms; ParmEd's grids have the second angle run fastest, both from -pi."""
+    grids: list[Any] = []
+    for term in psf.cmaps:
+        if term.type not in grids:
+            grids.append(term.type)
+    sizes = sorted({grid.resolution for grid in grids})
+    if len(sizes) > 1:
+        raise TopologyError(f"{path}: CMAP: expected maps of one size, found {sizes}")
+    if not grids:
+        return CMAPs()
+    values = np.array([np.reshape(list(grid.grid), (sizes[0], sizes[0])) for grid in grids])
+    maps = np.array([grids.index(term.type) for term in psf.cmaps], dtype=np.int64)
+    return CMAPs(atoms_of(psf.cmaps, 5), maps, values * KCAL_PER_MOL)
+
+
+def _lennard_jones(kinds: list[Any], rule: CombinationRule, *, of_14: bool) -> tuple[FloatArray, FloatArray]:
+    """Tables c6 and c12 (T, T) by combination rule and NBFIX, ordinary or of 1-4 pairs."""
+    suffix = "_14" if of_14 else ""
+    sigma = np.array([getattr(kind, f"sigma{suffix}") for kind in kinds]) * ANGSTROM
+    epsilon = np.array([abs(getattr(kind, f"epsilon{suffix}")) for kind in kinds]) * KCAL_PER_MOL
+    c6, c12 = combine(sigma, epsilon, rule)
+    index = {kind.name: i for i, kind in enumerate(kinds)}
+    for kind in kinds:
+        for other, values in kind.nbfix.items():
+            if other in index:
+                r_min, depth = values[2:] if of_14 else values[:2]
+                i, j = index[kind.name], index[other]
+                r6 = (r_min * ANGSTROM) ** 6
+                c6[i, j] = c6[j, i] = 2.0 * abs(depth) * KCAL_PER_MOL * r6
+                c12[i, j] = c12[j, i] = abs(depth) * KCAL_PER_MOL * r6**2
+    return c6, c12
+
+
+def _pairs14(pairs: IntArray, types: IntArray, c6: FloatArray, c12: FloatArray) -> Pairs14:
+    kinds = types[pairs]
+    rows = kinds[:, 0], kinds[:, 1]
+    return Pairs14(pairs, c6[rows], c12[rows], np.ones(len(pairs)))

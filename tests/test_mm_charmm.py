@@ -58,26 +58,55 @@ def test_nbfix_from_charmm(charmm, tmp_path):
     assert abs(term.components["lj"][0] - without.components["lj"][0]) > 1e-3
 
 
-def test_charmm_in_amber_form_is_the_same_as_the_psf(charmm, tmp_path):
-    """Not against OpenMM: it takes AMBER's Coulomb constant for these files, 5.8e-5 from CHARMM's."""
-    folder, positions = charmm
-    parameters = [folder / "protein.rtf", folder / "protein.prm"]
+@pytest.fixture(scope="module")
+def chamber(charmm, tmp_path_factory):
+    """protein.psf and its parameters as a prmtop file."""
+    folder, _ = charmm
+    path = tmp_path_factory.mktemp("chamber") / "chamber.prmtop"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         psf = CharmmPsfFile(str(folder / "protein.psf"))
-        psf.load_parameters(CharmmParameterSet(*map(str, parameters)))
-        parmed.amber.ChamberParm.from_structure(psf).write_parm(str(tmp_path / "chamber.prmtop"))
+        known = CharmmParameterSet(str(folder / "protein.rtf"), str(folder / "protein.prm"))
+        psf.load_parameters(known)
+        parmed.amber.ChamberParm.from_structure(psf).write_parm(str(path))
+    return path
+
+
+def test_charmm_in_amber_form_is_the_same_as_the_psf(charmm, chamber):
+    """Not against OpenMM: it takes AMBER's Coulomb constant for these files, 5.8e-5 from CHARMM's."""
+    folder, positions = charmm
+    parameters = [folder / "protein.rtf", folder / "protein.prm"]
     expected, found = (
         MMEvaluator(topology, cutoff=None).evaluate(positions[None], None)
         for topology in (
             read_topology(folder / "protein.psf", parameters),
-            read_topology(tmp_path / "chamber.prmtop"),
+            read_topology(chamber),
         )
     )
     for name, energy in expected.components.items():
         # prmtop files have CMAP in F9.5
         np.testing.assert_allclose(found.components[name], energy, rtol=1e-5 if name == "cmap" else 1e-7)
     np.testing.assert_allclose(found.gradient, expected.gradient, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("flag", "entry", "value"),
+    [
+        ("CHARMM_IMPROPERS", 0, 0),
+        ("CHARMM_IMPROPERS", 3, 99999),
+        ("CHARMM_UREY_BRADLEY", 1, 99999),
+        ("CHARMM_CMAP_INDEX", 4, 99999),
+        ("CHARMM_CMAP_INDEX", 0, 0),
+    ],
+)
+def test_amber_form_of_charmm_with_atoms_out_of_range(chamber, tmp_path, flag, entry, value):
+    content = parmed.amber.AmberFormat(str(chamber))
+    content.parm_data[flag][entry] = value
+    content.write_parm(str(tmp_path / "chamber.prmtop"))
+    n_atoms = content.parm_data["POINTERS"][0]
+    message = rf"chamber\.prmtop: {flag}: expected numbers from 1 to {n_atoms}, found {value}"
+    with pytest.raises(TopologyError, match=message):
+        read_topology(tmp_path / "chamber.prmtop")
 
 
 @pytest.mark.parametrize(

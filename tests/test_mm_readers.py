@@ -195,6 +195,27 @@ def test_gromacs_files_that_are_refused(edited, name, old, new, expected):
     assert expected in refused(folder / "water.top")
 
 
+BEFORE = "[ moleculetype ]\nMIX 2"
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ("[ nonbond_param ]\nCB HA 1 0.28 0.7", "[ nonbond_param ] is not evaluated"),
+        ("[ nonbond_params ]\nCB HA 2 0.28 0.7 1.0", "[ nonbond_params ]: expected function type 1, found 'CB HA 2"),
+        ("[ pairtypes ]\nCB HA 2 0.5 0.1 -0.1 0.3 0.7", "[ pairtypes ]: expected function type 1, found 'CB HA 2"),
+        ("[ moleculetype ]\nMIX 3\n[ atoms ]\n1 CA 1 A A 1 0.0", "[ moleculetype ] MIX: expected one"),
+        ("[ constrainttypes ]\nCT CT 1 0.15", None),
+    ],
+)
+def test_nothing_of_the_force_field_is_dropped(edited, section, expected):
+    folder = edited("mixed.top", BEFORE, f"{section}\n{BEFORE}")
+    if expected is None:
+        read_topology(folder / "mixed.top")
+    else:
+        assert expected in refused(folder / "mixed.top")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [

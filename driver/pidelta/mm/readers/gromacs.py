@@ -50,6 +50,8 @@ _MINIMUM_WORDS = {
     "defaults": 2, "atomtypes": 6, "moleculetype": 2, "atoms": 6, "molecules": 2,
     "pairtypes": 5, "nonbond_params": 5, "cmaptypes": 8,
 }  # fmt: skip
+# sections of the force field without a part of the energy: constraints are refused, solvent is explicit
+_WITHOUT_ENERGY = {"constrainttypes", "implicit_genborn_params", "implicit_surface_params"}
 _RIGID = {"settles", "constraints"}
 
 
@@ -124,6 +126,8 @@ def _split(path: Path, lines: list[Line]) -> tuple[list[Line], dict[str, Molecul
             )
         if section == "moleculetype":
             molecule = Molecule(words[0], _integer(path, section, words[1]))
+            if molecule.name in molecules:
+                raise TopologyError(f"{path}: [ moleculetype ] {molecule.name}: expected one, found a second")
             molecules[molecule.name] = molecule
             current = molecule.lines
         elif section == "molecules":
@@ -148,10 +152,16 @@ def _usable(path: Path, force_field: list[Line]) -> list[Line]:
                 )
         if section in _TYPES:
             columns, functions = _TYPES[section]
-            if not any(column < len(words) and words[column] in functions for column in columns):
-                continue
-        if section in _TYPES or section in ("defaults", "atomtypes"):
+            if any(column < len(words) and words[column] in functions for column in columns):
+                kept.append((section, words))
+            elif section in ("pairtypes", "nonbond_params"):  # for any pair, not only where a row names it
+                raise TopologyError(
+                    f"{path}: [ {section} ]: expected function type 1, found {' '.join(words)!r}"
+                )
+        elif section in ("defaults", "atomtypes"):
             kept.append((section, words))
+        elif section not in _WITHOUT_ENERGY:
+            raise TopologyError(f"{path}: [ {section} ] is not evaluated by pidelta")
     if not any(section == "defaults" for section, _ in kept):
         raise TopologyError(f"{path}: expected a section [ defaults ], found none")
     return kept

@@ -1,7 +1,7 @@
 """GROMACS .top files (GROMACS reference manual, "File formats", "Topology file").
 
-ParmEd preprocesses and parses; since it drops or misreads what it does not know, each molecule type is first
-checked against the tables below and then given to ParmEd alone.
+ParmEd preprocesses and reads the atoms; since it drops or misreads what it does not know, each molecule type
+is first checked against the tables below.
 """
 
 from __future__ import annotations
@@ -15,22 +15,14 @@ from parmed import gromacs
 from parmed.gromacs._gromacsfile import GromacsFile
 
 from pidelta.errors import TopologyError
-from pidelta.mm.readers.gromacs_molecule import (
-    SITE_SECTIONS,
-    ForceField,
-    Line,
-    Molecule,
-    molecule_topology,
-    reason,
-)
+from pidelta.mm.readers.gromacs_bonded import BONDED, BondedTypes
+from pidelta.mm.readers.gromacs_force_field import ForceField, Line, Molecule
+from pidelta.mm.readers.gromacs_molecule import SITE_SECTIONS, molecule_topology, reason
 from pidelta.mm.topology import Topology, join
 
 # section: number of atoms, {function type: number of parameters}
-_TERMS: dict[str, tuple[int, dict[str, int]]] = {
-    "bonds": (2, {"1": 2, "3": 3, "4": 3}),
+_TERMS: dict[str, tuple[int, dict[str, int]]] = BONDED | {
     "pairs": (2, {"1": 2}),
-    "angles": (3, {"1": 2, "5": 4}),
-    "dihedrals": (4, {"1": 3, "2": 2, "3": 6, "4": 3, "9": 3}),
     "cmap": (5, {"1": 0}),
     "virtual_sites2": (3, {"1": 1}),
     "virtual_sites3": (4, {"1": 2, "2": 2, "3": 2, "4": 3}),
@@ -82,8 +74,10 @@ def read_gromacs(path: Path, *, rigid_water: bool = False) -> Topology:
     used = {words[1] for name, _ in contents for words in molecules[name].rows("atoms")}
     types = [name for name in dict.fromkeys(type_names) if name in used]
     known = ForceField(str(path), force_field, types)
+    bonded = BondedTypes(known)
     templates = {
-        name: molecule_topology(f"{path}: molecule {name}", known, molecules[name]) for name, _ in contents
+        name: molecule_topology(f"{path}: molecule {name}", known, bonded, molecules[name])
+        for name, _ in contents
     }
     for name in replaced:
         if sorted(templates[name].numbers) != [1, 1, 8]:

@@ -255,3 +255,27 @@ def test_bad_prmtop_files(files, tmp_path, flag, old, new, expected):
     with pytest.raises(PideltaError) as caught:
         read_topology(tmp_path / "m.prmtop")
     assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("flag", "entry", "value", "expected"),
+    [
+        ("ATOM_TYPE_INDEX", 0, 99, "expected numbers from 1 to 6, found 99"),
+        ("ATOM_TYPE_INDEX", 3, 0, "expected numbers from 1 to 6, found 0"),
+        ("RESIDUE_POINTER", 0, 0, "expected numbers from 1 to 9, found 0"),
+        ("NUMBER_EXCLUDED_ATOMS", 0, -1, "expected numbers from 0 to 9, found -1"),
+        ("EXCLUDED_ATOMS_LIST", 0, 999, "expected numbers from 0 to 9, found 999"),
+        ("EXCLUDED_ATOMS_LIST", 0, -3, "expected numbers from 0 to 9, found -3"),
+        ("NONBONDED_PARM_INDEX", 1, 999, "expected numbers from -21 to 21, found 999"),
+        ("MASS", 2, 0.0, "expected a mass above 0, found 0 of atom 3 ("),
+        ("MASS", 2, -1.0, "expected a mass above 0, found -1 of atom 3 ("),
+    ],
+)
+def test_prmtop_files_with_numbers_out_of_range(files, tmp_path, flag, entry, value, expected):
+    content = parmed.amber.AmberFormat(str(files / "m.prmtop"))
+    data = content.parm_data[flag]
+    data[entry] = value
+    content.write_parm(str(tmp_path / "m.prmtop"))
+    with pytest.raises(PideltaError) as caught:
+        read_topology(tmp_path / "m.prmtop")
+    assert f"m.prmtop: {flag}: {expected}" in str(caught.value)

@@ -16,7 +16,7 @@ from pidelta.core.structure import read_coordinates
 from pidelta.errors import TopologyError
 from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.readers import read_topology
-from pidelta.units import ANGSTROM
+from pidelta.units import ANGSTROM, KCAL_PER_MOL
 
 
 @pytest.fixture(scope="module")
@@ -58,26 +58,112 @@ def test_nbfix_from_charmm(charmm, tmp_path):
     assert abs(term.components["lj"][0] - without.components["lj"][0]) > 1e-3
 
 
-def test_charmm_in_amber_form_is_the_same_as_the_psf(charmm, tmp_path):
-    """Not against OpenMM: it takes AMBER's Coulomb constant for these files, 5.8e-5 from CHARMM's."""
-    folder, positions = charmm
-    parameters = [folder / "protein.rtf", folder / "protein.prm"]
+@pytest.fixture(scope="module")
+def chamber(charmm, tmp_path_factory):
+    """protein.psf and its parameters as a prmtop file."""
+    folder, _ = charmm
+    path = tmp_path_factory.mktemp("chamber") / "chamber.prmtop"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         psf = CharmmPsfFile(str(folder / "protein.psf"))
-        psf.load_parameters(CharmmParameterSet(*map(str, parameters)))
-        parmed.amber.ChamberParm.from_structure(psf).write_parm(str(tmp_path / "chamber.prmtop"))
+        known = CharmmParameterSet(str(folder / "protein.rtf"), str(folder / "protein.prm"))
+        psf.load_parameters(known)
+        parmed.amber.ChamberParm.from_structure(psf).write_parm(str(path))
+    return path
+
+
+def test_charmm_in_amber_form_is_the_same_as_the_psf(charmm, chamber):
+    """Not against OpenMM: it takes AMBER's Coulomb constant for these files, 5.8e-5 from CHARMM's."""
+    folder, positions = charmm
+    parameters = [folder / "protein.rtf", folder / "protein.prm"]
     expected, found = (
         MMEvaluator(topology, cutoff=None).evaluate(positions[None], None)
         for topology in (
             read_topology(folder / "protein.psf", parameters),
-            read_topology(tmp_path / "chamber.prmtop"),
+            read_topology(chamber),
         )
     )
     for name, energy in expected.components.items():
         # prmtop files have CMAP in F9.5
         np.testing.assert_allclose(found.components[name], energy, rtol=1e-5 if name == "cmap" else 1e-7)
     np.testing.assert_allclose(found.gradient, expected.gradient, atol=1e-6)
+
+
+IMPROPER = "C      CT1    NH1    O         120.0000  0     0.00"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "C X X NH1 77.0 0 10.0\nC X X O 120.0 0 5.0\nX CT1 NH1 X 33.0 0 20.0",
+        "NH1 CT1 C O 300.0 0 0.0\nO X X C 120.0 0 5.0",
+        "X CT1 NH1 O 120.0 0 5.0\nC X NH1 CT1 300.0 0 0.0\nO CT1 X C 80.0 0 0.0",
+    ],
+    ids=["two wildcards", "another order", "one wildcard"],
+)
+def test_impropers_are_matched_by_position(charmm, tmp_path, lines):
+    folder, positions = charmm
+    text = (folder / "protein.prm").read_text()
+    assert text.count(IMPROPER) == 1
+    (tmp_path / "protein.prm").write_text(text.replace(IMPROPER, lines))
+    parameters = [folder / "protein.rtf", tmp_path / "protein.prm"]
+    topology = read_topology(folder / "protein.psf", parameters)
+    term = assert_same_as_openmm(topology, charmm_system(folder, parameters), positions)
+    assert abs(term.components["improper"][0]) > 1e-3
+
+
+def test_improper_with_a_periodicity(charmm, tmp_path):
+    """Not against OpenMM, which takes it for a harmonic one."""
+    folder, _ = charmm
+    text = (folder / "protein.prm").read_text()
+    (tmp_path / "protein.prm").write_text(text.replace(IMPROPER, "C X X O 1.5 2 180.0"))
+    before, after = (
+        read_topology(folder / "protein.psf", [folder / "protein.rtf", base / "protein.prm"])
+        for base in (folder, tmp_path)
+    )
+    n_moved = len(before.impropers.k) - len(after.impropers.k)
+    assert n_moved == 30
+    assert len(after.torsions.k) == len(before.torsions.k) + n_moved
+    np.testing.assert_allclose(after.torsions.k[-n_moved:], 1.5 * KCAL_PER_MOL)
+    np.testing.assert_allclose(after.torsions.phase[-n_moved:], np.pi)
+    assert set(after.torsions.periodicity[-n_moved:].tolist()) == {2}
+
+
+def test_repeated_impropers(charmm, tmp_path):
+    folder, _ = charmm
+    text = (folder / "protein.prm").read_text()
+    prm = tmp_path / "protein.prm"
+    for again, refused in (
+        ("C CT1 NH1 O 120 0 0", False),
+        ("O NH1 CT1 C 120.0 0 1.0", True),
+        ("C CT1 NH1 O 1.0 2 180.0", True),
+    ):
+        prm.write_text(text.replace(IMPROPER, f"{IMPROPER}\n{again}"))
+        if refused:
+            with pytest.raises(TopologyError, match="expected one line of parameters, found 2 different"):
+                read_topology(folder / "protein.psf", [folder / "protein.rtf", prm])
+        else:
+            read_topology(folder / "protein.psf", [folder / "protein.rtf", prm])
+
+
+@pytest.mark.parametrize(
+    ("flag", "entry", "value"),
+    [
+        ("CHARMM_IMPROPERS", 0, 0),
+        ("CHARMM_IMPROPERS", 3, 99999),
+        ("CHARMM_UREY_BRADLEY", 1, 99999),
+        ("CHARMM_CMAP_INDEX", 4, 99999),
+        ("CHARMM_CMAP_INDEX", 0, 0),
+    ],
+)
+def test_amber_form_of_charmm_with_atoms_out_of_range(chamber, tmp_path, flag, entry, value):
+    content = parmed.amber.AmberFormat(str(chamber))
+    content.parm_data[flag][entry] = value
+    content.write_parm(str(tmp_path / "chamber.prmtop"))
+    n_atoms = content.parm_data["POINTERS"][0]
+    message = rf"chamber\.prmtop: {flag}: expected numbers from 1 to {n_atoms}, found {value}"
+    with pytest.raises(TopologyError, match=message):
+        read_topology(tmp_path / "chamber.prmtop")
 
 
 @pytest.mark.parametrize(
@@ -88,6 +174,10 @@ def test_charmm_in_amber_form_is_the_same_as_the_psf(charmm, tmp_path):
         ("protein.psf", "0 !NNB", "1 !NNB", "explicit exclusions (!NNB) are not evaluated"),
         ("protein.psf", " CT1 ", " CTX ", "atom 5 (CA) has the type CTX, not defined in protein.rtf"),
         ("protein.prm", "NH3    CT1    HB1", "NH3    CT1    XXX", "no parameters for the angle"),
+        ("protein.prm", "NC2    HC     HC     C ", "NC2 HC HC XXX", "no parameters for the improper"),
+        ("protein.prm", "120.0000  0     0.00", "120.0000 x 0.0", "protein.psf: not readable (CharmmError"),
+        ("protein.prm", "NH3          0.000000", "NHX 0.0", "NH3, without non-bonded parameters in"),
+        ("protein.prm", "e14fac 1.0", "e14fac 1.0.0", "expected e14fac 1, found 1.0.0"),
         ("protein.prm", "nbxmod  5", "nbxmod  4", "expected nbxmod 5, found 4"),
         ("protein.prm", "e14fac 1.0", "e14fac 0.4", "expected e14fac 1, found 0.4"),
     ],

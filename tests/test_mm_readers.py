@@ -163,12 +163,22 @@ ANGLES = "[ angles ]"
         ("spcfw.itp", ANGLES, f"[ constraints ]\n1 2 1 0.1\n{ANGLES}", "[ constraints ] keeps distances"),
         ("spcfw.itp", BOND, "1 2 2 0.1 400", "expected function type 1 or 3 or 4, found 2"),
         ("spcfw.itp", BOND, "1 2 1 0.1012", "expected 2 parameters or none, found"),
-        ("spcfw.itp", BOND, "1 2 1 0.1012 x", "could not convert string to float"),
+        (
+            "spcfw.itp",
+            BOND,
+            "1 2 1 0.1012 x",
+            "[ bonds ]: expected a number in column 5, found '1 2 1 0.1012 x'",
+        ),
         ("spcfw.itp", BOND, "1 4 1 0.1012 443153.3808", "expected atoms from 1 to 3"),
         ("spcfw.itp", BOND, "1 2", "expected 2 atoms and a function type"),
         ("spcfw.itp", BOND, "1 2 1", "no parameters for the bond 1 OW (OW) - 2 HW1 (HW)"),
         ("spcfw.itp", BOND, "1 2 3", "no parameters for the bond 1 OW (OW) - 2 HW1 (HW)"),
-        ("spcfw.itp", BOND, "1 2 3 0.1 400 x", "[ bonds ]: expected a number in column 3, found '0.1 400 x'"),
+        (
+            "spcfw.itp",
+            BOND,
+            "1 2 3 0.1 400 x",
+            "[ bonds ]: expected a number in column 6, found '1 2 3 0.1 400 x'",
+        ),
         (
             "spcfw.itp",
             ANGLES,
@@ -193,6 +203,33 @@ ANGLES = "[ angles ]"
 def test_gromacs_files_that_are_refused(edited, name, old, new, expected):
     folder = edited(name, old, new)
     assert expected in refused(folder / "water.top")
+
+
+BEFORE = "[ moleculetype ]\nMIX 2"
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ("[ nonbond_param ]\nCB HA 1 0.28 0.7", "[ nonbond_param ] is not evaluated"),
+        (
+            "[ nonbond_params ]\nCB HA 2 0.28 0.7 1.0",
+            "[ nonbond_params ]: expected function type 1, found 'CB HA 2",
+        ),
+        (
+            "[ pairtypes ]\nCB HA 2 0.5 0.1 -0.1 0.3 0.7",
+            "[ pairtypes ]: expected function type 1, found 'CB HA 2",
+        ),
+        ("[ moleculetype ]\nMIX 3\n[ atoms ]\n1 CA 1 A A 1 0.0", "[ moleculetype ] MIX: expected one"),
+        ("[ constrainttypes ]\nCT CT 1 0.15", None),
+    ],
+)
+def test_nothing_of_the_force_field_is_dropped(edited, section, expected):
+    folder = edited("mixed.top", BEFORE, f"{section}\n{BEFORE}")
+    if expected is None:
+        read_topology(folder / "mixed.top")
+    else:
+        assert expected in refused(folder / "mixed.top")
 
 
 @pytest.mark.parametrize(

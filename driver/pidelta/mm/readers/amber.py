@@ -54,13 +54,20 @@ def read_amber(path: Path) -> Topology:
     """
     sections = _Sections(path)
     n_rows, n_types = sections.pointers["NATOM"], sections.pointers["NTYPES"]
-    types = sections.integers("ATOM_TYPE_INDEX", n_rows) - 1
+    types = sections.indices("ATOM_TYPE_INDEX", 1, n_types, n_rows) - 1
     numbers = sections.integers("ATOMIC_NUMBER", n_rows)
     names = [str(name).strip() for name in sections.get("ATOM_NAME", n_rows)]
-    starts = sections.integers("RESIDUE_POINTER", sections.pointers["NRES"]) - 1
+    starts = sections.indices("RESIDUE_POINTER", 1, n_rows, sections.pointers["NRES"]) - 1
     residues = np.searchsorted(starts, np.arange(n_rows), side="right") - 1
     labels = [str(label).strip() for label in sections.get("RESIDUE_LABEL", sections.pointers["NRES"])]
     real, rows = np.flatnonzero(numbers > 0), np.flatnonzero(numbers <= 0)
+    masses = sections.floats("MASS", n_rows)[real]
+    if not (masses > 0.0).all():
+        atom = int(np.flatnonzero(~(masses > 0.0))[0])
+        raise TopologyError(
+            f"{path}: MASS: expected a mass above 0, found {masses[atom]:g} of atom {real[atom] + 1} "
+            f"({names[real[atom]]})"
+        )
     order = np.concatenate([real, rows])
     particles = np.argsort(order)
     bonds = _harmonic(sections, "BOND", 2, ANGSTROM)
@@ -81,7 +88,7 @@ def read_amber(path: Path) -> Topology:
     return Topology(
         source=str(path),
         numbers=numbers[real],
-        masses=sections.floats("MASS", n_rows)[real] * DALTON_IN_ELECTRON_MASS,
+        masses=masses * DALTON_IN_ELECTRON_MASS,
         charges=sections.floats("CHARGE", n_rows)[order],
         names=tuple(names[row] for row in real),
         residue_names=tuple(labels[r] for r in residues[real]),
@@ -182,6 +189,19 @@ class _Sections:
     def integers(self, flag: str, size: int | None = None) -> IntArray:
         return np.asarray(self.get(flag, size), dtype=np.int64)
 
+    def indices(self, flag: str, low: int, high: int, size: int | None = None) -> IntArray:
+        """A section of integers, checked to be from `low` to `high`."""
+        values = self.integers(flag, size)
+        self._check_range(flag, values, low, high)
+        return values
+
+    def _check_range(self, flag: str, values: IntArray, low: int, high: int) -> None:
+        wrong = values[(values < low) | (values > high)]
+        if len(wrong):
+            raise TopologyError(
+                f"{self.path}: {flag}: expected numbers from {low} to {high}, found {wrong[0]}"
+            )
+
     def floats(self, flag: str, size: int | None = None) -> FloatArray:
         return np.asarray(self.get(flag, size), dtype=np.float64)
 
@@ -204,11 +224,13 @@ class _Sections:
         return rows[:, :-1], rows[:, -1] - 1
 
     def rows(self, flag: str, width: int) -> IntArray:
-        """A section of integers as rows."""
+        """A section of integers as rows of atoms, from 1, and one index of another meaning."""
         values = self.integers(flag)
         if len(values) % width:
             raise TopologyError(f"{self.path}: {flag}: the list ends within a term; is it truncated?")
-        return values.reshape(-1, width)
+        rows = values.reshape(-1, width)
+        self._check_range(flag, rows[:, :-1].ravel(), 1, self.pointers["NATOM"])
+        return rows
 
     def parameters(self, flag: str, indices: IntArray) -> FloatArray:
         values = self.floats(flag)
@@ -267,8 +289,8 @@ def _cmaps(sections: _Sections) -> CMAPs:
 
 def _lennard_jones(sections: _Sections, flag: str, n_types: int) -> tuple[FloatArray, FloatArray]:
     """c6 and c12 (T, T); the table of the file holds every combination of types, exceptions included."""
-    table = sections.integers("NONBONDED_PARM_INDEX", n_types**2).reshape(n_types, n_types)
     size = n_types * (n_types + 1) // 2
+    table = sections.indices("NONBONDED_PARM_INDEX", -size, size, n_types**2).reshape(n_types, n_types)
     c12 = sections.floats(f"{flag}_ACOEF", size) * KCAL_PER_MOL * ANGSTROM**12
     c6 = sections.floats(f"{flag}_BCOEF", size) * KCAL_PER_MOL * ANGSTROM**6
     # negative entries point to 10-12 hydrogen bonds, which have been found to be zero
@@ -311,8 +333,8 @@ def _inverse(scale: FloatArray) -> FloatArray:
 
 
 def _exclusions(sections: _Sections, n_atoms: int) -> IntArray:
-    counts = sections.integers("NUMBER_EXCLUDED_ATOMS", n_atoms)
-    partners = sections.integers("EXCLUDED_ATOMS_LIST", int(counts.sum())) - 1
+    counts = sections.indices("NUMBER_EXCLUDED_ATOMS", 0, n_atoms, n_atoms)
+    partners = sections.indices("EXCLUDED_ATOMS_LIST", 0, n_atoms, int(counts.sum())) - 1
     first = np.repeat(np.arange(n_atoms), counts)
     # an atom without exclusions is listed with the partner 0, that is -1 here
     listed = partners >= 0

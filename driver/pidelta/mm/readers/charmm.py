@@ -1,7 +1,8 @@
 """CHARMM .psf files with parameter files (https://academiccharmm.org/documentation, "io", "parmfile").
 
-ParmEd parses and finds the parameters. The non-bonded part is put together here: 1-4 pairs follow from the
-bonds (nbxmod 5) and have Lennard-Jones parameters of their own, NBFIX replaces the combination rule.
+ParmEd parses and finds the parameters, but not of impropers. The non-bonded part is put together here: 1-4
+pairs follow from the bonds (nbxmod 5) and have Lennard-Jones parameters of their own, NBFIX replaces the
+combination rule.
 """
 
 from __future__ import annotations
@@ -13,18 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from parmed import ImproperType
 from parmed.charmm import CharmmParameterSet, CharmmPsfFile
 
 from pidelta.errors import TopologyError
 from pidelta.mm.lennard_jones import CombinationRule, combine
+from pidelta.mm.readers.charmm_impropers import impropers
 from pidelta.mm.readers.conversion import atoms_of, harmonic, pairs_within, torsions, without_parameters
-from pidelta.mm.topology import CMAPs, Harmonic, Pairs14, Topology, Torsions, unique_pairs
+from pidelta.mm.topology import CMAPs, Pairs14, Topology, unique_pairs
 from pidelta.state import FloatArray, IntArray
 from pidelta.units import ANGSTROM, DALTON_IN_ELECTRON_MASS, KCAL_PER_MOL
 
 # sections that would add to the energy or change the exclusions if they had entries
 _REFUSED = {"NNB": "explicit exclusions", "NUMLP": "lone pairs", "NUMANISO": "anisotropic polarisability"}
+_NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
 _OPTIONS = {"nbxmod": 5.0, "e14fac": 1.0}
 
 
@@ -40,14 +42,14 @@ def read_charmm(path: Path, parameters: Sequence[Path]) -> Topology:
     _refuse_sections(path)
     for file in parameters:
         _refuse_options(file)
-    psf, known = _parse(path, parameters)
+    psf, known, rows = _parse(path, parameters)
     n_atoms = len(psf.atoms)
     rule: CombinationRule = "geometric" if known.combining_rule == "geometric" else "lorentz-berthelot"
     kinds = list({atom.atom_type.name: atom.atom_type for atom in psf.atoms}.values())
     index = {kind.name: i for i, kind in enumerate(kinds)}
     types = np.array([index[atom.atom_type.name] for atom in psf.atoms], dtype=np.int64)
     c6, c12 = _lennard_jones(kinds, rule, of_14=False)
-    impropers, periodic = _impropers(psf)
+    harmonic_impropers, periodic = impropers(path, parameters, rows, psf.atoms)
     bonded = pairs_within(atoms_of(psf.bonds, 2), n_atoms, 3)
     return Topology(
         source=str(path),
@@ -61,7 +63,7 @@ def read_charmm(path: Path, parameters: Sequence[Path]) -> Topology:
         angles=harmonic(psf.angles, 3, "theteq"),
         urey_bradley=harmonic(psf.urey_bradleys, 2, "req"),
         torsions=torsions(psf).joined(periodic),
-        impropers=impropers,
+        impropers=harmonic_impropers,
         cmaps=_cmaps(path, psf),
         lj_types=types,
         lj_c6=c6,
@@ -91,51 +93,45 @@ def _refuse_options(path: Path) -> None:
     text = path.read_text(errors="replace").lower()
     text = re.sub(r"!.*", "", text)
     for option, expected in _OPTIONS.items():
-        for value in re.findall(rf"\b{option}\s+([-+.\d]+)", text):
-            if float(value) != expected:
+        for value in re.findall(rf"\b{option}\s+(\S+)", text):
+            if not re.fullmatch(_NUMBER, value) or float(value) != expected:
                 raise TopologyError(f"{path}: expected {option} {expected:g}, found {value}")
 
 
-def _parse(path: Path, parameters: Sequence[Path]) -> tuple[Any, Any]:
-    """The structure with its parameters, and all parameters."""
-    psf = None
+def _parse(path: Path, parameters: Sequence[Path]) -> tuple[Any, Any, IntArray]:
+    """The structure with its parameters, all parameters, and the atoms (n, 4) of impropers."""
+    psf = known = None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             psf = CharmmPsfFile(str(path))
+            impropers_of_psf = atoms_of(psf.impropers, 4)
+            del psf.impropers[:]
             known = CharmmParameterSet(*(str(file) for file in parameters))
             psf.load_parameters(known)
     except Exception as error:  # ParmEd raises whatever its parsing meets
-        missing = None if psf is None else _missing_type(psf, parameters) or without_parameters(psf)
+        missing = None if known is None else _missing_type(psf, parameters) or without_parameters(psf)
         problem = missing or f"not readable ({type(error).__name__}: {' '.join(str(error).split())})"
         raise TopologyError(f"{path}: {problem}") from error
+    incomplete = _missing_type(psf, parameters)
+    if incomplete:
+        raise TopologyError(f"{path}: {incomplete}")
     rows = [tuple(sorted((row, row[::-1]))[0]) for row in atoms_of(psf.dihedrals, 4).tolist()]
     if len(set(rows)) < len(rows):
         twice = next(row for row in rows if rows.count(row) > 1)
         raise TopologyError(f"{path}: the dihedral of atoms {list(twice)} is listed twice")
-    return psf, known
+    return psf, known, impropers_of_psf
 
 
 def _missing_type(psf: Any, parameters: Sequence[Path]) -> str | None:
+    files = ", ".join(file.name for file in parameters)
     for atom in psf.atoms:
-        if atom.atom_type is None or not hasattr(atom.atom_type, "epsilon"):
-            files = ", ".join(file.name for file in parameters)
-            return f"atom {atom.idx + 1} ({atom.name}) has the type {atom.type}, not defined in {files}"
+        label = f"atom {atom.idx + 1} ({atom.name}) has the type {atom.type}"
+        if not hasattr(atom.atom_type, "epsilon"):
+            return f"{label}, not defined in {files}"
+        if atom.atom_type.epsilon is None or atom.atom_type.rmin is None:
+            return f"{label}, without non-bonded parameters in {files}"
     return None
-
-
-def _impropers(psf: Any) -> tuple[Harmonic, Torsions]:
-    """Harmonic impropers, and those that a parameter file gives a periodicity."""
-    of_kind: dict[bool, list[Any]] = {True: [], False: []}
-    for improper in psf.impropers:
-        of_kind[isinstance(improper.type, ImproperType)].append(improper)
-    periodic = of_kind[False]
-    return harmonic(of_kind[True], 4, "psi_eq", k_name="psi_k"), Torsions(
-        atoms_of(periodic, 4),
-        np.array([term.type.phi_k for term in periodic], dtype=np.float64) * KCAL_PER_MOL,
-        np.array([round(term.type.per) for term in periodic], dtype=np.int64),
-        np.deg2rad(np.array([term.type.phase for term in periodic], dtype=np.float64)),
-    )
 
 
 def _cmaps(path: Path, psf: Any) -> CMAPs:

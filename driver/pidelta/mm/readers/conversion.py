@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from numpy.polynomial.chebyshev import poly2cheb
 from parmed.topologyobjects import DihedralTypeList
 
 from pidelta.mm.topology import Harmonic, Torsions, unique_pairs
@@ -18,7 +17,6 @@ _KINDS = {
     "angles": "angle",
     "urey_bradleys": "Urey-Bradley term",
     "dihedrals": "dihedral",
-    "rb_torsions": "dihedral",
     "impropers": "improper",
     "cmaps": "CMAP term",
 }
@@ -43,17 +41,11 @@ def harmonic(terms: Any, size: int, x0_name: str, *, k_name: str = "k") -> Harmo
 
 
 def torsions(structure: Any) -> Torsions:
-    """Periodic torsions, and Ryckaert-Bellemans torsions as the cosine series they are equal to."""
+    """Periodic torsions, one or several of each dihedral."""
     rows: list[tuple[list[int], float, int, float]] = []
     for atoms, term in zip(atoms_of(structure.dihedrals, 4).tolist(), structure.dihedrals, strict=True):
         kinds = term.type if isinstance(term.type, DihedralTypeList) else [term.type]
         rows += [(atoms, kind.phi_k, round(kind.per), np.deg2rad(kind.phase)) for kind in kinds]
-    for atoms, term in zip(atoms_of(structure.rb_torsions, 4).tolist(), structure.rb_torsions, strict=True):
-        # a polynomial in cos(phi - pi) = -cos(phi); the last term makes the constant right
-        powers = [getattr(term.type, f"c{n}") * (-1) ** n for n in range(6)]
-        series = poly2cheb(powers)
-        rows += [(atoms, float(series[n]), n, 0.0) for n in range(1, len(series))]
-        rows.append((atoms, 0.5 * float(series[0] - series[1:].sum()), 0, 0.0))
     return Torsions(
         np.array([row[0] for row in rows], dtype=np.int64).reshape(-1, 4),
         np.array([row[1] for row in rows], dtype=np.float64) * KCAL_PER_MOL,

@@ -1,7 +1,7 @@
 """GROMACS .top files (GROMACS reference manual, "File formats", "Topology file").
 
-ParmEd preprocesses and parses; since it drops or misreads what it does not know, each molecule type is first
-checked against the tables below and then given to ParmEd alone.
+ParmEd preprocesses and reads the atoms; since it drops or misreads what it does not know, each molecule type
+is first checked against the tables below.
 """
 
 from __future__ import annotations
@@ -15,22 +15,14 @@ from parmed import gromacs
 from parmed.gromacs._gromacsfile import GromacsFile
 
 from pidelta.errors import TopologyError
-from pidelta.mm.readers.gromacs_molecule import (
-    SITE_SECTIONS,
-    ForceField,
-    Line,
-    Molecule,
-    molecule_topology,
-    reason,
-)
+from pidelta.mm.readers.gromacs_bonded import BONDED, BondedTypes
+from pidelta.mm.readers.gromacs_force_field import ForceField, Line, Molecule
+from pidelta.mm.readers.gromacs_molecule import SITE_SECTIONS, molecule_topology, reason
 from pidelta.mm.topology import Topology, join
 
 # section: number of atoms, {function type: number of parameters}
-_TERMS: dict[str, tuple[int, dict[str, int]]] = {
-    "bonds": (2, {"1": 2, "3": 3, "4": 3}),
+_TERMS: dict[str, tuple[int, dict[str, int]]] = BONDED | {
     "pairs": (2, {"1": 2}),
-    "angles": (3, {"1": 2, "5": 4}),
-    "dihedrals": (4, {"1": 3, "2": 2, "3": 6, "4": 3, "9": 3}),
     "cmap": (5, {"1": 0}),
     "virtual_sites2": (3, {"1": 1}),
     "virtual_sites3": (4, {"1": 2, "2": 2, "3": 2, "4": 3}),
@@ -50,6 +42,8 @@ _MINIMUM_WORDS = {
     "defaults": 2, "atomtypes": 6, "moleculetype": 2, "atoms": 6, "molecules": 2,
     "pairtypes": 5, "nonbond_params": 5, "cmaptypes": 8,
 }  # fmt: skip
+# sections of the force field without a part of the energy: constraints are refused, solvent is explicit
+_WITHOUT_ENERGY = {"constrainttypes", "implicit_genborn_params", "implicit_surface_params"}
 _RIGID = {"settles", "constraints"}
 
 
@@ -80,8 +74,10 @@ def read_gromacs(path: Path, *, rigid_water: bool = False) -> Topology:
     used = {words[1] for name, _ in contents for words in molecules[name].rows("atoms")}
     types = [name for name in dict.fromkeys(type_names) if name in used]
     known = ForceField(str(path), force_field, types)
+    bonded = BondedTypes(known)
     templates = {
-        name: molecule_topology(f"{path}: molecule {name}", known, molecules[name]) for name, _ in contents
+        name: molecule_topology(f"{path}: molecule {name}", known, bonded, molecules[name])
+        for name, _ in contents
     }
     for name in replaced:
         if sorted(templates[name].numbers) != [1, 1, 8]:
@@ -124,6 +120,8 @@ def _split(path: Path, lines: list[Line]) -> tuple[list[Line], dict[str, Molecul
             )
         if section == "moleculetype":
             molecule = Molecule(words[0], _integer(path, section, words[1]))
+            if molecule.name in molecules:
+                raise TopologyError(f"{path}: [ moleculetype ] {molecule.name}: expected one, found a second")
             molecules[molecule.name] = molecule
             current = molecule.lines
         elif section == "molecules":
@@ -148,10 +146,16 @@ def _usable(path: Path, force_field: list[Line]) -> list[Line]:
                 )
         if section in _TYPES:
             columns, functions = _TYPES[section]
-            if not any(column < len(words) and words[column] in functions for column in columns):
-                continue
-        if section in _TYPES or section in ("defaults", "atomtypes"):
+            if any(column < len(words) and words[column] in functions for column in columns):
+                kept.append((section, words))
+            elif section in ("pairtypes", "nonbond_params"):  # for any pair, not only where a row names it
+                raise TopologyError(
+                    f"{path}: [ {section} ]: expected function type 1, found {' '.join(words)!r}"
+                )
+        elif section in ("defaults", "atomtypes"):
             kept.append((section, words))
+        elif section not in _WITHOUT_ENERGY:
+            raise TopologyError(f"{path}: [ {section} ] is not evaluated by pidelta")
     if not any(section == "defaults" for section, _ in kept):
         raise TopologyError(f"{path}: expected a section [ defaults ], found none")
     return kept

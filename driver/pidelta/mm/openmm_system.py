@@ -89,6 +89,7 @@ def build_system(
 
     Raises:
         TopologyError: the topology has a term that OpenMM is not given.
+        SetupError: the tolerance of PME is too small for the memory of its mesh.
         MissingExtraError: OpenMM is not installed.
     """
     openmm = import_openmm()
@@ -274,10 +275,7 @@ _BONDED: dict[str, tuple[str | None, Callable[[Any, Topology], list[Any]]]] = {
     "quartic_bonds": ("quartic_bond", _quartic_bonds),
     "morse_bonds": ("morse_bond", _morse_bonds),
     "angles": ("angle", _angles),
-    "urey_bradley": (
-        "urey_bradley",
-        lambda openmm, topology: _harmonic_distances(openmm, topology.urey_bradley),
-    ),
+    "urey_bradley": ("urey_bradley", _urey_bradley),
     "torsions": ("torsion", _torsions),
     "impropers": ("improper", _impropers),
     "cmaps": ("cmap", _cmaps),

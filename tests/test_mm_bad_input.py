@@ -1,6 +1,7 @@
 """Bad force-field input through the command line: one line that names the problem, and exit code 2."""
 
 import json
+import re
 import shutil
 import warnings
 
@@ -18,6 +19,7 @@ from pidelta.units import BOHR_IN_ANGSTROM
 
 ENGINES = ["builtin", "openmm"]
 NO_SITES = np.zeros(0, dtype=np.int64)
+ACETAMIDE = np.array([6, 1, 1, 1, 6, 8, 7, 1, 1])
 
 
 def write_structure(path, numbers, positions, cell=CUBIC):
@@ -191,13 +193,13 @@ def files(tmp_path_factory):
     return folder
 
 
-def read_any(path, count):
-    return read_topology(path) if path.suffix == ".prmtop" else read_coordinates(path, count, NO_SITES)
+def read_any(path):
+    return read_topology(path) if path.suffix == ".prmtop" else read_coordinates(path, ACETAMIDE, NO_SITES)
 
 
 def attempt(path):
     try:
-        return "", read_any(path, 9)
+        return "", read_any(path)
     except PideltaError as error:
         return str(error), None
 
@@ -206,7 +208,7 @@ def attempt(path):
 def test_files_cut_off_anywhere_are_refused_or_complete(files, tmp_path, name):
     """Cut after any character: no other exception, no crash of a compiled reader, no atom lost."""
     text = (files / name).read_text()
-    whole = read_any(files / name, 9)
+    whole = read_any(files / name)
     # no part of the energy from here on
     end = text.index("%FLAG HBCUT") if name == "m.prmtop" else len(text.rstrip())
     refused = 0
@@ -223,12 +225,38 @@ def test_files_cut_off_anywhere_are_refused_or_complete(files, tmp_path, name):
     assert refused > 100
 
 
+def test_elements_of_a_structure_are_those_of_the_topology(files, tmp_path):
+    swapped = ACETAMIDE.copy()
+    swapped[[5, 6]] = swapped[[6, 5]]
+    write_structure(tmp_path / "m.xyz", ACETAMIDE, np.resize(MIXED, (9, 3)))
+    for path in (tmp_path / "m.xyz", files / "m.pdb"):
+        read_coordinates(path, ACETAMIDE, NO_SITES)
+        with pytest.raises(PideltaError, match=f"{path.name}: expected N at atom 5 .*, found O"):
+            read_coordinates(path, swapped, NO_SITES)
+
+
+def test_names_of_atoms_are_no_elements(files, tmp_path):
+    """A .pdb without the column of elements."""
+    text = re.sub("^(HETATM.{70}).*$", r"\1", (files / "m.pdb").read_text(), flags=re.MULTILINE)
+    assert text != (files / "m.pdb").read_text()
+    (tmp_path / "m.pdb").write_text(text)
+    read_coordinates(tmp_path / "m.pdb", ACETAMIDE[::-1], NO_SITES)
+
+
+def test_rows_of_sites_have_no_element(tmp_path):
+    write_structure(tmp_path / "m.xyz", [8, 1, 1, 0, 8, 1, 1, 0], np.resize(MIXED, (8, 3)))
+    numbers, sites = np.array([8, 1, 1, 8, 1, 1]), np.array([3, 7])
+    read_coordinates(tmp_path / "m.xyz", numbers, sites)
+    with pytest.raises(PideltaError, match=r"m.xyz: expected H at atom 4 .*, found O"):
+        read_coordinates(tmp_path / "m.xyz", numbers[[0, 1, 2, 4, 3, 5]], sites)
+
+
 def test_restart_with_an_overflown_coordinate(files, tmp_path):
     lines = (files / "m.rst7").read_text().splitlines()
     lines[3] = lines[3][:48] + 12 * "*" + lines[3][60:]
     (tmp_path / "m.rst7").write_text("\n".join([*lines, ""]))
     with pytest.raises(PideltaError, match=r"m.rst7: expected a coordinate in 12 columns, .* at atom 3"):
-        read_coordinates(tmp_path / "m.rst7", 9, NO_SITES)
+        read_coordinates(tmp_path / "m.rst7", ACETAMIDE, NO_SITES)
 
 
 def test_restart_with_impossible_angles(files, tmp_path):
@@ -236,7 +264,7 @@ def test_restart_with_impossible_angles(files, tmp_path):
     assert "80.0000000" in text
     (tmp_path / "m.rst7").write_text(text.replace("80.0000000", "  0.500000"))
     with pytest.raises(PideltaError, match=r"m.rst7: expected a cell of three independent vectors"):
-        read_coordinates(tmp_path / "m.rst7", 9, NO_SITES)
+        read_coordinates(tmp_path / "m.rst7", ACETAMIDE, NO_SITES)
 
 
 @pytest.mark.parametrize(

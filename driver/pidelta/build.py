@@ -116,9 +116,7 @@ def _read_inputs(config: Config) -> _Inputs:
     )
     if config.mm.water is not None:
         topology = with_water(topology, config.mm.water)
-    positions, cell = structure.read_coordinates(
-        config.structure, len(topology.numbers), topology.massless_rows
-    )
+    positions, cell = structure.read_coordinates(config.structure, topology.numbers, topology.massless_rows)
     system = System(
         numbers=topology.numbers,
         positions=positions,

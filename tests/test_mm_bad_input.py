@@ -12,6 +12,8 @@ from ase import Atoms
 from ase.io import read, write
 
 from mm_systems import CUBIC, DATA, MIXED, water_positions
+from pidelta.build import read_system
+from pidelta.config import load_config
 from pidelta.core.structure import read_coordinates
 from pidelta.errors import PideltaError
 from pidelta.mm.readers import read_topology
@@ -249,6 +251,30 @@ def test_rows_of_sites_have_no_element(tmp_path):
     read_coordinates(tmp_path / "m.xyz", numbers, sites)
     with pytest.raises(PideltaError, match=r"m.xyz: expected H at atom 4 .*, found O"):
         read_coordinates(tmp_path / "m.xyz", numbers[[0, 1, 2, 4, 3, 5]], sites)
+
+
+@pytest.mark.parametrize("key", ["electrostatics: pme", "cutoff: 0.6 nm", "ewald_tolerance: 1.0e-4"])
+@pytest.mark.parametrize("source", ["topology: water.top", "water: q-spc-fw"])
+def test_options_of_a_periodic_system_need_a_cell(water, fail, run, key, source):
+    """A lost cell would leave bare Coulomb in vacuum; without such options that is a cluster."""
+    write(water.parent / "water.xyz", read(water.parent / "water.xyz"), format="xyz")
+    water.write_text(f"structure: water.xyz\nmm: {{{source}, {key}}}\n")
+    name = key.split(":")[0]
+    assert f"water.xyz: mm.{name}: expected a cell, found none; leave the key out" in fail("check", water)
+    water.write_text(f"structure: water.xyz\nmm: {{{source}}}\n")
+    assert run("evaluate", water, "--output", water.parent / "out.json") == 0
+
+
+def test_a_topology_with_a_box_needs_a_cell(files, tmp_path, fail):
+    lines = (files / "m.rst7").read_text().splitlines()
+    config = tmp_path / "m.yaml"
+    config.write_text(f"structure: m.rst7\nmm: {{topology: {files / 'm.prmtop'}}}\n")
+    (tmp_path / "m.rst7").write_text("\n".join([*lines[:-1], ""]))
+    message = fail("evaluate", config)
+    assert "m.rst7: expected a cell, as " in message
+    assert "m.prmtop has a box, found none" in message
+    (tmp_path / "m.rst7").write_text("\n".join([*lines, ""]))
+    assert read_system(load_config(config)).cell is not None
 
 
 def test_restart_with_an_overflown_coordinate(files, tmp_path):

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import parmed
@@ -16,6 +17,7 @@ from pidelta.build import read_system
 from pidelta.config import load_config
 from pidelta.core.structure import read_coordinates
 from pidelta.errors import PideltaError
+from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.readers import read_topology
 from pidelta.units import BOHR_IN_ANGSTROM
 
@@ -166,6 +168,19 @@ def test_atoms_that_nearly_coincide_have_a_finite_energy(water, run, engine):
     assert 1e6 < frame["energy"] < np.inf
     assert np.isfinite(frame["gradient"]).all()
     assert (frame["virial"] is None) == (engine == "openmm")
+
+
+def test_a_net_force_beyond_that_of_a_mesh(water, fail, monkeypatch):
+    """Six times what the tolerance of PME, 1e-4, suggests, too little for the differences to see."""
+    evaluate = MMEvaluator.evaluate
+
+    def pushed(self, positions, cells):
+        term = evaluate(self, positions, cells)
+        push = 6e-4 * np.linalg.norm(term.gradient) / positions.shape[1]
+        return replace(term, gradient=term.gradient + [push, 0.0, 0.0])
+
+    monkeypatch.setattr(MMEvaluator, "evaluate", pushed)
+    assert "expected no net force, within" in fail("check", water, "--atoms", 1)
 
 
 def test_options_of_openmm_need_openmm(water, fail):

@@ -177,7 +177,7 @@ def test_a_net_force_beyond_that_of_a_mesh(water, fail, monkeypatch):
     def pushed(self, positions, cells):
         term = evaluate(self, positions, cells)
         push = 6e-4 * np.linalg.norm(term.gradient) / positions.shape[1]
-        return replace(term, gradient=term.gradient + [push, 0.0, 0.0])
+        return replace(term, gradient=term.gradient + np.array([push, 0.0, 0.0]))
 
     monkeypatch.setattr(MMEvaluator, "evaluate", pushed)
     assert "expected no net force, within" in fail("check", water, "--atoms", 1)

@@ -15,6 +15,7 @@ from pidelta.qm.dftb import convergence
 from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.parameters import load_parameters
 from pidelta.qm.dftb.sets import builtin_set
+from pidelta.qm.dftb.start import StartingPopulations
 
 ETHYLENE = np.array([6, 6, 1, 1, 1, 1])
 NORMAL = np.array(
@@ -137,14 +138,36 @@ def test_results_do_not_depend_on_the_start(settings):
     """A random walk of a batch whose slots are shuffled, which no guess can foresee."""
     rng = np.random.default_rng(0)
     engines = {start: formamide(start=start, **settings) for start in ("none", "previous", "extrapolated")}
-    batch = FORMAMIDE_POSITIONS + rng.normal(0.0, 0.05, (4, 6, 3))
+    batch, iterations = FORMAMIDE_POSITIONS + rng.normal(0.0, 0.05, (4, 6, 3)), []
     for _ in range(8):
         batch = rng.permutation(batch + rng.normal(0.0, 0.02, batch.shape))
         results = {start: method.evaluate(batch, np.zeros((4, 6))) for start, method in engines.items()}
+        iterations.append([results[start].iterations.mean() for start in engines])
         for found in results.values():
             np.testing.assert_allclose(found.energy, results["none"].energy, rtol=0, atol=1e-10)
             np.testing.assert_allclose(found.charges, results["none"].charges, rtol=0, atol=1e-7)
             np.testing.assert_allclose(found.gradient, results["none"].gradient, rtol=0, atol=1e-7)
+    _, previous, extrapolated = np.mean(iterations, axis=0)
+    assert extrapolated < previous + 0.2
+
+
+def test_extrapolation_finds_the_best_order_for_each_structure():
+    """One structure follows a parabola, one jumps to and fro, as if exchanged with another."""
+    start = StartingPopulations("extrapolated")
+    calls = [np.array([0.3 * k**2 - k, (-1.0) ** k]).reshape(2, 1, 1) for k in range(12)]
+    assert start.guess(2) is None
+    for k, populations in enumerate(calls):
+        if k in (1, 2):
+            np.testing.assert_array_equal(start.guess(2), calls[k - 1])
+        if k > 3:
+            np.testing.assert_allclose(start.guess(2)[0], populations[0], rtol=1e-10)
+            np.testing.assert_array_equal(start.guess(2)[1], calls[k - 1][1])
+        start.remember(populations)
+    assert start.guess(1) is None
+    start.remember(calls[0][:1])
+    np.testing.assert_array_equal(start.guess(1), calls[0][:1])
+    start.forget()
+    assert start.guess(1) is None
 
 
 def test_starts_save_iterations_on_a_smooth_path():

@@ -49,7 +49,7 @@ def test_tail_is_smooth_and_ends_in_zero():
 
 def random_directions(number):
     vectors = np.random.default_rng(1).normal(size=(number, 3))
-    return torch.tensor(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
 def test_harmonics_obey_the_addition_theorem():
@@ -57,19 +57,18 @@ def test_harmonics_obey_the_addition_theorem():
     directions = random_directions(6)
     values = harmonics(directions, 2)
     for shell, part in enumerate((values[:, :1], values[:, 1:4], values[:, 4:])):
-        expected = eval_legendre(shell, (directions @ directions.T).numpy())
+        expected = eval_legendre(shell, directions @ directions.T)
         np.testing.assert_allclose(part @ part.T, expected, atol=1e-14)
 
 
 def test_products_of_gradients():
     directions = random_directions(4)
-    units = torch.eye(9, dtype=torch.float64).expand(4, 9, 9)
-    gradients = pullback(directions[:, None].expand(4, 9, 3), units)
-    found = torch.zeros(4, 9, 9, dtype=torch.float64)
+    gradients = pullback(np.repeat(directions, 9, axis=0), np.tile(np.eye(9), (4, 1))).reshape(4, 9, 3)
+    found = np.zeros((4, 9, 9))
     values = harmonics(directions, 2)
     for (a, b), expansion in gradient_products(2).items():
         found[:, a, b] = sum(factor * values[:, c] for c, factor in expansion.items())
-    torch.testing.assert_close(found, gradients @ gradients.mT)
+    np.testing.assert_allclose(found, gradients @ gradients.transpose(0, 2, 1), rtol=0, atol=1e-14)
 
 
 def random_set():
@@ -93,9 +92,9 @@ def random_set():
 
 
 def evaluate(integrals, vector):
-    vector = torch.as_tensor(vector, dtype=torch.float64).reshape(1, 1, 3)
-    distance = vector.norm(dim=-1)
-    geometry = PairGeometry(distance, vector / distance.unsqueeze(-1))
+    vector = np.reshape(vector, (1, 1, 3))
+    distance = np.linalg.norm(vector, axis=-1)
+    geometry = PairGeometry(distance, vector / distance[..., None])
     return geometry, integrals.evaluate(geometry)
 
 
@@ -155,6 +154,5 @@ def test_gradient_is_the_derivative(length):
 
     geometry, matrices = evaluate(integrals, vector)
     found = integrals.gradient(geometry, matrices, weights[0], weights[1])[0, 0]
-    step = 1e-5 * torch.eye(3, dtype=torch.float64)
-    numerical = [(energy(vector + h) - energy(vector - h)) / 2e-5 for h in step]
+    numerical = [(energy(vector + h) - energy(vector - h)) / 2e-5 for h in 1e-5 * np.eye(3)]
     np.testing.assert_allclose(found, numerical, atol=1e-8)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -160,13 +162,40 @@ def test_no_files_and_no_output(acetamide, tmp_path, monkeypatch, capfd):
     before = sorted(folder.rglob("*"))
     for step in range(3):
         engine.evaluate(positions + 0.01 * step * positions, np.zeros(positions.shape[:2]))
-    assert sorted(folder.rglob("*")) == before
+    assert sorted(folder.rglob("*")) == sorted([*before, folder / "dftb+.log"])
     assert Path.cwd() == work
     assert list(work.iterdir()) == []
     assert capfd.readouterr() == ("", "")
     del engine
     gc.collect()
     assert not folder.exists()
+
+
+_STOP = """
+import sys
+from pathlib import Path
+import numpy as np
+from pidelta.build import build_engine
+from pidelta.config import load_config
+engine = build_engine(load_config(Path(sys.argv[1])))
+print(engine._session._hsd.parent)
+sys.stdout.flush()
+engine._builtin.check_geometry = lambda positions: None
+engine.evaluate(np.zeros((1, 2, 3)), np.zeros((1, 2)))
+"""
+
+
+def test_a_stop_of_the_library_is_explained(tmp_path):
+    """It ends the process; what pidelta checks beforehand is turned off to make it do so."""
+    (tmp_path / "hydrogen.xyz").write_text("2\n\nH 0 0 0\nH 0 0 0.75\n")
+    config = tmp_path / "pidelta.yaml"
+    config.write_text("structure: hydrogen.xyz\nqm: {engine: dftb+}\n")
+    ended = subprocess.run(
+        [sys.executable, "-c", _STOP, str(config)], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode
+    assert "pidelta: DFTB+ stopped: Atoms 2 and 1 too close together\n" in ended.stderr
+    assert not Path(ended.stdout.strip()).exists()
 
 
 def test_charges_that_do_not_converge(acetamide):

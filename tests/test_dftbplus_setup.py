@@ -201,7 +201,8 @@ def test_another_module_of_that_name(monkeypatch, tmp_path):
 def test_library_missing(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "dftbplus", FakeModule(tmp_path))
     with pytest.raises(
-        SetupError, match=r"qm.dftbplus.library: expected libdftbplus.so or .* found none: conda"
+        SetupError,
+        match=r"expected libdftbplus.so or .*DYNAMIC_LOADING, .* found none: conda",
     ):
         library.load_library(None)
     with pytest.raises(SetupError, match=r"qm.dftbplus.library: .*, found no file .*wrong.so"):
@@ -212,13 +213,16 @@ def test_library_that_cannot_be_loaded(monkeypatch, tmp_path):
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "libdftbplus.so").write_text("no library")
     monkeypatch.setitem(sys.modules, "dftbplus", FakeModule(tmp_path))
-    with pytest.raises(SetupError, match=r"libdftbplus.so: expected a library that can be loaded, found: "):
+    with pytest.raises(
+        SetupError,
+        match=r"expected a library .*DYNAMIC_LOADING, found one that cannot",
+    ):
         library.load_library(None)
 
 
 def test_another_library(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "dftbplus", FakeModule(tmp_path))
-    with pytest.raises(SetupError, match=r"expected DFTB\+ built with WITH_API and ENABLE_DYNAMIC_LOADING"):
+    with pytest.raises(SetupError, match=r"expected DFTB\+ built with WITH_API, .*, found another library"):
         library.load_library(Path(_ctypes.__file__))
 
 
@@ -254,6 +258,44 @@ def test_the_message_of_a_set_up_that_failed(monkeypatch, tmp_path):
     assert str(error.value) == "DFTB+ stopped at its set-up: No H-H.skf; Path: Hamiltonian"
 
 
+def test_a_set_up_that_stops_as_if_all_were_well(monkeypatch, tmp_path):
+    monkeypatch.setattr(library, "_SET_UP", "import sys\nsys.exit(0)")
+    with pytest.raises(SetupError, match=r"DFTB\+ stopped at its set-up"):
+        library.rehearse(tmp_path / "libdftbplus.so", tmp_path / "dftb_in.hsd")
+
+
+@pytest.mark.parametrize("well", [True, False])
+def test_the_end_of_the_process_is_explained(tmp_path, well, capfd):
+    """DFTB+ ends the process; what waits for that prints its message and removes the private folder."""
+    folder = tmp_path / "private"
+    folder.mkdir()
+    (folder / "dftb+.log").write_text("step 7\nERROR!\n-> Eigenvalue solver failed.\n")
+    watcher = library.watch(folder)
+    watcher.communicate(b"ended well" if well else b"")
+    assert capfd.readouterr().err == ("" if well else "pidelta: DFTB+ stopped: Eigenvalue solver failed\n")
+    assert folder.exists() == well
+
+
+def test_an_input_that_includes_itself(tmp_path):
+    path = tmp_path / "r.hsd"
+    path.write_text('Options {}\n<<+ "r.hsd"\n')
+    with pytest.raises(ConfigError, match=r"r.hsd: expected a file that does not include itself"):
+        read_hsd(path)
+
+
+def test_periodic_inputs_are_refused(folder):
+    cell = "0 0 0\n9 0 0\n0 9 0\n0 0 9\n"
+    gen = f"Geometry = GenFormat {{\n{GEN.replace('5 C', '5 S')}{cell}}}\n"
+    atoms = "\n".join(line.split(maxsplit=1)[1] for line in GEN.splitlines()[2:])
+    explicit = (
+        'Geometry {\n TypeNames = { "C" "H" }\n TypesAndCoordinates {\n' + atoms + "\n }\n LatticeVectors {\n"
+        "9 0 0\n0 9 0\n0 0 9\n }\n}\n"
+    )
+    for geometry in (gen, explicit):
+        with pytest.raises(ConfigError, match=r"Geometry: expected a cluster, .* found a periodic one"):
+            user_keywords(folder, geometry + HAMILTONIAN)
+
+
 @pytest.mark.parametrize(
     ("qm", "message"),
     [
@@ -263,6 +305,10 @@ def test_the_message_of_a_set_up_that_failed(monkeypatch, tmp_path):
             "qm: dftb.device: expected cpu with engine dftb\\+, found cuda",
         ),
         ("{engine: dftb+, dftb: {scc: {start: none}}}", "qm: dftb.scc.start: expected previous with engine"),
+        (
+            "{engine: dftb+, dftb: {scc: {start: extrapolated}}}",
+            "qm: dftb.scc.start: expected previous with engine dftb\\+, found extrapolated",
+        ),
         ("{engine: dftb+, properties: [gap]}", "qm: expected no properties with engine dftb\\+, found gap"),
         ("{engine: dftbplus}", "qm.engine: input should be .*, found 'dftbplus'"),
     ],

@@ -57,6 +57,14 @@ class Failing(Spy):
         raise ValueError("no luck\nat all")
 
 
+class NotANumber(Calculator):
+    implemented_properties = ("energy", "forces")
+
+    def calculate(self, *arguments):
+        super().calculate(*arguments)
+        self.results = {"energy": 1.0, "forces": np.full((len(self.atoms), 3), np.nan)}
+
+
 class Forceless(Calculator):
     implemented_properties = ["energy"]  # noqa: RUF012
 
@@ -160,6 +168,12 @@ def test_wrong_calculators_are_explained_in_one_line(calculator, options, messag
 def test_failing_calculation():
     engine = ASEEngine(np.array([18]), f"{__name__}.Failing", {}, charges=np.zeros(1))
     with pytest.raises(RunError, match=r"structure 0: .*Failing failed \(no luck at all\)"):
+        engine.evaluate(np.zeros((1, 1, 3)), np.zeros((1, 1)))
+
+
+def test_results_that_are_no_numbers():
+    engine = ASEEngine(np.array([18]), f"{__name__}.NotANumber", {}, charges=np.zeros(1))
+    with pytest.raises(RunError, match=r"structure 0: expected a finite energy and forces of .*NotANumber"):
         engine.evaluate(np.zeros((1, 1, 3)), np.zeros((1, 1)))
 
 

@@ -172,16 +172,16 @@ def build_evaluator(config: Config, terms: frozenset[str] | None = None) -> QMMM
     evaluator = QMMMEvaluator(numbers=inputs.system.numbers, periodic=cell is not None)
     if config.qm is not None:
         region = _region(inputs, config.qm)
-        # The engine knows the identity that models remember, so it is made for them in any case.
-        engine = _engine(config.qm, region)
-        evaluator = replace(
-            evaluator,
-            partition=region.partition,
-            embedding=region.embedding,
-            engine=engine if "dftb" in chosen else None,
-            properties=tuple(config.qm.properties),
-            delta=_committee(config, region, engine.identity) if "delta" in chosen else None,
-        )
+        evaluator = replace(evaluator, partition=region.partition, embedding=region.embedding)
+        if chosen & {"dftb", "delta"}:
+            # The engine knows the identity that models remember, so it is made for them as well.
+            engine = _engine(config.qm, region)
+            evaluator = replace(
+                evaluator,
+                engine=engine if "dftb" in chosen else None,
+                properties=tuple(config.qm.properties),
+                delta=_committee(config, region, engine.identity) if "delta" in chosen else None,
+            )
     if config.mm is not None and inputs.topology is not None and "mm" in chosen:
         topology = inputs.topology
         if evaluator.partition is not None:

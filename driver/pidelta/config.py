@@ -19,13 +19,13 @@ class SCCConfig(Section):
     """Self-consistent charges.
 
     `tolerance` is the largest change of a charge (e) that counts as converged. `start` is what the charges
-    start from: neutral atoms, those of the call before, or an extrapolation of the last five, for single
-    structures that come in the order of a trajectory. It changes the time, not the result.
+    start from: neutral atoms, those of the call before, or an extrapolation of the last calls as far as these
+    proved smooth. It changes the time, not the result.
     """
 
     tolerance: float = Field(1.0e-8, gt=0.0)
     max_iterations: int = Field(100, ge=1)
-    start: Literal["none", "previous", "extrapolated"] = "previous"
+    start: Literal["none", "previous", "extrapolated"] = "extrapolated"
 
 
 class DampingConfig(Section):
@@ -108,7 +108,8 @@ class DFTBPlusConfig(Section):
     """What only DFTB+ needs: its library, if it is not where its Python module is, and an input of your own.
 
     The atoms, the charge and the method of `input` must be those of the configuration; other keywords of its
-    Hamiltonian, such as a mixer, are taken over.
+    Hamiltonian, such as a mixer, are taken over. Its coordinates are not used, and its paths, but for those
+    of .skf files, must be absolute.
     """
 
     library: Path | None = None
@@ -158,10 +159,9 @@ class QMConfig(Section):
             raise ValueError(f"dftbplus: expected engine dftb+ with it, found {self.engine}")
         if self.engine == "dftb+" and self.dftb.device != "cpu":
             raise ValueError(f"dftb.device: expected cpu with engine dftb+, found {self.dftb.device}")
-        if self.engine == "dftb+" and self.dftb.scc.start != "previous":
-            raise ValueError(
-                f"dftb.scc.start: expected previous with engine dftb+, found {self.dftb.scc.start}"
-            )
+        scc = self.dftb.scc
+        if self.engine == "dftb+" and "start" in scc.model_fields_set and scc.start != "previous":
+            raise ValueError(f"dftb.scc.start: expected previous with engine dftb+, found {scc.start}")
         return self
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -79,8 +79,8 @@ class Evaluation:
 
     Attributes:
         terms: the terms by name (``mm``, ``dftb``, ``delta``); their sum is the total.
-        charges: (B, n_QM) net charges in e, or None without a QM region: Mulliken's, or with mechanical
-            embedding the fixed ones of the force field.
+        charges: (B, n_QM) net charges in e: Mulliken's, or with mechanical embedding the fixed ones of the
+            force field; None without a QM region, or where there are none.
         dipole: (B, 3) dipole of the QM region in e bohr (origin: the coordinate origin), or None.
         timings: seconds spent, by part.
         extras: further per-structure results, each of shape (B, ...).
@@ -113,6 +113,13 @@ class Evaluation:
     def virial(self) -> FloatArray:
         """(B, 3, 3) virial of the total energy, -dE/d(strain), in hartree."""
         return _total([term.virial for term in self.terms.values()])
+
+
+def json_values(values: FloatArray) -> Any:
+    """Values as JSON has them: plain numbers in nested lists, null for those that are not finite."""
+    plain = np.array(values, dtype=object)
+    plain[~np.isfinite(values)] = None
+    return plain.tolist()
 
 
 class Evaluator(Protocol):

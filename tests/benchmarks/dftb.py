@@ -2,8 +2,8 @@
 
 Run: python tests/benchmarks/dftb.py [--parameters 3ob-3-1] [--batches 1 8 32] [--repeats 30] [--device cpu]
 
-Third order, SCC to 1e-8 e from the charges of the call before, one thread. Each structure of a batch moves on
-a trajectory of its own: 0.5 fs steps from 300 K. DFTB+ then takes the steps of the first one.
+Third order, SCC to 1e-8 e from the charges of earlier calls, one thread. Each structure of a batch moves on a
+trajectory of its own: 0.5 fs steps from 300 K. DFTB+ then takes the steps of the first one.
 CPU time, so that other processes disturb little (wall time with --device cuda); medians over the calls.
 """
 
@@ -197,7 +197,7 @@ def main():
     parser.add_argument("--molecules", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--repeats", type=int, default=30)
-    parser.add_argument("--start", choices=("none", "previous", "extrapolated"), default="previous")
+    parser.add_argument("--start", choices=("none", "previous", "extrapolated"), default="extrapolated")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -18,7 +18,7 @@ from rich.progress import track
 from pidelta.build import build_evaluator, read_system
 from pidelta.config import Config, load_config
 from pidelta.errors import ConfigError, StructureError
-from pidelta.state import TERMS, Evaluation, FloatArray, IntArray
+from pidelta.state import TERMS, Evaluation, FloatArray, IntArray, json_values
 from pidelta.units import ANGSTROM
 from pidelta.workflow.sampling import is_trajectory_of_ipi, read_trajectory
 
@@ -75,7 +75,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "embedding": evaluation.embedding,
         "virial": evaluation.virial[0].tolist() if np.isfinite(evaluation.virial).all() else None,
         "timings": dict(evaluation.timings),
-        "extras": {name: values[0].tolist() for name, values in evaluation.extras.items()},
+        "extras": {name: json_values(values[0]) for name, values in evaluation.extras.items()},
     }
 
 

@@ -66,6 +66,11 @@ def label(
     workers: Annotated[int, typer.Option(min=1, help="Frames computed at once.")] = os.cpu_count() or 1,
 ) -> None:
     """Label frames with DFT or, with --low, with DFTB; start it again to go on where it stopped."""
+    if low is not None and dispersion != _DEFAULT.dispersion:
+        raise ConfigError(
+            f"--dispersion: expected none with --low, whose configuration has qm.dftb.dispersion, "
+            f"found {dispersion}"
+        )
     with open_frames(frames) as store:
         if low is None:
             reference = ReferenceSettings(

@@ -12,7 +12,7 @@ import numpy as np
 from pidelta.errors import GeometryError, TransportError
 from pidelta.ipi.protocol import Connection, Event, Exit, GetForce, PosData, Status, encode_forces
 from pidelta.ipi.transports import Transport
-from pidelta.state import Evaluation, Evaluator, FloatArray
+from pidelta.state import Evaluation, Evaluator, FloatArray, json_values
 
 FirstPositionsHook = Callable[[FloatArray, "FloatArray | None"], None]
 
@@ -170,7 +170,7 @@ def encode_extras(evaluation: Evaluation, index: int) -> bytes:
         extras["charges"] = evaluation.charges[index].tolist()
     if evaluation.embedding is not None:
         extras["embedding"] = evaluation.embedding
-    extras.update({name: values[index].tolist() for name, values in evaluation.extras.items()})
+    extras.update({name: json_values(values[index]) for name, values in evaluation.extras.items()})
     return json.dumps(extras).encode()
 
 

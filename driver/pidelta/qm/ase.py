@@ -89,7 +89,7 @@ class ASEEngine:
         """Evaluate a batch; see `pidelta.qm.base.QMEngine.evaluate` for shapes and units.
 
         Raises:
-            RunError: the calculator failed.
+            RunError: the calculator failed, or its energy or a force is not finite.
         """
         energies = potential @ self._charges
         if coulomb_correction is not None:
@@ -114,6 +114,8 @@ class ASEEngine:
             forces = np.asarray(self._atoms.get_forces(), dtype=np.float64)
         except Exception as error:  # a calculator raises whatever its program or library does
             raise RunError(f"structure {row}: {self._name} failed ({_one_line(error)})") from error
+        if not np.isfinite(energy) or not np.isfinite(forces).all():
+            raise RunError(f"structure {row}: expected a finite energy and forces of {self._name}, found nan")
         return energy / Hartree, -forces * (Bohr / Hartree)
 
     def _energy(self) -> float:

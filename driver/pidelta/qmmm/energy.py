@@ -78,8 +78,10 @@ class QMMMEvaluator:
                 low, gradient = _low_level(self.engine, environment, watch)
                 with watch("embedding"):
                     terms["dftb"] = _term(self.embedding, low.energy, environment, gradient)
-                charges, dipole = low.charges, np.einsum("ba,bai->bi", low.charges, environment.qm_positions)
                 kind = low.embedding
+                if kind == "electrostatic" or low.charges.any():  # else the method says nothing of charges
+                    charges = low.charges
+                    dipole = np.einsum("ba,bai->bi", charges, environment.qm_positions)
                 extras["scc_iterations"] = low.iterations.astype(np.float64)
                 if low.fallbacks is not None:
                     extras["scc_fallbacks"] = low.fallbacks.astype(np.float64)

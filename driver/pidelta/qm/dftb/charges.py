@@ -43,11 +43,11 @@ class ChargeEnergy:
     def slope(self, charges: torch.Tensor) -> torch.Tensor:
         """Return dE/dq (B, S)."""
         result = self.potential + _apply(self.kernel, charges)
-        if self.gamma3 is not None:
-            atoms, field = self._of_atom(charges), _apply(self.gamma3, charges)
-            mixed = atoms * field + self._of_atom(charges * field) + _apply(self.gamma3.mT, charges * atoms)
-            result = result - mixed / 3.0
-        return result
+        if self.gamma3 is None:
+            return result
+        atoms, field = self._of_atom(charges), _apply(self.gamma3, charges)
+        mixed = atoms * field + self._of_atom(charges * field) + _apply(self.gamma3.mT, charges * atoms)
+        return result.sub_(mixed, alpha=1.0 / 3.0)
 
     def hessian(self, charges: torch.Tensor) -> torch.Tensor:
         """Return d2E/dq2 (B, S, S)."""
@@ -121,4 +121,4 @@ class PopulationEnergy:
 
 
 def _apply(matrix: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
+    return torch.bmm(matrix, vector.unsqueeze(-1)).squeeze(-1)

@@ -52,7 +52,7 @@ class DFTBEngine:
         tolerance: largest change of a population in the last SCC iteration, in e.
         max_iterations: most SCC iterations of one attempt.
         start: what the SCC starts from, see `start.StartingPopulations`.
-        device: a torch device.
+        device: the torch device of the self-consistency; pairs of atoms are worked on by the CPU.
 
     Raises:
         SetupError: a setting does not fit the molecule or is not supported.
@@ -74,7 +74,7 @@ class DFTBEngine:
         electronic_temperature: float = 0.0,
         tolerance: float = 1e-8,
         max_iterations: int = 100,
-        start: Start = "previous",
+        start: Start = "extrapolated",
         device: str = "cpu",
     ) -> None:
         self._numbers = np.asarray(numbers, dtype=np.int64)
@@ -102,8 +102,7 @@ class DFTBEngine:
         self._device = _find_device(device)
         shells = shell_resolved or polarised
         sites = shell_sites(self._basis, shell_resolved) if shells else atom_sites(self._basis)
-        self._first, self._second = self._index(self._basis.first), self._index(self._basis.second)
-        self._site_atom, self._orbital_site = self._index(sites.atom), self._index(sites.orbital_site)
+        self._site_atom, self._orbital_site = sites.atom, self._index(sites.orbital_site)
         self._neutral = self._tensor(sites.occupations)
         self._cold_start = neutral_populations(self._neutral, self._filling)
         self._spin = self._tensor(spin_matrix(self._basis, spin_by_element)) if polarised else None
@@ -112,7 +111,7 @@ class DFTBEngine:
         site_derivatives = None if derivatives is None else derivatives[sites.atom]
         self._gamma = GammaFunction(sites, site_derivatives, damping_exponent, self._device)
         repulsives = [parameters.pairs[pair].repulsive for pair in self._basis.type_symbols]
-        self._repulsive = RepulsiveTables(repulsives, self._basis.pair_types, self._device)
+        self._repulsive = RepulsiveTables(repulsives, self._basis.pair_types)
         self._solver = SCCSolver(self._orbital_site, tolerance, max_iterations)
         self._start = StartingPopulations(start)
 
@@ -142,7 +141,7 @@ class DFTBEngine:
         """Raise the GeometryError of `evaluate` if positions (B, n, 3) have no usable overlap."""
         with torch.inference_mode():
             self._geometries.check_finite("positions", positions)
-            geometry = self._geometries.pairs(self._tensor(positions))
+            geometry = self._geometries.pairs(positions)
             self._geometries.orthogonalise(self._integrals.evaluate(geometry), geometry)
 
     def _evaluate(
@@ -150,7 +149,7 @@ class DFTBEngine:
     ) -> QMResult:
         self._geometries.check_finite("positions", positions)
         self._geometries.check_finite("potential", potential)
-        geometry = self._geometries.pairs(self._tensor(positions))
+        geometry = self._geometries.pairs(positions)
         matrices = self._integrals.evaluate(geometry)
         interaction = self._gamma.evaluate(geometry.distances)
         population_energy = self._population_energy(interaction, potential, coulomb_correction)
@@ -162,17 +161,15 @@ class DFTBEngine:
         state = convergence.state
 
         repulsive, repulsive_slope = self._repulsive.evaluate(geometry.distances)
-        energy = _electronic_energy(state) + population_energy.energy(state.populations) + repulsive.sum(-1)
+        energy = _electronic_energy(state) + population_energy.energy(state.populations)
         site_charges = population_energy.net_charges(state.populations)
-        radial = self._gamma.gradient(interaction, site_charges, len(self._first)) + repulsive_slope
-        pair_gradient = self._band_gradient(geometry, matrices, state)
-        pair_gradient = pair_gradient + radial.unsqueeze(-1) * geometry.directions
-        gradient = torch.zeros(positions.shape, dtype=torch.float64, device=self._device)
-        gradient.index_add_(1, self._second, pair_gradient)
-        gradient.index_add_(1, self._first, pair_gradient, alpha=-1.0)
+        radial = self._gamma.gradient(interaction, site_charges, repulsive.shape[1]) + repulsive_slope
+        pair_gradient = (
+            self._band_gradient(geometry, matrices, state) + radial[..., None] * geometry.directions
+        )
         return QMResult(
-            energy=energy.cpu().numpy(),
-            gradient=gradient.cpu().numpy(),
+            energy=energy.cpu().numpy() + repulsive.sum(-1),
+            gradient=self._geometries.by_atom(pair_gradient),
             charges=self._by_atom(site_charges),
             iterations=state.iterations.cpu().numpy(),
             fallbacks=convergence.fallbacks.cpu().numpy(),
@@ -190,22 +187,21 @@ class DFTBEngine:
 
     def _by_atom(self, values: torch.Tensor) -> FloatArray:
         """Sum values (B, S) over the sites of each atom."""
-        if values.shape[-1] == len(self._numbers):
-            return np.asarray(values.cpu().numpy())
-        result = torch.zeros(len(values), len(self._numbers), dtype=torch.float64, device=self._device)
-        summed: FloatArray = result.index_add_(1, self._site_atom, values).cpu().numpy()
-        return summed
+        by_site: FloatArray = values.cpu().numpy()
+        if by_site.shape[1] == len(self._numbers):
+            return by_site
+        # The sites of an atom are neighbours.
+        starts = np.searchsorted(self._site_atom, np.arange(len(self._numbers)))
+        return np.add.reduceat(by_site, starts, axis=1)
 
     def _population_energy(
         self, interaction: ChargeInteraction, potential: FloatArray, coulomb_correction: FloatArray | None
     ) -> PopulationEnergy:
         kernel = interaction.gamma
         if coulomb_correction is not None:
-            by_atom = self._tensor(coulomb_correction)
-            kernel = kernel + by_atom[:, self._site_atom[:, None], self._site_atom]
-        charges = ChargeEnergy(
-            self._tensor(potential)[:, self._site_atom], kernel, interaction.gamma3, self._gamma.same_atom
-        )
+            kernel = kernel + self._tensor(coulomb_correction[:, self._site_atom[:, None], self._site_atom])
+        by_site = self._tensor(potential.take(self._site_atom, axis=1))
+        charges = ChargeEnergy(by_site, kernel, interaction.gamma3, self._gamma.same_atom)
         return PopulationEnergy(charges, self._neutral, self._spin)
 
     def _converge(self, problem: SCCProblem, positions: FloatArray) -> Convergence:
@@ -213,10 +209,10 @@ class DFTBEngine:
         starts = [self._cold_start.expand(len(positions), -1, -1)]
         guess = self._start.guess(len(positions))
         if guess is not None:
-            starts.insert(0, guess)
+            starts.insert(0, torch.from_numpy(guess).to(self._device))
         result = converge(self._solver, problem, self._filling, starts)
         if bool(result.converged.all()):
-            self._start.remember(result.state.populations)
+            self._start.remember(result.state.populations.cpu().numpy())
             return result
         self._start.forget()
         failed = torch.where(result.converged, 0.0, result.state.residual)
@@ -227,12 +223,12 @@ class DFTBEngine:
 
     def _band_gradient(
         self, geometry: PairGeometry, matrices: TwoCentreMatrices, state: SCCState
-    ) -> torch.Tensor:
+    ) -> FloatArray:
         """Derivative (B, P, 3) of the electronic energy through H0 and S, at fixed populations."""
         weighted = state.orbitals * state.occupations.unsqueeze(-2)
         density = weighted @ state.orbitals.mT
         energy_weighted = (weighted * state.energies.unsqueeze(-2)) @ state.orbitals.mT
-        shifts = state.shifts[..., self._orbital_site]
+        shifts = state.shifts.index_select(-1, self._orbital_site)
         d_overlap = 0.5 * (shifts.unsqueeze(-1) + shifts.unsqueeze(-2)) * density - energy_weighted
         return self._integrals.gradient(geometry, matrices, density.sum(1), d_overlap.sum(1))
 

@@ -5,15 +5,20 @@ hydrogen: Gaus, Cui, Elstner, JCTC 7, 931 (2011), equations 15 to 29 and appendi
 Gaus et al., JCTC 11, 4205 (2015), supporting information.
 """
 
+# mypy: allow-untyped-defs
+
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import torch
 
 from pidelta.qm.dftb.sites import Sites
-from pidelta.state import FloatArray, IntArray
+from pidelta.state import FloatArray
+
+_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
 
 # The exponent of a charge cloud is 16/5 U.
 _EXPONENT = 3.2
@@ -31,24 +36,22 @@ class ChargeInteraction:
     Attributes:
         gamma: (B, S, S) in hartree/e^2.
         gamma3: (B, S, S) in hartree/e^3, or None at second order.
-        slope: (B, Q) dgamma/dR.
-        slope3: (2, B, Q) dgamma3_xy/dR and dgamma3_yx/dR, or None.
+        slopes: (B, Q, 1 or 3) dgamma/dR and, at third order, dgamma3_xy/dR and dgamma3_yx/dR.
     """
 
     gamma: torch.Tensor
     gamma3: torch.Tensor | None
-    slope: torch.Tensor
-    slope3: torch.Tensor | None
+    slopes: FloatArray
 
 
 class GammaFunction:
-    """Evaluates gamma, and Gamma3 if Hubbard derivatives are given, for the pairs of sites of a structure.
+    """Evaluates gamma, and Gamma3 if Hubbard derivatives are given, for the pairs of sites, on the CPU.
 
     Args:
         sites: atoms or shells.
         hubbard_derivatives: (S,) dU/dq in hartree/e^3, or None for second order.
         damping_exponent: zeta of the damping of pairs with hydrogen, or None without damping.
-        device: where to compute.
+        device: where the matrices are put.
     """
 
     def __init__(
@@ -58,12 +61,10 @@ class GammaFunction:
         damping_exponent: float | None,
         device: torch.device,
     ) -> None:
-        def tensor(values: FloatArray | IntArray) -> torch.Tensor:
-            return torch.as_tensor(values, device=device)
-
+        self._device = device
+        self._atom = sites.atom
+        self._places = tuple(np.ascontiguousarray(index) for index in (sites.first, sites.second, sites.pair))
         first, second = sites.first, sites.second
-        self._first, self._second = tensor(first), tensor(second)
-        self._pair = None if sites.are_atoms else tensor(sites.pair)
         u_first, u_second = sites.hubbard_u[first], sites.hubbard_u[second]
         exponents, coefficients = short_range_coefficients(_EXPONENT * u_first, _EXPONENT * u_second)
 
@@ -71,87 +72,99 @@ class GammaFunction:
         damped = (hydrogen[first] | hydrogen[second]) & (damping_exponent is not None)
         zeta = damping_exponent or 1.0
         mean_u = 0.5 * (u_first + u_second)
-        self._damping = tensor(np.where(damped, mean_u**zeta, 0.0))
+        damping = [np.where(damped, mean_u**zeta, 0.0)]
 
         same_atom = (sites.atom[:, None] == sites.atom).astype(np.float64)
-        self._same_atom = None if sites.are_atoms else tensor(same_atom)
+        self._same_atom = None if sites.are_atoms else torch.as_tensor(same_atom, device=device)
         gamma, d_gamma = _on_site(_EXPONENT * sites.hubbard_u)
         onsite = [same_atom * gamma]
-        self._third_order = hubbard_derivatives is not None
         if hubbard_derivatives is None:
             coefficients = coefficients[:1]
         else:
             by_charge = np.stack((hubbard_derivatives[first], hubbard_derivatives[second]))
             coefficients[1:] *= _EXPONENT * by_charge[:, None, None]
             d_damping = np.where(damped, 0.5 * zeta * mean_u ** (zeta - 1.0), 0.0)
-            self._d_damping = tensor(d_damping * by_charge).unsqueeze(1)
+            damping.extend(d_damping * by_charge)
             onsite.append(same_atom * hubbard_derivatives[:, None] * _EXPONENT * d_gamma)
-        self._exponents = tensor(exponents).unsqueeze(1)
-        # By power of R, from -2, then as the result of `_short_range`.
-        with_slopes = _with_slopes(coefficients, exponents).transpose(2, 0, 1, 3)
-        self._coefficients = tensor(np.ascontiguousarray(with_slopes[:, :, :, None]))
-        self._onsite = tensor(np.concatenate([matrix.ravel() for matrix in onsite]))
-        self._places = tensor(_matrix_places(first, second, len(sites.symbols), len(onsite)))
+        tables = (exponents, _with_slopes(coefficients, exponents), np.array(damping))
+        self._tables = tuple(np.ascontiguousarray(np.moveaxis(table, -1, 0)) for table in tables)
+        self._onsite = np.array(onsite)
 
     @property
     def same_atom(self) -> torch.Tensor | None:
         """(S, S) 1 for sites of one atom, else 0; None where atoms are the sites."""
         return self._same_atom
 
-    def _short_range(self, distances: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return S of gamma = 1/R - S and, at third order, its derivatives by both charges at fixed damping.
-
-        Returns:
-            Values and d/dR, each (1 or 3, B, Q).
-        """
-        square = distances**2
-        *lower, polynomials = self._coefficients
-        for coefficient in reversed(lower):
-            polynomials = torch.addcmul(coefficient, polynomials, distances)
-        exponentials = torch.exp(-self._exponents * distances)
-        value, slope = ((polynomials * exponentials).sum(1) / square).chunk(2)
-        damping = torch.exp(-self._damping * square)
-        # d ln(damping)/dR
-        decay = -2.0 * self._damping * distances
-        return value * damping, (slope + decay * value) * damping
-
-    def evaluate(self, distances: torch.Tensor) -> ChargeInteraction:
+    def evaluate(self, distances: FloatArray) -> ChargeInteraction:
         """Evaluate distances (B, P) of the pairs of atoms in bohr."""
-        if self._pair is not None:
-            distances = distances[:, self._pair]
-        value, slope = self._short_range(distances)
-        inverse = 1.0 / distances
-        gamma = inverse - value[0]
-        d_gamma = -(inverse**2) - slope[0]
-        if not self._third_order:
-            return ChargeInteraction(self._matrices(gamma)[:, 0], None, d_gamma, None)
+        matrices, slopes = _evaluate(distances, self._onsite, *self._places, *self._tables)
+        gamma, *gamma3 = torch.from_numpy(matrices).to(self._device)
+        return ChargeInteraction(gamma, gamma3[0] if gamma3 else None, slopes)
 
-        # d ln(damping)/dq and the slope of it
-        by_charge = -self._d_damping * distances**2
-        slope_by_charge = -2.0 * self._d_damping * distances
-        gamma3 = -value[1:] - by_charge * value[0]
-        d_gamma3 = -slope[1:] - by_charge * slope[0] - slope_by_charge * value[0]
-        matrix, matrix3 = self._matrices(gamma, *gamma3).unbind(1)
-        return ChargeInteraction(matrix, matrix3, d_gamma, d_gamma3)
-
-    def _matrices(self, *pairs: torch.Tensor) -> torch.Tensor:
-        """Arrange values of pairs, each (B, Q), and those on site to matrices (B, 1 or 2, S, S)."""
-        values = torch.cat((*pairs, self._onsite.expand(len(pairs[0]), -1)), dim=-1)
-        return values[:, self._places]
-
-    def gradient(self, interaction: ChargeInteraction, charges: torch.Tensor, pairs: int) -> torch.Tensor:
+    def gradient(self, interaction: ChargeInteraction, charges: torch.Tensor, pairs: int) -> FloatArray:
         """Return the derivative (B, pairs of atoms) of the energy by distances at fixed charges (B, S)."""
-        first, second = charges[:, self._first], charges[:, self._second]
-        product = first * second
-        result = product * interaction.slope
-        if interaction.slope3 is not None:
-            if self._same_atom is not None:
-                atoms = charges @ self._same_atom
-                first, second = atoms[:, self._first], atoms[:, self._second]
-            result = result - product / 3.0 * (first * interaction.slope3[0] + second * interaction.slope3[1])
-        if self._pair is None:
-            return result
-        return torch.zeros_like(result[:, :1]).repeat(1, pairs).index_add_(1, self._pair, result)
+        gradient = np.zeros((len(charges), pairs))
+        _add_gradient(gradient, interaction.slopes, charges.cpu().numpy(), self._atom, *self._places)
+        return gradient
+
+
+@_compiled
+def _evaluate(distances, onsite, first, second, pair, exponents, coefficients, damping):
+    """Return gamma and Gamma3 (1 or 2, B, S, S), and what `ChargeInteraction.slopes` holds."""
+    orders, functions = len(onsite), damping.shape[1]
+    matrices = np.empty((orders, len(distances), *onsite.shape[1:]))
+    slopes = np.empty((len(distances), len(first), functions))
+    short = np.empty((2, functions))
+    for structure in range(len(distances)):
+        matrices[:, structure] = onsite
+        for q in range(len(first)):
+            r, x, y = distances[structure, pair[q]], first[q], second[q]
+            _short_range(short, r, exponents[q], coefficients[q], damping[q])
+            matrices[0, structure, x, y] = matrices[0, structure, y, x] = 1.0 / r - short[0, 0]
+            slopes[structure, q, 0] = -1.0 / r**2 - short[1, 0]
+            for charge in range(1, functions):
+                matrices[1, structure, x, y] = -short[0, charge]
+                slopes[structure, q, charge] = -short[1, charge]
+                x, y = y, x
+    return matrices, slopes
+
+
+@_compiled
+def _short_range(result, r, exponents, coefficients, damping):
+    """Write S of gamma = 1/R - S, its derivatives by both charges, and d/dR of these to (2, 1 or 3)."""
+    result[:] = 0.0
+    functions = len(damping)
+    for term in range(2):
+        factor = np.exp(-exponents[term] * r) / r**2
+        for row in range(2 * functions):
+            polynomial = 0.0
+            for power in range(5, -1, -1):
+                polynomial = polynomial * r + coefficients[row, term, power]
+            result[row // functions, row % functions] += factor * polynomial
+    # ln(damping) is -r^2 damping[0], its derivatives by the charges -r^2 damping[1:].
+    factor = np.exp(-damping[0] * r**2)
+    for function in range(functions):
+        value, slope = factor * result[0, function], factor * result[1, function]
+        result[0, function], result[1, function] = value, slope - 2.0 * damping[0] * r * value
+    for charge in range(1, functions):
+        result[0, charge] -= damping[charge] * r**2 * result[0, 0]
+        result[1, charge] -= damping[charge] * (r**2 * result[1, 0] + 2.0 * r * result[0, 0])
+
+
+@_compiled
+def _add_gradient(gradient, slopes, charges, atom, first, second, pair):
+    atoms = np.zeros(atom[-1] + 1)
+    for structure in range(len(charges)):
+        charge = charges[structure]
+        atoms[:] = 0.0
+        for site in range(len(atom)):
+            atoms[atom[site]] += charge[site]
+        for q in range(len(first)):
+            x, y, slope = first[q], second[q], slopes[structure, q]
+            total = slope[0]
+            if len(slope) == 3:
+                total -= (atoms[atom[x]] * slope[1] + atoms[atom[y]] * slope[2]) / 3.0
+            gradient[structure, pair[q]] += charge[x] * charge[y] * total
 
 
 def _with_slopes(coefficients: FloatArray, exponents: FloatArray) -> FloatArray:
@@ -164,20 +177,6 @@ def _with_slopes(coefficients: FloatArray, exponents: FloatArray) -> FloatArray:
     slopes = -exponents[:, None] * values
     slopes[:, :, :-1] += np.arange(-1.0, 4.0)[:, None] * coefficients
     return np.concatenate((values, slopes))
-
-
-def _matrix_places(first: IntArray, second: IntArray, sites: int, orders: int) -> IntArray:
-    """Return where (orders, S, S) the elements of gamma and Gamma3 stand in the row of all values.
-
-    First come gamma, Gamma3_xy and Gamma3_yx of the pairs (Q each), then the matrices of one atom's sites.
-    """
-    pairs = np.arange(len(first))
-    onsite = (2 * orders - 1) * len(pairs)
-    places = onsite + np.arange(orders * sites**2).reshape(orders, sites, sites)
-    for order in range(orders):
-        places[order, first, second] = pairs + order * len(pairs)
-        places[order, second, first] = pairs + 2 * order * len(pairs)
-    return places
 
 
 def _on_site(exponents: FloatArray) -> tuple[FloatArray, FloatArray]:

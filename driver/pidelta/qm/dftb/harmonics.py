@@ -8,10 +8,12 @@ because the squares of any component of T sum to c_l^2 over one l.
 
 from __future__ import annotations
 
+import numba
 import numpy as np
-import torch
 
 from pidelta.state import FloatArray
+
+_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
 
 ANGULAR_MOMENTUM = (0, 1, 1, 1, 2, 2, 2, 2, 2)
 
@@ -60,23 +62,32 @@ def gradient_products(l_max: int) -> dict[tuple[int, int], dict[int, float]]:
     return products
 
 
-def harmonics(directions: torch.Tensor, l_max: int) -> torch.Tensor:
-    """Evaluate all harmonics up to `l_max` at unit vectors (..., 3); returns (..., (l_max + 1)^2)."""
-    parts = [torch.ones_like(directions[..., :1])]
-    if l_max >= 1:
-        parts.append(directions)
-    if l_max >= 2:
-        forms = torch.as_tensor(_D_FORMS, device=directions.device)
-        parts.append(torch.einsum("...i,kij,...j->...k", directions, forms, directions))
-    return torch.cat(parts, dim=-1)
+@_compiled
+def harmonics(directions: FloatArray, l_max: int) -> FloatArray:
+    """Evaluate all harmonics up to `l_max` at unit vectors (M, 3); returns (M, (l_max + 1)^2)."""
+    values = np.ones((len(directions), (l_max + 1) ** 2))
+    for row, n in enumerate(directions):
+        for a in range(1, values.shape[1]):
+            if a < 4:
+                values[row, a] = n[a - 1]
+                continue
+            values[row, a] = 0.0
+            for i in range(3):
+                for j in range(3):
+                    values[row, a] += n[i] * _D_FORMS[a - 4, i, j] * n[j]
+    return values
 
 
-def pullback(directions: torch.Tensor, adjoints: torch.Tensor) -> torch.Tensor:
-    """Sum adjoint_a grad Y_a over the harmonics of the last axis; returns (..., 3), not yet tangential."""
-    result = torch.zeros_like(directions)
-    if adjoints.shape[-1] > 1:
-        result = result + adjoints[..., 1:4]
-    if adjoints.shape[-1] > 4:
-        forms = torch.as_tensor(_D_FORMS, device=directions.device)
-        result = result + 2.0 * torch.einsum("...k,kij,...j->...i", adjoints[..., 4:], forms, directions)
+@_compiled
+def pullback(directions: FloatArray, adjoints: FloatArray) -> FloatArray:
+    """Sum adjoint_a grad Y_a over the harmonics of adjoints (M, K); returns (M, 3), not yet tangential."""
+    result = np.zeros((len(directions), 3))
+    for row, n in enumerate(directions):
+        for a in range(1, adjoints.shape[1]):
+            if a < 4:
+                result[row, a - 1] += adjoints[row, a]
+                continue
+            for i in range(3):
+                for j in range(3):
+                    result[row, i] += 2.0 * adjoints[row, a] * _D_FORMS[a - 4, i, j] * n[j]
     return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -44,10 +45,8 @@ class Filling:
     def occupy(self, energies: torch.Tensor) -> Occupations:
         """Fill orbitals of energies (B, C, N), ascending, in hartree."""
         if self.temperature == 0.0:
-            numbers = torch.zeros_like(energies)
-            for channel, count in enumerate(self.filled):
-                numbers[:, channel, : int(count)] = self.capacity
-            return Occupations(numbers, torch.zeros_like(energies[:, 0, 0]))
+            numbers = _aufbau(self.filled, self.capacity, energies.shape[-1], energies.device)
+            return Occupations(numbers.expand_as(energies), energies.new_zeros(len(energies)))
         filled = torch.sigmoid((self._fermi_levels(energies) - energies) / self.temperature)
         disorder = torch.special.xlogy(filled, filled) + torch.special.xlogy(1.0 - filled, 1.0 - filled)
         entropy_term = self.capacity * self.temperature * disorder.sum((-2, -1))
@@ -82,7 +81,8 @@ class Filling:
         rows, columns = self.orbital_ranges(channel, energies.shape[-1])
         gaps = energies[:, rows].unsqueeze(-1) - energies[:, columns].unsqueeze(-2)
         if self.temperature == 0.0:
-            return _response(transitions, 2.0 * self.capacity / gaps.clamp(max=-_SMALLEST_GAP))
+            inverse = gaps.clamp_(max=-_SMALLEST_GAP).mul_(-0.5 / self.capacity)
+            return _response(transitions, inverse.rsqrt_())
         slopes = -numbers * (self.capacity - numbers) / (self.capacity * self.temperature)
         differences = numbers.unsqueeze(-1) - numbers.unsqueeze(-2)
         degenerate = gaps.abs() < _SMALLEST_GAP
@@ -92,7 +92,7 @@ class Filling:
         # The chemical potential follows, so that the number of electrons stays.
         shift = (transitions.diagonal(dim1=-2, dim2=-1) * slopes.unsqueeze(-2)).sum(-1)
         total = slopes.sum(-1).clamp(max=-_SMALLEST_TOTAL)
-        response = _response(transitions, weights)
+        response = _response(transitions, (-weights).clamp(min=0.0).sqrt_())
         return response - shift.unsqueeze(-1) * shift.unsqueeze(-2) / total[:, None, None]
 
     def orbital_ranges(self, channel: int, orbitals: int) -> tuple[slice, slice]:
@@ -103,7 +103,16 @@ class Filling:
         return slice(0, orbitals), slice(0, orbitals)
 
 
-def _response(transitions: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return sum_ij t_x,ij w_ij t_y,ij (B, S, S); no weight is positive. Overwrites `transitions`."""
-    scaled = transitions.mul_((-weights).clamp(min=0.0).sqrt_().unsqueeze(1)).flatten(2)
+@lru_cache(maxsize=16)
+def _aufbau(filled: tuple[float, ...], capacity: float, orbitals: int, device: torch.device) -> torch.Tensor:
+    """Fill whole orbitals from below: (C, N)."""
+    numbers = torch.zeros(len(filled), orbitals, dtype=torch.float64, device=device)
+    for channel, count in enumerate(filled):
+        numbers[channel, : int(count)] = capacity
+    return numbers
+
+
+def _response(transitions: torch.Tensor, roots: torch.Tensor) -> torch.Tensor:
+    """Return -sum_ij t_x,ij roots_ij^2 t_y,ij (B, S, S). Overwrites `transitions`."""
+    scaled = transitions.mul_(roots.unsqueeze(1)).flatten(2)
     return -(scaled @ scaled.mT)

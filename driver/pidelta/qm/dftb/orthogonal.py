@@ -21,13 +21,16 @@ class Geometries:
 
     Args:
         basis: atoms and pairs.
-        device: where to compute.
+        device: where to orthogonalise.
     """
 
     def __init__(self, basis: Basis, device: torch.device) -> None:
         self._symbols = basis.symbols
-        self._first = torch.as_tensor(basis.first, device=device)
-        self._second = torch.as_tensor(basis.second, device=device)
+        self._first, self._second = basis.first, basis.second
+        pairs = np.arange(len(basis.first))
+        self._incidence = np.zeros((len(basis.symbols), len(pairs)))
+        self._incidence[basis.first, pairs], self._incidence[basis.second, pairs] = -1.0, 1.0
+        self._unit = torch.eye(len(basis.onsite), dtype=torch.float64, device=device)
 
     def check_finite(self, what: str, values: FloatArray) -> None:
         """Check positions (B, n, 3) or potentials (B, n).
@@ -42,18 +45,23 @@ class Geometries:
                 f"found {values[tuple(index)]}"
             )
 
-    def pairs(self, positions: torch.Tensor) -> PairGeometry:
+    def pairs(self, positions: FloatArray) -> PairGeometry:
         """Return distances and directions for positions (B, n, 3).
 
         Raises:
             GeometryError: atoms coincide.
         """
-        vectors = positions[:, self._second] - positions[:, self._first]
-        distances = vectors.norm(dim=-1)
-        if bool((distances < _COINCIDING).any()):
-            structure = int(distances.amin(-1).argmin())
+        positions = np.asarray(positions, dtype=np.float64)
+        vectors = positions.take(self._second, axis=1) - positions.take(self._first, axis=1)
+        distances = np.sqrt((vectors * vectors).sum(-1))
+        if (distances < _COINCIDING).any():
+            structure = int(distances.min(-1).argmin())
             self._raise_too_close(distances, structure, f"at least {_COINCIDING} bohr between atoms")
-        return PairGeometry(distances, vectors / distances.unsqueeze(-1))
+        return PairGeometry(distances, vectors / distances[..., None])
+
+    def by_atom(self, pair_gradient: FloatArray) -> FloatArray:
+        """Return the gradient (B, n, 3) from that by the vectors of the pairs (B, P, 3)."""
+        return np.asarray(self._incidence @ pair_gradient)
 
     def orthogonalise(
         self, matrices: TwoCentreMatrices, geometry: PairGeometry
@@ -64,16 +72,16 @@ class Geometries:
             GeometryError: S is not positive definite, or nearly singular.
         """
         factor, info = torch.linalg.cholesky_ex(matrices.overlap)
-        unit = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
-        inverse = torch.linalg.solve_triangular(factor, unit.expand_as(factor), upper=False)
+        inverse = torch.linalg.solve_triangular(factor, self._unit.expand_as(factor), upper=False)
         # The trace of S^-1 is the squared norm of L^-1.
-        regular = (info == 0) & (inverse.square().sum((-2, -1)) < 1.0 / _SMALLEST_OVERLAP)
-        if not bool(regular.all()):
+        norm = torch.linalg.vector_norm(inverse, dim=(-2, -1)).cpu().numpy()
+        regular = (norm < _SMALLEST_OVERLAP**-0.5) & (info.cpu().numpy() == 0)
+        if not regular.all():
             expected = f"a positive definite overlap with eigenvalues above {_SMALLEST_OVERLAP:g}"
-            self._raise_too_close(geometry.distances, int((~regular).to(torch.int64).argmax()), expected)
+            self._raise_too_close(geometry.distances, int(np.argmin(regular)), expected)
         return inverse @ matrices.hamiltonian @ inverse.mT, factor, inverse
 
-    def _raise_too_close(self, distances: torch.Tensor, structure: int, expected: str) -> None:
+    def _raise_too_close(self, distances: FloatArray, structure: int, expected: str) -> None:
         pair = int(distances[structure].argmin())
         first, second = self._atom(int(self._first[pair])), self._atom(int(self._second[pair]))
         raise GeometryError(

@@ -1,15 +1,18 @@
 """Repulsive pair potentials of DFTB as piecewise polynomials, for all pairs of a batch at once."""
 
+# mypy: allow-untyped-defs
+
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numba
 import numpy as np
-import torch
 
 from pidelta.state import FloatArray, IntArray
 
+_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
 _MAX_POWER = 9
 
 
@@ -58,10 +61,9 @@ class RepulsiveTables:
     Args:
         potentials: one for each type of pair.
         pair_types: (P,) index into `potentials` of each pair.
-        device: where to compute.
     """
 
-    def __init__(self, potentials: Sequence[Repulsive], pair_types: IntArray, device: torch.device) -> None:
+    def __init__(self, potentials: Sequence[Repulsive], pair_types: IntArray) -> None:
         longest = max((len(potential.starts) for potential in potentials), default=1)
         starts = np.full((len(potentials), longest), np.inf)
         # Row 0 is the head, so that the row is the number of starts below r.
@@ -74,35 +76,33 @@ class RepulsiveTables:
             coefficients[row, 1 : count + 1] = potential.coefficients
         heads = np.array([potential.head for potential in potentials]).reshape(-1, 3)
 
-        def tensor(values: FloatArray | IntArray) -> torch.Tensor:
-            return torch.as_tensor(values, device=device)
+        self._tables = (pair_types, starts, origins, coefficients, heads)
 
-        used = np.flatnonzero(np.any(coefficients != 0.0, axis=(0, 1)))
-        powers = int(used[-1]) + 1 if len(used) else 1
-        self._starts = tensor(starts[pair_types])
-        self._offsets = tensor(pair_types * (longest + 1))
-        self._origins = tensor(origins.ravel())
-        self._coefficients = tensor(coefficients[..., :powers].reshape(-1, powers))
-        self._heads = tensor(heads[pair_types])
-
-    def evaluate(self, distances: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def evaluate(self, distances: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Evaluate distances (B, P) in bohr.
 
         Returns:
             Energies and their derivatives with respect to the distance, each (B, P).
         """
-        interval = (distances.unsqueeze(-1) >= self._starts).sum(-1)
-        segment = self._offsets + interval
-        x = distances - self._origins[segment]
-        *lower, value = self._coefficients[segment].unbind(-1)
-        slope = torch.zeros_like(x)
-        for coefficient in reversed(lower):
-            slope = torch.addcmul(value, slope, x)
-            value = torch.addcmul(coefficient, value, x)
-        in_head = interval == 0
-        if bool(in_head.any()):
-            a1, a2, a3 = self._heads.unbind(-1)
-            exponential = torch.exp(a2 - a1 * distances)
-            value = torch.where(in_head, exponential + a3, value)
-            slope = torch.where(in_head, -a1 * exponential, slope)
-        return value, slope
+        values, slopes = _evaluate(distances, *self._tables)
+        return values, slopes
+
+
+@_compiled
+def _evaluate(distances, pair_types, starts, origins, coefficients, heads):
+    values, slopes = np.zeros_like(distances), np.zeros_like(distances)
+    for structure, pair in np.ndindex(distances.shape):
+        r, row = distances[structure, pair], pair_types[pair]
+        interval = np.searchsorted(starts[row], r, side="right")
+        value, slope = 0.0, 0.0
+        if interval == 0:
+            a1, a2, a3 = heads[row]
+            exponential = np.exp(a2 - a1 * r)
+            value, slope = exponential + a3, -a1 * exponential
+        else:
+            x = r - origins[row, interval]
+            for power in range(_MAX_POWER, -1, -1):
+                slope = slope * x + value
+                value = value * x + coefficients[row, interval, power]
+        values[structure, pair], slopes[structure, pair] = value, slope
+    return values, slopes

@@ -89,11 +89,16 @@ class SCCSolver:
         self._orbital_site = orbital_site
         self._tolerance = tolerance
         self._max_iterations = max_iterations
-        # The orbitals of each site, filled up with an index to a row of zeros.
+        self._on_site = torch.nn.functional.one_hot(orbital_site).to(torch.float64)
+        # The orbitals of each site, filled up to the most that a site has with orbitals of weight zero.
         counts = torch.bincount(orbital_site)
         place = torch.arange(int(counts.max()), device=orbital_site.device)
-        orbitals = (counts.cumsum(0) - counts).unsqueeze(-1) + place
-        self._site_orbitals = torch.where(place < counts.unsqueeze(-1), orbitals, len(orbital_site))
+        exists = (place < counts.unsqueeze(-1)).repeat(1, 2)
+        orbitals = torch.where(exists[:, : len(place)], (counts.cumsum(0) - counts).unsqueeze(-1) + place, 0)
+        duals = orbitals + len(orbital_site)
+        self._left = torch.cat((orbitals, duals), dim=1).ravel()
+        self._right = torch.cat((duals, orbitals), dim=1).ravel()
+        self._half = 0.5 * exists.to(torch.float64).reshape(-1, 1)
 
     def solve(
         self, problem: SCCProblem, guess: torch.Tensor, filling: Filling, largest_step: float = 1.0
@@ -114,10 +119,11 @@ class SCCSolver:
         for iteration in range(1, self._max_iterations + 1):
             state, duals = self._diagonalise(problem, populations, filling, iteration)
             finished = state.residual < self._tolerance
-            if iteration == self._max_iterations or bool(finished.all()):
+            count = int(finished.sum())
+            if iteration == self._max_iterations or count == len(finished):
                 results.append((active, state))
                 break
-            if bool(finished.any()):
+            if count > 0:
                 results.append((active[finished], state.select(finished)))
                 going = ~finished
                 active, problem, state = active[going], problem.select(going), state.select(going)
@@ -136,12 +142,12 @@ class SCCSolver:
         """Return the state that follows from populations (B, C, S), and S times its orbitals (B, C, N, N)."""
         shifts = problem.energy.slope(populations)
         # L^-1 (V S + S V) L^-T = X + X^T with X = L^-1 V L for the diagonal matrix V of the shifts.
-        half = problem.inverse @ (shifts[..., self._orbital_site].unsqueeze(-1) * problem.factor)
+        by_orbital = shifts.index_select(-1, self._orbital_site).unsqueeze(-1)
+        half = problem.inverse @ (by_orbital * problem.factor)
         energies, vectors = torch.linalg.eigh(problem.hamiltonian + 0.5 * (half + half.mT))
         orbitals, duals = problem.inverse.mT @ vectors, problem.factor @ vectors
         occupied = filling.occupy(energies)
-        by_orbital = ((orbitals * duals) @ occupied.numbers.unsqueeze(-1)).squeeze(-1)
-        new = torch.zeros_like(populations).index_add_(-1, self._orbital_site, by_orbital)
+        new = ((orbitals * duals) @ occupied.numbers.unsqueeze(-1)).squeeze(-1) @ self._on_site
         residual = (new - populations).abs().amax((-2, -1))
         iterations = torch.full_like(residual, iteration, dtype=torch.int64)
         filled = (occupied.numbers, occupied.entropy_term)
@@ -156,35 +162,42 @@ class SCCSolver:
         filling: Filling,
     ) -> torch.Tensor:
         """Return the Newton step (B, C, S), or the residual where the matrix is singular."""
-        matrix = -self._response(state, duals, filling) @ problem.energy.hessian(populations)
+        matrix = -torch.bmm(self._response(state, duals, filling), problem.energy.hessian(populations))
         matrix.diagonal(dim1=-2, dim2=-1).add_(1.0)
         residual = state.populations - populations
         step, info = torch.linalg.solve_ex(matrix, residual.flatten(1))
-        return torch.where((info == 0)[:, None, None], step.view_as(residual), residual)
+        newton: torch.Tensor = step.view_as(residual)
+        if bool(info.any()):
+            return torch.where((info == 0).view(-1, 1, 1), newton, residual)
+        return newton
 
     def _response(self, state: SCCState, duals: torch.Tensor, filling: Filling) -> torch.Tensor:
         """Return the derivative (B, C S, C S) of the populations by the shifts."""
-        orbitals, duals = self._by_site(state.orbitals), self._by_site(duals)
+        coefficients = torch.cat((state.orbitals, duals), dim=-2)
         blocks = []
         for channel in range(len(filling.filled)):
             rows, columns = filling.orbital_ranges(channel, state.energies.shape[-1])
-            half, other = orbitals[:, channel], duals[:, channel]
-            left = torch.cat((half[..., rows], other[..., rows]), dim=2).mT
-            right = torch.cat((other[..., columns], half[..., columns]), dim=2)
-            size = left.shape[1] * left.shape[2] * right.shape[3]
+            size = (rows.stop - rows.start) * (columns.stop - columns.start) * self._on_site.shape[1]
             group = max(1, _TRANSITIONS // max(1, size))
-            levels = (state.energies[:, channel], state.occupations[:, channel])
-            parts = zip(*(part.split(group) for part in (left, right, *levels)), strict=True)
-            blocks.append(
-                torch.cat(
-                    [filling.response(channel, energies, n, 0.5 * (a @ b)) for a, b, energies, n in parts]
-                )
-            )
+            levels = (coefficients[:, channel], state.energies[:, channel], state.occupations[:, channel])
+            parts = [
+                filling.response(channel, energies, numbers, self._transitions(both, rows, columns))
+                for both, energies, numbers in zip(*(level.split(group) for level in levels), strict=True)
+            ]
+            blocks.append(torch.cat(parts))
         return blocks[0] if len(blocks) == 1 else _block_diagonal(blocks[0], blocks[1])
 
-    def _by_site(self, coefficients: torch.Tensor) -> torch.Tensor:
-        """Rearrange (B, C, N, N) to (B, C, S, orbitals of a site, N)."""
-        return torch.nn.functional.pad(coefficients, (0, 0, 0, 1))[:, :, self._site_orbitals]
+    def _transitions(self, coefficients: torch.Tensor, rows: slice, columns: slice) -> torch.Tensor:
+        """Return 1/2 sum_a (c_ai d_aj + d_ai c_aj) (B, S, I, J) over the orbitals a of each site.
+
+        Args:
+            coefficients: (B, 2 N, N) c of the molecular orbitals, and below them d = S c.
+            rows, columns: the ranges of i and j.
+        """
+        shape = (len(coefficients), self._on_site.shape[1], len(self._half) // self._on_site.shape[1], -1)
+        left = coefficients[..., rows].index_select(1, self._left) * self._half
+        right = coefficients[..., columns].index_select(1, self._right)
+        return left.view(shape).mT @ right.view(shape)
 
 
 def _block_diagonal(up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:

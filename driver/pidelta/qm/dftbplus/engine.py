@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import tempfile
 import weakref
 from pathlib import Path
@@ -15,7 +16,7 @@ from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.parameters import ParameterSet
 from pidelta.qm.dftb.sets import SetFiles, export
 from pidelta.qm.dftbplus import inputs
-from pidelta.qm.dftbplus.library import Session, Solution, load_library, rehearse, version
+from pidelta.qm.dftbplus.library import Session, Solution, load_library, rehearse, version, watch
 from pidelta.state import FloatArray, IntArray
 
 
@@ -54,7 +55,7 @@ class DFTBPlusEngine:
         path = load_library(library)
         self._version = version(path)
         folder = Path(tempfile.mkdtemp(prefix="pidelta-dftbplus-"))
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        weakref.finalize(self, _end_well, watch(folder), folder)
         if isinstance(files, SetFiles):
             export(files, folder / "set")
             files = folder / "set"
@@ -116,3 +117,8 @@ class DFTBPlusEngine:
                 return solution
             self._session.close()
         raise SCCConvergenceError(solution.iterations, solution.residual, self.numbers, positions.copy())
+
+
+def _end_well(watcher: subprocess.Popen[bytes], folder: Path) -> None:
+    watcher.communicate(b"ended well")
+    shutil.rmtree(folder, ignore_errors=True)

@@ -55,7 +55,7 @@ def read_hsd(path: Path) -> Node:
     """Read a file, with those it includes.
 
     Raises:
-        ConfigError: a file cannot be read, a brace is missing or a key is not a word.
+        ConfigError: a file cannot be read or includes itself, a brace is missing or a key is not a word.
     """
     return parse_hsd(_with_includes(path), str(path))
 
@@ -74,13 +74,16 @@ def parse_hsd(text: str, where: str) -> Node:
     return root
 
 
-def _with_includes(path: Path) -> str:
+def _with_includes(path: Path, including: tuple[Path, ...] = ()) -> str:
+    if path.resolve() in including:
+        raise ConfigError(f"{path}: expected a file that does not include itself, found one that does")
+    including = (*including, path.resolve())
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
     lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
-    return _INCLUDE.sub(lambda match: _with_includes(path.parent / match[1]), "\n".join(lines))
+    return _INCLUDE.sub(lambda match: _with_includes(path.parent / match[1], including), "\n".join(lines))
 
 
 class _Tokens:

@@ -29,6 +29,7 @@ _GOVERNED = {
     "charge": "0",
     "maxangularmomentum": None,
     "slaterkosterfiles": None,
+    "slaterkosterfiles.lowercasetypename": "no",
     "filling": "fermi",
     "filling.temperature": "0",
     "thirdorder": "no",
@@ -176,7 +177,10 @@ def _spin(settings: DFTBSettings, shells: Mapping[str, int]) -> list[str]:
 
 
 def _check_geometry(path: Path, geometry: Node | None, numbers: IntArray) -> None:
+    """Check the elements; positions are those that the library is given later."""
     found = _symbols(path, geometry)
+    if geometry is not None and _is_periodic(geometry):
+        raise ConfigError(f"{path}: Geometry: expected a cluster, as the QM region is, found a periodic one")
     expected = [chemical_symbols[number] for number in numbers]
     if len(found) != len(expected):
         raise ConfigError(f"{path}: Geometry: expected the {len(expected)} QM atoms, found {len(found)}")
@@ -202,6 +206,14 @@ def _symbols(path: Path, geometry: Node | None) -> list[str]:
     except (KeyError, ValueError, IndexError):
         raise ConfigError(f"{path}: Geometry: expected a geometry that DFTB+ reads, found another") from None
     raise ConfigError(f"{path}: Geometry: expected GenFormat, xyzFormat or TypesAndCoordinates, found {form}")
+
+
+def _is_periodic(geometry: Node) -> bool:
+    periodic = geometry.children.get("periodic")
+    if "latticevectors" in geometry.children or (periodic is not None and periodic.value.lower() == "yes"):
+        return True
+    header = geometry.text.split()
+    return geometry.value.lower() == "genformat" and len(header) > 1 and header[1].upper() != "C"
 
 
 def _check_hamiltonian(path: Path, given: Node, expected: Node) -> None:
@@ -240,7 +252,9 @@ def _hartree(value: str, unit: str) -> str:
 
 
 def _equal(first: str | None, second: str | None) -> bool:
+    """Whether two values are the same text or the same numbers."""
     try:
-        return bool(np.isclose(float(first or ""), float(second or ""), rtol=1e-6, atol=0.0))
+        one, other = (np.array((value or "").split(), dtype=np.float64) for value in (first, second))
     except ValueError:
         return first == second
+    return len(one) == len(other) and np.allclose(one, other, rtol=1e-6, atol=0.0)

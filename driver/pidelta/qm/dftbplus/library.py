@@ -6,6 +6,7 @@ import ctypes
 import importlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,13 +19,24 @@ from pidelta.errors import SetupError
 from pidelta.state import FloatArray
 
 INSTALL = "conda install -c conda-forge dftbplus dftbplus-python"
+BUILD = "built with WITH_API, BUILD_SHARED_LIBS and ENABLE_DYNAMIC_LOADING"
 OLDEST_API = (0, 4)  # of DFTB+ 25.1
 
 _NAMES = ("libdftbplus.so", "libdftbplus.dylib")
 _SET_UP = (
     "import sys, dftbplus\n"
-    "dftbplus.DftbPlus(libpath=sys.argv[1], hsdpath=sys.argv[2], logfile=sys.argv[3]).close()"
+    "dftbplus.DftbPlus(libpath=sys.argv[1], hsdpath=sys.argv[2], logfile=sys.argv[3]).close()\n"
+    "print('set up')"
 )
+# What waits for the end of this process; only a process that ends well writes to it before.
+_WATCH = (
+    "import sys\n"
+    "if not sys.stdin.buffer.read():\n"
+    "    from pidelta.qm.dftbplus.library import explain_end\n"
+    "    explain_end(sys.argv[1])"
+)
+_LOG = "dftb+.log"
+_LOGGED = 1000  # structures, after which the log starts anew
 
 
 def load_library(given: Path | None) -> Path:
@@ -51,7 +63,8 @@ def load_library(given: Path | None) -> Path:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         raise SetupError(
-            f"{path}: expected a library that can be loaded, found: {_one_line(error)}"
+            f"{path}: expected a library of DFTB+ {BUILD}, found one that cannot be loaded "
+            f"({_one_line(error)}): {INSTALL}"
         ) from None
     _check_version(library, path)
     return path
@@ -70,16 +83,36 @@ def rehearse(library: Path, hsd: Path) -> None:
     Raises:
         SetupError: DFTB+ did not take the input; with its own message.
     """
-    log = hsd.with_suffix(".log")
+    log = hsd.with_name("rehearsal.log")
     arguments = [sys.executable, "-c", _SET_UP, str(library), str(hsd), str(log)]
-    # The child finds the module where this process did.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    ended = subprocess.run(
-        arguments, cwd=hsd.parent, env=environment, capture_output=True, text=True, check=False
-    )
-    if ended.returncode:
+    ended = subprocess.run(arguments, env=_environment(), capture_output=True, text=True, check=False)
+    if ended.returncode or not ended.stdout.endswith("set up\n"):  # stopping, it may return 0
         output = log.read_text(errors="replace") if log.is_file() else ""
         raise SetupError(f"DFTB+ stopped at its set-up: {_message(output) or _one_line(ended.stderr)}")
+
+
+def watch(folder: Path) -> subprocess.Popen[bytes]:
+    """Start what removes a private folder, and says why, should DFTB+ end this process.
+
+    Write to its input and close it before a good end; the folder is then left to its owner.
+    """
+    arguments = [sys.executable, "-c", _WATCH, str(folder)]
+    # In a session of its own, so that Ctrl-C does not reach it.
+    return subprocess.Popen(arguments, env=_environment(), stdin=subprocess.PIPE, start_new_session=True)
+
+
+def explain_end(folder: str) -> None:
+    """Print what DFTB+ said before it ended the process, and remove the private folder."""
+    log = Path(folder) / _LOG
+    message = _message(log.read_text(errors="replace")) if log.is_file() else ""
+    if message:
+        print(f"pidelta: DFTB+ stopped: {message}", file=sys.stderr, flush=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _environment() -> dict[str, str]:
+    """A child finds modules where this process did."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 @dataclass(frozen=True)
@@ -112,6 +145,8 @@ class Session:
     def __init__(self, library: Path, hsd: Path) -> None:
         self._library = library
         self._hsd = hsd
+        self._log = hsd.with_name(_LOG)
+        self._solved = 0
         self._instance: Any = None
         self._potential = np.zeros(0)
         self._correction: FloatArray | None = None
@@ -120,6 +155,9 @@ class Session:
     def solve(self, positions: FloatArray, potential: FloatArray, correction: FloatArray | None) -> Solution:
         """Evaluate positions (n, 3) in a potential (n,) with a Coulomb correction (n, n) or None."""
         self._open()
+        self._solved += 1
+        if self._solved % _LOGGED == 0:
+            os.truncate(self._log, 0)
         instance = self._instance
         self._potential, self._correction, self._populations = potential, correction, []
         instance.set_geometry(np.array(positions, dtype=np.float64, order="C"))
@@ -148,9 +186,8 @@ class Session:
         if Session._in_use is not None:
             Session._in_use.close()
         module = importlib.import_module("dftbplus")
-        # Its messages come at every step: they would fill a file, or the terminal.
         self._instance = module.DftbPlus(
-            libpath=str(self._library), hsdpath=str(self._hsd), logfile=os.devnull
+            libpath=str(self._library), hsdpath=str(self._hsd), logfile=str(self._log)
         )
         Session._in_use = self
         # Not `set_external_potential`, which in DFTB+ 25.1 leaves that of the second spin undefined.
@@ -183,17 +220,14 @@ def _find(module: Path, given: Path | None) -> Path:
                 if path.is_file():
                     return path
     raise SetupError(
-        f"qm.dftbplus.library: expected {' or '.join(_NAMES)} in a folder above {module}, found none: "
-        f"{INSTALL}, or name the file"
+        f"qm.dftbplus.library: expected {' or '.join(_NAMES)}, {BUILD}, in a folder above {module}, found "
+        f"none: {INSTALL}, or name the file"
     )
 
 
 def _check_version(library: ctypes.CDLL, path: Path) -> None:
     if not hasattr(library, "dftbp_register_ext_pot_generator"):
-        raise SetupError(
-            f"{path}: expected DFTB+ built with WITH_API and ENABLE_DYNAMIC_LOADING, found another library: "
-            f"{INSTALL}"
-        )
+        raise SetupError(f"{path}: expected DFTB+ {BUILD}, found another library: {INSTALL}")
     found = version(path)
     if tuple(int(number) for number in found.split(".")[:2]) < OLDEST_API:
         oldest = ".".join(str(number) for number in OLDEST_API)

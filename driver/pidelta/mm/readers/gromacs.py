@@ -50,7 +50,7 @@ _MINIMUM_WORDS = {
     "defaults": 2, "atomtypes": 6, "moleculetype": 2, "atoms": 6, "molecules": 2,
     "pairtypes": 5, "nonbond_params": 5, "cmaptypes": 8,
 }  # fmt: skip
-_RIGID = ("settles", "constraints")
+_RIGID = {"settles", "constraints"}
 
 
 def read_gromacs(path: Path, *, rigid_water: bool = False) -> Topology:
@@ -75,7 +75,7 @@ def read_gromacs(path: Path, *, rigid_water: bool = False) -> Topology:
     type_names = [words[0] for section, words in force_field if section == "atomtypes"]
     replaced: dict[str, str] = {}
     for name, _ in contents:
-        for section in _RIGID:
+        for section in sorted(_RIGID):
             if rigid_water and molecules[name].rows(section):
                 replaced[name] = section
                 molecules[name].drop(section)

@@ -1,8 +1,10 @@
 """Bad force-field input through the command line: one line that names the problem, and exit code 2."""
 
 import json
+import re
 import shutil
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import parmed
@@ -11,13 +13,17 @@ from ase import Atoms
 from ase.io import read, write
 
 from mm_systems import CUBIC, DATA, MIXED, water_positions
+from pidelta.build import read_system
+from pidelta.config import load_config
 from pidelta.core.structure import read_coordinates
 from pidelta.errors import PideltaError
+from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.readers import read_topology
 from pidelta.units import BOHR_IN_ANGSTROM
 
 ENGINES = ["builtin", "openmm"]
 NO_SITES = np.zeros(0, dtype=np.int64)
+ACETAMIDE = np.array([6, 1, 1, 1, 6, 8, 7, 1, 1])
 
 
 def write_structure(path, numbers, positions, cell=CUBIC):
@@ -164,6 +170,19 @@ def test_atoms_that_nearly_coincide_have_a_finite_energy(water, run, engine):
     assert (frame["virial"] is None) == (engine == "openmm")
 
 
+def test_a_net_force_beyond_that_of_a_mesh(water, fail, monkeypatch):
+    """Six times what the tolerance of PME, 1e-4, suggests, too little for the differences to see."""
+    evaluate = MMEvaluator.evaluate
+
+    def pushed(self, positions, cells):
+        term = evaluate(self, positions, cells)
+        push = 6e-4 * np.linalg.norm(term.gradient) / positions.shape[1]
+        return replace(term, gradient=term.gradient + np.array([push, 0.0, 0.0]))
+
+    monkeypatch.setattr(MMEvaluator, "evaluate", pushed)
+    assert "expected no net force, within" in fail("check", water, "--atoms", 1)
+
+
 def test_options_of_openmm_need_openmm(water, fail):
     edit(water, "mm: {", "mm: {platform: CUDA, ")
     assert "mm: expected platform with engine: openmm, and only with it" in fail("check", water)
@@ -191,13 +210,13 @@ def files(tmp_path_factory):
     return folder
 
 
-def read_any(path, count):
-    return read_topology(path) if path.suffix == ".prmtop" else read_coordinates(path, count, NO_SITES)
+def read_any(path):
+    return read_topology(path) if path.suffix == ".prmtop" else read_coordinates(path, ACETAMIDE, NO_SITES)
 
 
 def attempt(path):
     try:
-        return "", read_any(path, 9)
+        return "", read_any(path)
     except PideltaError as error:
         return str(error), None
 
@@ -206,7 +225,7 @@ def attempt(path):
 def test_files_cut_off_anywhere_are_refused_or_complete(files, tmp_path, name):
     """Cut after any character: no other exception, no crash of a compiled reader, no atom lost."""
     text = (files / name).read_text()
-    whole = read_any(files / name, 9)
+    whole = read_any(files / name)
     # no part of the energy from here on
     end = text.index("%FLAG HBCUT") if name == "m.prmtop" else len(text.rstrip())
     refused = 0
@@ -223,12 +242,62 @@ def test_files_cut_off_anywhere_are_refused_or_complete(files, tmp_path, name):
     assert refused > 100
 
 
+def test_elements_of_a_structure_are_those_of_the_topology(files, tmp_path):
+    swapped = ACETAMIDE.copy()
+    swapped[[5, 6]] = swapped[[6, 5]]
+    write_structure(tmp_path / "m.xyz", ACETAMIDE, np.resize(MIXED, (9, 3)))
+    for path in (tmp_path / "m.xyz", files / "m.pdb"):
+        read_coordinates(path, ACETAMIDE, NO_SITES)
+        with pytest.raises(PideltaError, match=f"{path.name}: expected N at atom 5 .*, found O"):
+            read_coordinates(path, swapped, NO_SITES)
+
+
+def test_names_of_atoms_are_no_elements(files, tmp_path):
+    """A .pdb without the column of elements."""
+    text = re.sub("^(HETATM.{70}).*$", r"\1", (files / "m.pdb").read_text(), flags=re.MULTILINE)
+    assert text != (files / "m.pdb").read_text()
+    (tmp_path / "m.pdb").write_text(text)
+    read_coordinates(tmp_path / "m.pdb", ACETAMIDE[::-1], NO_SITES)
+
+
+def test_rows_of_sites_have_no_element(tmp_path):
+    write_structure(tmp_path / "m.xyz", [8, 1, 1, 0, 8, 1, 1, 0], np.resize(MIXED, (8, 3)))
+    numbers, sites = np.array([8, 1, 1, 8, 1, 1]), np.array([3, 7])
+    read_coordinates(tmp_path / "m.xyz", numbers, sites)
+    with pytest.raises(PideltaError, match=r"m.xyz: expected H at atom 4 .*, found O"):
+        read_coordinates(tmp_path / "m.xyz", numbers[[0, 1, 2, 4, 3, 5]], sites)
+
+
+@pytest.mark.parametrize("key", ["electrostatics: pme", "cutoff: 0.6 nm", "ewald_tolerance: 1.0e-4"])
+@pytest.mark.parametrize("source", ["topology: water.top", "water: q-spc-fw"])
+def test_options_of_a_periodic_system_need_a_cell(water, fail, run, key, source):
+    """A lost cell would leave bare Coulomb in vacuum; without such options that is a cluster."""
+    write(water.parent / "water.xyz", read(water.parent / "water.xyz"), format="xyz")
+    water.write_text(f"structure: water.xyz\nmm: {{{source}, {key}}}\n")
+    name = key.split(":")[0]
+    assert f"water.xyz: mm.{name}: expected a cell, found none; leave the key out" in fail("check", water)
+    water.write_text(f"structure: water.xyz\nmm: {{{source}}}\n")
+    assert run("evaluate", water, "--output", water.parent / "out.json") == 0
+
+
+def test_a_topology_with_a_box_needs_a_cell(files, tmp_path, fail):
+    lines = (files / "m.rst7").read_text().splitlines()
+    config = tmp_path / "m.yaml"
+    config.write_text(f"structure: m.rst7\nmm: {{topology: {files / 'm.prmtop'}}}\n")
+    (tmp_path / "m.rst7").write_text("\n".join([*lines[:-1], ""]))
+    message = fail("evaluate", config)
+    assert "m.rst7: expected a cell, as " in message
+    assert "m.prmtop has a box, found none" in message
+    (tmp_path / "m.rst7").write_text("\n".join([*lines, ""]))
+    assert read_system(load_config(config)).cell is not None
+
+
 def test_restart_with_an_overflown_coordinate(files, tmp_path):
     lines = (files / "m.rst7").read_text().splitlines()
     lines[3] = lines[3][:48] + 12 * "*" + lines[3][60:]
     (tmp_path / "m.rst7").write_text("\n".join([*lines, ""]))
     with pytest.raises(PideltaError, match=r"m.rst7: expected a coordinate in 12 columns, .* at atom 3"):
-        read_coordinates(tmp_path / "m.rst7", 9, NO_SITES)
+        read_coordinates(tmp_path / "m.rst7", ACETAMIDE, NO_SITES)
 
 
 def test_restart_with_impossible_angles(files, tmp_path):
@@ -236,7 +305,7 @@ def test_restart_with_impossible_angles(files, tmp_path):
     assert "80.0000000" in text
     (tmp_path / "m.rst7").write_text(text.replace("80.0000000", "  0.500000"))
     with pytest.raises(PideltaError, match=r"m.rst7: expected a cell of three independent vectors"):
-        read_coordinates(tmp_path / "m.rst7", 9, NO_SITES)
+        read_coordinates(tmp_path / "m.rst7", ACETAMIDE, NO_SITES)
 
 
 @pytest.mark.parametrize(

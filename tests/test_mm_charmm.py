@@ -198,7 +198,9 @@ def test_coordinates_of_charmm(charmm, tmp_path):
     psf = CharmmPsfFile(str(folder / "protein.psf"))
     psf.coordinates = positions / ANGSTROM
     psf.save(str(tmp_path / "protein.crd"), format="charmmcrd")
-    found, cell = read_coordinates(tmp_path / "protein.crd", len(positions), np.zeros(0, dtype=int))
+    found, cell = read_coordinates(
+        tmp_path / "protein.crd", np.ones(len(positions), dtype=int), np.zeros(0, dtype=int)
+    )
     np.testing.assert_allclose(found, positions, atol=1e-4)
     assert cell is None
 

@@ -142,6 +142,13 @@ def test_plain_ewald_is_refused():
         OpenMMEvaluator(solution(), cutoff=CUTOFF, cell=TRICLINIC, electrostatics="ewald")
 
 
+def test_a_mesh_beyond_memory_is_refused():
+    with pytest.raises(SetupError, match=r"mm.ewald_tolerance: 1e-12 needs a grid of "):
+        OpenMMEvaluator(
+            solution(), cutoff=CUTOFF, cell=TRICLINIC, electrostatics="pme", ewald_tolerance=1e-12
+        )
+
+
 def turned(cell):
     """The same lattice in another orientation, by a left-handed basis that is not reduced."""
     rotation = np.linalg.qr(np.random.default_rng(8).normal(size=(3, 3)))[0]

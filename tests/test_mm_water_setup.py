@@ -85,6 +85,39 @@ def test_only_water_may_be_rigid(setup, rigid_top):
         energy(setup(f"{{topology: {rigid_top}, water: q-spc-fw}}", with_site=True))
 
 
+def test_constraints_of_water_are_rigid_water_as_well(setup, rigid_top):
+    text = rigid_top.read_text()
+    constraints = "[ constraints ]\n1 2 1 0.09572\n1 3 1 0.09572\n2 3 1 0.15139\n"
+    start = text.index("[ settles ]")
+    end = text.index("#endif", start)
+    rigid_top.write_text(text[:start] + constraints + text[end:])
+    with pytest.raises(TopologyError, match=r"\[ constraints \] keeps distances rigid.* mm\.water: q-spc-fw"):
+        energy(setup(f"{{topology: {rigid_top}}}", with_site=True))
+    named = energy(setup(f"{{topology: {rigid_top}, water: q-spc-fw}}", with_site=True))
+    assert named == pytest.approx(energy(setup("{water: q-spc-fw}")), rel=1e-12)
+    rigid_top.write_text(rigid_top.read_text().replace("HW 1  1.008", "HW 9  19.00"))
+    with pytest.raises(TopologyError, match=r"molecule SOL: \[ constraints \] keeps distances rigid"):
+        energy(setup(f"{{topology: {rigid_top}, water: q-spc-fw}}", with_site=True))
+
+
+@pytest.mark.parametrize(
+    ("source", "described"),
+    [
+        ("water: q-tip4p-f", "water: q-tip4p-f (8 molecules), by the built-in evaluator"),
+        (
+            f"topology: {DATA / 'tip4p.top'}, water: q-spc-fw",
+            "tip4p.top, water: q-spc-fw (8 molecules), by the built-in evaluator",
+        ),
+        (f"topology: {DATA / 'tip4p.top'}", "tip4p.top, by the built-in evaluator"),
+    ],
+)
+def test_check_names_the_model_of_water(setup, run, capsys, monkeypatch, source, described):
+    monkeypatch.setenv("COLUMNS", "200")
+    config = setup(f"{{{source}, ewald_tolerance: 1.0e-5}}")
+    assert run("check", config.path, "--atoms", 1) == 0
+    assert described in capsys.readouterr().out
+
+
 def test_virtual_sites_cannot_polarise_a_qm_region(setup):
     config = setup(f"{{topology: {DATA / 'tip4p.top'}}}", with_site=True, more="qm: {atoms: [0, 1, 2]}\n")
     with pytest.raises(SetupError, match=r"virtual sites cannot polarise a QM region yet.* q-spc-fw"):

@@ -90,7 +90,8 @@ def read_system(config: Config) -> System:
     """Atoms, positions and cell; elements and names come from the topology where there is one.
 
     Raises:
-        StructureError, TopologyError: a file is missing or malformed, or their atom counts differ.
+        StructureError, TopologyError: a file is missing or malformed, or they do not fit together.
+        SetupError: the configuration or the topology expects a cell, and the structure has none.
     """
     return _read_inputs(config).system
 
@@ -99,7 +100,7 @@ def read_force_field(config: Config) -> Topology | None:
     """The topology of the whole system, the QM region included, or None without a section mm.
 
     Raises:
-        StructureError, TopologyError: as `read_system`.
+        SetupError: as `read_system`.
     """
     return _read_inputs(config).topology
 
@@ -109,16 +110,33 @@ def _read_inputs(config: Config) -> _Inputs:
         # DFTB knows no lattice here: a molecule in a box is a molecule in vacuum.
         system = replace(structure.read_structure(config.structure), cell=None)
         return _Inputs(config, system, None)
-    if config.mm.topology is None:
-        return _box_of_water(config, config.mm)
-    topology = read_topology(
-        config.mm.topology, config.mm.parameters, rigid_water=config.mm.water is not None
-    )
-    if config.mm.water is not None:
-        topology = with_water(topology, config.mm.water)
-    positions, cell = structure.read_coordinates(
-        config.structure, len(topology.numbers), topology.massless_rows
-    )
+    read = _box_of_water if config.mm.topology is None else _from_topology
+    inputs = read(config, config.mm)
+    _refuse_lost_cell(inputs, config.mm)
+    return inputs
+
+
+def _refuse_lost_cell(inputs: _Inputs, mm: MMConfig) -> None:
+    """Without a cell all pairs interact by bare Coulomb: right for a cluster, wrong for a box of solvent."""
+    if inputs.system.cell is not None:
+        return
+    file = inputs.config.structure
+    given = [key for key in ("electrostatics", "cutoff", "ewald_tolerance") if key in mm.model_fields_set]
+    if given:
+        raise SetupError(
+            f"{file}: mm.{given[0]}: expected a cell, found none; leave the key out for a cluster in vacuum"
+        )
+    if inputs.topology is not None and inputs.topology.periodic:
+        raise SetupError(f"{file}: expected a cell, as {inputs.topology.source} has a box, found none")
+
+
+def _from_topology(config: Config, mm: MMConfig) -> _Inputs:
+    """A topology and a structure that fits it."""
+    assert mm.topology is not None
+    topology = read_topology(mm.topology, mm.parameters, rigid_water=mm.water is not None)
+    if mm.water is not None:
+        topology = with_water(topology, mm.water)
+    positions, cell = structure.read_coordinates(config.structure, topology.numbers, topology.massless_rows)
     system = System(
         numbers=topology.numbers,
         positions=positions,

@@ -171,6 +171,7 @@ class MMConfig(Section):
     `topology` comes with `parameters` where the format keeps them apart (CHARMM). `water` names a model that
     takes the place of the water of the topology; without a topology the structure is water alone.
     `dispersion_correction` is off as in GROMACS and CHARMM; AMBER and OpenMM have it on.
+    `electrostatics`, `cutoff` and `ewald_tolerance` are of periodic systems: given, they ask for a cell.
 
     `threads` of one process share the beads of a request, or the work of a single structure. `platform`,
     `precision` and `virial` are options of the engine openmm: one of its platforms, or the fastest that

@@ -12,6 +12,7 @@ import ase
 import ase.io
 import numpy as np
 import parmed
+from ase.data import atomic_numbers, chemical_symbols
 from ase.geometry import cellpar_to_cell
 
 from pidelta.errors import StructureError
@@ -50,27 +51,58 @@ def without_massless(system: System) -> System:
     )
 
 
-def read_coordinates(path: Path, count: int, massless_rows: IntArray) -> tuple[FloatArray, FloatArray | None]:
-    """Read positions (N, 3) and the cell (3, 3) or None, in bohr, for a topology of `count` atoms.
+def read_coordinates(
+    path: Path, numbers: IntArray, massless_rows: IntArray
+) -> tuple[FloatArray, FloatArray | None]:
+    """Read positions (N, 3) and the cell (3, 3) or None, in bohr, for a topology of elements `numbers` (N,).
 
     Elements and names come from the topology then, so files without them (AMBER restarts, CHARMM .crd) will
     do. A file may list virtual sites, `massless_rows` of it, or leave them all out; where they are follows
     from the atoms.
 
     Raises:
-        StructureError: as `read_structure`, and where the file does not hold `count` atoms.
+        StructureError: as `read_structure`, and where the file does not hold N atoms or names other elements.
     """
+    count = len(numbers)
     if path.suffix in _COORDINATES_ONLY:
         restart = _load(path)
         positions, cell = _coordinates(restart), _cell(getattr(restart, "box", None))
+        found = np.zeros(len(positions), dtype=np.int64)
     else:
         system = read_structure(path)
         positions, cell = system.positions, system.cell
+        found = _named_elements(path, system)
+    rows = np.arange(len(positions))
     if len(massless_rows) and len(positions) == count + len(massless_rows):
-        return np.delete(positions, massless_rows, axis=0), cell
-    if len(positions) != count:
+        rows = np.delete(rows, massless_rows)
+    if len(rows) != count:
         raise StructureError(f"{path}: expected {count} atoms as in the topology, found {len(positions)}")
-    return positions, cell
+    _refuse_other_elements(path, rows, numbers, found[rows])
+    return positions[rows], cell
+
+
+def _named_elements(path: Path, system: System) -> IntArray:
+    """(M,) atomic numbers of the rows of a file, 0 where it names no element and the reader guessed."""
+    unknown = np.zeros(len(system), dtype=np.int64)
+    if path.suffix == ".xyz":
+        return system.numbers
+    if path.suffix != ".pdb":
+        return unknown
+    first_model = path.read_text(errors="replace").split("\nENDMDL")[0].splitlines()
+    symbols = [line[76:78].strip() for line in first_model if line.startswith(("ATOM", "HETATM"))]
+    if len(symbols) != len(system):  # alternate locations
+        return unknown
+    return np.array([atomic_numbers.get(symbol.capitalize(), 0) for symbol in symbols], dtype=np.int64)
+
+
+def _refuse_other_elements(path: Path, rows: IntArray, expected: IntArray, found: IntArray) -> None:
+    wrong = np.flatnonzero((found > 0) & (found != expected))
+    if len(wrong):
+        first = wrong[0]
+        raise StructureError(
+            f"{path}: expected {chemical_symbols[expected[first]]} at atom {rows[first]} as in the topology, "
+            f"found {chemical_symbols[found[first]]}"
+        )
 
 
 def _load(path: Path) -> Any:

@@ -11,8 +11,6 @@ from pidelta.errors import SetupError
 from pidelta.mm.nonbonded import Truncation
 from pidelta.state import FloatArray, IntArray
 
-_LARGEST_GRID = 2**27  # a gigabyte
-
 
 class LongRange:
     """Reciprocal sum, self energy, neutralising background and excluded pairs.
@@ -53,13 +51,7 @@ class LongRange:
         """Make the grid for a cell, unless there is one."""
         if self._reciprocal is not None:
             return
-        grid = grid_for(cell, self._alpha, self._tolerance)
-        if math.prod(grid) > _LARGEST_GRID:
-            raise SetupError(
-                f"mm.ewald_tolerance: {self._tolerance} needs a grid of {grid[0]} x {grid[1]} x {grid[2]} "
-                f"points, expected at most {_LARGEST_GRID}; electrostatics: ewald reaches such tolerances"
-            )
-        self._reciprocal = ParticleMeshEwald(self._alpha, grid)
+        self._reciprocal = ParticleMeshEwald(self._alpha, grid_for(cell, self._alpha, self._tolerance))
 
     def truncate(self, end: Truncation) -> Truncation:
         """The same end of pair interactions, with the direct part of the sum for Coulomb."""

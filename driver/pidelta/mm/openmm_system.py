@@ -37,7 +37,7 @@ _COULOMB = HARTREE_IN_KJ_PER_MOL * BOHR_IN_NM  # kJ/mol nm/e^2
 _RULE_TOLERANCE = 1e-7  # relative, of c6 and c12: files hold about eight digits
 _NO_TERMS = {
     "source", "numbers", "masses", "charges", "names", "residue_names", "residue_indices", "lj_types",
-    "lj_c6", "lj_c12", "lj_rule", "exclusions", "sites", "massless_rows",
+    "lj_c6", "lj_c12", "lj_rule", "exclusions", "sites", "massless_rows", "periodic",
 }  # fmt: skip
 
 
@@ -89,6 +89,7 @@ def build_system(
 
     Raises:
         TopologyError: the topology has a term that OpenMM is not given.
+        SetupError: the tolerance of PME is too small for the memory of its mesh.
         MissingExtraError: OpenMM is not installed.
     """
     openmm = import_openmm()
@@ -274,10 +275,7 @@ _BONDED: dict[str, tuple[str | None, Callable[[Any, Topology], list[Any]]]] = {
     "quartic_bonds": ("quartic_bond", _quartic_bonds),
     "morse_bonds": ("morse_bond", _morse_bonds),
     "angles": ("angle", _angles),
-    "urey_bradley": (
-        "urey_bradley",
-        lambda openmm, topology: _harmonic_distances(openmm, topology.urey_bradley),
-    ),
+    "urey_bradley": ("urey_bradley", _urey_bradley),
     "torsions": ("torsion", _torsions),
     "impropers": ("improper", _impropers),
     "cmaps": ("cmap", _cmaps),

@@ -197,6 +197,7 @@ class Topology:
         sites: the virtual sites.
         massless_rows: (R,) rows of virtual sites, rising, among the N + R rows of a structure file that
             lists them.
+        periodic: whether the file says that its system has a cell.
         lj_rule: how `lj_c6` and `lj_c12` were combined; for models of water that are put in.
     """
 
@@ -222,6 +223,7 @@ class Topology:
     cmaps: CMAPs = field(default_factory=CMAPs)
     sites: VirtualSites = field(default_factory=VirtualSites)
     massless_rows: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    periodic: bool = False
     lj_rule: CombinationRule = "lorentz-berthelot"
 
     def __post_init__(self) -> None:

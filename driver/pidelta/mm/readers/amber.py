@@ -17,7 +17,7 @@ from pidelta.mm.virtual_sites import LINEAR, VirtualSites
 from pidelta.state import FloatArray, IntArray
 from pidelta.units import ANGSTROM, DALTON_IN_ELECTRON_MASS, KCAL_PER_MOL
 
-_POINTERS = {"NATOM": 0, "NTYPES": 1, "NRES": 11, "IFPERT": 20, "IFCAP": 29}
+_POINTERS = {"NATOM": 0, "NTYPES": 1, "NRES": 11, "IFPERT": 20, "IFBOX": 27, "IFCAP": 29}
 
 _USED = {
     "TITLE", "POINTERS", "ATOM_NAME", "CHARGE", "ATOMIC_NUMBER", "MASS", "ATOM_TYPE_INDEX",
@@ -100,6 +100,7 @@ def read_amber(path: Path) -> Topology:
         pairs14=pairs14.renumbered(particles),
         sites=replace(sites, parents=particles[sites.parents]),
         massless_rows=rows,
+        periodic=sections.pointers["IFBOX"] > 0,
         **{name: table.renumbered(particles) for name, table in tables.items()},  # type: ignore[arg-type]
     )
 

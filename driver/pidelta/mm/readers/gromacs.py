@@ -52,7 +52,8 @@ def read_gromacs(path: Path, *, rigid_water: bool = False) -> Topology:
 
     Args:
         path: the file.
-        rigid_water: accept water that [ settles ] keeps rigid, without any terms; a model takes its place.
+        rigid_water: accept water that [ settles ] or [ constraints ] keep rigid, without any terms; a model
+            takes its place.
 
     Raises:
         TopologyError: the file is malformed, lacks parameters, or has constraints or other terms that pidelta
@@ -66,10 +67,12 @@ def read_gromacs(path: Path, *, rigid_water: bool = False) -> Topology:
         raise TopologyError(f"{path}: [ molecules ] names {missing[0]}, which no [ moleculetype ] defines")
     force_field = _usable(path, force_field)
     type_names = [words[0] for section, words in force_field if section == "atomtypes"]
-    replaced = {name for name, _ in contents if rigid_water and molecules[name].rows("settles")}
+    replaced: dict[str, str] = {}
     for name, _ in contents:
-        if name in replaced:
-            molecules[name].drop("settles")
+        for section in sorted(_RIGID):
+            if rigid_water and molecules[name].rows(section):
+                replaced[name] = section
+                molecules[name].drop(section)
         _check_molecule(path, molecules[name], set(type_names))
     used = {words[1] for name, _ in contents for words in molecules[name].rows("atoms")}
     types = [name for name in dict.fromkeys(type_names) if name in used]
@@ -79,9 +82,9 @@ def read_gromacs(path: Path, *, rigid_water: bool = False) -> Topology:
         name: molecule_topology(f"{path}: molecule {name}", known, bonded, molecules[name])
         for name, _ in contents
     }
-    for name in replaced:
+    for name, section in replaced.items():
         if sorted(templates[name].numbers) != [1, 1, 8]:
-            raise _rigid(f"{path}: molecule {name}", "settles")
+            raise _rigid(f"{path}: molecule {name}", section)
     parts = [templates[name] for name, count in contents for _ in range(count)]
     if not parts:
         raise TopologyError(f"{path}: [ molecules ]: expected at least one molecule, found none")

@@ -9,7 +9,8 @@ from ase import Atoms
 from ase.io import read, write
 
 from conftest import ROOT, SHARED
-from pidelta.build import build_evaluator, check_first_frame, read_system
+from pidelta.build import build_evaluator, read_system
+from pidelta.cli.first_frame import check_first_frame
 from pidelta.config import load_config
 from pidelta.errors import StructureError
 from pidelta.ipi.client import encode_extras

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mm_systems import DATA, WATER
-from pidelta.build import build_evaluator, check_first_frame, read_system
+from pidelta.build import build_evaluator, read_system
+from pidelta.cli.first_frame import check_first_frame
 from pidelta.config import load_config
 from pidelta.errors import ConfigError, SetupError, StructureError, TopologyError
 from pidelta.mm.evaluator import MMEvaluator

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import vesin
-from ase.data import chemical_symbols, covalent_radii
+from ase.data import chemical_symbols
 
 from pidelta.config import Config, DampingConfig, DFTBConfig, DFTBPlusConfig, MMConfig, QMConfig
 from pidelta.core import structure
-from pidelta.core.cell import minimum_image
 from pidelta.core.selection import select
 from pidelta.delta.committee import Committee
 from pidelta.delta.model import check_fits, load_model
@@ -48,10 +45,7 @@ from pidelta.qmmm.embedding import CutoffEmbedding, Embedding, Environment, Fixe
 from pidelta.qmmm.energy import ClassicalEvaluator, QMMMEvaluator
 from pidelta.qmmm.partition import Partition, check_charge, make_partition
 from pidelta.state import FloatArray, IntArray, System
-from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM
-
-_BOND_FACTOR = 1.25  # of the sum of covalent radii: what counts as bonded in the structure file
-_STRETCH_FACTOR = 1.5  # of the structure's length: what no flexible bond reaches
+from pidelta.units import ANGSTROM
 
 
 @dataclass(frozen=True)
@@ -78,7 +72,7 @@ class QMRegion:
 
 
 @dataclass(frozen=True)
-class _Inputs:
+class Inputs:
     """What the files of a configuration hold."""
 
     config: Config
@@ -93,7 +87,7 @@ def read_system(config: Config) -> System:
         StructureError, TopologyError: a file is missing or malformed, or they do not fit together.
         SetupError: the configuration or the topology expects a cell, and the structure has none.
     """
-    return _read_inputs(config).system
+    return read_inputs(config).system
 
 
 def read_force_field(config: Config) -> Topology | None:
@@ -102,21 +96,26 @@ def read_force_field(config: Config) -> Topology | None:
     Raises:
         SetupError: as `read_system`.
     """
-    return _read_inputs(config).topology
+    return read_inputs(config).topology
 
 
-def _read_inputs(config: Config) -> _Inputs:
+def read_inputs(config: Config) -> Inputs:
+    """Atoms, positions and cell, with the force field where there is one.
+
+    Raises:
+        StructureError, TopologyError: as `read_system`.
+    """
     if config.mm is None:
         # DFTB knows no lattice here: a molecule in a box is a molecule in vacuum.
         system = replace(structure.read_structure(config.structure), cell=None)
-        return _Inputs(config, system, None)
+        return Inputs(config, system, None)
     read = _box_of_water if config.mm.topology is None else _from_topology
     inputs = read(config, config.mm)
     _refuse_lost_cell(inputs, config.mm)
     return inputs
 
 
-def _refuse_lost_cell(inputs: _Inputs, mm: MMConfig) -> None:
+def _refuse_lost_cell(inputs: Inputs, mm: MMConfig) -> None:
     """Without a cell all pairs interact by bare Coulomb: right for a cluster, wrong for a box of solvent."""
     if inputs.system.cell is not None:
         return
@@ -130,7 +129,7 @@ def _refuse_lost_cell(inputs: _Inputs, mm: MMConfig) -> None:
         raise SetupError(f"{file}: expected a cell, as {inputs.topology.source} has a box, found none")
 
 
-def _from_topology(config: Config, mm: MMConfig) -> _Inputs:
+def _from_topology(config: Config, mm: MMConfig) -> Inputs:
     """A topology and a structure that fits it."""
     assert mm.topology is not None
     topology = read_topology(mm.topology, mm.parameters, rigid_water=mm.water is not None)
@@ -145,15 +144,15 @@ def _from_topology(config: Config, mm: MMConfig) -> _Inputs:
         residue_names=topology.residue_names,
         residue_indices=topology.residue_indices,
     )
-    return _Inputs(config, system, topology)
+    return Inputs(config, system, topology)
 
 
-def _box_of_water(config: Config, mm: MMConfig) -> _Inputs:
+def _box_of_water(config: Config, mm: MMConfig) -> Inputs:
     """A structure of water alone, its molecules the residues."""
     assert mm.water is not None
     system = structure.without_massless(structure.read_structure(config.structure))
     topology = build_water(system, mm.water)
-    return _Inputs(config, replace(system, residue_indices=topology.residue_indices), topology)
+    return Inputs(config, replace(system, residue_indices=topology.residue_indices), topology)
 
 
 def build_evaluator(config: Config, terms: frozenset[str] | None = None) -> QMMMEvaluator:
@@ -166,7 +165,7 @@ def build_evaluator(config: Config, terms: frozenset[str] | None = None) -> QMMM
     Raises:
         SetupError: files, charges, cutoffs or models do not fit together.
     """
-    inputs = _read_inputs(config)
+    inputs = read_inputs(config)
     chosen = _choose_terms(config, terms)
     cell = inputs.system.cell
     evaluator = QMMMEvaluator(numbers=inputs.system.numbers, periodic=cell is not None)
@@ -228,7 +227,7 @@ def build_region(config: Config) -> QMRegion:
         ConfigError: the configuration has no section qm.
         SetupError: as `build_evaluator`.
     """
-    return _region(_read_inputs(config), _qm(config))
+    return _region(read_inputs(config), _qm(config))
 
 
 def build_engine(config: Config) -> QMEngine:
@@ -258,7 +257,7 @@ def _choose_terms(config: Config, terms: frozenset[str] | None) -> frozenset[str
     return terms
 
 
-def _region(inputs: _Inputs, qm: QMConfig) -> QMRegion:
+def _region(inputs: Inputs, qm: QMConfig) -> QMRegion:
     system, config = inputs.system, inputs.config
     indices = select(qm.atoms, system)
     embedding: Embedding
@@ -416,57 +415,3 @@ def _committee(config: Config, region: QMRegion, low_level: str) -> Committee:
             raise ModelError(f"{path}: {error}") from None
         models.append(model)
     return Committee(models)
-
-
-def check_first_frame(config: Config) -> Callable[[FloatArray, FloatArray | None], None]:
-    """A check that positions from i-PI list the atoms in the structure's order.
-
-    i-PI sends no elements, so the bonds of the topology (or, in vacuum, of the structure) are looked for: a
-    flexible bond stretches, but not to one and a half times its length. Bonds of the QM region may break, so
-    most of them have to be gone.
-
-    Returns:
-        check(positions (B, N, 3), cells (B, 3, 3) or None), which raises StructureError.
-    """
-    inputs = _read_inputs(config)
-    system = inputs.system
-    pairs = _bonds_by_radii(system) if inputs.topology is None else inputs.topology.bonded_pairs
-    lengths = _distances(system.positions, pairs, system.cell)
-    qm_indices = select(config.qm.atoms, system) if config.qm is not None else np.zeros(0, dtype=np.int64)
-    reactive = np.isin(pairs, qm_indices).all(axis=1)
-
-    def check(positions: FloatArray, cells: FloatArray | None) -> None:
-        cell = cells[0] if cells is not None and system.cell is not None else None
-        found = _distances(positions[0], pairs, cell)
-        broken = found > _STRETCH_FACTOR * lengths
-        suspicious = broken & ~reactive
-        if 2 * np.count_nonzero(broken & reactive) > np.count_nonzero(reactive):
-            suspicious = broken
-        if suspicious.any():
-            worst = int(np.flatnonzero(suspicious)[0])
-            i, j = pairs[worst]
-            raise StructureError(
-                f"{config.structure}: atoms {i} and {j} are bonded, "
-                f"{lengths[worst] * BOHR_IN_ANGSTROM:.2f} angstrom, but "
-                f"{found[worst] * BOHR_IN_ANGSTROM:.2f} angstrom apart in the first positions from i-PI: "
-                "its file must list the atoms in the same order"
-            )
-
-    return check
-
-
-def _distances(positions: FloatArray, pairs: IntArray, cell: FloatArray | None) -> FloatArray:
-    vectors = positions[pairs[:, 1]] - positions[pairs[:, 0]]
-    return np.asarray(np.linalg.norm(minimum_image(vectors, cell), axis=1))
-
-
-def _bonds_by_radii(system: System) -> IntArray:
-    """Bonded pairs (nb, 2) of a molecule in vacuum, from its distances and covalent radii."""
-    radii = covalent_radii[system.numbers] * ANGSTROM * _BOND_FACTOR
-    neighbours = vesin.NeighborList(cutoff=2.0 * float(radii.max()), full_list=False)
-    i, j, d = neighbours.compute(
-        points=system.positions, box=np.zeros((3, 3)), periodic=False, quantities="ijd"
-    )
-    hydrogens = (system.numbers[i] == 1) & (system.numbers[j] == 1)
-    bonded = (d < radii[i] + radii[j]) & ~hydrogens
-    return np.stack([i[bonded], j[bonded]], axis=1).astype(np.int64)

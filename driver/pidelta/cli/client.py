@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from pidelta.build import build_evaluator, check_first_frame
+from pidelta.build import build_evaluator
 from pidelta.cli.evaluate import parse_terms
+from pidelta.cli.first_frame import check_first_frame
 from pidelta.config import load_config
 from pidelta.ipi.client import serve
 from pidelta.ipi.transports import SOCKETS_PREFIX, connect

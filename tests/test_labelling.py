@@ -302,8 +302,8 @@ def test_ctrl_c_stops_the_command_and_it_goes_on(tmp_path, store):
     frame = store.frame(0)
     path = tmp_path / "many.h5"
     with FrameStore(path, "a") as many:
-        for index in range(8):
-            many.append(replace(frame, positions=frame.positions * (1 + 0.01 * index)))
+        for index in range(40):
+            many.append(replace(frame, positions=frame.positions * (1 + 0.002 * index)))
     command = [
         sys.executable,
         "-u",
@@ -318,8 +318,8 @@ def test_ctrl_c_stops_the_command_and_it_goes_on(tmp_path, store):
     ]
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
-    assert "8 of 8 frames to label" in process.stdout.readline()
-    time.sleep(4.0)
+    assert "40 of 40 frames to label" in process.stdout.readline()
+    time.sleep(3.0)  # on their way: forty take ten or more
     os.killpg(process.pid, signal.SIGINT)
     _, message = process.communicate(timeout=30.0)
     assert process.returncode == 130
@@ -329,7 +329,7 @@ def test_ctrl_c_stops_the_command_and_it_goes_on(tmp_path, store):
         left = len(many.unlabelled("reference", ReferenceSettings(basis="def2-TZVP").method))
     assert left > 0
     result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert f"{left} of 8 frames to label" in result.stdout
+    assert f"{left} of 40 frames to label" in result.stdout
     with FrameStore(path) as many:
         assert many.unlabelled("reference", ReferenceSettings(basis="def2-TZVP").method) == []
 

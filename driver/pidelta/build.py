@@ -191,33 +191,21 @@ def build_evaluator(config: Config, terms: frozenset[str] | None = None) -> QMMM
 
 def _classical(mm: MMConfig, topology: Topology, cell: FloatArray | None) -> ClassicalEvaluator:
     """The force field by the engine that the configuration names."""
-    cutoff = mm.cutoff if cell is not None else None
+    settings: dict[str, Any] = {
+        "cutoff": mm.cutoff if cell is not None else None,
+        "cell": cell,
+        "electrostatics": mm.electrostatics,
+        "ewald_tolerance": mm.ewald_tolerance,
+        "reaction_field_dielectric": mm.reaction_field_dielectric,
+        "lj_modifier": mm.lj_modifier,
+        "dispersion_correction": mm.dispersion_correction,
+        "threads": mm.threads,
+    }
     if mm.engine == "openmm":
         return OpenMMEvaluator(
-            topology,
-            cutoff=cutoff,
-            cell=cell,
-            electrostatics=mm.electrostatics,
-            ewald_tolerance=mm.ewald_tolerance,
-            reaction_field_dielectric=mm.reaction_field_dielectric,
-            lj_modifier=mm.lj_modifier,
-            dispersion_correction=mm.dispersion_correction,
-            platform=mm.platform,
-            precision=mm.precision,
-            threads=mm.threads,
-            virial=mm.virial,
+            topology, **settings, platform=mm.platform, precision=mm.precision, virial=mm.virial
         )
-    return MMEvaluator(
-        topology,
-        cutoff=cutoff,
-        cell=cell,
-        electrostatics=mm.electrostatics,
-        ewald_tolerance=mm.ewald_tolerance,
-        reaction_field_dielectric=mm.reaction_field_dielectric,
-        lj_modifier=mm.lj_modifier,
-        dispersion_correction=mm.dispersion_correction,
-        threads=mm.threads,
-    )
+    return MMEvaluator(topology, **settings)
 
 
 def build_region(config: Config) -> QMRegion:

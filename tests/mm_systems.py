@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from pidelta.errors import GeometryError
 from pidelta.state import FloatArray
 from pidelta.units import ANGSTROM
 
@@ -70,3 +72,17 @@ def acetamide_water(seed: int = 1) -> FloatArray:
 def scrambled(positions: FloatArray, cell: FloatArray, seed: int) -> FloatArray:
     """Add random lattice vectors to every atom."""
     return positions + np.random.default_rng(seed).integers(-2, 3, positions.shape) @ cell
+
+
+def check_refused_geometries(evaluator, positions: FloatArray, cells: FloatArray) -> None:
+    """Two boxes of 64 waters, CUBIC, cutoff 11.5 bohr: what no evaluator of a force field may accept."""
+    with pytest.raises(GeometryError, match=r"structure 1: the cutoff of 11.500 bohr exceeds half"):
+        evaluator.evaluate(positions, np.stack([CUBIC, 0.9 * CUBIC]))
+    broken = positions.copy()
+    broken[1, 4, 2] = np.nan
+    with pytest.raises(GeometryError, match=r"structure 1: .* SOL2:HW1 \(atom 4\)"):
+        evaluator.evaluate(broken, cells)
+    same = positions.copy()
+    same[0, 6] = same[0, 9]
+    with pytest.raises(GeometryError, match=r"structure 0: .* SOL3:OW \(atom 6\) coincides"):
+        evaluator.evaluate(same, cells)

@@ -31,9 +31,9 @@ def random_frame(seed: int, sites: int = 24, source: str = "") -> Frame:
     return Frame(
         numbers=NUMBERS,
         positions=positions,
-        env_positions=np.concatenate([centres[:, None], centres[:, None] + arms], axis=1).reshape(-1, 3),
-        env_charges=(np.array([-0.82, 0.41, 0.41]) * weights[:, None]).ravel(),
-        env_numbers=np.tile([8, 1, 1], sites // 3),
+        site_positions=np.concatenate([centres[:, None], centres[:, None] + arms], axis=1).reshape(-1, 3),
+        site_charges=(np.array([-0.82, 0.41, 0.41]) * weights[:, None]).ravel(),
+        site_numbers=np.tile([8, 1, 1], sites // 3),
         source=source,
     )
 
@@ -41,8 +41,8 @@ def random_frame(seed: int, sites: int = 24, source: str = "") -> Frame:
 def analytic_difference(frame: Frame) -> tuple[float, np.ndarray, np.ndarray]:
     """Morse terms between QM atoms, and charges that depend on the bonds in the potential of the sites."""
     x = torch.tensor(frame.positions, requires_grad=True)
-    sites = torch.tensor(frame.env_positions, requires_grad=True)
-    charges = torch.tensor(frame.env_charges)
+    sites = torch.tensor(frame.site_positions, requires_grad=True)
+    charges = torch.tensor(frame.site_charges)
     first, second = torch.triu_indices(len(x), len(x), 1)
     r = (x[first] - x[second]).norm(dim=1)
     rest = torch.tensor(np.linalg.norm(FORMALDEHYDE[first] - FORMALDEHYDE[second], axis=1))
@@ -53,8 +53,8 @@ def analytic_difference(frame: Frame) -> tuple[float, np.ndarray, np.ndarray]:
     )
     potential = (charges / (sites - x[:, None]).norm(dim=2)).sum(1)
     energy = morse + (difference * potential).sum()
-    gradient, env_gradient = torch.autograd.grad(energy, (x, sites))
-    return float(energy.detach()), gradient.numpy(), env_gradient.numpy()
+    gradient, site_gradient = torch.autograd.grad(energy, (x, sites))
+    return float(energy.detach()), gradient.numpy(), site_gradient.numpy()
 
 
 def write_store(path: Path, count: int, seed: int, offset: float = -100.0) -> None:
@@ -63,12 +63,12 @@ def write_store(path: Path, count: int, seed: int, offset: float = -100.0) -> No
     with FrameStore(path, "a") as store:
         for place in range(count):
             frame = random_frame(seed + place, source=f"run.pos_{place % 2}.xyz step {place // 2 * 50}")
-            energy, gradient, env_gradient = analytic_difference(frame)
-            low = (rng.normal(), rng.normal(size=gradient.shape), rng.normal(size=env_gradient.shape))
+            energy, gradient, site_gradient = analytic_difference(frame)
+            low = (rng.normal(), rng.normal(size=gradient.shape), rng.normal(size=site_gradient.shape))
             charges = np.zeros(len(NUMBERS))
             index = store.append(frame)
             store.set_label(index, "low", Label("toy low", *low, charges))
-            reference = (low[0] + energy + offset, low[1] + gradient, low[2] + env_gradient)
+            reference = (low[0] + energy + offset, low[1] + gradient, low[2] + site_gradient)
             store.set_label(index, "reference", Label("toy reference", *reference, charges))
 
 

@@ -55,11 +55,11 @@ class Images:
         half = Term(0.5 * energy, 0.5 * gradient, 0.5 * virial)
         dipole = positions.sum(axis=1)
         return Evaluation(
-            {"mm": half, "dftb": half},
+            {"mm": half, "low": half},
             charges=positions[:, :, 0],
             dipole=dipole,
             timings={"all": 0.5},
-            extras=extra,
+            properties=extra,
         )
 
     def _one(self, positions, cell):

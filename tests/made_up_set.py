@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from pidelta.parametrisation.writer import exponential_head, write_skf
 from pidelta.qm.dftb.repulsive import spline_repulsive
 from pidelta.qm.dftb.sets import DESCRIPTION, SetDescription
 from pidelta.qm.dftb.skf import INTEGRALS, SlaterKosterFile
-from pidelta.qm.dftb.slater_koster.writer import exponential_head, write_skf
 
 DERIVATIVES = {"H": -0.19, "C": -0.15}
 SPIN_CONSTANTS = {"H": [[-0.07]], "C": [[-0.03, -0.025], [-0.025, -0.0225]]}

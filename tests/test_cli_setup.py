@@ -9,11 +9,12 @@ from ase import Atoms
 from ase.io import read, write
 
 from conftest import ROOT, SHARED
-from pidelta.build import build_evaluator, read_system
 from pidelta.cli.first_frame import check_first_frame
 from pidelta.config import load_config
 from pidelta.errors import StructureError
 from pidelta.ipi.client import encode_extras
+from pidelta.setup import build_evaluator, read_system
+from pidelta.state import parse_terms
 from pidelta.testing.derivatives import central_differences
 from pidelta.units import BOHR_IN_ANGSTROM
 
@@ -66,17 +67,17 @@ def test_evaluate_gives_dftbplus_energies_and_gradients(tmp_path, run):
     assert np.abs(np.array(frame["gradient"][:n]) - record["gradient"]).max() < 1e-6
     assert np.abs(np.array(frame["gradient"][n:]) - record["mm_gradient"]).max() < 1e-6
     assert np.abs(np.array(frame["charges"]) - record["mulliken"]).max() < 1e-6
-    assert set(frame["terms"]) == {"dftb"}
+    assert set(frame["terms"]) == {"low"}
 
 
 def test_terms_add_up_and_can_be_chosen(solution, run, tmp_path):
     totals = {}
-    for terms in ("mm", "dftb", "mm+dftb"):
+    for terms in ("mm", "low", "mm+dftb"):
         assert run("evaluate", solution, "--terms", terms, "--output", tmp_path / "out.json") == 0
         (totals[terms],) = json.loads((tmp_path / "out.json").read_text())["frames"]
-        assert set(totals[terms]["terms"]) == set(terms.split("+"))
+        assert set(totals[terms]["terms"]) == parse_terms(terms)
     for key in ("energy", "gradient", "virial"):
-        parts = np.array(totals["mm"][key]) + np.array(totals["dftb"][key])
+        parts = np.array(totals["mm"][key]) + np.array(totals["low"][key])
         assert np.abs(np.array(totals["mm+dftb"][key]) - parts).max() < 1e-10
 
 
@@ -95,14 +96,12 @@ def test_forces_of_the_shipped_set_up_are_the_gradient_of_the_energy(shipped):
     system, evaluator = read_system(config), build_evaluator(config)
     cells = system.cell[None]
     evaluation = evaluator.evaluate(system.positions[None], cells)
-    assert set(evaluation.terms) == {"mm", "dftb", "delta"}
-    environment = evaluator.embedding.environment(system.positions[None], cells)
-    weights = environment.charges[0] / evaluator.partition.charges[environment.atoms[0]]
-    switching = environment.atoms[0][(weights > 0.1) & (weights < 0.9)]
-    nearest = np.linalg.norm(environment.positions[0][:, None] - environment.qm_positions[0], axis=2).min(
-        axis=1
-    )
-    nearby = environment.atoms[0][np.argsort(nearest)]
+    assert set(evaluation.terms) == {"mm", "low", "delta"}
+    region = evaluator.embedding.region(system.positions[None], cells)
+    weights = region.site_charges[0] / evaluator.partition.charges[region.site_atoms[0]]
+    switching = region.site_atoms[0][(weights > 0.1) & (weights < 0.9)]
+    nearest = np.linalg.norm(region.site_positions[0][:, None] - region.positions[0], axis=2).min(axis=1)
+    nearby = region.site_atoms[0][np.argsort(nearest)]
     for atoms in ([0, 4, 8, 11], nearby[:4], switching[:4]):
 
         def energy(positions):
@@ -171,7 +170,7 @@ def test_properties_on_request(tmp_path, run):
     )
     assert run("evaluate", config, "--output", tmp_path / "out.json") == 0
     frame = json.loads((tmp_path / "out.json").read_text())["frames"][0]
-    extras = frame["extras"]
+    extras = frame["properties"]
     energies, occupations = np.array(extras["orbital_energies"]), np.array(extras["occupations"])
     assert energies.shape == occupations.shape == (2, 5)
     np.testing.assert_array_equal(occupations, [[1, 1, 1, 1, 0], [1, 1, 1, 0, 0]])
@@ -214,8 +213,8 @@ def test_nobody_listens(solution, fail):
 
 
 def test_wrong_terms(solution, fail):
-    assert "--terms: expected mm, dftb, delta" in fail("evaluate", solution, "--terms", "dft")
-    assert "expected terms among mm, dftb, found delta" in fail("evaluate", solution, "--terms", "delta")
+    assert "--terms: expected mm, low, delta" in fail("evaluate", solution, "--terms", "dft")
+    assert "expected terms among mm, low, found delta" in fail("evaluate", solution, "--terms", "delta")
 
 
 def test_frames_of_another_molecule(solution, fail):

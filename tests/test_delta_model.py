@@ -21,20 +21,14 @@ from pidelta.delta.descriptors import (
     species_index,
     structure_features,
 )
-from pidelta.delta.environment import EnvironmentFeatures
-from pidelta.delta.model import check_fits, environment_species, load_model
+from pidelta.delta.model import check_fits, load_model, site_species_index
+from pidelta.delta.site_features import SiteFeatures
 from pidelta.errors import GeometryError, ModelError
 from pidelta.testing import models
 
 
 def evaluate(model, frame):
-    return model.evaluate(
-        frame.numbers,
-        frame.positions[None],
-        frame.env_positions[None],
-        frame.env_charges[None],
-        frame.env_numbers[None],
-    )
+    return model.evaluate(frame.region)
 
 
 def test_model_conforms():
@@ -53,9 +47,10 @@ def test_conformance_finds_a_wrong_gradient():
     class Wrong:
         def evaluate(self, *arguments):
             result = random_model().evaluate(*arguments)
-            return replace(result, env_gradient=1.001 * result.env_gradient)
+            wrong = replace(result.gradient, site_positions=1.001 * result.gradient.site_positions)
+            return replace(result, gradient=wrong)
 
-    with pytest.raises(AssertionError, match="env_gradient"):
+    with pytest.raises(AssertionError, match="site_positions"):
         models.check_derivatives(Wrong(), random_frame(0))
 
 
@@ -120,19 +115,19 @@ def test_structure_features_follow_their_formulas():
 
 def test_environment_features_follow_their_formulas():
     settings, frame = random_model(env_count=3, short_count=2).settings, random_frame(3)
-    environment = EnvironmentFeatures(
+    sites = SiteFeatures(
         settings,
         torch.from_numpy(frame.positions)[None],
-        torch.from_numpy(frame.env_positions)[None],
-        torch.from_numpy(frame.env_charges)[None],
-        environment_species(settings, frame.env_numbers[None]),
+        torch.from_numpy(frame.site_positions)[None],
+        torch.from_numpy(frame.site_charges)[None],
+        site_species_index(settings, frame.site_numbers[None]),
     )
     ratio = (16.0 / 3.0) ** (1.0 / 3.0)
     centres = 3.0 * ratio ** np.arange(3)
     expected = np.zeros((4, 8))
     for i, atom in enumerate(frame.positions):
         for site, charge, number in zip(
-            frame.env_positions, frame.env_charges, frame.env_numbers, strict=True
+            frame.site_positions, frame.site_charges, frame.site_numbers, strict=True
         ):
             r = np.linalg.norm(site - atom)
             expected[i, 0] += charge / r
@@ -140,16 +135,16 @@ def test_environment_features_follow_their_formulas():
             expected[i, 1:4] += charge * np.exp(-0.5 * ((r - centres) / widths) ** 2) * fall(r, 16.0)
             short = np.exp(-0.5 * ((r - np.array([3.0, 6.0])) / 3.0) ** 2) * fall(r, 9.0)
             expected[i, 4 + 2 * (number == 8) : 6 + 2 * (number == 8)] += short
-    np.testing.assert_allclose(environment.features()[0].numpy(), expected, atol=1e-12)
+    np.testing.assert_allclose(sites.features()[0].numpy(), expected, atol=1e-12)
 
 
 def test_a_charge_without_nucleus_counts_through_its_charge():
     model, frame = random_model(), random_frame(4)
-    numbers = frame.env_numbers.copy()
+    numbers = frame.site_numbers.copy()
     numbers[0] = 0
-    frame = replace(frame, env_numbers=numbers)
+    frame = replace(frame, site_numbers=numbers)
     models.check_derivatives(model, frame)
-    assert np.abs(evaluate(model, frame).env_gradient[0, 0]).max() > 1e-6
+    assert np.abs(evaluate(model, frame).gradient.site_positions[0, 0]).max() > 1e-6
 
 
 @pytest.mark.parametrize("atoms", [1, 2, 4])
@@ -159,9 +154,9 @@ def test_without_environment_and_with_few_atoms(atoms):
         frame,
         numbers=frame.numbers[:atoms],
         positions=frame.positions[:atoms],
-        env_positions=np.zeros((0, 3)),
-        env_charges=np.zeros(0),
-        env_numbers=np.zeros(0, dtype=np.int64),
+        site_positions=np.zeros((0, 3)),
+        site_charges=np.zeros(0),
+        site_numbers=np.zeros(0, dtype=np.int64),
     )
     models.check_derivatives(random_model(mm_elements=()), frame)
 
@@ -171,12 +166,15 @@ def test_committee_is_the_mean_and_the_spread_of_its_members():
     members = [random_model(seed) for seed in range(3)]
     results = [evaluate(member, frame) for member in members]
     committee = evaluate(Committee(members), frame)
-    for name in ("energy", "gradient", "env_gradient", "charge_gradient"):
-        mean = np.mean([getattr(result, name) for result in results], axis=0)
-        np.testing.assert_allclose(getattr(committee, name), mean, atol=1e-13)
+    for name in ("positions", "site_positions", "site_charges"):
+        mean = np.mean([getattr(result.gradient, name) for result in results], axis=0)
+        np.testing.assert_allclose(getattr(committee.gradient, name), mean, atol=1e-13)
     energies = np.array([result.energy for result in results])
-    np.testing.assert_allclose(committee.standard_deviation, energies.std(axis=0, ddof=1), atol=1e-13)
-    assert evaluate(Committee(members[:1]), frame).standard_deviation == [0.0]
+    np.testing.assert_allclose(committee.energy, energies.mean(axis=0), atol=1e-13)
+    np.testing.assert_allclose(committee.properties["delta_energies"], energies.T, atol=1e-13)
+    spread = committee.properties["delta_standard_deviation"]
+    np.testing.assert_allclose(spread, energies.std(axis=0, ddof=1), atol=1e-13)
+    assert evaluate(Committee(members[:1]), frame).properties["delta_standard_deviation"] == [0.0]
 
 
 def test_committee_refuses_models_that_differ():
@@ -193,8 +191,9 @@ def test_saved_model_gives_the_same_bits(tmp_path):
     assert loaded.settings == model.settings
     assert loaded.training == model.training
     before, after = evaluate(model, frame), evaluate(loaded, frame)
-    for name in ("energy", "gradient", "env_gradient", "charge_gradient"):
-        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+    np.testing.assert_array_equal(after.energy, before.energy)
+    for name in ("positions", "site_positions", "site_charges"):
+        np.testing.assert_array_equal(getattr(after.gradient, name), getattr(before.gradient, name))
 
 
 class Payload:
@@ -257,10 +256,10 @@ def test_a_set_up_the_model_was_not_trained_for_is_refused(change, message):
 
 def test_what_cannot_be_evaluated_is_refused():
     model, frame = random_model(), random_frame(8)
-    numbers = frame.env_numbers.copy()
+    numbers = frame.site_numbers.copy()
     numbers[3] = 11
     with pytest.raises(ModelError, match="MM atoms of the atomic numbers 1, 8, found 11"):
-        evaluate(model, replace(frame, env_numbers=numbers))
+        evaluate(model, replace(frame, site_numbers=numbers))
     positions = frame.positions.copy()
     positions[1] = positions[0]
     with pytest.raises(GeometryError, match="finite"):

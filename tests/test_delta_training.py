@@ -76,19 +76,14 @@ def test_errors_of_the_loss_are_those_of_the_model(store, data):
     model = DeltaModel(prepared.settings, networks, prepared.training)
     for place, item in enumerate(read_labelled([store])[:6]):
         frame = item.frame
-        result = model.evaluate(
-            frame.numbers,
-            frame.positions[None],
-            frame.env_positions[None],
-            frame.env_charges[None],
-            frame.env_numbers[None],
-        )
+        result = model.evaluate(frame.region)
+        low, reference, gradient = item.low, item.reference, result.gradient
+        qm_error = gradient.positions[0] - reference.gradient + low.gradient
+        mm_error = gradient.site_positions[0] - reference.site_gradient + low.site_gradient
         expected = {
-            "energy": (result.energy[0] - item.reference.energy + item.low.energy) ** 2,
-            "qm_gradient": ((result.gradient[0] - item.reference.gradient + item.low.gradient) ** 2).mean(),
-            "mm_gradient": (
-                (result.env_gradient[0] - item.reference.env_gradient + item.low.env_gradient) ** 2
-            ).mean(),
+            "energy": (result.energy[0] - reference.energy + low.energy) ** 2,
+            "qm_gradient": (qm_error**2).mean(),
+            "mm_gradient": (mm_error**2).mean(),
         }
         for name, value in expected.items():
             assert float(errors[name][place].detach()) == pytest.approx(value, rel=1e-7), name

@@ -11,10 +11,10 @@ from scipy.special import eval_legendre
 from pidelta.qm.dftb.basis import build_basis
 from pidelta.qm.dftb.harmonics import gradient_products, harmonics, pullback
 from pidelta.qm.dftb.integrals import PairGeometry, SlaterKosterIntegrals
+from pidelta.qm.dftb.interpolation import segment_coefficients, set_tail
 from pidelta.qm.dftb.parameters import ElementParameters, ParameterSet
 from pidelta.qm.dftb.repulsive import polynomial_repulsive
 from pidelta.qm.dftb.skf import INTEGRALS, SlaterKosterFile
-from pidelta.qm.dftb.tables import segment_coefficients, set_tail
 
 SPACING, ROWS = 0.2, 40
 RANGE = SPACING * ROWS

@@ -18,14 +18,14 @@ import pytest
 
 from conftest import ROOT
 from made_up_set import DERIVATIVES, SPIN_CONSTANTS, write_made_up_set
-from pidelta.build import build_engine
 from pidelta.cli.main import main
 from pidelta.config import load_config
 from pidelta.errors import ConfigError, ParameterError
+from pidelta.parametrisation.recipe import BUILTIN_RECIPE, read_recipe
 from pidelta.qm.base import QMEngine
 from pidelta.qm.dftb import sets
 from pidelta.qm.dftb.parameters import load_parameters
-from pidelta.qm.dftb.slater_koster.recipe import BUILTIN_RECIPE, read_recipe
+from pidelta.setup import build_engine
 
 METHANE = np.array([[0, 0, 0], [1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1.1]]) * 1.2  # bohr
 
@@ -166,7 +166,7 @@ def test_the_wheel_has_the_set(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         assert archive.read("pidelta/qm/dftb/builtin/made-up-1.2.tar.xz") == b"a set"
-        assert "pidelta/qm/dftb/slater_koster/recipe.yaml" in archive.namelist()
+        assert "pidelta/parametrisation/recipe.yaml" in archive.namelist()
 
 
 def change_description(folder: Path, old: str, new: str) -> None:

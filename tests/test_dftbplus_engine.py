@@ -15,13 +15,13 @@ from ase.build import molecule as ase_molecule
 import dftb_sets
 from conftest import SHARED
 from dftb_sets import FOLDERS, SETTINGS, find_record, needs_sets, parameters, records
-from pidelta.build import build_engine, build_evaluator
 from pidelta.config import load_config
 from pidelta.errors import GeometryError, SCCConvergenceError, SetupError
 from pidelta.qm.dftb import sets
 from pidelta.qm.dftbplus import engine as dftbplus_engine
 from pidelta.qm.dftbplus.engine import DFTBPlusEngine
 from pidelta.qm.dftbplus.inputs import DFTBSettings
+from pidelta.setup import build_engine, build_evaluator
 from pidelta.testing.engines import check_engine
 
 pytestmark = [
@@ -175,7 +175,7 @@ _STOP = """
 import sys
 from pathlib import Path
 import numpy as np
-from pidelta.build import build_engine
+from pidelta.setup import build_engine
 from pidelta.config import load_config
 engine = build_engine(load_config(Path(sys.argv[1])))
 print(engine._session._hsd.parent)

@@ -13,7 +13,6 @@ from ase.build import molecule
 from ase.data import atomic_numbers
 
 from conftest import ROOT
-from pidelta.build import build_engine
 from pidelta.cli.main import main
 from pidelta.config import load_config
 from pidelta.data.frames import Frame
@@ -23,6 +22,7 @@ from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.sets import builtin_set
 from pidelta.qm.dispersion import PUBLISHED_DAMPING, Damping, Dispersion, DispersionCorrected
 from pidelta.qm.reference import ReferenceSettings, label_frame
+from pidelta.setup import build_engine
 from pidelta.testing.derivatives import central_differences
 from pidelta.testing.engines import check_engine
 from pidelta.units import ANGSTROM, HARTREE_IN_KCAL_PER_MOL
@@ -204,9 +204,9 @@ def test_dft_labels_with_dispersion():
     frame = Frame(
         numbers=np.array([10, 10]),
         positions=np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 6.0]]),
-        env_positions=np.zeros((0, 3)),
-        env_charges=np.zeros(0),
-        env_numbers=np.zeros(0, int),
+        site_positions=np.zeros((0, 3)),
+        site_charges=np.zeros(0),
+        site_numbers=np.zeros(0, int),
         source="made up",
     )
     plain = ReferenceSettings(xc="PBE", basis="STO-3G", grid_level=0)

@@ -196,7 +196,7 @@ def test_extras_are_json_with_terms():
     assert serve(Images(), transport).end == "exit"
     energy, _, _, extras, rest = split_reply(transport.sent)
     content = json.loads(extras.decode())
-    assert content["terms"]["mm"] + content["terms"]["dftb"] == pytest.approx(energy)
+    assert content["terms"]["mm"] + content["terms"]["low"] == pytest.approx(energy)
     np.testing.assert_allclose(content["dipole"], POSITIONS.sum(axis=0))
     np.testing.assert_allclose(content["charges"], POSITIONS[:, 0])
     assert content["committee_pot"] == [energy, energy]

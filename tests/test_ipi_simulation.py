@@ -36,7 +36,7 @@ def test_description(tmp_path):
         31415,
         3,
     )
-    assert ffsocket.terms == {"dftb", "delta"}
+    assert ffsocket.terms == {"low", "delta"}
     (properties,) = simulation.properties
     assert properties.path == tmp_path / "sim.out"
     assert properties.columns[:3] == ("step", "time{picosecond}", "conserved")

@@ -59,7 +59,7 @@ def test_run_with_two_forcefields_and_two_clients(tmp_path):
         "sim.i-pi.log",
         *(f"sim.client-{k}.log" for k in range(1, 5)),
     ]
-    assert [log.read_text().splitlines()[0] for log in supervisor.logs[1:]] == ["mm", "mm", "dftb", "dftb"]
+    assert [log.read_text().splitlines()[0] for log in supervisor.logs[1:]] == ["mm", "mm", "low", "low"]
     assert not stale.exists()
 
 

@@ -19,7 +19,7 @@ from pidelta.data.store import FrameStore
 from pidelta.errors import DataError, RunError, SetupError
 from pidelta.qm.base import QMResult
 from pidelta.qm.reference import ReferenceSettings, label_frame
-from pidelta.qmmm.embedding import Environment
+from pidelta.qmmm.embedding import CutRegion
 from pidelta.units import ANGSTROM
 from pidelta.workflow import labelling
 from pidelta.workflow.sampling import read_trajectory, sample
@@ -59,15 +59,16 @@ class WaterInCharges:
     multiplicity: int = 1
     cells: np.ndarray | None = None
 
-    def environment(self, positions, cells):
+    def cut(self, positions, cells):
         self.cells = cells
-        env = np.concatenate([positions[:, 3:], np.full((1, 1, 3), 99.0)], axis=1)
-        return Environment(
-            qm_positions=positions[:, :3],
-            positions=env,
-            charges=np.array([[-0.8, 0.4, 0.0]]),
-            numbers=np.array([[8, 1, 0]]),
-            atoms=np.array([[3, 4, -1]]),
+        sites = np.concatenate([positions[:, 3:], np.full((1, 1, 3), 99.0)], axis=1)
+        return CutRegion(
+            numbers=self.numbers,
+            positions=positions[:, :3],
+            site_positions=sites,
+            site_charges=np.array([[-0.8, 0.4, 0.0]]),
+            site_numbers=np.array([[8, 1, 0]]),
+            site_atoms=np.array([[3, 4, -1]]),
         )
 
 
@@ -123,9 +124,9 @@ def test_sample_takes_what_was_asked_for(tmp_path, region):
     assert count == 2
     assert [frame.source for frame in frames] == [f"{trajectory} step {step}" for step in (20, 50)]
     np.testing.assert_allclose(frames[1].positions, positions(50)[:3] * ANGSTROM, atol=1e-5)
-    np.testing.assert_array_equal(frames[1].env_charges, [-0.8, 0.4])
-    np.testing.assert_array_equal(frames[1].env_numbers, [8, 1])
-    np.testing.assert_allclose(frames[1].env_positions, positions(50)[3:] * ANGSTROM, atol=1e-5)
+    np.testing.assert_array_equal(frames[1].site_charges, [-0.8, 0.4])
+    np.testing.assert_array_equal(frames[1].site_numbers, [8, 1])
+    np.testing.assert_allclose(frames[1].site_positions, positions(50)[3:] * ANGSTROM, atol=1e-5)
     np.testing.assert_allclose(region.cells[0], np.diag([20.0, 21.0, 22.0]) * ANGSTROM, atol=2e-5)
 
 
@@ -199,7 +200,7 @@ def test_labels_in_processes_equal_labels_here(store):
     expected, found = label_frame(store.frame(1), QUICK), store.label(1, "reference")
     assert found.method == QUICK.method
     assert found.energy == pytest.approx(expected.energy, abs=1e-9)
-    np.testing.assert_allclose(found.env_gradient, expected.env_gradient, atol=1e-9)
+    np.testing.assert_allclose(found.site_gradient, expected.site_gradient, atol=1e-9)
 
 
 class InThisProcess:
@@ -238,7 +239,7 @@ def fake(monkeypatch):
         if frame.source.endswith("step 20"):
             raise RunError(f"frame {frame.source}: the SCF did not converge")
         zeros = np.zeros_like
-        return Label(settings.method, -1.0, zeros(frame.positions), zeros(frame.env_positions), np.zeros(3))
+        return Label(settings.method, -1.0, zeros(frame.positions), zeros(frame.site_positions), np.zeros(3))
 
     monkeypatch.setattr(labelling, "ProcessPoolExecutor", InThisProcess)
     monkeypatch.setattr(labelling, "label_frame", compute)
@@ -356,7 +357,7 @@ def test_low_labels_are_derivatives_of_their_energy(store, tmp_path):
     assert label.method == "fixed charges"
     np.testing.assert_array_equal(label.charges, engine.charges)
     frame, step = store.frame(2), 1e-4
-    for name, gradient in (("positions", label.gradient), ("env_positions", label.env_gradient)):
+    for name, gradient in (("positions", label.gradient), ("site_positions", label.site_gradient)):
         for place in np.ndindex(gradient.shape):
             energies = []
             for sign in (1, -1):

@@ -13,12 +13,12 @@ from ase import Atoms
 from ase.io import read, write
 
 from mm_systems import CUBIC, DATA, MIXED, water_positions
-from pidelta.build import read_system
 from pidelta.config import load_config
 from pidelta.core.structure import read_coordinates
 from pidelta.errors import PideltaError
 from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.readers import read_topology
+from pidelta.setup import read_system
 from pidelta.units import BOHR_IN_ANGSTROM
 
 ENGINES = ["builtin", "openmm"]

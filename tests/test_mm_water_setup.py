@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from mm_systems import DATA, WATER
-from pidelta.build import build_evaluator, read_system
 from pidelta.cli.first_frame import check_first_frame
 from pidelta.config import load_config
 from pidelta.errors import ConfigError, SetupError, StructureError, TopologyError
 from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.water import build_water
+from pidelta.setup import build_evaluator, read_system
 from pidelta.units import ANGSTROM, NANOMETER
 
 

@@ -14,7 +14,6 @@ from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 
 from conftest import ROOT
-from pidelta.build import build_engine, build_evaluator, build_region, read_system
 from pidelta.cli.main import main
 from pidelta.config import load_config
 from pidelta.data.frames import Frame
@@ -22,6 +21,7 @@ from pidelta.data.store import FrameStore
 from pidelta.errors import ConfigError, ModelError, RunError
 from pidelta.ipi.client import encode_extras
 from pidelta.qm.ase import ASEEngine
+from pidelta.setup import build_engine, build_evaluator, build_region, read_system
 from pidelta.testing.derivatives import central_differences
 from pidelta.testing.engines import check_engine
 from pidelta.units import ANGSTROM
@@ -205,7 +205,7 @@ def test_forces_in_water_are_the_gradient(solution):
     numerical = central_differences(energy, system.positions, atoms)
     np.testing.assert_allclose(evaluation.gradient[0, atoms], numerical, rtol=0, atol=1e-6)
     vacuum = build_engine(config).evaluate(system.positions[None, :12], np.zeros((1, 12)))
-    assert abs(evaluation.terms["dftb"].energy[0] - vacuum.energy[0]) > 1e-3  # water and the charges
+    assert abs(evaluation.terms["low"].energy[0] - vacuum.energy[0]) > 1e-3  # water and the charges
     extras = json.loads(encode_extras(evaluation, 0))
     assert extras["embedding"] == "mechanical"
     assert np.abs(extras["charges"]).max() > 0.1
@@ -230,20 +230,20 @@ def test_low_level_labels(solution):
     """What delta models are trained on: the calculator, and the force field's charges among the others."""
     config = load_config(solution)
     system, region, engine = read_system(config), build_region(config), build_engine(config)
-    environment = region.environment(system.positions[None], system.cell[None])
+    cut = region.cut(system.positions[None], system.cell[None])
     frame = Frame(
         numbers=region.numbers,
-        positions=environment.qm_positions[0],
-        env_positions=environment.positions[0],
-        env_charges=environment.charges[0],
-        env_numbers=environment.numbers[0],
+        positions=cut.positions[0],
+        site_positions=cut.site_positions[0],
+        site_charges=cut.site_charges[0],
+        site_numbers=cut.site_numbers[0],
         source="made up",
     )
     with FrameStore(solution.parent / "f.h5", "a") as store:
         store.set_embedding(region.embedding.settings)
         store.append(frame)
         ((_, label),) = low_labels(store, [0], engine, 0, 1)
-    expected = build_evaluator(config).evaluate(system.positions[None], system.cell[None]).terms["dftb"]
+    expected = build_evaluator(config).evaluate(system.positions[None], system.cell[None]).terms["low"]
     assert label.energy == pytest.approx(expected.energy[0], abs=1e-10)
     assert label.method == engine.identity
     np.testing.assert_array_equal(label.charges, region.force_field_charges)

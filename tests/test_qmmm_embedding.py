@@ -5,10 +5,10 @@ import pytest
 
 from pidelta.core.switching import smooth_step
 from pidelta.errors import GeometryError, SetupError
-from pidelta.qmmm.embedding import CutoffEmbedding, EnvironmentGradient
+from pidelta.qmmm.embedding import CutoffEmbedding
 from pidelta.qmmm.partition import check_charge, make_partition
-from pidelta.qmmm.potential import point_charge_gradients, point_charge_potential
-from pidelta.state import System
+from pidelta.qmmm.point_charges import point_charge_gradients, point_charge_potential
+from pidelta.state import RegionGradient, System
 from pidelta.testing.derivatives import central_differences
 
 QM_CHARGES = np.array([[0.4, -0.7, 0.3]])
@@ -42,18 +42,16 @@ def make_embedding(system, charges):
 
 
 def energy_of(embedding, positions, cells):
-    environment = embedding.environment(positions, cells)
-    phi = point_charge_potential(environment.qm_positions, environment.positions, environment.charges)
+    region = embedding.region(positions, cells)
+    phi = point_charge_potential(region.positions, region.site_positions, region.site_charges)
     return (phi * QM_CHARGES).sum(axis=1)
 
 
 def gradient_of(embedding, positions, cells):
-    environment = embedding.environment(positions, cells)
+    region = embedding.region(positions, cells)
     charges = np.repeat(QM_CHARGES, len(positions), axis=0)
-    parts = point_charge_gradients(
-        environment.qm_positions, environment.positions, environment.charges, charges
-    )
-    return embedding.backpropagate(environment, EnvironmentGradient(*parts))
+    parts = point_charge_gradients(region.positions, region.site_positions, region.site_charges, charges)
+    return embedding.pull_back(region, RegionGradient(*parts))
 
 
 @pytest.mark.parametrize("cell", [CUBE, TRICLINIC], ids=["orthorhombic", "triclinic"])
@@ -65,11 +63,11 @@ def test_gradient_is_that_of_the_energy(cell):
         return energy_of(embedding, positions, np.repeat(cell[None], len(positions), axis=0))
 
     gradient, _ = gradient_of(embedding, system.positions[None], cell[None])
-    environment = embedding.environment(system.positions[None], cell[None])
-    weights = environment.charges[0] / charges[environment.atoms[0]]
-    switching = environment.atoms[0][(weights > 0.05) & (weights < 0.95)]
+    region = embedding.region(system.positions[None], cell[None])
+    weights = region.site_charges[0] / charges[region.site_atoms[0]]
+    switching = region.site_atoms[0][(weights > 0.05) & (weights < 0.95)]
     assert len(switching) > 10
-    atoms = np.concatenate([np.arange(3), switching[:12], environment.atoms[0][:6]])
+    atoms = np.concatenate([np.arange(3), switching[:12], region.site_atoms[0][:6]])
     numerical = central_differences(energy, system.positions, atoms)
     assert np.abs(gradient[0, atoms] - numerical).max() < 1e-10
     assert np.abs(gradient.sum(axis=1)).max() < 1e-12
@@ -135,7 +133,7 @@ def test_batch_of_different_sizes_equals_single_structures():
     other = system.positions + np.random.default_rng(3).normal(scale=0.5, size=system.positions.shape)
     both = np.stack([system.positions, other])
     cells = np.repeat(CUBE[None], 2, axis=0)
-    sizes = [embedding.environment(p[None], CUBE[None]).charges.shape[1] for p in both]
+    sizes = [embedding.region(p[None], CUBE[None]).site_charges.shape[1] for p in both]
     assert sizes[0] != sizes[1]
     gradient, virial = gradient_of(embedding, both, cells)
     for b in range(2):
@@ -147,10 +145,10 @@ def test_batch_of_different_sizes_equals_single_structures():
 def test_without_a_cell_far_groups_have_no_weight():
     system, charges = make_system(CUBE, wrap=False)
     embedding = CutoffEmbedding(make_partition(system, np.arange(3), charges), CUTOFF, SWITCH)
-    environment = embedding.environment(system.positions[None], None)
-    nearest = np.linalg.norm(environment.positions[0][:, None] - system.positions[:3], axis=2).min(axis=1)
-    assert np.all(environment.charges[0][nearest > CUTOFF + 4.0] == 0.0)
-    assert np.any(environment.charges[0] != 0.0)
+    region = embedding.region(system.positions[None], None)
+    nearest = np.linalg.norm(region.site_positions[0][:, None] - system.positions[:3], axis=2).min(axis=1)
+    assert np.all(region.site_charges[0][nearest > CUTOFF + 4.0] == 0.0)
+    assert np.any(region.site_charges[0] != 0.0)
 
 
 def test_cutoff_larger_than_half_the_cell_is_refused():
@@ -160,7 +158,7 @@ def test_cutoff_larger_than_half_the_cell_is_refused():
         CutoffEmbedding(partition, 12.5, SWITCH, CUBE)
     embedding = CutoffEmbedding(partition, CUTOFF, SWITCH, CUBE)
     with pytest.raises(GeometryError, match="at most half the cell"):
-        embedding.environment(0.7 * system.positions[None], 0.7 * CUBE[None])
+        embedding.region(0.7 * system.positions[None], 0.7 * CUBE[None])
 
 
 def test_qm_region_as_large_as_half_the_cell_is_refused():
@@ -170,7 +168,7 @@ def test_qm_region_as_large_as_half_the_cell_is_refused():
     stretched[1] += [-9.0, 0.0, 0.0]
     stretched[2] += [4.0, 0.0, 0.0]
     with pytest.raises(GeometryError, match="QM region spans"):
-        embedding.environment(stretched[None], CUBE[None])
+        embedding.region(stretched[None], CUBE[None])
 
 
 def test_charge_of_the_qm_region_must_be_what_it_replaces():

@@ -22,9 +22,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 WATER = Frame(
     numbers=np.array([8, 1, 1]),
     positions=np.array([[0.0, 0.0, 0.0], [1.8, 0.1, 0.2], [-0.5, 1.7, 0.1]]),
-    env_positions=np.array([[4.5, 0.5, 1.0], [-3.0, 4.0, 2.0], [0.0, -5.0, 1.0]]),
-    env_charges=np.array([-0.8, 0.4, 0.5]),
-    env_numbers=np.array([8, 1, 1]),
+    site_positions=np.array([[4.5, 0.5, 1.0], [-3.0, 4.0, 2.0], [0.0, -5.0, 1.0]]),
+    site_charges=np.array([-0.8, 0.4, 0.5]),
+    site_numbers=np.array([8, 1, 1]),
     source="made up",
 )
 FINE = ReferenceSettings(convergence=1e-11)
@@ -48,7 +48,7 @@ def kohn_sham(frame: Frame, xc: str, field: bool) -> dft.rks.RKS:
     scf = dft.RKS(molecule, xc=xc)
     if field:
         core = scf.get_hcore()
-        for charge, point in zip(frame.env_charges, frame.env_positions, strict=True):
+        for charge, point in zip(frame.site_charges, frame.site_positions, strict=True):
             with molecule.with_rinv_origin(point):
                 core = core - charge * molecule.intor("int1e_rinv")
         scf.get_hcore = lambda *_: core
@@ -62,12 +62,12 @@ def test_energy_matches_pyscf_without_density_fitting(xc, name):
     nuclei = sum(
         z * q / np.linalg.norm(r - s)
         for z, r in zip(WATER.numbers, WATER.positions, strict=True)
-        for q, s in zip(WATER.env_charges, WATER.env_positions, strict=True)
+        for q, s in zip(WATER.site_charges, WATER.site_positions, strict=True)
     )
     expected = kohn_sham(WATER, name, field=True).e_tot + nuclei
     free = kohn_sham(WATER, name, field=False).e_tot
     bare = replace(
-        WATER, env_positions=np.zeros((0, 3)), env_charges=np.zeros(0), env_numbers=np.zeros(0, int)
+        WATER, site_positions=np.zeros((0, 3)), site_charges=np.zeros(0), site_numbers=np.zeros(0, int)
     )
     labels = [label_frame(frame, replace(FINE, xc=xc)).energy for frame in (WATER, bare)]
     # Density fitting costs some 1e-5 hartree an atom, the same with and without the charges.
@@ -75,7 +75,7 @@ def test_energy_matches_pyscf_without_density_fitting(xc, name):
     assert labels[0] - labels[1] == pytest.approx(expected - free, abs=2e-6)
 
 
-@pytest.mark.parametrize("array", ["positions", "env_positions"])
+@pytest.mark.parametrize("array", ["positions", "site_positions"])
 @pytest.mark.parametrize(("atom", "axis"), [(0, 0), (2, 1)])
 def test_gradients_are_central_differences(label, array, atom, axis):
     step = 1e-3
@@ -84,12 +84,12 @@ def test_gradients_are_central_differences(label, array, atom, axis):
         moved = getattr(WATER, array).copy()
         moved[atom, axis] += sign * step
         energies.append(label_frame(replace(WATER, **{array: moved}), FINE).energy)
-    gradient = label.gradient if array == "positions" else label.env_gradient
+    gradient = label.gradient if array == "positions" else label.site_gradient
     assert (energies[0] - energies[1]) / (2 * step) == pytest.approx(gradient[atom, axis], abs=2e-6)
 
 
 def test_moving_everything_costs_nothing(label):
-    net = label.gradient.sum(axis=0) + label.env_gradient.sum(axis=0)
+    net = label.gradient.sum(axis=0) + label.site_gradient.sum(axis=0)
     np.testing.assert_allclose(net, 0.0, atol=1e-9)
 
 
@@ -106,13 +106,13 @@ def test_many_charges_in_blocks_equal_few():
     directions = rng.normal(size=(250, 3))
     positions = 12.0 * directions / np.linalg.norm(directions, axis=1)[:, None]
     charges = rng.normal(size=250) * 0.1
-    frame = replace(WATER, env_positions=positions, env_charges=charges, env_numbers=np.ones(250, int))
+    frame = replace(WATER, site_positions=positions, site_charges=charges, site_numbers=np.ones(250, int))
     order = rng.permutation(250)
-    shuffled = replace(frame, env_positions=positions[order], env_charges=charges[order])
+    shuffled = replace(frame, site_positions=positions[order], site_charges=charges[order])
     settings = ReferenceSettings(xc="PBE", basis="STO-3G")
     one, other = label_frame(frame, settings), label_frame(shuffled, settings)
     assert one.energy == pytest.approx(other.energy, abs=1e-9)
-    np.testing.assert_allclose(one.env_gradient[order], other.env_gradient, atol=1e-8)
+    np.testing.assert_allclose(one.site_gradient[order], other.site_gradient, atol=1e-8)
     np.testing.assert_allclose(one.gradient, other.gradient, atol=1e-8)
 
 
@@ -122,7 +122,7 @@ def test_many_charges_in_blocks_equal_few():
         ({"charge": 1}, {}, SetupError, "found 9 electrons and multiplicity 1"),
         ({"multiplicity": 3}, {}, SetupError, "found 10 electrons and multiplicity 3"),
         ({"numbers": np.array([52, 1, 1])}, {}, SetupError, "expects elements up to Kr.* found Te"),
-        ({"env_positions": WATER.positions}, {}, GeometryError, "a point charge sits on a QM atom"),
+        ({"site_positions": WATER.positions}, {}, GeometryError, "a point charge sits on a QM atom"),
         ({"positions": np.zeros((3, 3))}, {}, GeometryError, "an atom sits on a QM atom"),
         ({"positions": np.full((3, 3), np.nan)}, {}, GeometryError, "not finite"),
         ({}, {"xc": "B4LYP"}, ConfigError, "xc: expected .*found 'B4LYP'"),

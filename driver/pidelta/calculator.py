@@ -13,9 +13,9 @@ from ase.calculators.calculator import Calculator as ASECalculator
 from ase.calculators.calculator import all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from pidelta.build import build_evaluator
 from pidelta.config import Config, load_config
 from pidelta.errors import StructureError
+from pidelta.setup import build_evaluator
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV
 
 

@@ -131,7 +131,7 @@ class QMConfig(Section):
     """The QM region and the method that describes it.
 
     `engine: ase` takes its method from `ase`, with mechanical embedding; `dftb` has electrostatic embedding.
-    Either is the term `dftb` of the energy. `properties` are results to add to the extras, by the names and
+    Either is the term `low` of the energy. `properties` are results to add to the extras, by the names and
     in the units of `PropertyName`.
     """
 
@@ -238,7 +238,7 @@ class Config(Section):
     @property
     def terms(self) -> tuple[str, ...]:
         """The terms of the energy that the sections add up to."""
-        sections = {"mm": self.mm, "dftb": self.qm, "delta": self.delta}
+        sections = {"mm": self.mm, "low": self.qm, "delta": self.delta}
         return tuple(term for term in TERMS if sections[term] is not None)
 
     @property

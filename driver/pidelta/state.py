@@ -1,4 +1,4 @@
-"""What is evaluated (`System`), what comes out (`Evaluation`) and who does it (`Evaluator`)."""
+"""The nouns that rooms share: what is read, what methods are given, what comes out, who does it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,23 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-TERMS = ("mm", "dftb", "delta")
-"""The terms of the energy, by the names that configurations, sockets and results use."""
+TERMS = ("mm", "low", "delta")
+"""The terms of the energy by role: the names that configurations, sockets and results use."""
+
+_ALIASES = {"dftb": "low"}
+
+
+def parse_terms(text: str) -> frozenset[str]:
+    """Terms joined by +, such as ``low+delta``; ``dftb`` stands for ``low``.
+
+    Raises:
+        ValueError: a name is not that of a term.
+    """
+    terms = frozenset(_ALIASES.get(name, name) for name in text.split("+"))
+    unknown = sorted(terms - set(TERMS))
+    if unknown:
+        raise ValueError(f"expected {', '.join(TERMS)} joined by +, found {unknown[0]!r}")
+    return terms
 
 
 @dataclass(frozen=True)
@@ -38,6 +53,45 @@ class System:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+
+@dataclass(frozen=True)
+class Region:
+    """The QM region and the point charges around it, for B structures: what every method of it is given.
+
+    Structures with fewer sites than the largest are padded with sites of zero charge and number 0.
+
+    Attributes:
+        numbers: (n,) atomic numbers of the QM atoms, link hydrogens included.
+        positions: (B, n, 3) in bohr, the region whole.
+        site_positions: (B, m, 3) of the point charges in bohr, at the periodic image that is meant.
+        site_charges: (B, m) in e, scaled by the weights of the surroundings.
+        site_numbers: (B, m) atomic numbers, 0 for a charge without a nucleus.
+    """
+
+    numbers: IntArray
+    positions: FloatArray
+    site_positions: FloatArray
+    site_charges: FloatArray
+    site_numbers: IntArray
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+@dataclass(frozen=True)
+class RegionGradient:
+    """Derivatives of an energy with respect to the arrays of a `Region`.
+
+    Attributes:
+        positions: (B, n, 3) dE/dR of the QM atoms in hartree/bohr.
+        site_positions: (B, m, 3) dE/dr of the sites in hartree/bohr, at fixed charges.
+        site_charges: (B, m) dE/dq of the sites in hartree/e.
+    """
+
+    positions: FloatArray
+    site_positions: FloatArray
+    site_charges: FloatArray
 
 
 @dataclass(frozen=True)
@@ -78,12 +132,12 @@ class Evaluation:
     """Energies and derivatives of a batch of B structures of N atoms.
 
     Attributes:
-        terms: the terms by name (``mm``, ``dftb``, ``delta``); their sum is the total.
+        terms: the terms by name (``mm``, ``low``, ``delta``); their sum is the total.
         charges: (B, n_QM) net charges in e: Mulliken's, or with mechanical embedding the fixed ones of the
             force field; None without a QM region, or where there are none.
         dipole: (B, 3) dipole of the QM region in e bohr (origin: the coordinate origin), or None.
         timings: seconds spent, by part.
-        extras: further per-structure results, each of shape (B, ...).
+        properties: further results by name, each of shape (B, ...): a new property is a new name.
         embedding: ``electrostatic`` or ``mechanical``, or None without a QM region.
     """
 
@@ -91,7 +145,7 @@ class Evaluation:
     charges: FloatArray | None = None
     dipole: FloatArray | None = None
     timings: Mapping[str, float] = field(default_factory=dict)
-    extras: Mapping[str, FloatArray] = field(default_factory=dict)
+    properties: Mapping[str, FloatArray] = field(default_factory=dict)
     embedding: str | None = None
 
     @property

@@ -18,13 +18,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from pidelta.build import build_evaluator, read_system
 from pidelta.config import load_config
 from pidelta.ipi.client import serve
 from pidelta.ipi.transports import SocketTransport
+from pidelta.setup import build_evaluator, read_system
 
 DEFAULT = Path(__file__).parents[2] / "inputs" / "uracil-water" / "pidelta.yaml"
-PARTS = ("dftb", "delta", "mm", "embedding")
+PARTS = ("low", "delta", "mm", "embedding")
 WARM_UP = 3
 
 

@@ -11,8 +11,8 @@ from rdkit import Chem
 from rdkit.Chem import AllChem, rdMolTransforms
 
 from pidelta.data.frames import Frame
-from pidelta.qm.dftb.slater_koster.force_field import ForceFieldMolecule
-from pidelta.qm.dftb.slater_koster.recipe import BUILTIN_RECIPE, read_recipe
+from pidelta.parametrisation.force_field import ForceFieldMolecule
+from pidelta.parametrisation.recipe import BUILTIN_RECIPE, read_recipe
 from pidelta.units import ANGSTROM, parse_quantity
 
 _NOISE = 0.05  # bohr
@@ -66,9 +66,9 @@ def make_frame(numbers, positions, charge: int = 0, source: str = "") -> Frame:
     return Frame(
         numbers=np.asarray(numbers, dtype=np.int64),
         positions=np.asarray(positions, dtype=np.float64),
-        env_positions=np.zeros((0, 3)),
-        env_charges=np.zeros(0),
-        env_numbers=np.zeros(0, dtype=np.int64),
+        site_positions=np.zeros((0, 3)),
+        site_charges=np.zeros(0),
+        site_numbers=np.zeros(0, dtype=np.int64),
         charge=charge,
         source=source,
     )

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from pidelta.build import build_evaluator, read_force_field, read_system
 from pidelta.config import Config, DFTBConfig, MMConfig, QMConfig, load_config
 from pidelta.core.cell import heights
 from pidelta.errors import RunError
@@ -23,6 +22,7 @@ from pidelta.mm.water import find_water
 from pidelta.qm.dftb.sets import builtin_set
 from pidelta.qm.dispersion import TITLES
 from pidelta.qmmm.energy import QMMMEvaluator
+from pidelta.setup import build_evaluator, read_force_field, read_system
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.testing.derivatives import central_differences
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
@@ -147,7 +147,7 @@ def _describe(config: Config, system: System, topology: Topology | None, evaluat
         )
         table.add_row("embedding", lengths_text)
     if evaluator.embedding is not None and config.point_charges is not None:
-        charges = evaluator.embedding.environment(system.positions[None], None).charges[0]
+        charges = evaluator.embedding.region(system.positions[None], None).site_charges[0]
         table.add_row(
             "point charges",
             f"{len(charges)} from {config.point_charges.name}, {charges.sum():+.4f} e in all; they take up "
@@ -252,14 +252,14 @@ def _choose_atoms(
     if evaluator.partition is None or evaluator.embedding is None:
         return {"MM": _sample(everyone, 3 * count, rng)}
     partition = evaluator.partition
-    environment = evaluator.embedding.environment(start.positions, start.cells)
+    region = evaluator.embedding.region(start.positions, start.cells)
     chosen = {"QM": _sample(partition.qm_indices, count, rng)}
-    atoms = environment.atoms[0]
+    atoms = region.site_atoms[0]
     real = (atoms >= 0) & (partition.charges[atoms] != 0.0)
-    atoms, charges, positions = atoms[real], environment.charges[0, real], environment.positions[0, real]
+    atoms, charges, positions = atoms[real], region.site_charges[0, real], region.site_positions[0, real]
     if len(atoms):
         weights = charges / partition.charges[atoms]
-        distances = np.linalg.norm(positions[:, None] - environment.qm_positions[0][None], axis=2).min(axis=1)
+        distances = np.linalg.norm(positions[:, None] - region.positions[0][None], axis=2).min(axis=1)
         chosen["MM nearby"] = atoms[np.argsort(distances)[:count]]
         chosen["MM in the switching region"] = _sample(
             np.unique(atoms[(weights > 0.01) & (weights < 0.99)]), count, rng

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from pidelta.build import build_evaluator
-from pidelta.cli.evaluate import parse_terms
+from pidelta.cli.evaluate import chosen_terms
 from pidelta.cli.first_frame import check_first_frame
 from pidelta.config import load_config
 from pidelta.ipi.client import serve
 from pidelta.ipi.transports import SOCKETS_PREFIX, connect
+from pidelta.setup import build_evaluator
 
 
 def client(
@@ -21,7 +21,7 @@ def client(
     mode: Annotated[str, typer.Option(help="unix or inet, as in the ffsocket of the i-PI input.")] = "unix",
     address: Annotated[str, typer.Option(help="Name of the unix socket, or of the host.")] = "localhost",
     port: Annotated[int, typer.Option(help="Port, in mode inet.")] = 65535,
-    terms: Annotated[str | None, typer.Option(help="Terms joined by +, such as dftb+delta.")] = None,
+    terms: Annotated[str | None, typer.Option(help="Terms joined by +, such as low+delta.")] = None,
     sockets_prefix: Annotated[
         str, typer.Option(help="What i-PI puts before the address of a unix socket.")
     ] = SOCKETS_PREFIX,
@@ -29,7 +29,7 @@ def client(
 ) -> None:
     """Serve forces to an i-PI that is already running; ends with it and reports its work in JSON."""
     settings = load_config(config)
-    evaluator = build_evaluator(settings, parse_terms(terms))
+    evaluator = build_evaluator(settings, chosen_terms(terms))
     check = check_first_frame(settings)
     with closing(connect(mode, address, port, sockets_prefix=sockets_prefix, patience=patience)) as transport:
         summary = serve(evaluator, transport, on_first_positions=check)

@@ -15,10 +15,10 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from pidelta.build import build_evaluator, read_system
 from pidelta.config import Config, load_config
 from pidelta.errors import ConfigError, StructureError
-from pidelta.state import TERMS, Evaluation, FloatArray, IntArray, json_values
+from pidelta.setup import build_evaluator, read_system
+from pidelta.state import Evaluation, FloatArray, IntArray, json_values, parse_terms
 from pidelta.units import ANGSTROM
 from pidelta.workflow.sampling import is_trajectory_of_ipi, read_trajectory
 
@@ -28,12 +28,12 @@ def evaluate(
     frames: Annotated[
         Path | None, typer.Option(help="Structures to evaluate (any format ASE reads, all frames).")
     ] = None,
-    terms: Annotated[str | None, typer.Option(help="Terms joined by +, such as dftb+delta.")] = None,
+    terms: Annotated[str | None, typer.Option(help="Terms joined by +, such as low+delta.")] = None,
     output: Annotated[Path | None, typer.Option(help="Where to write; standard output by default.")] = None,
 ) -> None:
     """Energies, gradients and charges of the structure or of FRAMES, in atomic units."""
     settings = load_config(config)
-    evaluator = build_evaluator(settings, parse_terms(terms))
+    evaluator = build_evaluator(settings, chosen_terms(terms))
     structures = _read_frames(settings, frames, evaluator.numbers)
     # Opened first: a path that cannot be written to should not show after hours of work.
     with nullcontext(sys.stdout) if output is None else output.open("w") as stream:
@@ -46,19 +46,16 @@ def evaluate(
         stream.write(json.dumps({"frames": results}, indent=1) + "\n")
 
 
-def parse_terms(text: str | None) -> frozenset[str] | None:
-    """``dftb+delta`` as a set.
+def chosen_terms(text: str | None) -> frozenset[str] | None:
+    """The terms of the option ``--terms``, or None for all.
 
     Raises:
         ConfigError: a name is not that of a term.
     """
-    if text is None:
-        return None
-    terms = frozenset(text.split("+"))
-    unknown = sorted(terms - set(TERMS))
-    if unknown:
-        raise ConfigError(f"--terms: expected {', '.join(TERMS)} joined by +, found {unknown[0]!r}")
-    return terms
+    try:
+        return None if text is None else parse_terms(text)
+    except ValueError as error:
+        raise ConfigError(f"--terms: {error}") from None
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
@@ -75,7 +72,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "embedding": evaluation.embedding,
         "virial": evaluation.virial[0].tolist() if np.isfinite(evaluation.virial).all() else None,
         "timings": dict(evaluation.timings),
-        "extras": {name: json_values(values[0]) for name, values in evaluation.extras.items()},
+        "properties": {name: json_values(values[0]) for name, values in evaluation.properties.items()},
     }
 
 

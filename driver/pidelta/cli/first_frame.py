@@ -8,11 +8,11 @@ import numpy as np
 import vesin
 from ase.data import covalent_radii
 
-from pidelta.build import read_inputs
 from pidelta.config import Config
 from pidelta.core.cell import minimum_image
 from pidelta.core.selection import select
 from pidelta.errors import StructureError
+from pidelta.setup import read_inputs
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM
 

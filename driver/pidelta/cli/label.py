@@ -12,11 +12,11 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from pidelta.build import build_engine, build_region, read_system
 from pidelta.config import load_config
 from pidelta.data.store import FrameStore, LabelKind
 from pidelta.errors import ConfigError, DataError
 from pidelta.qm.reference import ReferenceSettings
+from pidelta.setup import build_engine, build_region, read_system
 from pidelta.workflow import labelling, sampling
 
 _DEFAULT = ReferenceSettings()

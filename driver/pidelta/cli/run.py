@@ -23,13 +23,13 @@ from pidelta.analysis.distributions import bond_length_distributions
 from pidelta.analysis.ipi_output import PropertiesFollower, read_properties
 from pidelta.analysis.plots import plot_bond_lengths, plot_thermodynamics
 from pidelta.analysis.summary import summarise
-from pidelta.build import read_system
 from pidelta.cli.check import describe_method
 from pidelta.config import Config, load_config
 from pidelta.core.selection import select
 from pidelta.errors import DataError
 from pidelta.ipi.simulation import PropertiesFile, Simulation, check_atom_order, read_simulation
 from pidelta.ipi.supervisor import Supervisor
+from pidelta.setup import read_system
 from pidelta.state import IntArray, System
 
 _REFRESH_SECONDS = 0.2

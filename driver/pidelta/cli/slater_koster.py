@@ -14,13 +14,13 @@ from rich.table import Table
 from pidelta.cli.label import label_with_dft, open_frames
 from pidelta.data.store import FrameStore
 from pidelta.errors import ParameterError
+from pidelta.parametrisation.recipe import BUILTIN_RECIPE, read_recipe
 from pidelta.qm.dftb import sets
-from pidelta.qm.dftb.slater_koster.recipe import BUILTIN_RECIPE, read_recipe
 from pidelta.qm.reference import ReferenceSettings
 from pidelta.units import ANGSTROM, HARTREE_IN_EV, HARTREE_IN_KCAL_PER_MOL
 
 if TYPE_CHECKING:
-    from pidelta.qm.dftb.slater_koster.repulsive_fit import RepulsiveFit
+    from pidelta.parametrisation.repulsive_fit import RepulsiveFit
 
 slater_koster = typer.Typer(
     name="slater-koster",
@@ -39,7 +39,7 @@ def geometries(
     recipe: RecipeOption = BUILTIN_RECIPE,
 ) -> None:
     """Make the training geometries of a recipe; start it again to go on where it stopped."""
-    from pidelta.qm.dftb.slater_koster.geometries import add_training_frames
+    from pidelta.parametrisation.geometries import add_training_frames
 
     training = read_recipe(recipe).training
     count = sum(len(part) for part in (training.smiles, training.dihedrals, training.transfers))
@@ -62,7 +62,7 @@ def label(
 
 def _label_frames(frames: Path, recipe: Path, workers: int) -> list[str]:
     """Label what has no label and return what went wrong."""
-    from pidelta.qm.dftb.slater_koster.geometries import wants_diffuse_functions
+    from pidelta.parametrisation.geometries import wants_diffuse_functions
 
     level = read_recipe(recipe).training.labels
     failures = []
@@ -89,9 +89,9 @@ def fit(
 
     The .skf files of each order of DFTB go to OUTPUT/order-N, the packed set to OUTPUT/NAME-VERSION.tar.xz.
     """
-    from pidelta.qm.dftb.slater_koster.repulsive_fit import fit_repulsives, missing_energies
-    from pidelta.qm.dftb.slater_koster.set_files import write_set
-    from pidelta.qm.dftb.slater_koster.tables import make_tables
+    from pidelta.parametrisation.electronic import make_tables
+    from pidelta.parametrisation.repulsive_fit import fit_repulsives, missing_energies
+    from pidelta.parametrisation.set_files import write_set
 
     console = Console(stderr=True)
     settings = read_recipe(recipe)

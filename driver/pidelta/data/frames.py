@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pidelta.errors import DataError
-from pidelta.state import FloatArray, IntArray
+from pidelta.state import FloatArray, IntArray, Region
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One QM geometry and the (already scaled) point charges of its environment, in atomic units.
+    """One row of a `Region` (its charges already scaled) and where it comes from, in atomic units.
 
     Attributes:
         numbers: (n,) atomic numbers of the QM atoms.
         positions: (n, 3) in bohr, the QM region whole.
-        env_positions: (m, 3) in bohr.
-        env_charges: (m,) in e.
-        env_numbers: (m,) atomic numbers of the MM atoms.
+        site_positions: (m, 3) in bohr.
+        site_charges: (m,) in e.
+        site_numbers: (m,) atomic numbers of the MM atoms.
         charge: total charge of the QM region in e.
         multiplicity: 2S + 1.
         source: where the frame comes from, such as a trajectory, its step and bead.
@@ -25,19 +25,30 @@ class Frame:
 
     numbers: IntArray
     positions: FloatArray
-    env_positions: FloatArray
-    env_charges: FloatArray
-    env_numbers: IntArray
+    site_positions: FloatArray
+    site_charges: FloatArray
+    site_numbers: IntArray
     charge: int = 0
     multiplicity: int = 1
     source: str = ""
 
+    @property
+    def region(self) -> Region:
+        """The frame as a batch of one."""
+        return Region(
+            self.numbers,
+            self.positions[None],
+            self.site_positions[None],
+            self.site_charges[None],
+            self.site_numbers[None],
+        )
+
     def __post_init__(self) -> None:
-        n, m = len(self.numbers), len(self.env_charges)
+        n, m = len(self.numbers), len(self.site_charges)
         for name, array, shape in (
             ("positions", self.positions, (n, 3)),
-            ("env_positions", self.env_positions, (m, 3)),
-            ("env_numbers", self.env_numbers, (m,)),
+            ("site_positions", self.site_positions, (m, 3)),
+            ("site_numbers", self.site_numbers, (m,)),
         ):
             if array.shape != shape:
                 raise DataError(f"frame {self.source}: expected {name} of shape {shape}, found {array.shape}")
@@ -54,12 +65,12 @@ class Label:
         method: what computed it, as precise as a methods section.
         energy: in hartree.
         gradient: (n, 3) on QM atoms in hartree/bohr.
-        env_gradient: (m, 3) on the point charges in hartree/bohr.
+        site_gradient: (m, 3) on the point charges in hartree/bohr.
         charges: (n,) net charges in e.
     """
 
     method: str
     energy: float
     gradient: FloatArray
-    env_gradient: FloatArray
+    site_gradient: FloatArray
     charges: FloatArray

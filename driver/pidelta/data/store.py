@@ -17,6 +17,15 @@ from pidelta.errors import DataError
 LabelKind = Literal["reference", "low"]
 
 _SCHEMA = "pidelta frames 1"
+# Datasets of a frame and of a label: attribute and name in the file.
+_FRAME = {
+    "numbers": "numbers",
+    "positions": "positions",
+    "site_positions": "env_positions",
+    "site_charges": "env_charges",
+    "site_numbers": "env_numbers",
+}
+_LABEL = {"gradient": "gradient", "site_gradient": "env_gradient", "charges": "charges"}
 _LARGE = {"compression": "gzip", "shuffle": True}
 
 
@@ -90,8 +99,8 @@ class FrameStore:
         """Add a frame and return its index."""
         index = len(self)
         group = self._file.create_group(None)  # without a name until it is complete: see set_label
-        for name in ("numbers", "positions", "env_positions", "env_charges", "env_numbers"):
-            group.create_dataset(name, data=getattr(frame, name), **_LARGE)
+        for attribute, name in _FRAME.items():
+            group.create_dataset(name, data=getattr(frame, attribute), **_LARGE)
         group.attrs.update(charge=frame.charge, multiplicity=frame.multiplicity, source=frame.source)
         self._file[f"{index:06d}"] = group
         self._file.flush()
@@ -103,9 +112,9 @@ class FrameStore:
         return Frame(
             numbers=np.asarray(group["numbers"], dtype=np.int64),
             positions=np.asarray(group["positions"], dtype=np.float64),
-            env_positions=np.asarray(group["env_positions"], dtype=np.float64),
-            env_charges=np.asarray(group["env_charges"], dtype=np.float64),
-            env_numbers=np.asarray(group["env_numbers"], dtype=np.int64),
+            site_positions=np.asarray(group["env_positions"], dtype=np.float64),
+            site_charges=np.asarray(group["env_charges"], dtype=np.float64),
+            site_numbers=np.asarray(group["env_numbers"], dtype=np.int64),
             charge=int(group.attrs["charge"]),
             multiplicity=int(group.attrs["multiplicity"]),
             source=str(group.attrs["source"]),
@@ -118,8 +127,8 @@ class FrameStore:
         """
         group = self._group(index)
         target = group.create_group(None)
-        for name in ("gradient", "env_gradient", "charges"):
-            target.create_dataset(name, data=getattr(label, name), **_LARGE)
+        for attribute, name in _LABEL.items():
+            target.create_dataset(name, data=getattr(label, attribute), **_LARGE)
         target.attrs.update(method=label.method, energy=label.energy)
         if kind in group:
             del group[kind]
@@ -136,7 +145,7 @@ class FrameStore:
             method=str(source.attrs["method"]),
             energy=float(source.attrs["energy"]),
             gradient=np.asarray(source["gradient"], dtype=np.float64),
-            env_gradient=np.asarray(source["env_gradient"], dtype=np.float64),
+            site_gradient=np.asarray(source["env_gradient"], dtype=np.float64),
             charges=np.asarray(source["charges"], dtype=np.float64),
         )
 

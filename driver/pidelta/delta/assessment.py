@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pidelta.delta.committee import Committee, CommitteeResult
+from pidelta.delta.base import CorrectionResult
+from pidelta.delta.committee import Committee
 from pidelta.delta.targets import LabelledFrame
 from pidelta.errors import ModelError
 from pidelta.state import FloatArray
@@ -41,7 +42,7 @@ def assess(committee: Committee, frames: Iterable[LabelledFrame]) -> dict[str, E
         ModelError: the frames were labelled with other methods than the models were trained on.
     """
     training = committee.models[0].training
-    items: list[tuple[LabelledFrame, CommitteeResult]] = []
+    items: list[tuple[LabelledFrame, CorrectionResult]] = []
     for item in frames:
         frame = item.frame
         for name, expected, found in (
@@ -52,34 +53,33 @@ def assess(committee: Committee, frames: Iterable[LabelledFrame]) -> dict[str, E
                 raise ModelError(
                     f"frame {frame.source}: expected a {name} label by {expected!r}, found {found!r}"
                 )
-        result = committee.evaluate(
-            frame.numbers,
-            frame.positions[None],
-            frame.env_positions[None],
-            frame.env_charges[None],
-            frame.env_numbers[None],
-        )
+        result = committee.evaluate(frame.region)
         items.append((item, result))
     return {
         "low": _summary(items, lambda result: (0.0, 0.0, 0.0)),
         "low + delta": _summary(
-            items, lambda result: (result.energy[0], result.gradient[0], result.env_gradient[0])
+            items,
+            lambda result: (
+                result.energy[0],
+                result.gradient.positions[0],
+                result.gradient.site_positions[0],
+            ),
         ),
     }
 
 
 def _summary(
-    items: list[tuple[LabelledFrame, CommitteeResult]],
-    correction: Callable[[CommitteeResult], tuple[float | FloatArray, ...]],
+    items: list[tuple[LabelledFrame, CorrectionResult]],
+    correction: Callable[[CorrectionResult], tuple[float | FloatArray, ...]],
 ) -> ErrorSummary:
     energies, qm, mm, near = [], [], [], []
     for item, result in items:
-        energy, gradient, env_gradient = correction(result)
+        energy, gradient, site_gradient = correction(result)
         energies.append(item.low.energy + energy - item.reference.energy)
         qm.append((item.low.gradient + gradient - item.reference.gradient).ravel())
-        errors = item.low.env_gradient + env_gradient - item.reference.env_gradient
+        errors = item.low.site_gradient + site_gradient - item.reference.site_gradient
         mm.append(errors.ravel())
-        vectors = item.frame.env_positions[:, None] - item.frame.positions
+        vectors = item.frame.site_positions[:, None] - item.frame.positions
         near.append(errors[(np.sum(vectors**2, axis=2) < NEAR**2).any(axis=1)].ravel())
     energy_errors = np.array(energies)
     return ErrorSummary(

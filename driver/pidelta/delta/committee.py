@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 
-from pidelta.delta.model import DeltaModel, DeltaResult, evaluate_networks
+from pidelta.delta.base import CorrectionResult
+from pidelta.delta.model import DeltaModel, evaluate_networks
 from pidelta.errors import ModelError
-from pidelta.state import FloatArray, IntArray
-
-
-@dataclass(frozen=True)
-class CommitteeResult(DeltaResult):
-    """The mean of K models (as in `DeltaResult`) and how far they disagree.
-
-    Attributes:
-        energies: (K, B) energy correction of each model in hartree.
-        standard_deviation: (B,) sample standard deviation of the energies in hartree; zero for K = 1.
-    """
-
-    energies: FloatArray
-    standard_deviation: FloatArray
+from pidelta.state import Region
 
 
 class Committee:
@@ -46,30 +34,15 @@ class Committee:
                 raise ModelError(f"delta.models: model {place} was trained on other methods than model 0")
         self.models = tuple(models)
 
-    def evaluate(
-        self,
-        numbers: IntArray,
-        positions: FloatArray,
-        env_positions: FloatArray,
-        env_charges: FloatArray,
-        env_numbers: IntArray,
-    ) -> CommitteeResult:
-        """Evaluate the mean and the spread; arguments and errors as in `DeltaModel.evaluate`."""
-        energies, mean = evaluate_networks(
-            self.models[0].settings,
-            [model.networks for model in self.models],
-            numbers,
-            positions,
-            env_positions,
-            env_charges,
-            env_numbers,
-        )
+    def evaluate(self, region: Region) -> CorrectionResult:
+        """The mean of the members, with their energies and spread as properties.
+
+        ``delta_energies`` (B, K) are the corrections of the members and ``delta_standard_deviation`` (B,)
+        their sample standard deviation, zero for K = 1, both in hartree. Errors are those of
+        `DeltaModel.evaluate`.
+        """
+        networks = [model.networks for model in self.models]
+        energies, mean = evaluate_networks(self.models[0].settings, networks, region)
         spread = energies.std(axis=0, ddof=1) if len(energies) > 1 else np.zeros_like(mean.energy)
-        return CommitteeResult(
-            energy=mean.energy,
-            gradient=mean.gradient,
-            env_gradient=mean.env_gradient,
-            charge_gradient=mean.charge_gradient,
-            energies=energies,
-            standard_deviation=spread,
-        )
+        properties = {"delta_energies": energies.T, "delta_standard_deviation": spread}
+        return replace(mean, properties=properties)

@@ -5,7 +5,7 @@ The features of QM atom i, in this order (`DescriptorSettings.blocks`):
 - radial: sum_j exp(-eta (r_ij - R_s)^2) fc(r_ij) over QM neighbours, by element (Behler, Parrinello,
   PRL 98, 146401 (2007));
 - angular: ANI functions of QM pairs, by element pair (Smith, Isayev, Roitberg, Chem. Sci. 8, 3192 (2017));
-- charge and short: the MM environment, see `environment.py`.
+- charge and short: the MM environment, see `site_features.py`.
 """
 
 from __future__ import annotations

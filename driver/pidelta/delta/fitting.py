@@ -85,11 +85,11 @@ class Fit(lightning.LightningModule):
         env = slopes[..., self.descriptors.structure_count :].flatten(1)
         square = (((group.gram[rows] @ env[..., None]).squeeze(2) - 2.0 * group.projection[rows]) * env).sum(
             1
-        ) + group.env_square[rows]
+        ) + group.site_square[rows]
         return {
             "energy": (energy - group.energy[rows]) ** 2,
             "qm_gradient": ((gradient - group.gradient[rows]) ** 2).mean(1),
-            "mm_gradient": square / (3.0 * group.env_count[rows]).clamp(min=1.0),
+            "mm_gradient": square / (3.0 * group.site_count[rows]).clamp(min=1.0),
         }
 
     def _loss(self, errors: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -106,7 +106,7 @@ class Fit(lightning.LightningModule):
             {
                 "energy": (group.energy[rows] - self.networks.baseline[group.species].sum()) ** 2,
                 "qm_gradient": (group.gradient[rows] ** 2).mean(1),
-                "mm_gradient": group.env_square[rows] / (3.0 * group.env_count[rows]).clamp(min=1.0),
+                "mm_gradient": group.site_square[rows] / (3.0 * group.site_count[rows]).clamp(min=1.0),
             }
         )
 

@@ -13,36 +13,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from pidelta.delta.base import CorrectionResult
 from pidelta.delta.descriptors import (
     DescriptorSettings,
     angular_triples,
     species_index,
     structure_features,
 )
-from pidelta.delta.environment import EnvironmentFeatures
 from pidelta.delta.networks import AtomicNetworks
+from pidelta.delta.site_features import SiteFeatures
 from pidelta.errors import GeometryError, ModelError
-from pidelta.state import FloatArray, IntArray
+from pidelta.state import FloatArray, IntArray, Region, RegionGradient
 
 SCHEMA = "pidelta delta model 1"
 UNITS = "hartree, bohr, e"
-
-
-@dataclass(frozen=True)
-class DeltaResult:
-    """Energy corrections of B structures and their derivatives, in atomic units.
-
-    Attributes:
-        energy: (B,) in hartree.
-        gradient: (B, n, 3) dE/dR of the QM atoms in hartree/bohr.
-        env_gradient: (B, m, 3) dE/dR of the environment at fixed (scaled) charges.
-        charge_gradient: (B, m) dE/dq of the (scaled) charges in hartree/e.
-    """
-
-    energy: FloatArray
-    gradient: FloatArray
-    env_gradient: FloatArray
-    charge_gradient: FloatArray
 
 
 @dataclass(frozen=True)
@@ -96,31 +80,14 @@ class DeltaModel:
         """The embedding of the training set, lengths in bohr."""
         return self.training.embedding
 
-    def evaluate(
-        self,
-        numbers: IntArray,
-        positions: FloatArray,
-        env_positions: FloatArray,
-        env_charges: FloatArray,
-        env_numbers: IntArray,
-    ) -> DeltaResult:
+    def evaluate(self, region: Region) -> CorrectionResult:
         """Energy correction and its derivatives for a batch.
-
-        Args:
-            numbers: (n,) atomic numbers of the QM atoms.
-            positions: (B, n, 3) in bohr.
-            env_positions: (B, m, 3) in bohr, the images that the embedding chose.
-            env_charges: (B, m) scaled charges in e.
-            env_numbers: (B, m) atomic numbers; 0 with zero charge is padding, 0 with a charge is a site
-                without a nucleus.
 
         Raises:
             ModelError: an element is not one of the training set's.
             GeometryError: the energy is not finite, as when atoms coincide.
         """
-        _, result = evaluate_networks(
-            self.settings, [self.networks], numbers, positions, env_positions, env_charges, env_numbers
-        )
+        _, result = evaluate_networks(self.settings, [self.networks], region)
         return result
 
     def save(self, path: Path) -> None:
@@ -137,34 +104,28 @@ class DeltaModel:
 
 
 def evaluate_networks(
-    settings: DescriptorSettings,
-    networks: Sequence[AtomicNetworks],
-    numbers: IntArray,
-    positions: FloatArray,
-    env_positions: FloatArray,
-    env_charges: FloatArray,
-    env_numbers: IntArray,
-) -> tuple[FloatArray, DeltaResult]:
+    settings: DescriptorSettings, networks: Sequence[AtomicNetworks], region: Region
+) -> tuple[FloatArray, CorrectionResult]:
     """Energies of several networks on the same descriptors, and their mean with its derivatives.
 
     The derivatives are linear in dE/d(feature), so those of the mean cost as much as those of one network.
-    Arguments and errors are those of `DeltaModel.evaluate`.
+    Errors are those of `DeltaModel.evaluate`.
 
     Returns:
         (K, B) energies of the K networks, and the mean.
     """
-    check_elements(settings, numbers)
-    species = species_index(settings, numbers.tolist())
-    x = torch.tensor(positions, dtype=torch.float64, requires_grad=True)
+    check_elements(settings, region.numbers)
+    species = species_index(settings, region.numbers.tolist())
+    x = torch.tensor(region.positions, dtype=torch.float64, requires_grad=True)
     structure = structure_features(settings, species, x, angular_triples(settings, x))
-    environment = EnvironmentFeatures(
+    sites = SiteFeatures(
         settings,
         x.detach(),
-        torch.as_tensor(env_positions, dtype=torch.float64),
-        torch.as_tensor(env_charges, dtype=torch.float64),
-        environment_species(settings, env_numbers),
+        torch.as_tensor(region.site_positions, dtype=torch.float64),
+        torch.as_tensor(region.site_charges, dtype=torch.float64),
+        site_species_index(settings, region.site_numbers),
     )
-    features = torch.cat([structure.detach(), environment.features()], dim=-1).requires_grad_()
+    features = torch.cat([structure.detach(), sites.features()], dim=-1).requires_grad_()
     energies = torch.stack([network(features, species) for network in networks])
     if not bool(torch.isfinite(energies).all()):
         raise GeometryError(
@@ -174,18 +135,14 @@ def evaluate_networks(
     energy = energies.mean(0)
     (slopes,) = torch.autograd.grad(energy.sum(), features)
     (gradient,) = torch.autograd.grad(structure, x, slopes[..., : settings.structure_count])
-    through_env, env_gradient, charge_gradient = environment.pull_back(
-        slopes[..., settings.structure_count :]
-    )
-    return energies.detach().numpy(), DeltaResult(
+    through_sites, site_positions, site_charges = sites.pull_back(slopes[..., settings.structure_count :])
+    return energies.detach().numpy(), CorrectionResult(
         energy.detach().numpy(),
-        (gradient + through_env).numpy(),
-        env_gradient.numpy(),
-        charge_gradient.numpy(),
+        RegionGradient((gradient + through_sites).numpy(), site_positions.numpy(), site_charges.numpy()),
     )
 
 
-def environment_species(settings: DescriptorSettings, env_numbers: IntArray) -> torch.Tensor:
+def site_species_index(settings: DescriptorSettings, site_numbers: IntArray) -> torch.Tensor:
     """Places in `settings.mm_elements` of atomic numbers of any shape, -1 for number 0.
 
     Raises:
@@ -194,9 +151,9 @@ def environment_species(settings: DescriptorSettings, env_numbers: IntArray) -> 
     table = np.full(120, -2, dtype=np.int64)
     table[0] = -1
     table[list(settings.mm_elements)] = np.arange(len(settings.mm_elements))
-    species = table[env_numbers]
+    species = table[site_numbers]
     if (species == -2).any():
-        found = int(env_numbers[species == -2].flat[0])
+        found = int(site_numbers[species == -2].flat[0])
         raise ModelError(
             f"delta model: expected MM atoms of the atomic numbers {_list(settings.mm_elements)}, "
             f"found {found}"

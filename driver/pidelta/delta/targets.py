@@ -26,8 +26,8 @@ from pidelta.delta.descriptors import (
     species_index,
     structure_features,
 )
-from pidelta.delta.environment import EnvironmentFeatures
-from pidelta.delta.model import environment_species
+from pidelta.delta.model import site_species_index
+from pidelta.delta.site_features import SiteFeatures
 from pidelta.errors import DataError
 from pidelta.state import FloatArray
 
@@ -93,8 +93,8 @@ class TargetGroup:
         features: (F, n, D).
         jacobian: (F, n D, 3 n) d(feature)/dR of the QM atoms.
         gram, projection: (F, n K, n K) A A^T and (F, n K) A t of the environment, see the module.
-        env_square: (F,) t^T t.
-        env_count: (F,) number of sites m.
+        site_square: (F,) t^T t.
+        site_count: (F,) number of sites m.
         energy: (F,) reference - low level in hartree.
         gradient: (F, 3 n) its gradient in hartree/bohr.
     """
@@ -105,8 +105,8 @@ class TargetGroup:
     jacobian: torch.Tensor
     gram: torch.Tensor
     projection: torch.Tensor
-    env_square: torch.Tensor
-    env_count: torch.Tensor
+    site_square: torch.Tensor
+    site_count: torch.Tensor
     energy: torch.Tensor
     gradient: torch.Tensor
 
@@ -136,28 +136,28 @@ def _prepare_frame(settings: DescriptorSettings, item: LabelledFrame) -> dict[st
     n = len(frame.numbers)
     species = species_index(settings, frame.numbers.tolist())
     positions = torch.from_numpy(frame.positions)
-    environment = EnvironmentFeatures(
+    sites = SiteFeatures(
         settings,
         positions[None],
-        torch.from_numpy(frame.env_positions)[None],
-        torch.from_numpy(frame.env_charges)[None],
-        environment_species(settings, frame.env_numbers[None]),
+        torch.from_numpy(frame.site_positions)[None],
+        torch.from_numpy(frame.site_charges)[None],
+        site_species_index(settings, frame.site_numbers[None]),
     )
     structure, slopes = _structure_jacobian(settings, species, positions)
-    own, env = environment.jacobian()
+    own, at_sites = sites.jacobian()
     jacobian = torch.zeros(n, settings.feature_count, n, 3, dtype=torch.float64)
     jacobian[:, : settings.structure_count] = slopes
     jacobian[torch.arange(n), settings.structure_count :, torch.arange(n)] = own
 
-    target = _difference(reference.env_gradient, low.env_gradient)
-    env = env.reshape(n * env.shape[1], target.numel())
+    target = _difference(reference.site_gradient, low.site_gradient)
+    at_sites = at_sites.reshape(n * at_sites.shape[1], target.numel())
     return {
-        "features": torch.cat([structure, environment.features()[0]], dim=-1),
+        "features": torch.cat([structure, sites.features()[0]], dim=-1),
         "jacobian": jacobian.reshape(-1, 3 * n),
-        "gram": env @ env.mT,
-        "projection": env @ target,
-        "env_square": target @ target,
-        "env_count": torch.tensor(len(frame.env_charges), dtype=torch.float64),
+        "gram": at_sites @ at_sites.mT,
+        "projection": at_sites @ target,
+        "site_square": target @ target,
+        "site_count": torch.tensor(len(frame.site_charges), dtype=torch.float64),
         "energy": torch.tensor(reference.energy - low.energy, dtype=torch.float64),
         "gradient": _difference(reference.gradient, low.gradient),
     }

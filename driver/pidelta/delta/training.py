@@ -65,7 +65,7 @@ def prepare_training(file: TrainingFile, frames: Sequence[LabelledFrame], track:
     """
     first = frames[0]
     elements = np.unique(np.concatenate([item.frame.numbers for item in frames]))
-    mm_elements = np.unique(np.concatenate([item.frame.env_numbers for item in frames]))
+    mm_elements = np.unique(np.concatenate([item.frame.site_numbers for item in frames]))
     settings = file.descriptor_settings(
         tuple(elements.tolist()), tuple(mm_elements[mm_elements > 0].tolist())
     )

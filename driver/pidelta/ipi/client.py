@@ -159,7 +159,7 @@ def encode_extras(evaluation: Evaluation, index: int) -> bytes:
     """Return structure `index` of `evaluation` as the JSON that i-PI calls extras, in atomic units.
 
     The keys are ``terms`` (energy by term), ``dipole``, ``charges`` and ``embedding`` (``electrostatic`` or
-    ``mechanical``) where there are any, and the extras of the evaluation under their own names.
+    ``mechanical``) where there are any, and the properties of the evaluation under their own names.
     """
     extras: dict[str, object] = {
         "terms": {name: float(term.energy[index]) for name, term in evaluation.terms.items()}
@@ -170,7 +170,7 @@ def encode_extras(evaluation: Evaluation, index: int) -> bytes:
         extras["charges"] = evaluation.charges[index].tolist()
     if evaluation.embedding is not None:
         extras["embedding"] = evaluation.embedding
-    extras.update({name: json_values(values[index]) for name, values in evaluation.extras.items()})
+    extras.update({name: json_values(values[index]) for name, values in evaluation.properties.items()})
     return json.dumps(extras).encode()
 
 

@@ -13,7 +13,7 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from pidelta.errors import SetupError, StructureError
 from pidelta.ipi.transports import SOCKETS_PREFIX
-from pidelta.state import TERMS, System
+from pidelta.state import System, parse_terms
 
 _SHOWN = frozenset({"step", "time", "temperature", "conserved", "potential"})
 
@@ -30,9 +30,11 @@ class ForceSocket:
 
     @property
     def terms(self) -> frozenset[str] | None:
-        """The terms its clients serve: a name such as ``dftb+delta`` selects them, any other means all."""
-        parts = frozenset(self.name.split("+"))
-        return parts if parts <= set(TERMS) else None
+        """The terms its clients serve: a name such as ``low+delta`` selects them, any other means all."""
+        try:
+            return parse_terms(self.name)
+        except ValueError:
+            return None
 
 
 @dataclass(frozen=True)

@@ -114,22 +114,22 @@ def label_frame(frame: Frame, settings: ReferenceSettings) -> Label:
     dispersion, dispersion_gradient = _dispersion(frame, settings)
     field = np.zeros((molecule.nao, molecule.nao))
     for block in _blocks(frame):
-        integrals = molecule.intor("int1e_grids", hermi=1, grids=frame.env_positions[block])
-        field -= np.einsum("kpq,k->pq", integrals, frame.env_charges[block])
+        integrals = molecule.intor("int1e_grids", hermi=1, grids=frame.site_positions[block])
+        field -= np.einsum("kpq,k->pq", integrals, frame.site_charges[block])
 
     scf = _converge(frame, molecule, field, settings)
     density = scf.make_rdm1()
     derivative = scf.nuc_grad_method()
     derivative.grid_response = True
     gradient = np.asarray(derivative.kernel())
-    qm_part, env_gradient = _electron_gradients(frame, molecule, density)
+    qm_part, site_gradient = _electron_gradients(frame, molecule, density)
     energy, nuclei_qm, nuclei_env = _nuclei(frame)
     _, charges = scf.mulliken_pop(molecule, density, verbose=0)
     return Label(
         method=method,
         energy=float(scf.e_tot) + energy + dispersion,
         gradient=gradient + qm_part + nuclei_qm + dispersion_gradient,
-        env_gradient=env_gradient + nuclei_env,
+        site_gradient=site_gradient + nuclei_env,
         charges=np.asarray(charges, dtype=np.float64),
     )
 
@@ -147,7 +147,7 @@ def _molecule(frame: Frame, settings: ReferenceSettings) -> Any:
             f"frame {frame.source}: a DFT label expects elements up to Kr, which need no effective core "
             f"potential, found {chemical_symbols[frame.numbers.max()]}"
         )
-    for positions, what in ((frame.positions, "an atom"), (frame.env_positions, "a point charge")):
+    for positions, what in ((frame.positions, "an atom"), (frame.site_positions, "a point charge")):
         distances = np.linalg.norm(positions[:, None] - frame.positions, axis=2)
         if what == "an atom":
             np.fill_diagonal(distances, np.inf)
@@ -220,11 +220,11 @@ def _electron_gradients(frame: Frame, molecule: Any, density: FloatArray) -> tup
     """
     orbital_starts = molecule.aoslice_by_atom()[:, 2]
     qm = np.zeros_like(frame.positions)
-    env = np.zeros_like(frame.env_positions)
+    env = np.zeros_like(frame.site_positions)
     for block in _blocks(frame):
-        integrals = molecule.intor("int1e_grids_ip", grids=frame.env_positions[block])
+        integrals = molecule.intor("int1e_grids_ip", grids=frame.site_positions[block])
         moves = 2.0 * np.einsum("ckpq,pq->kpc", integrals, density)
-        moves *= frame.env_charges[block, None, None]
+        moves *= frame.site_charges[block, None, None]
         qm += np.add.reduceat(moves.sum(axis=0), orbital_starts, axis=0)
         env[block] = -moves.sum(axis=1)
     return qm, env
@@ -232,12 +232,12 @@ def _electron_gradients(frame: Frame, molecule: Any, density: FloatArray) -> tup
 
 def _nuclei(frame: Frame) -> tuple[float, FloatArray, FloatArray]:
     """Energy of the nuclei in the field of the charges and its gradients (n, 3) and (m, 3)."""
-    vectors = frame.positions[:, None] - frame.env_positions
+    vectors = frame.positions[:, None] - frame.site_positions
     distances = np.linalg.norm(vectors, axis=2)
-    energies = frame.numbers[:, None] * frame.env_charges / distances
+    energies = frame.numbers[:, None] * frame.site_charges / distances
     gradients = -(energies / distances**2)[:, :, None] * vectors
     return float(energies.sum()), gradients.sum(axis=1), -gradients.sum(axis=0)
 
 
 def _blocks(frame: Frame) -> list[slice]:
-    return [slice(start, start + _BLOCK) for start in range(0, len(frame.env_charges), _BLOCK)]
+    return [slice(start, start + _BLOCK) for start in range(0, len(frame.site_charges), _BLOCK)]

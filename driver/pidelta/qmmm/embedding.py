@@ -21,37 +21,18 @@ import numpy as np
 from pidelta.core.cell import heights, minimum_image
 from pidelta.errors import GeometryError, SetupError
 from pidelta.qmmm.partition import Partition
-from pidelta.state import FloatArray, IntArray
+from pidelta.state import FloatArray, IntArray, Region, RegionGradient
 
 
 @dataclass(frozen=True)
-class Environment:
-    """The QM region, whole, and its point charges, for a batch of B structures.
-
-    Structures with fewer charges than the largest are padded with charges of zero, atomic number 0.
+class CutRegion(Region):
+    """A region cut out of a system.
 
     Attributes:
-        qm_positions: (B, n, 3) in bohr.
-        positions: (B, m, 3) in bohr, at the periodic image that is meant.
-        charges: (B, m) in e, scaled by the weights.
-        numbers: (B, m) atomic numbers.
-        atoms: (B, m) index of each charge's atom, -1 for padding.
+        site_atoms: (B, m) index of each site's atom, -1 for padding and for charges that belong to no atom.
     """
 
-    qm_positions: FloatArray
-    positions: FloatArray
-    charges: FloatArray
-    numbers: IntArray
-    atoms: IntArray
-
-
-@dataclass(frozen=True)
-class EnvironmentGradient:
-    """Derivatives of an energy with respect to an `Environment`: (B, n, 3), (B, m, 3) and (B, m)."""
-
-    qm_positions: FloatArray
-    positions: FloatArray
-    charges: FloatArray
+    site_atoms: IntArray
 
 
 class Embedding(Protocol):
@@ -65,12 +46,10 @@ class Embedding(Protocol):
     def has_fixed_charges(self) -> bool:
         """Whether charges that belong to no atom take part."""
 
-    def environment(self, positions: FloatArray, cells: FloatArray | None) -> Environment:
-        """The environment of positions (B, N, 3) with lattice rows (B, 3, 3), or None if not periodic."""
+    def region(self, positions: FloatArray, cells: FloatArray | None) -> CutRegion:
+        """The region of positions (B, N, 3) with lattice rows (B, 3, 3), or None if not periodic."""
 
-    def backpropagate(
-        self, environment: Environment, gradient: EnvironmentGradient
-    ) -> tuple[FloatArray, FloatArray]:
+    def pull_back(self, region: CutRegion, gradient: RegionGradient) -> tuple[FloatArray, FloatArray]:
         """The chain rule: gradient (B, N, 3) and virial (B, 3, 3) from derivatives of the environment."""
 
 
@@ -115,8 +94,8 @@ class CutoffEmbedding:
         """Never."""
         return False
 
-    def environment(self, positions: FloatArray, cells: FloatArray | None) -> Environment:
-        """The environment of each structure.
+    def region(self, positions: FloatArray, cells: FloatArray | None) -> CutRegion:
+        """The region of each structure.
 
         Args:
             positions: (B, N, 3) in bohr; molecules may be broken across the cell.
@@ -131,19 +110,19 @@ class CutoffEmbedding:
         size = max(len(atoms) for _, _, _, atoms in parts)
         batch, n = len(parts), len(self.partition.qm_indices)
         qm_positions = np.empty((batch, n, 3))
-        env_positions = np.empty((batch, size, 3))
+        site_positions = np.empty((batch, size, 3))
         charges = np.zeros((batch, size))
         numbers = np.zeros((batch, size), dtype=np.int64)
         atoms = np.full((batch, size), -1)
         for b, (qm, env, scaled, indices) in enumerate(parts):
             m = len(indices)
             qm_positions[b] = qm
-            env_positions[b, :m] = env
-            env_positions[b, m:] = qm[0] + 10.0 * self.cutoff  # away from any atom, so that 1/r is finite
+            site_positions[b, :m] = env
+            site_positions[b, m:] = qm[0] + 10.0 * self.cutoff  # away from any atom, so that 1/r is finite
             charges[b, :m] = scaled
             numbers[b, :m] = self.partition.numbers[indices]
             atoms[b, :m] = indices
-        return Environment(qm_positions, env_positions, charges, numbers, atoms)
+        return CutRegion(self.partition.qm_numbers, qm_positions, site_positions, charges, numbers, atoms)
 
     def _single(
         self, positions: FloatArray, cell: FloatArray | None
@@ -195,40 +174,38 @@ class CutoffEmbedding:
         mm = first + minimum_image(mm - first, cell)
         return mm, np.add.reduceat(mm, starts[:-1], axis=0) / np.diff(starts)[:, None]
 
-    def backpropagate(
-        self, environment: Environment, gradient: EnvironmentGradient
-    ) -> tuple[FloatArray, FloatArray]:
+    def pull_back(self, region: CutRegion, gradient: RegionGradient) -> tuple[FloatArray, FloatArray]:
         """The chain rule from the environment to all atoms.
 
         Args:
-            environment: as returned by `environment`.
+            region: as returned by `region`.
             gradient: dE/dR of QM atoms, dE/dr of charges, and dE/dq of the scaled charges.
 
         Returns:
             gradient (B, N, 3) in hartree/bohr and virial (B, 3, 3), -dE/d(strain), in hartree.
         """
-        batch = len(environment.charges)
+        batch = len(region.site_charges)
         total = np.zeros((batch, len(self.partition.numbers), 3))
         virial = np.empty((batch, 3, 3))
         for b in range(batch):
-            m = int(np.count_nonzero(environment.atoms[b] >= 0))
-            atoms, env_positions = environment.atoms[b, :m], environment.positions[b, :m]
+            m = int(np.count_nonzero(region.site_atoms[b] >= 0))
+            atoms, site_positions = region.site_atoms[b, :m], region.site_positions[b, :m]
             qm_part, env_part = self._weight_gradients(
-                environment.qm_positions[b], env_positions, atoms, gradient.charges[b, :m]
+                region.positions[b], site_positions, atoms, gradient.site_charges[b, :m]
             )
-            qm_part += gradient.qm_positions[b]
-            env_part += gradient.positions[b, :m]
+            qm_part += gradient.positions[b]
+            env_part += gradient.site_positions[b, :m]
             total[b, self.partition.qm_indices] = qm_part
             np.add.at(total[b], atoms, env_part)
-            virial[b] = -(qm_part.T @ environment.qm_positions[b] + env_part.T @ env_positions)
+            virial[b] = -(qm_part.T @ region.positions[b] + env_part.T @ site_positions)
         return total, virial
 
     def _weight_gradients(
-        self, qm: FloatArray, env_positions: FloatArray, atoms: IntArray, charge_gradient: FloatArray
+        self, qm: FloatArray, site_positions: FloatArray, atoms: IntArray, charge_gradient: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
         """What dE/dq and the weights contribute to the gradient on QM atoms (n, 3) and charges (m, 3)."""
         if len(atoms) == 0:
-            return np.zeros_like(qm), np.zeros_like(env_positions)
+            return np.zeros_like(qm), np.zeros_like(site_positions)
         group_of_atom = np.full(len(self.partition.numbers), -1)
         group_of_atom[self.partition.group_atoms] = self._group_of_atom
         groups = group_of_atom[atoms]
@@ -236,7 +213,7 @@ class CutoffEmbedding:
         first_atoms = self.partition.group_atoms[self.partition.group_starts[:-1]]
         starts = np.flatnonzero(atoms == first_atoms[groups])
         sizes = np.diff(np.append(starts, len(atoms)))
-        centres = np.add.reduceat(env_positions, starts, axis=0) / sizes[:, None]
+        centres = np.add.reduceat(site_positions, starts, axis=0) / sizes[:, None]
         weight_gradient = np.add.reduceat(charge_gradient * self.partition.charges[atoms], starts)
         qm_part, centre_part = _group_weight_gradients(
             qm, centres, self.cutoff - self.switch, self.cutoff, weight_gradient
@@ -248,11 +225,13 @@ class FixedCharges:
     """Point charges that do not move, around a molecule in vacuum: bare Coulomb, no cutoff.
 
     Args:
+        numbers: (n,) atomic numbers of the molecule.
         positions: (m, 3) of the charges in bohr.
         charges: (m,) in e.
     """
 
-    def __init__(self, positions: FloatArray, charges: FloatArray) -> None:
+    def __init__(self, numbers: IntArray, positions: FloatArray, charges: FloatArray) -> None:
+        self._numbers = numbers
         self._positions = positions
         self._charges = charges
 
@@ -266,23 +245,22 @@ class FixedCharges:
         """Whether there are any."""
         return len(self._charges) > 0
 
-    def environment(self, positions: FloatArray, cells: FloatArray | None) -> Environment:
+    def region(self, positions: FloatArray, cells: FloatArray | None) -> CutRegion:
         """The same charges for each structure."""
         batch, m = len(positions), len(self._charges)
-        return Environment(
-            qm_positions=positions,
-            positions=np.broadcast_to(self._positions, (batch, m, 3)).copy(),
-            charges=np.broadcast_to(self._charges, (batch, m)).copy(),
-            numbers=np.zeros((batch, m), dtype=np.int64),
-            atoms=np.full((batch, m), -1),
+        return CutRegion(
+            numbers=self._numbers,
+            positions=positions,
+            site_positions=np.broadcast_to(self._positions, (batch, m, 3)).copy(),
+            site_charges=np.broadcast_to(self._charges, (batch, m)).copy(),
+            site_numbers=np.zeros((batch, m), dtype=np.int64),
+            site_atoms=np.full((batch, m), -1),
         )
 
-    def backpropagate(
-        self, environment: Environment, gradient: EnvironmentGradient
-    ) -> tuple[FloatArray, FloatArray]:
+    def pull_back(self, region: CutRegion, gradient: RegionGradient) -> tuple[FloatArray, FloatArray]:
         """Gradient (B, n, 3) and virial (B, 3, 3) of the molecule; the charges do not follow a strain."""
-        virial = -np.einsum("bai,baj->bij", gradient.qm_positions, environment.qm_positions)
-        return gradient.qm_positions, virial
+        virial = -np.einsum("bai,baj->bij", gradient.positions, region.positions)
+        return gradient.positions, virial
 
 
 @numba.njit(cache=True)

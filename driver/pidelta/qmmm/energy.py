@@ -11,13 +11,13 @@ from typing import Protocol
 
 import numpy as np
 
-from pidelta.delta.committee import Committee, CommitteeResult
+from pidelta.delta.base import Correction
 from pidelta.errors import GeometryError
 from pidelta.qm.base import PropertyName, QMEngine, QMResult
-from pidelta.qmmm.embedding import Embedding, Environment, EnvironmentGradient
+from pidelta.qmmm.embedding import CutRegion, Embedding
 from pidelta.qmmm.partition import Partition
-from pidelta.qmmm.potential import point_charge_gradients, point_charge_potential
-from pidelta.state import Evaluation, FloatArray, IntArray, Term
+from pidelta.qmmm.point_charges import point_charge_gradients, point_charge_potential
+from pidelta.state import Evaluation, FloatArray, IntArray, RegionGradient, Term
 
 
 class ClassicalEvaluator(Protocol):
@@ -47,7 +47,7 @@ class QMMMEvaluator:
     partition: Partition | None = None
     embedding: Embedding | None = None
     engine: QMEngine | None = None
-    delta: Committee | None = None
+    delta: Correction | None = None
     classical: ClassicalEvaluator | None = None
     properties: tuple[PropertyName, ...] = ()
 
@@ -66,35 +66,39 @@ class QMMMEvaluator:
         cells = cells if self.periodic else None
         watch = _Stopwatch()
         terms: dict[str, Term] = {}
-        extras: dict[str, FloatArray] = {}
+        properties: dict[str, FloatArray] = {}
         charges = dipole = kind = None
         if self.classical is not None:
             with watch("mm"):
                 terms["mm"] = self.classical.evaluate(positions, cells)
         if self.embedding is not None and (self.engine is not None or self.delta is not None):
             with watch("embedding"):
-                environment = self.embedding.environment(positions, cells)
+                region = self.embedding.region(positions, cells)
             if self.engine is not None:
-                low, gradient = _low_level(self.engine, environment, watch)
+                low, gradient = _low_level(self.engine, region, watch)
                 with watch("embedding"):
-                    terms["dftb"] = _term(self.embedding, low.energy, environment, gradient)
+                    terms["low"] = _term(self.embedding, low.energy, region, gradient)
                 kind = low.embedding
                 if kind == "electrostatic" or low.charges.any():  # else the method says nothing of charges
                     charges = low.charges
-                    dipole = np.einsum("ba,bai->bi", charges, environment.qm_positions)
-                extras["scc_iterations"] = low.iterations.astype(np.float64)
+                    dipole = np.einsum("ba,bai->bi", charges, region.positions)
+                properties["scc_iterations"] = low.iterations.astype(np.float64)
                 if low.fallbacks is not None:
-                    extras["scc_fallbacks"] = low.fallbacks.astype(np.float64)
-                extras.update({name: low.property(name) for name in self.properties})
-            if self.delta is not None and self.partition is not None:
+                    properties["scc_fallbacks"] = low.fallbacks.astype(np.float64)
+                properties.update({name: low.property(name) for name in self.properties})
+            if self.delta is not None:
                 with watch("delta"):
-                    delta = _correction(self.delta, self.partition.qm_numbers, environment)
-                gradient = EnvironmentGradient(delta.gradient, delta.env_gradient, delta.charge_gradient)
+                    delta = self.delta.evaluate(region)
                 with watch("embedding"):
-                    terms["delta"] = _term(self.embedding, delta.energy, environment, gradient)
-                extras["delta_standard_deviation"] = delta.standard_deviation
+                    terms["delta"] = _term(self.embedding, delta.energy, region, delta.gradient)
+                properties.update(delta.properties)
         return Evaluation(
-            terms, charges=charges, dipole=dipole, timings=watch.timings, extras=extras, embedding=kind
+            terms,
+            charges=charges,
+            dipole=dipole,
+            timings=watch.timings,
+            properties=properties,
+            embedding=kind,
         )
 
     def _check(self, positions: FloatArray, cells: FloatArray | None) -> None:
@@ -121,33 +125,19 @@ class _Stopwatch:
         self.timings[part] += perf_counter() - start
 
 
-def _low_level(
-    engine: QMEngine, environment: Environment, watch: _Stopwatch
-) -> tuple[QMResult, EnvironmentGradient]:
+def _low_level(engine: QMEngine, region: CutRegion, watch: _Stopwatch) -> tuple[QMResult, RegionGradient]:
     """The engine in the potential of the charges, and derivatives of its energy."""
-    env = (environment.qm_positions, environment.positions, environment.charges)
+    env = (region.positions, region.site_positions, region.site_charges)
     with watch("embedding"):
         phi = point_charge_potential(*env)
-    with watch("dftb"):
-        result = engine.evaluate(environment.qm_positions, phi)
+    with watch("low"):
+        result = engine.evaluate(region.positions, phi)
     with watch("embedding"):
         qm, positions, charges = point_charge_gradients(*env, qm_charges=result.charges)
-    return result, EnvironmentGradient(result.gradient + qm, positions, charges)
+    return result, RegionGradient(result.gradient + qm, positions, charges)
 
 
-def _correction(delta: Committee, numbers: IntArray, environment: Environment) -> CommitteeResult:
-    return delta.evaluate(
-        numbers,
-        environment.qm_positions,
-        environment.positions,
-        environment.charges,
-        environment.numbers,
-    )
-
-
-def _term(
-    embedding: Embedding, energy: FloatArray, environment: Environment, gradient: EnvironmentGradient
-) -> Term:
-    total, virial = embedding.backpropagate(environment, gradient)
-    fixed = gradient.positions if embedding.has_fixed_charges else None
+def _term(embedding: Embedding, energy: FloatArray, region: CutRegion, gradient: RegionGradient) -> Term:
+    total, virial = embedding.pull_back(region, gradient)
+    fixed = gradient.site_positions if embedding.has_fixed_charges else None
     return Term(energy, total, virial, point_charge_gradient=fixed)

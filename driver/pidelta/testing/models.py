@@ -7,30 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 
 from pidelta.data.frames import Frame
-from pidelta.delta.model import DeltaResult
-from pidelta.state import FloatArray, IntArray
+from pidelta.delta.base import Correction, CorrectionResult
+from pidelta.state import FloatArray, Region
 
 
-class EvaluatesDelta(Protocol):
-    """A delta model or a committee of them."""
-
-    def evaluate(
-        self,
-        numbers: IntArray,
-        positions: FloatArray,
-        env_positions: FloatArray,
-        env_charges: FloatArray,
-        env_numbers: IntArray,
-    ) -> DeltaResult:
-        """Evaluate as `DeltaModel.evaluate`."""
-
-
-def check_model(model: EvaluatesDelta, frame: Frame, cutoffs: Sequence[float]) -> None:
+def check_model(model: Correction, frame: Frame, cutoffs: Sequence[float]) -> None:
     """All checks.
 
     Args:
@@ -47,9 +32,7 @@ def check_model(model: EvaluatesDelta, frame: Frame, cutoffs: Sequence[float]) -
         check_smooth_structure(model, frame, cutoff)
 
 
-def check_derivatives(
-    model: EvaluatesDelta, frame: Frame, step: float = 1e-4, tolerance: float = 1e-7
-) -> None:
+def check_derivatives(model: Correction, frame: Frame, step: float = 1e-4, tolerance: float = 1e-7) -> None:
     """All derivatives against central differences of the energy.
 
     Args:
@@ -59,107 +42,102 @@ def check_derivatives(
         tolerance: largest deviation, relative to the largest component but at least absolute.
     """
     result = _evaluate(model, [frame])
-    for name, field in (
-        ("gradient", "positions"),
-        ("env_gradient", "env_positions"),
-        ("charge_gradient", "env_charges"),
-    ):
-        base = getattr(frame, field)
-        found = getattr(result, name)[0]
+    for name in ("positions", "site_positions", "site_charges"):
+        base = getattr(frame, name)
+        found = getattr(result.gradient, name)[0]
         expected = np.empty_like(base)
         for index in np.ndindex(base.shape):
             change = np.zeros_like(base)
             change[index] = step
-            moved = [replace(frame, **{field: base + sign * change}) for sign in (1.0, -1.0)]
+            moved = [replace(frame, **{name: base + sign * change}) for sign in (1.0, -1.0)]
             upper, lower = _evaluate(model, moved).energy
             expected[index] = (upper - lower) / (2.0 * step)
         _assert_close(name, found, expected, tolerance * float(np.abs(expected).max(initial=1.0)))
 
 
-def check_invariance(model: EvaluatesDelta, frame: Frame, tolerance: float = 1e-10) -> None:
+def check_invariance(model: Correction, frame: Frame, tolerance: float = 1e-10) -> None:
     """Energy unchanged, gradients turned with the structure, by translation and rotation."""
     rotation = _rotation(np.random.default_rng(0))
     shift = np.array([3.0, -7.0, 11.0])
     moved = replace(
         frame,
         positions=frame.positions @ rotation.T + shift,
-        env_positions=frame.env_positions @ rotation.T + shift,
+        site_positions=frame.site_positions @ rotation.T + shift,
     )
     before, after = _evaluate(model, [frame]), _evaluate(model, [moved])
     _assert_close("rotated energy", after.energy, before.energy, tolerance)
-    _assert_close("rotated gradient", after.gradient, before.gradient @ rotation.T, tolerance)
-    _assert_close("rotated env_gradient", after.env_gradient, before.env_gradient @ rotation.T, tolerance)
-    _assert_close("rotated charge_gradient", after.charge_gradient, before.charge_gradient, tolerance)
-    net = before.gradient.sum(axis=1) + before.env_gradient.sum(axis=1)
+    old, new = before.gradient, after.gradient
+    _assert_close("rotated gradient", new.positions, old.positions @ rotation.T, tolerance)
+    _assert_close("rotated site gradient", new.site_positions, old.site_positions @ rotation.T, tolerance)
+    _assert_close("rotated charge gradient", new.site_charges, old.site_charges, tolerance)
+    net = old.positions.sum(axis=1) + old.site_positions.sum(axis=1)
     _assert_close("sum of all gradients", net, np.zeros_like(net), tolerance)
 
 
-def check_permutation(model: EvaluatesDelta, frame: Frame, tolerance: float = 1e-10) -> None:
+def check_permutation(model: Correction, frame: Frame, tolerance: float = 1e-10) -> None:
     """Energy unchanged, gradients permuted, when like QM atoms and when sites change places."""
     rng = np.random.default_rng(1)
     atoms = np.arange(len(frame.numbers))
     for number in np.unique(frame.numbers):
         alike = np.flatnonzero(frame.numbers == number)
         atoms[alike] = np.roll(alike, 1)
-    sites = rng.permutation(len(frame.env_charges))
+    sites = rng.permutation(len(frame.site_charges))
     permuted = replace(
         frame,
         positions=frame.positions[atoms],
-        env_positions=frame.env_positions[sites],
-        env_charges=frame.env_charges[sites],
-        env_numbers=frame.env_numbers[sites],
+        site_positions=frame.site_positions[sites],
+        site_charges=frame.site_charges[sites],
+        site_numbers=frame.site_numbers[sites],
     )
     before, after = _evaluate(model, [frame]), _evaluate(model, [permuted])
     _assert_close("permuted energy", after.energy, before.energy, tolerance)
-    _assert_close("permuted gradient", after.gradient, before.gradient[:, atoms], tolerance)
-    _assert_close("permuted env_gradient", after.env_gradient, before.env_gradient[:, sites], tolerance)
-    _assert_close(
-        "permuted charge_gradient", after.charge_gradient, before.charge_gradient[:, sites], tolerance
-    )
+    old, new = before.gradient, after.gradient
+    _assert_close("permuted gradient", new.positions, old.positions[:, atoms], tolerance)
+    _assert_close("permuted site gradient", new.site_positions, old.site_positions[:, sites], tolerance)
+    _assert_close("permuted charge gradient", new.site_charges, old.site_charges[:, sites], tolerance)
 
 
-def check_batch_and_padding(model: EvaluatesDelta, frame: Frame, tolerance: float = 1e-10) -> None:
+def check_batch_and_padding(model: Correction, frame: Frame, tolerance: float = 1e-10) -> None:
     """Each structure of a batch as if alone, and sites of padding, wherever they are, without effect."""
     rng = np.random.default_rng(2)
-    m = len(frame.env_charges)
+    m = len(frame.site_charges)
     other = replace(frame, positions=frame.positions + rng.normal(0.0, 0.05, frame.positions.shape))
     padding = np.concatenate([frame.positions[:1], rng.normal(0.0, 30.0, (3, 3))])
     padded = [
         replace(
             item,
-            env_positions=np.concatenate([item.env_positions, padding]),
-            env_charges=np.concatenate([item.env_charges, np.zeros(len(padding))]),
-            env_numbers=np.concatenate([item.env_numbers, np.zeros(len(padding), dtype=np.int64)]),
+            site_positions=np.concatenate([item.site_positions, padding]),
+            site_charges=np.concatenate([item.site_charges, np.zeros(len(padding))]),
+            site_numbers=np.concatenate([item.site_numbers, np.zeros(len(padding), dtype=np.int64)]),
         )
         for item in (frame, other)
     ]
     together = _evaluate(model, padded)
     for place, item in enumerate((frame, other)):
         alone = _evaluate(model, [item])
-        for name in ("energy", "gradient"):
-            _assert_close(
-                f"batched {name}", getattr(together, name)[place], getattr(alone, name)[0], tolerance
-            )
-        for name in ("env_gradient", "charge_gradient"):
-            found = getattr(together, name)[place]
-            _assert_close(f"batched {name}", found[:m], getattr(alone, name)[0], tolerance)
+        _assert_close("batched energy", together.energy[place], alone.energy[0], tolerance)
+        found = together.gradient.positions[place]
+        _assert_close("batched gradient", found, alone.gradient.positions[0], tolerance)
+        for name in ("site_positions", "site_charges"):
+            found = getattr(together.gradient, name)[place]
+            _assert_close(f"batched {name}", found[:m], getattr(alone.gradient, name)[0], tolerance)
             _assert_close(f"{name} of padding", found[m:], np.zeros_like(found[m:]), 0.0)
 
 
-def check_smooth_environment(model: EvaluatesDelta, frame: Frame, cutoff: float) -> None:
+def check_smooth_environment(model: Correction, frame: Frame, cutoff: float) -> None:
     """Two continuous derivatives as a site of the environment crosses a cutoff of QM atom 0."""
     direction = _rotation(np.random.default_rng(3))[0]
 
     def slope(distance: float) -> float:
-        positions = frame.env_positions.copy()
+        positions = frame.site_positions.copy()
         positions[0] = frame.positions[0] + distance * direction
-        result = _evaluate(model, [replace(frame, env_positions=positions)])
-        return float(result.env_gradient[0, 0] @ direction)
+        result = _evaluate(model, [replace(frame, site_positions=positions)])
+        return float(result.gradient.site_positions[0, 0] @ direction)
 
     _assert_smooth(f"a site crossing {cutoff:.3f} bohr", slope, cutoff)
 
 
-def check_smooth_structure(model: EvaluatesDelta, frame: Frame, cutoff: float) -> None:
+def check_smooth_structure(model: Correction, frame: Frame, cutoff: float) -> None:
     """Two continuous derivatives as the last QM atom crosses a cutoff of QM atom 0."""
     direction = _rotation(np.random.default_rng(4))[0]
 
@@ -167,7 +145,7 @@ def check_smooth_structure(model: EvaluatesDelta, frame: Frame, cutoff: float) -
         positions = frame.positions.copy()
         positions[-1] = positions[0] + distance * direction
         result = _evaluate(model, [replace(frame, positions=positions)])
-        return float(result.gradient[0, -1] @ direction)
+        return float(result.gradient.positions[0, -1] @ direction)
 
     _assert_smooth(f"a QM atom crossing {cutoff:.3f} bohr", slope, cutoff)
 
@@ -183,13 +161,15 @@ def _assert_smooth(what: str, slope: Callable[[float], float], cutoff: float) ->
     assert fine <= 0.5 * coarse + 1e-9, f"{what}: second derivative jumps by {fine:.2e} hartree/bohr^2"
 
 
-def _evaluate(model: EvaluatesDelta, frames: Sequence[Frame]) -> DeltaResult:
+def _evaluate(model: Correction, frames: Sequence[Frame]) -> CorrectionResult:
     return model.evaluate(
-        frames[0].numbers,
-        np.stack([frame.positions for frame in frames]),
-        np.stack([frame.env_positions for frame in frames]),
-        np.stack([frame.env_charges for frame in frames]),
-        np.stack([frame.env_numbers for frame in frames]),
+        Region(
+            frames[0].numbers,
+            np.stack([frame.positions for frame in frames]),
+            np.stack([frame.site_positions for frame in frames]),
+            np.stack([frame.site_charges for frame in frames]),
+            np.stack([frame.site_numbers for frame in frames]),
+        )
     )
 
 

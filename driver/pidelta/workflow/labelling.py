@@ -17,7 +17,7 @@ from pidelta.data.store import FrameStore, LabelKind
 from pidelta.errors import DataError, RunError
 from pidelta.qm.base import QMEngine
 from pidelta.qm.reference import ReferenceSettings, label_frame
-from pidelta.qmmm.potential import point_charge_gradients, point_charge_potential
+from pidelta.qmmm.point_charges import point_charge_gradients, point_charge_potential
 
 Outcome = tuple[int, Label | RunError]
 """A frame's index and its label, or why it has none."""
@@ -117,20 +117,20 @@ def low_labels(
                 f"{store.path}: expected charge {charge} and multiplicity {multiplicity} in frame {index}, "
                 f"found {frame.charge} and {frame.multiplicity}"
             )
-        positions, env = frame.positions[None], (frame.env_positions[None], frame.env_charges[None])
+        positions, env = frame.positions[None], (frame.site_positions[None], frame.site_charges[None])
         try:
             result = engine.evaluate(positions, point_charge_potential(positions, *env))
         except RunError as error:
             yield index, error
             continue
-        qm_part, env_gradient, _ = point_charge_gradients(positions, *env, result.charges)
+        qm_part, site_gradient, _ = point_charge_gradients(positions, *env, result.charges)
         yield (
             index,
             Label(
                 method=engine.identity,
                 energy=float(result.energy[0]),
                 gradient=result.gradient[0] + qm_part[0],
-                env_gradient=env_gradient[0],
+                site_gradient=site_gradient[0],
                 charges=result.charges[0],
             ),
         )

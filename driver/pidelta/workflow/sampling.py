@@ -16,14 +16,14 @@ from ipi.utils.io import read_file
 from pidelta.data.frames import Frame
 from pidelta.data.store import FrameStore
 from pidelta.errors import DataError
-from pidelta.qmmm.embedding import Environment
+from pidelta.qmmm.embedding import CutRegion
 from pidelta.state import FloatArray, IntArray
 
 _STEP = re.compile(r"Step:\s*(\d+)")
 _ISOTOPES = {"D": 1, "T": 1}
 
 
-class Region(Protocol):
+class QMRegion(Protocol):
     """The QM region of a set-up and the rule for its environment."""
 
     @property
@@ -38,7 +38,7 @@ class Region(Protocol):
     def multiplicity(self) -> int:
         """2S + 1."""
 
-    def environment(self, positions: FloatArray, cells: FloatArray | None) -> Environment:
+    def cut(self, positions: FloatArray, cells: FloatArray | None) -> CutRegion:
         """QM atoms and scaled point charges for positions (B, N, 3) with lattice rows (B, 3, 3)."""
 
 
@@ -120,7 +120,7 @@ def _numbers(names: list[str], path: Path) -> IntArray:
 
 def sample(
     trajectory: Path,
-    region: Region,
+    region: QMRegion,
     store: FrameStore,
     *,
     numbers: IntArray,
@@ -174,16 +174,16 @@ def sample(
     return added
 
 
-def _frame(snapshot: Snapshot, region: Region, periodic: bool, source: str) -> Frame:
-    environment = region.environment(snapshot.positions[None], snapshot.cell[None] if periodic else None)
+def _frame(snapshot: Snapshot, region: QMRegion, periodic: bool, source: str) -> Frame:
+    cut = region.cut(snapshot.positions[None], snapshot.cell[None] if periodic else None)
     # Neutral MM atoms count in the short-range features of a model.
-    kept = environment.atoms[0] >= 0
+    kept = cut.site_atoms[0] >= 0
     return Frame(
         numbers=region.numbers,
-        positions=environment.qm_positions[0],
-        env_positions=environment.positions[0][kept],
-        env_charges=environment.charges[0][kept],
-        env_numbers=environment.numbers[0][kept],
+        positions=cut.positions[0],
+        site_positions=cut.site_positions[0][kept],
+        site_charges=cut.site_charges[0][kept],
+        site_numbers=cut.site_numbers[0][kept],
         charge=region.charge,
         multiplicity=region.multiplicity,
         source=source,

@@ -12,8 +12,8 @@ import torch
 
 from pidelta.qm.dftb.basis import Basis
 from pidelta.qm.dftb.harmonics import ANGULAR_MOMENTUM, count, gradient_products, harmonics, pullback
+from pidelta.qm.dftb.interpolation import ORDER, TAIL, BlockColumns, pair_segments
 from pidelta.qm.dftb.parameters import ParameterSet
-from pidelta.qm.dftb.tables import ORDER, TAIL, BlockColumns, pair_segments
 from pidelta.state import FloatArray, IntArray
 
 _compiled = numba.njit(cache=True, nogil=True, error_model="numpy")

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from parametrisation_support import RECIPE
 from pidelta.errors import ConfigError, ParameterError
+from pidelta.parametrisation.electronic import ElectronicTables, make_tables
+from pidelta.parametrisation.recipe import BUILTIN_RECIPE, Recipe, read_recipe
+from pidelta.parametrisation.writer import exponential_head, write_skf
 from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.parameters import load_parameters
 from pidelta.qm.dftb.repulsive import Repulsive, spline_repulsive
 from pidelta.qm.dftb.skf import SlaterKosterFile, read_skf
-from pidelta.qm.dftb.slater_koster.recipe import BUILTIN_RECIPE, Recipe, read_recipe
-from pidelta.qm.dftb.slater_koster.tables import ElectronicTables, make_tables
-from pidelta.qm.dftb.slater_koster.writer import exponential_head, write_skf
-from slater_koster_support import RECIPE
 
 pytest.importorskip("pyscf")
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pidelta.qm.dftb.slater_koster.functionals import FunctionalName
-from pidelta.qm.dftb.slater_koster.recipe import BUILTIN_RECIPE, nuclear_charge, read_recipe
+from pidelta.parametrisation.functionals import FunctionalName
+from pidelta.parametrisation.recipe import BUILTIN_RECIPE, nuclear_charge, read_recipe
 
 pytest.importorskip("pyscf")
 
 from pyscf import dft, gto
 
-from pidelta.qm.dftb.slater_koster.spin import SpinFunctional, spin_constants
+from pidelta.parametrisation.spin_response import SpinFunctional, spin_constants
 
 
 def constants(symbol: str, name: FunctionalName = "PBE") -> np.ndarray:

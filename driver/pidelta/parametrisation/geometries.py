@@ -14,8 +14,8 @@ import numpy as np
 from pidelta.data.frames import Frame
 from pidelta.data.store import FrameStore
 from pidelta.errors import ConfigError, DataError
-from pidelta.qm.dftb.slater_koster.force_field import ForceFieldMolecule, parse_smiles, rdkit
-from pidelta.qm.dftb.slater_koster.recipe import DihedralScan, TrainingRecipe, TransferScan
+from pidelta.parametrisation.force_field import ForceFieldMolecule, parse_smiles, rdkit
+from pidelta.parametrisation.recipe import DihedralScan, TrainingRecipe, TransferScan
 
 _SAME = 1e-6  # bohr
 

@@ -8,11 +8,11 @@ from typing import Literal
 
 import numpy as np
 
+from pidelta.parametrisation.electronic import ElectronicTables, Pair
+from pidelta.parametrisation.recipe import Recipe, mass
+from pidelta.parametrisation.repulsive_fit import RepulsiveFit
+from pidelta.parametrisation.writer import write_skf
 from pidelta.qm.dftb.sets import DESCRIPTION, SetDescription
-from pidelta.qm.dftb.slater_koster.recipe import Recipe, mass
-from pidelta.qm.dftb.slater_koster.repulsive_fit import RepulsiveFit
-from pidelta.qm.dftb.slater_koster.tables import ElectronicTables, Pair
-from pidelta.qm.dftb.slater_koster.writer import write_skf
 
 
 def write_set(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from pidelta.errors import ParameterError
+from pidelta.parametrisation.writer import exponential_head
 from pidelta.qm.dftb.repulsive import Repulsive, spline_repulsive
-from pidelta.qm.dftb.slater_koster.writer import exponential_head
 from pidelta.state import FloatArray
 
 _SMALLEST_CURVATURE = 1e-6  # hartree/bohr^2; less is none

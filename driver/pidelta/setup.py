@@ -41,7 +41,7 @@ from pidelta.qm.dispersion import (
     DispersionCorrected,
     Method,
 )
-from pidelta.qmmm.embedding import CutoffEmbedding, Embedding, Environment, FixedCharges
+from pidelta.qmmm.embedding import CutoffEmbedding, CutRegion, Embedding, FixedCharges
 from pidelta.qmmm.energy import ClassicalEvaluator, QMMMEvaluator
 from pidelta.qmmm.partition import Partition, check_charge, make_partition
 from pidelta.state import FloatArray, IntArray, System
@@ -66,9 +66,9 @@ class QMRegion:
         """(n,) atomic numbers of the QM atoms."""
         return self.partition.qm_numbers
 
-    def environment(self, positions: FloatArray, cells: FloatArray | None) -> Environment:
+    def cut(self, positions: FloatArray, cells: FloatArray | None) -> CutRegion:
         """QM atoms and scaled point charges for positions (B, N, 3) with lattice rows (B, 3, 3)."""
-        return self.embedding.environment(positions, cells)
+        return self.embedding.region(positions, cells)
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def build_evaluator(config: Config, terms: frozenset[str] | None = None) -> QMMM
 
     Args:
         config: the set-up.
-        terms: a subset of ``mm``, ``dftb`` and ``delta``; all that the configuration has by default.
+        terms: a subset of ``mm``, ``low`` and ``delta``; all that the configuration has by default.
 
     Raises:
         SetupError: files, charges, cutoffs or models do not fit together.
@@ -172,12 +172,12 @@ def build_evaluator(config: Config, terms: frozenset[str] | None = None) -> QMMM
     if config.qm is not None:
         region = _region(inputs, config.qm)
         evaluator = replace(evaluator, partition=region.partition, embedding=region.embedding)
-        if chosen & {"dftb", "delta"}:
+        if chosen & {"low", "delta"}:
             # The engine knows the identity that models remember, so it is made for them as well.
             engine = _engine(config.qm, region)
             evaluator = replace(
                 evaluator,
-                engine=engine if "dftb" in chosen else None,
+                engine=engine if "low" in chosen else None,
                 properties=tuple(config.qm.properties),
                 delta=_committee(config, region, engine.identity) if "delta" in chosen else None,
             )
@@ -267,7 +267,7 @@ def _region(inputs: Inputs, qm: QMConfig) -> QMRegion:
                 f"found {len(indices)}"
             )
         partition = make_partition(system, indices, np.zeros(len(system)))
-        embedding = FixedCharges(*_read_point_charges(config.point_charges))
+        embedding = FixedCharges(partition.qm_numbers, *_read_point_charges(config.point_charges))
     return QMRegion(partition, embedding, charges, qm.charge, qm.multiplicity)
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.interpolate import make_interp_spline
 
+from pidelta.parametrisation.atom import Atom
+from pidelta.parametrisation.functionals import Functional
 from pidelta.qm.dftb.skf import INTEGRALS
-from pidelta.qm.dftb.slater_koster.atom import Atom
-from pidelta.qm.dftb.slater_koster.functionals import Functional
 from pidelta.state import FloatArray
 
 RADIAL_POINTS = 70

@@ -111,9 +111,9 @@ class ForceFieldMolecule:
             yield Frame(
                 numbers=self.numbers,
                 positions=positions,
-                env_positions=np.zeros((0, 3)),
-                env_charges=np.zeros(0),
-                env_numbers=np.zeros(0, dtype=np.int64),
+                site_positions=np.zeros((0, 3)),
+                site_charges=np.zeros(0),
+                site_numbers=np.zeros(0, dtype=np.int64),
                 charge=self.charge,
                 source=f"{name} {count}",
             )

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from conftest import SHARED
+from pidelta.parametrisation.atom import Atom, AtomSolver, Shell
+from pidelta.parametrisation.two_centre import ConfinedElement, HalfPlaneGrid, PairIntegrator, resample
 from pidelta.qm.dftb.skf import INTEGRALS, read_skf
-from pidelta.qm.dftb.slater_koster.atom import Atom, AtomSolver, Shell
-from pidelta.qm.dftb.slater_koster.integrals import ConfinedElement, HalfPlaneGrid, PairIntegrator, resample
 
 pytest.importorskip("pyscf")
 
 from pyscf import dft, gto
 
-from pidelta.qm.dftb.slater_koster.functionals import Functional
+from pidelta.parametrisation.functionals import Functional
 
 BARE = Functional("LDA")  # nothing of a density of nothing
 SS, SP, PP_SIGMA, PP_PI = (INTEGRALS.index(key) for key in ((0, 0, 0), (0, 1, 0), (1, 1, 0), (1, 1, 1)))

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pidelta.qm.dftb.slater_koster.atom import Atom, AtomSolver, Shell
-from pidelta.qm.dftb.slater_koster.functionals import Functional
+from pidelta.parametrisation.atom import Atom, AtomSolver, Shell
+from pidelta.parametrisation.functionals import Functional
 from pidelta.state import FloatArray, IntArray
 
 _STATES = 25  # of each l that orbitals relax into; as good as all to 1e-8 hartree

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.integrate import simpson
 
-from pidelta.qm.dftb.slater_koster.atom import Atom, AtomSolver, Shell
-from pidelta.qm.dftb.slater_koster.mixing import AndersonMixer
+from pidelta.parametrisation.atom import Atom, AtomSolver, Shell
+from pidelta.parametrisation.mixing import AndersonMixer
 
 CHARGES = {"H": 1, "C": 6, "N": 7, "O": 8, "Cl": 17}
 
@@ -24,7 +24,7 @@ def shells(symbol: str) -> list[Shell]:
 
 def solver(symbol: str, functional: str) -> AtomSolver:
     pytest.importorskip("pyscf")
-    from pidelta.qm.dftb.slater_koster.functionals import Functional
+    from pidelta.parametrisation.functionals import Functional
 
     return AtomSolver(CHARGES[symbol], shells(symbol), Functional(functional))  # type: ignore[arg-type]
 

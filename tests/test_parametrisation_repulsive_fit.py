@@ -10,21 +10,21 @@ import pytest
 from scipy.interpolate import CubicSpline
 from typer.testing import CliRunner
 
+from parametrisation_support import RECIPE, REPULSIVE
 from pidelta.cli.slater_koster import slater_koster
 from pidelta.data.frames import Frame, Label
 from pidelta.data.store import FrameStore
 from pidelta.errors import DataError, ParameterError
+from pidelta.parametrisation.electronic import ElectronicTables, make_tables
+from pidelta.parametrisation.recipe import Recipe, read_recipe
+from pidelta.parametrisation.repulsive_basis import RepulsiveBasis
+from pidelta.parametrisation.repulsive_fit import MoleculeData, fit_repulsives, missing_energies
+from pidelta.parametrisation.set_files import write_set
 from pidelta.qm.dftb import sets
 from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.parameters import load_parameters
 from pidelta.qm.dftb.repulsive import Repulsive, RepulsiveTables
 from pidelta.qm.dftb.sets import read_folder
-from pidelta.qm.dftb.slater_koster.recipe import Recipe, read_recipe
-from pidelta.qm.dftb.slater_koster.repulsive_basis import RepulsiveBasis
-from pidelta.qm.dftb.slater_koster.repulsive_fit import MoleculeData, fit_repulsives, missing_energies
-from pidelta.qm.dftb.slater_koster.set_files import write_set
-from pidelta.qm.dftb.slater_koster.tables import ElectronicTables, make_tables
-from slater_koster_support import RECIPE, REPULSIVE
 
 CUTOFFS = {("H", "H"): 3.6, ("H", "O"): 2.8, ("O", "O"): 3.2}
 

@@ -21,11 +21,11 @@ from scipy.optimize import lsq_linear
 from pidelta.data.frames import Frame, Label
 from pidelta.data.store import FrameStore
 from pidelta.errors import DataError, ParameterError, RunError, SCCConvergenceError
+from pidelta.parametrisation.electronic import ElectronicTables, Pair
+from pidelta.parametrisation.recipe import Recipe
+from pidelta.parametrisation.repulsive_basis import RepulsiveBasis
 from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.repulsive import Repulsive
-from pidelta.qm.dftb.slater_koster.recipe import Recipe
-from pidelta.qm.dftb.slater_koster.repulsive_basis import RepulsiveBasis
-from pidelta.qm.dftb.slater_koster.tables import ElectronicTables, Pair
 from pidelta.state import FloatArray, IntArray
 
 _HUBER = 1.345  # standard deviations; 95 % efficient for normal errors
@@ -91,9 +91,9 @@ def missing_energies(
         if label is None:
             continue
         frame = store.frame(index)
-        if len(frame.env_charges):
+        if len(frame.site_charges):
             raise DataError(
-                f"{store.path}: expected no point charges, found {len(frame.env_charges)} in frame {index}"
+                f"{store.path}: expected no point charges, found {len(frame.site_charges)} in frame {index}"
             )
         methods.add(label.method)
         key = (tuple(frame.numbers.tolist()), frame.charge, frame.multiplicity, label.method)

@@ -12,8 +12,8 @@ from scipy.linalg import eigh
 from scipy.special import gamma
 
 from pidelta.errors import RunError
-from pidelta.qm.dftb.slater_koster.functionals import ExchangeCorrelation, Functional
-from pidelta.qm.dftb.slater_koster.mixing import AndersonMixer
+from pidelta.parametrisation.functionals import ExchangeCorrelation, Functional
+from pidelta.parametrisation.mixing import AndersonMixer
 from pidelta.state import FloatArray
 
 GRID_POINTS = 3000

@@ -10,20 +10,20 @@ import pytest
 from ase.data import covalent_radii
 from typer.testing import CliRunner
 
+from parametrisation_support import RECIPE
 from pidelta.cli.slater_koster import slater_koster
 from pidelta.data.frames import Frame
 from pidelta.data.store import FrameStore
 from pidelta.errors import ConfigError, DataError
-from pidelta.qm.dftb.slater_koster.geometries import (
+from pidelta.parametrisation.geometries import (
     add_training_frames,
     dihedral_frames,
     training_frames,
     transfer_frames,
     wants_diffuse_functions,
 )
-from pidelta.qm.dftb.slater_koster.recipe import DihedralScan, TrainingRecipe, TransferScan
+from pidelta.parametrisation.recipe import DihedralScan, TrainingRecipe, TransferScan
 from pidelta.units import ANGSTROM, KELVIN
-from slater_koster_support import RECIPE
 
 pytest.importorskip("rdkit")
 

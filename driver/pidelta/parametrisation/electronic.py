@@ -11,19 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
+from pidelta.parametrisation import atom, functionals, mixing, spin_response, two_centre
+from pidelta.parametrisation.atom import AtomSolver
+from pidelta.parametrisation.functionals import Functional, FunctionalName
+from pidelta.parametrisation.recipe import ElementRecipe, Recipe, nuclear_charge
+from pidelta.parametrisation.two_centre import ConfinedElement, PairIntegrator, resample
 from pidelta.qm.dftb.parameters import ElementParameters, ParameterSet
 from pidelta.qm.dftb.repulsive import Repulsive
 from pidelta.qm.dftb.skf import INTEGRALS, SlaterKosterFile
-from pidelta.qm.dftb.slater_koster import atom, functionals, integrals, mixing, spin
-from pidelta.qm.dftb.slater_koster.atom import AtomSolver
-from pidelta.qm.dftb.slater_koster.functionals import Functional, FunctionalName
-from pidelta.qm.dftb.slater_koster.integrals import ConfinedElement, PairIntegrator, resample
-from pidelta.qm.dftb.slater_koster.recipe import ElementRecipe, Recipe, nuclear_charge
 from pidelta.state import FloatArray
 
 Pair = tuple[str, str]
 
-_NUMERICAL_MODULES = (atom, functionals, integrals, mixing)
+_NUMERICAL_MODULES = (atom, functionals, mixing, two_centre)
 _SHELLS = 3
 NO_REPULSIVE = Repulsive(np.array([0.0]), np.array([0.0]), np.zeros((1, 10)), np.zeros(3))
 
@@ -148,11 +148,11 @@ class _Element:
         """W of the valence shells of the free atom."""
 
         def compute() -> dict[str, FloatArray]:
-            functional = spin.SpinFunctional(self._functional)
+            functional = spin_response.SpinFunctional(self._functional)
             charge, valence = nuclear_charge(self.symbol), self.recipe.valence_shells
-            return {"values": spin.spin_constants(charge, self.recipe.shells, valence, functional)}
+            return {"values": spin_response.spin_constants(charge, self.recipe.shells, valence, functional)}
 
-        code = Path(spin.__file__).read_bytes()
+        code = Path(spin_response.__file__).read_bytes()
         depends_on = (self.symbol, self._functional, self.recipe.shells, self.recipe.valence, code)
         return self._store.get(f"spin-{self.symbol}", depends_on, compute)["values"]
 

@@ -75,7 +75,7 @@ def _charge_gaussians(settings: DescriptorSettings) -> _Gaussians:
     return _Gaussians(centres, 0.5 / ((ratio - 1.0) * centres) ** 2, settings.env_cutoff)
 
 
-class EnvironmentFeatures:
+class SiteFeatures:
     """The environment of a batch of QM regions: features, and the way back from their derivatives.
 
     A site counts through its charge in the charge-weighted features and through its element in the
@@ -85,22 +85,22 @@ class EnvironmentFeatures:
     Args:
         settings: descriptor settings.
         positions: (B, n, 3) of the QM atoms in bohr.
-        env_positions: (B, m, 3) in bohr.
-        env_charges: (B, m) in e.
-        env_species: (B, m) place of each atomic number in `settings.mm_elements`, -1 without a nucleus.
+        site_positions: (B, m, 3) in bohr.
+        site_charges: (B, m) in e.
+        site_species: (B, m) place of each atomic number in `settings.mm_elements`, -1 without a nucleus.
     """
 
     def __init__(
         self,
         settings: DescriptorSettings,
         positions: torch.Tensor,
-        env_positions: torch.Tensor,
-        env_charges: torch.Tensor,
-        env_species: torch.Tensor,
+        site_positions: torch.Tensor,
+        site_charges: torch.Tensor,
+        site_species: torch.Tensor,
     ) -> None:
         self._settings = settings
-        self._positions, self._env_positions, self._charges = positions, env_positions, env_charges
-        self._padding = (env_charges == 0.0) & (env_species < 0)
+        self._positions, self._env_positions, self._charges = positions, site_positions, site_charges
+        self._padding = (site_charges == 0.0) & (site_species < 0)
         self._r = self._distances()
 
         self._charge_functions = _charge_gaussians(settings)
@@ -108,11 +108,11 @@ class EnvironmentFeatures:
         self._short_functions = _Gaussians(
             *gaussian_grid(_CLOSEST, settings.short_cutoff, settings.short_count), settings.short_cutoff
         )
-        near = (self._r < settings.short_cutoff) & (env_species >= 0)[:, None]
+        near = (self._r < settings.short_cutoff) & (site_species >= 0)[:, None]
         self._short_pairs = torch.nonzero(near, as_tuple=True)
         structure, atom, site = self._short_pairs
         n, elements = positions.shape[1], len(settings.mm_elements)
-        self._short_rows = (structure * n + atom) * elements + env_species[structure, site]
+        self._short_rows = (structure * n + atom) * elements + site_species[structure, site]
 
     def _distances(self) -> torch.Tensor:
         square = torch.zeros(())
@@ -164,9 +164,9 @@ class EnvironmentFeatures:
 
         pair *= inverse
         # sum_i pair_ij (r_j - R_i) without ever holding the vectors of all pairs.
-        env_gradient = pair.sum(1)[..., None] * self._env_positions - pair.mT @ self._positions
+        site_gradient = pair.sum(1)[..., None] * self._env_positions - pair.mT @ self._positions
         gradient = pair.sum(2)[..., None] * self._positions - pair @ self._env_positions
-        return gradient, env_gradient, value.sum(1).masked_fill_(self._padding, 0.0)
+        return gradient, site_gradient, value.sum(1).masked_fill_(self._padding, 0.0)
 
     def jacobian(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Derivatives of the features of the first structure in the positions.

@@ -9,9 +9,9 @@ from typing import Literal, TypeVar
 from ase.data import atomic_masses, atomic_numbers
 from pydantic import Field, field_validator, model_validator
 
+from pidelta.parametrisation.atom import Shell
+from pidelta.parametrisation.functionals import FunctionalName
 from pidelta.qm.dftb.sets import DispersionD3
-from pidelta.qm.dftb.slater_koster.atom import Shell
-from pidelta.qm.dftb.slater_koster.functionals import FunctionalName
 from pidelta.units import parse_quantity
 from pidelta.yaml_input import Angle, Energy, Length, Section, Temperature, read_yaml
 

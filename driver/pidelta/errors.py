@@ -22,6 +22,22 @@ class ConfigError(SetupError):
     """A key of the configuration is missing, unknown or has a wrong value."""
 
 
+class SettingError(SetupError):
+    """A setting of a class or function is out of range or does not fit the system.
+
+    It names the quantity, as the class calls it; `setup.py` knows which key of the configuration that is.
+
+    Attributes:
+        quantity: name of the setting, dotted where it is nested, such as ``dispersion.damping``.
+        problem: what was expected and what was found.
+    """
+
+    def __init__(self, quantity: str, problem: str) -> None:
+        super().__init__(f"{quantity}: {problem}")
+        self.quantity = quantity
+        self.problem = problem
+
+
 class StructureError(SetupError):
     """A structure file cannot be read, or does not fit the rest of the set-up."""
 

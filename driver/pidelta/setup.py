@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from pidelta.core import structure
 from pidelta.core.selection import select
 from pidelta.delta.committee import Committee
 from pidelta.delta.model import check_fits, load_model
-from pidelta.errors import ConfigError, ModelError, SetupError, StructureError
+from pidelta.errors import ConfigError, ModelError, SettingError, SetupError, StructureError
 from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.openmm import OpenMMEvaluator
 from pidelta.mm.readers import read_topology
@@ -46,6 +48,15 @@ from pidelta.qmmm.energy import ClassicalEvaluator, QMMMEvaluator
 from pidelta.qmmm.partition import Partition, check_charge, make_partition
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.units import ANGSTROM
+
+
+@contextmanager
+def _section(name: str) -> Iterator[None]:
+    """Say which key of the configuration a setting that a lower room refuses came from."""
+    try:
+        yield
+    except SettingError as error:
+        raise ConfigError(f"{name}.{error.quantity}: {error.problem}") from None
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,11 @@ import torch
 
 from pidelta.data.frames import Frame, Label
 from pidelta.data.store import FrameStore
-from pidelta.delta.descriptors import DescriptorSettings
-from pidelta.delta.model import DeltaModel, Training
-from pidelta.delta.networks import AtomicNetworks
+from pidelta.delta.base import Provenance
+from pidelta.delta.hdnnp.coverage import Coverage, Ellipsoid
+from pidelta.delta.hdnnp.descriptors import DescriptorSettings
+from pidelta.delta.hdnnp.model import HDNNP, ValidationErrors
+from pidelta.delta.hdnnp.networks import AtomicNetworks
 
 NUMBERS = np.array([8, 6, 1, 1])
 FORMALDEHYDE = np.array([[0.0, 0.0, 2.28], [0.0, 0.0, 0.0], [0.0, 1.78, -1.1], [0.0, -1.78, -1.1]])
@@ -72,9 +74,22 @@ def write_store(path: Path, count: int, seed: int, offset: float = -100.0) -> No
             store.set_label(index, "reference", Label("toy reference", *reference, charges))
 
 
-def random_model(seed: int = 0, **options: object) -> DeltaModel:
+def random_model(seed: int = 0, composition: tuple[int, ...] = (1, 1, 6, 8), **options: object) -> HDNNP:
     """An untrained model with cutoffs that differ from each other."""
     cutoffs = {"env_cutoff": 16.0, "short_cutoff": 9.0, "radial_cutoff": 8.0, "angular_cutoff": 6.0}
     settings = DescriptorSettings(**{"elements": (1, 6, 8), "mm_elements": (1, 8), **cutoffs, **options})
     networks = AtomicNetworks(3, settings.feature_count, (16, 16), seed)
-    return DeltaModel(settings, networks, Training("toy low", "toy reference", EMBEDDING))
+    provenance = Provenance("toy low", "toy reference", EMBEDDING, (composition,), settings.mm_elements)
+    errors = ValidationErrors(1e-3 * (seed + 1), 2e-3, 3e-4)
+    return HDNNP(settings, networks, unit_coverage(settings), errors, provenance)
+
+
+def unit_coverage(settings: DescriptorSettings) -> Coverage:
+    """Distances are those of the features from zero."""
+
+    def spheres(width: int) -> tuple[Ellipsoid, ...]:
+        return tuple(Ellipsoid(np.zeros(width), np.ones(width), np.zeros((width, 0))) for _ in settings.elements)
+
+    return Coverage(
+        spheres(settings.structure_count), spheres(settings.feature_count - settings.structure_count)
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
 from dataclasses import replace
 from itertools import combinations
 
@@ -13,18 +12,21 @@ import torch
 
 from delta_frames import EMBEDDING, NUMBERS, random_frame, random_model
 from pidelta.core.switching import smooth_step
+from pidelta.delta.base import CorrectionResult, check_fits
 from pidelta.delta.committee import Committee
-from pidelta.delta.descriptors import (
+from pidelta.delta.hdnnp.descriptors import (
     DescriptorSettings,
     angular_triples,
     cutoff_function,
+    cutoff_slope,
+    site_species_index,
     species_index,
     structure_features,
 )
-from pidelta.delta.model import check_fits, load_model, site_species_index
-from pidelta.delta.site_features import SiteFeatures
+from pidelta.delta.hdnnp.site_features import SiteFeatures
 from pidelta.errors import GeometryError, ModelError
-from pidelta.testing import models
+from pidelta.state import RegionGradient
+from pidelta.testing import corrections
 
 
 def evaluate(model, frame):
@@ -35,12 +37,12 @@ def test_model_conforms():
     model = random_model()
     settings = model.settings
     cutoffs = (settings.env_cutoff, settings.short_cutoff, settings.radial_cutoff, settings.angular_cutoff)
-    models.check_model(model, random_frame(0), cutoffs)
+    corrections.check_correction(model, random_frame(0), cutoffs)
 
 
 def test_committee_conforms():
     committee = Committee([random_model(0), random_model(1), random_model(2)])
-    models.check_model(committee, random_frame(1), (9.0,))
+    corrections.check_correction(committee, random_frame(1), (9.0,))
 
 
 def test_conformance_finds_a_wrong_gradient():
@@ -51,23 +53,24 @@ def test_conformance_finds_a_wrong_gradient():
             return replace(result, gradient=wrong)
 
     with pytest.raises(AssertionError, match="site_positions"):
-        models.check_derivatives(Wrong(), random_frame(0))
+        corrections.check_derivatives(Wrong(), random_frame(0))
 
 
 def test_conformance_finds_a_cosine_cutoff(monkeypatch):
     def cosine(r, cutoff):
         return 0.5 * (1.0 + torch.cos(math.pi * (r / cutoff).clamp(max=1.0)))
 
-    monkeypatch.setattr("pidelta.delta.descriptors.cutoff_function", cosine)
+    monkeypatch.setattr("pidelta.delta.hdnnp.descriptors.cutoff_function", cosine)
     model = random_model()
     with pytest.raises(AssertionError, match="second derivative jumps"):
-        models.check_smooth_structure(model, random_frame(0), model.settings.radial_cutoff)
+        corrections.check_smooth_structure(model, random_frame(0), model.settings.radial_cutoff)
 
 
 def test_cutoff_function_is_the_switch_of_core():
     r = np.linspace(0.0, 12.0, 50)
-    expected, _ = smooth_step(r, 0.0, 9.0)
+    expected, slope = smooth_step(r, 0.0, 9.0)
     np.testing.assert_allclose(cutoff_function(torch.from_numpy(r), 9.0).numpy(), expected, atol=1e-14)
+    np.testing.assert_allclose(cutoff_slope(torch.from_numpy(r), 9.0).numpy(), slope, atol=1e-14)
 
 
 def fall(r, cutoff):
@@ -113,6 +116,26 @@ def test_structure_features_follow_their_formulas():
     np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("atoms", [1, 2, 3, 9])
+def test_angular_triples_are_those_of_a_search_over_all(atoms):
+    """Two structures: an angle that only one of them has counts, but not two sides in different ones."""
+    settings = random_model().settings
+    x = torch.from_numpy(np.random.default_rng(atoms).uniform(0.0, 9.0, (2, atoms, 3)))
+    near = [
+        [[np.linalg.norm(b - a) < settings.angular_cutoff for b in structure] for a in structure]
+        for structure in x.numpy()
+    ]
+    expected = {
+        (i, j, k)
+        for j, k in combinations(range(atoms), 2)
+        for i in set(range(atoms)) - {j, k}
+        if any(mask[i][j] and mask[i][k] for mask in near)
+    }
+    found = angular_triples(settings, x).tolist()
+    assert len(found) == len(expected)
+    assert {tuple(triple) for triple in found} == expected
+
+
 def test_environment_features_follow_their_formulas():
     settings, frame = random_model(env_count=3, short_count=2).settings, random_frame(3)
     sites = SiteFeatures(
@@ -143,7 +166,7 @@ def test_a_charge_without_nucleus_counts_through_its_charge():
     numbers = frame.site_numbers.copy()
     numbers[0] = 0
     frame = replace(frame, site_numbers=numbers)
-    models.check_derivatives(model, frame)
+    corrections.check_derivatives(model, frame)
     assert np.abs(evaluate(model, frame).gradient.site_positions[0, 0]).max() > 1e-6
 
 
@@ -158,7 +181,8 @@ def test_without_environment_and_with_few_atoms(atoms):
         site_charges=np.zeros(0),
         site_numbers=np.zeros(0, dtype=np.int64),
     )
-    models.check_derivatives(random_model(mm_elements=()), frame)
+    composition = tuple(sorted(frame.numbers.tolist()))
+    corrections.check_derivatives(random_model(composition=composition, mm_elements=()), frame)
 
 
 def test_committee_is_the_mean_and_the_spread_of_its_members():
@@ -177,88 +201,116 @@ def test_committee_is_the_mean_and_the_spread_of_its_members():
     assert evaluate(Committee(members[:1]), frame).properties["delta_standard_deviation"] == [0.0]
 
 
-def test_committee_refuses_models_that_differ():
-    with pytest.raises(ModelError, match="model 1 has other descriptors"):
-        Committee([random_model(), random_model(radial_cutoff=7.0)])
+def test_committee_of_other_descriptors_and_kinds_is_their_mean_in_their_order():
+    class Constant:
+        """A correction of another kind, which shares no work."""
+
+        provenance = random_model().provenance
+        uncertainty_threshold = 5e-3
+
+        def evaluate(self, region):
+            gradient = RegionGradient(
+                *(np.zeros_like(array) for array in (region.positions, region.site_positions)),
+                site_charges=np.zeros_like(region.site_charges),
+            )
+            return CorrectionResult(np.full(len(region), 0.25), gradient)
+
+    frame = random_frame(6)
+    members = [random_model(0), Constant(), random_model(1, radial_cutoff=7.0), random_model(2)]
+    results = [evaluate(member, frame) for member in members]
+    committee = Committee(members)
+    found = evaluate(committee, frame)
+    energies = np.array([result.energy for result in results])
+    np.testing.assert_allclose(found.properties["delta_energies"], energies.T, atol=1e-13)
+    np.testing.assert_allclose(found.energy, energies.mean(axis=0), atol=1e-13)
+    for name in ("positions", "site_positions", "site_charges"):
+        mean = np.mean([getattr(result.gradient, name) for result in results], axis=0)
+        np.testing.assert_allclose(getattr(found.gradient, name), mean, atol=1e-13)
+    farthest = max(results[place].properties["delta_extrapolation"] for place in (0, 2, 3))
+    np.testing.assert_allclose(found.properties["delta_extrapolation"], farthest, rtol=1e-12)
+    assert committee.uncertainty_threshold == pytest.approx((1e-3 + 5e-3 + 2e-3 + 3e-3) / 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reference": "other reference"}, "the reference of model 0, 'toy reference', for model 1, found 'other"),
+        ({"low_level": "other low"}, "low-level method"),
+        ({"charge": 1}, "charge"),
+        ({"embedding": EMBEDDING | {"switch": 3.0}}, "embedding switch"),
+        ({"compositions": ((1, 1, 8),)}, "same QM region"),
+    ],
+)
+def test_committee_refuses_models_that_correct_something_else(change, message):
+    other = random_model(1)
+    other.provenance = replace(other.provenance, **change)
+    with pytest.raises(ModelError, match=message) as info:
+        Committee([random_model(), other])
+    assert "\n" not in str(info.value)
+
+
+def test_committee_needs_a_member():
     with pytest.raises(ModelError, match="at least one"):
         Committee([])
 
 
-def test_saved_model_gives_the_same_bits(tmp_path):
-    model, frame = random_model(), random_frame(7)
-    model.save(tmp_path / "m.pt")
-    loaded = load_model(tmp_path / "m.pt")
-    assert loaded.settings == model.settings
-    assert loaded.training == model.training
-    before, after = evaluate(model, frame), evaluate(loaded, frame)
-    np.testing.assert_array_equal(after.energy, before.energy)
-    for name in ("positions", "site_positions", "site_charges"):
-        np.testing.assert_array_equal(getattr(after.gradient, name), getattr(before.gradient, name))
+def test_committee_knows_what_all_its_members_know():
+    one, other = random_model(), random_model(1)
+    water, formaldehyde = (1, 1, 8), (1, 1, 6, 8)
+    one.provenance = replace(one.provenance, compositions=(water, formaldehyde))
+    assert Committee([one, other]).provenance.compositions == (formaldehyde,)
 
 
-class Payload:
-    def __reduce__(self):
-        return (print, ("executed",))
+FITS = {
+    "numbers": NUMBERS,
+    "site_numbers": np.array([8, 1, 1, 0]),
+    "low_level": "toy low",
+    "embedding": EMBEDDING,
+    "charge": 0,
+    "multiplicity": 1,
+}
 
 
-def test_files_that_are_no_models_are_refused_in_one_line(tmp_path, capsys):
-    def refused(path, match):
-        with pytest.raises(ModelError, match=match) as info:
-            load_model(path)
-        assert "\n" not in str(info.value)
-        assert path.name in str(info.value)
-
-    refused(tmp_path / "missing.pt", "no such model file")
-    (tmp_path / "junk.pt").write_text("not a model")
-    refused(tmp_path / "junk.pt", "expected a delta model")
-    (tmp_path / "empty.pt").write_bytes(b"")
-    refused(tmp_path / "empty.pt", "expected a delta model")
-    with (tmp_path / "payload.pt").open("wb") as file:
-        pickle.dump(Payload(), file)
-    refused(tmp_path / "payload.pt", "expected a delta model")
-    torch.save({"schema": "x", "p": Payload()}, tmp_path / "zipped.pt")
-    refused(tmp_path / "zipped.pt", "expected a delta model")
-    assert "executed" not in capsys.readouterr().out
-    torch.save({"schema": "pidelta delta model 0"}, tmp_path / "old.pt")
-    refused(tmp_path / "old.pt", "expected the schema")
-    torch.save({"schema": "pidelta delta model 1"}, tmp_path / "partial.pt")
-    refused(tmp_path / "partial.pt", "complete")
-    random_model().save(tmp_path / "cut.pt")
-    content = (tmp_path / "cut.pt").read_bytes()
-    (tmp_path / "cut.pt").write_bytes(content[: len(content) // 2])
-    refused(tmp_path / "cut.pt", "expected a delta model")
+def check_use(**change):
+    check_fits(random_model().provenance, **(FITS | change))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"low_level": "other low"}, "low-level method"),
-        ({"numbers": np.array([8, 7])}, r"found 7 \(QM atom 1\)"),
-        ({"embedding": EMBEDDING | {"cutoff": 15.9}}, "embedding.cutoff"),
-        ({"embedding": EMBEDDING | {"scheme": "pme"}}, "embedding.scheme"),
-        ({"embedding": {"scheme": "cutoff", "cutoff": 16.0}}, "embedding.switch"),
+        ({"numbers": np.array([8, 6, 1])}, "a QM region CH2O, found CHO"),
+        ({"numbers": np.array([8, 6, 1, 1, 8, 1, 1])}, "a QM region CH2O, found CH4O2"),
+        ({"numbers": np.array([8, 7, 1, 1])}, "a QM region CH2O, found H2NO"),
+        ({"site_numbers": np.array([8, 1, 17])}, "MM atoms of the elements H, O, found Cl"),
+        ({"embedding": EMBEDDING | {"cutoff": 15.9}}, "embedding cutoff 16.0, found 15.9"),
+        ({"embedding": EMBEDDING | {"scheme": "pme"}}, "embedding scheme"),
+        ({"embedding": {"scheme": "cutoff", "cutoff": 16.0}}, "embedding switch"),
         ({"charge": 1}, "charge 0, found 1"),
         ({"multiplicity": 3}, "multiplicity 1, found 3"),
     ],
 )
 def test_a_set_up_the_model_was_not_trained_for_is_refused(change, message):
-    fits = {
-        "numbers": NUMBERS,
-        "low_level": "toy low",
-        "embedding": EMBEDDING,
-        "charge": 0,
-        "multiplicity": 1,
-    }
-    check_fits(random_model(), **fits)
-    with pytest.raises(ModelError, match=message):
-        check_fits(random_model(), **(fits | change))
+    check_use()
+    check_use(numbers=NUMBERS[::-1])
+    with pytest.raises(ModelError, match=message) as info:
+        check_use(**change)
+    assert "\n" not in str(info.value)
+
+
+def test_a_model_of_several_compositions_is_accepted_for_each():
+    provenance = replace(random_model().provenance, compositions=((1, 1, 8), (1, 1, 6, 8)))
+    for numbers in (np.array([1, 8, 1]), NUMBERS):
+        check_fits(provenance, **(FITS | {"numbers": numbers}))
+    with pytest.raises(ModelError, match="H2O or CH2O, found H3O"):
+        check_fits(provenance, **(FITS | {"numbers": np.array([1, 8, 1, 1])}))
 
 
 def test_what_cannot_be_evaluated_is_refused():
     model, frame = random_model(), random_frame(8)
     numbers = frame.site_numbers.copy()
     numbers[3] = 11
-    with pytest.raises(ModelError, match="MM atoms of the atomic numbers 1, 8, found 11"):
+    with pytest.raises(ModelError, match="MM atoms of the elements H, O, found Na"):
         evaluate(model, replace(frame, site_numbers=numbers))
     positions = frame.positions.copy()
     positions[1] = positions[0]

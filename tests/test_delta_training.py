@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,16 @@ from typer.testing import CliRunner
 
 from delta_frames import write_store
 from pidelta.cli import train as commands
+from pidelta.data.labelled import read_labelled
 from pidelta.data.store import FrameStore
 from pidelta.delta.assessment import assess
 from pidelta.delta.committee import Committee
-from pidelta.delta.fitting import Fit
-from pidelta.delta.model import DeltaModel, load_model
-from pidelta.delta.settings import read_training_file
-from pidelta.delta.targets import read_labelled
-from pidelta.delta.training import initial_networks, prepare_training, train_models
+from pidelta.delta.hdnnp.fitting import Fit
+from pidelta.delta.hdnnp.model import HDNNP, ValidationErrors
+from pidelta.delta.hdnnp.settings import read_training_file
+from pidelta.delta.hdnnp.targets import prepare
+from pidelta.delta.hdnnp.training import initial_networks, prepare_training, train_models
+from pidelta.delta.loading import load_correction
 from pidelta.errors import ConfigError, DataError, ModelError
 
 SETTINGS = """
@@ -46,11 +49,11 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="module")
 def data(store, tmp_path_factory):
     file = read_training_file(settings_file(tmp_path_factory.mktemp("settings"), 4))
-    return file.training, prepare_training(file, read_labelled([store]))
+    return file.training, prepare_training(file, read_labelled([store]).frames)
 
 
 def weights(path: Path) -> list[torch.Tensor]:
-    return list(load_model(path).networks.state_dict().values())
+    return list(load_correction(path).networks.state_dict().values())
 
 
 def test_frames_cut_with_another_embedding_are_refused(tmp_path):
@@ -73,8 +76,10 @@ def test_errors_of_the_loss_are_those_of_the_model(store, data):
     networks = initial_networks(prepared.settings, prepared.groups, frames, settings)
     fit = Fit(networks, prepared.groups, prepared.settings, frames, frames, settings)
     errors = fit.squared_errors((0, torch.arange(6)), create_graph=False)
-    model = DeltaModel(prepared.settings, networks, prepared.training)
-    for place, item in enumerate(read_labelled([store])[:6]):
+    model = HDNNP(
+        prepared.settings, networks, prepared.coverage, ValidationErrors(0.0, 0.0, 0.0), prepared.provenance
+    )
+    for place, item in enumerate(read_labelled([store]).frames[:6]):
         frame = item.frame
         result = model.evaluate(frame.region)
         low, reference, gradient = item.low, item.reference, result.gradient
@@ -91,10 +96,10 @@ def test_errors_of_the_loss_are_those_of_the_model(store, data):
 
 def test_a_known_function_is_learnt(store, tmp_path):
     file = read_training_file(settings_file(tmp_path, 60))
-    prepared = prepare_training(file, read_labelled([store]))
+    prepared = prepare_training(file, read_labelled([store]).frames)
     (path,) = train_models(prepared, file.training, tmp_path)
     write_store(tmp_path / "held-out.h5", 20, seed=900, offset=-250.0)
-    errors = assess(Committee([load_model(path)]), read_labelled([tmp_path / "held-out.h5"]))
+    errors = assess(Committee([load_correction(path)]), read_labelled([tmp_path / "held-out.h5"]).frames)
     low, corrected = errors["low"], errors["low + delta"]
     assert corrected.energy[1] < 0.15 * low.energy[1]
     assert corrected.qm_gradient[1] < 0.13 * low.qm_gradient[1]
@@ -155,18 +160,115 @@ def test_commands_train_and_test(store, tmp_path):
 def test_frames_of_another_low_level_are_refused(store, data, tmp_path):
     settings, prepared = data
     (path,) = train_models(prepared, settings.model_copy(update={"epochs": 1}), tmp_path)
-    frames = read_labelled([store])
+    frames = list(read_labelled([store]).frames)
     frames[0] = type(frames[0])(frames[0].frame, frames[0].reference, frames[1].reference)
     with pytest.raises(ModelError, match="expected a low-level label by 'toy low'"):
-        assess(Committee([load_model(path)]), frames)
+        assess(Committee([load_correction(path)]), frames)
 
 
 def test_stores_without_both_labels_are_refused(tmp_path):
     write_store(tmp_path / "one.h5", 2, seed=0)
     with FrameStore(tmp_path / "none.h5", "a") as target, FrameStore(tmp_path / "one.h5") as source:
         target.append(source.frame(0))
-    with pytest.raises(DataError, match="found none"):
+        target.append(source.frame(1))
+    with pytest.raises(DataError, match="expected frames with reference labels, found none"):
         read_labelled([tmp_path / "none.h5"])
+    with FrameStore(tmp_path / "none.h5", "a") as target, FrameStore(tmp_path / "one.h5") as source:
+        target.set_label(0, "low", source.label(0, "low", "toy low"))
+        target.set_label(1, "reference", source.label(1, "reference", "toy reference"))
+    with pytest.raises(DataError, match="expected frames with reference and low-level labels, found none"):
+        read_labelled([tmp_path / "none.h5"])
+
+
+def relabel(path, index, method, program=""):
+    """Another reference label beside the one that is there."""
+    with FrameStore(path, "a") as store:
+        label = store.label(index, "reference", "toy reference")
+        other = replace(label, method=method, program=program, energy=label.energy - 1.0)
+        store.set_label(index, "reference", other, replace=True)
+
+
+def test_labels_by_several_methods_are_picked_by_name_and_never_mixed(tmp_path):
+    path = tmp_path / "frames.h5"
+    write_store(path, 4, seed=1)
+    relabel(path, 2, "RKS PBE/def2-SVP")
+    with pytest.raises(DataError) as info:
+        read_labelled([path])
+    message = f"{path}: reference labels: expected one method, found toy reference; RKS PBE/def2-SVP"
+    assert str(info.value) == message
+    for wanted in ("toy reference", "toy", "RKS"):
+        frames = read_labelled([path], reference=wanted)
+        assert len(frames) == (1 if wanted == "RKS" else 4)
+    assert frames.frames[0].reference.method == "RKS PBE/def2-SVP"
+    assert frames.notes == (f"{path}: 3 of 4 frames lack a label and are passed over",)
+    for wanted, found in (("B3LYP", "toy reference; RKS PBE/def2-SVP"), ("e", "toy reference; RKS PBE/def2")):
+        with pytest.raises(DataError, match=f"contains '{wanted}', found {found}"):
+            read_labelled([path], reference=wanted)
+
+
+def test_another_version_of_the_program_is_the_same_method_and_said(tmp_path):
+    path = tmp_path / "frames.h5"
+    write_store(path, 4, seed=1)
+    relabel(path, 1, "toy reference", "Toy 2.0")
+    labelled = read_labelled([path])
+    assert len(labelled) == 4
+    (note,) = labelled.notes
+    assert note.endswith("several programs: a program not named (3), Toy 2.0 (1)")
+
+
+def test_an_unknown_embedding_is_said(tmp_path):
+    write_store(tmp_path / "frames.h5", 4, seed=1)
+    (note,) = read_labelled([tmp_path / "frames.h5"], {"scheme": "fixed"}).notes
+    assert note.endswith("does not say with which embedding its frames were cut")
+
+
+def test_a_model_remembers_what_it_was_trained_on(tmp_path):
+    """Two compositions; charge, elements of the sites, and its errors in validation."""
+    path = tmp_path / "frames.h5"
+    write_store(path, 12, seed=1)
+    with FrameStore(path, "a") as store:
+        for place in range(12):
+            frame, labels = store.frame(place), []
+            for kind, method in (("reference", "toy reference"), ("low", "toy low")):
+                label = store.label(place, kind, method)
+                cut = {"gradient": label.gradient[:3], "charges": label.charges[:3]}
+                labels.append((kind, replace(label, **cut)))
+            smaller = replace(frame, numbers=frame.numbers[:3], positions=frame.positions[:3])
+            index = store.append(smaller)
+            for kind, label in labels:
+                store.set_label(index, kind, label)
+    file = read_training_file(settings_file(tmp_path, 2))
+    prepared = prepare_training(file, read_labelled([path]).frames)
+    (trained,) = train_models(prepared, file.training, tmp_path / "out")
+    model = load_correction(trained)
+    assert model.provenance.compositions == ((1, 1, 6, 8), (1, 6, 8))
+    assert model.provenance.site_elements == (1, 8)
+    assert (model.provenance.charge, model.provenance.multiplicity) == (0, 1)
+    epochs = json.loads(trained.with_suffix(".json").read_text())["epochs"]
+    best = min(epochs, key=lambda row: row["validation_loss"])
+    assert model.uncertainty_threshold == best["energy_rmse"]
+    assert model.validation.qm_gradient == best["qm_gradient_rmse"]
+
+
+def test_held_out_frames_are_within_the_coverage_and_long_bonds_beyond_it(store, data, tmp_path):
+    """Frames of the distribution of the training lie near 1 at most, a stretched C-H bond far above."""
+    _, prepared = data
+    write_store(tmp_path / "held-out.h5", 30, seed=900)
+    ordinary, stretched = [], []
+    for item in read_labelled([tmp_path / "held-out.h5"]).frames:
+        bond = item.frame.positions[3] - item.frame.positions[1]
+        positions = item.frame.positions.copy()
+        positions[3] += 1.0 * bond / np.linalg.norm(bond)
+        for frame, found in ((item.frame, ordinary), (replace(item.frame, positions=positions), stretched)):
+            (group,) = prepare(prepared.settings, [replace(item, frame=frame)])
+            found += list(prepared.coverage.extrapolation(group.features.numpy(), group.species.numpy()))
+    assert np.quantile(ordinary, 0.9) < 1.0
+    assert np.max(ordinary) < 1.5
+    assert np.min(stretched) > 1.2
+    assert np.median(stretched) > 2.0 * np.median(ordinary)
+    for group in prepared.groups:
+        training = prepared.coverage.extrapolation(group.features.numpy(), group.species.numpy())
+        assert training.max() <= 1.0
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,7 @@ def test_labels_in_processes_equal_labels_here(store):
     )
     assert failures == []
     assert store.unlabelled("reference", QUICK.method) == []
-    expected, found = label_frame(store.frame(1), QUICK), store.label(1, "reference")
+    expected, found = label_frame(store.frame(1), QUICK), store.label(1, "reference", QUICK.method)
     assert found.method == QUICK.method
     assert found.energy == pytest.approx(expected.energy, abs=1e-9)
     np.testing.assert_allclose(found.site_gradient, expected.site_gradient, atol=1e-9)
@@ -271,14 +271,14 @@ def test_labelling_resumes_after_an_interruption(store, fake):
 
 def test_an_interrupted_write_leaves_the_store_as_it_was(store, fake):
     labelling.write_labels(store, "reference", labelling.reference_labels(store, [0], QUICK, 1))
-    good = store.label(0, "reference")
+    good = store.label(0, "reference", QUICK.method)
     for index in (0, 2):
         with pytest.raises(TypeError):
             store.set_label(index, "reference", replace(good, energy=0.0, charges=object()))
     with pytest.raises(TypeError):
         store.append(replace(store.frame(0), source=object()))
-    assert store.label(0, "reference").energy == good.energy
-    assert store.label(2, "reference") is None
+    assert store.label(0, "reference", QUICK.method).energy == good.energy
+    assert store.label(2, "reference", QUICK.method) is None
     assert [frame.source for frame in store] == [store.frame(index).source for index in range(3)]
 
 

@@ -14,8 +14,9 @@ from ase.data import chemical_symbols
 from pidelta.config import Config, DampingConfig, DFTBConfig, DFTBPlusConfig, MMConfig, QMConfig
 from pidelta.core import structure
 from pidelta.core.selection import select
+from pidelta.delta.base import check_fits
 from pidelta.delta.committee import Committee
-from pidelta.delta.model import check_fits, load_model
+from pidelta.delta.loading import load_correction
 from pidelta.errors import ConfigError, ModelError, SettingError, SetupError, StructureError
 from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.openmm import OpenMMEvaluator
@@ -399,16 +400,16 @@ def _committee(config: Config, region: QMRegion, low_level: str) -> Committee:
     assert config.delta is not None
     models = []
     for path in config.delta.models:
-        model = load_model(path)
+        model = load_correction(path)
         try:
             check_fits(
-                model,
-                region.numbers,
-                low_level,
-                region.embedding.settings,
-                region.charge,
-                region.multiplicity,
-                region.partition.numbers[region.partition.group_atoms],
+                model.provenance,
+                low_level=low_level,
+                embedding=region.embedding.settings,
+                numbers=region.numbers,
+                site_numbers=region.partition.numbers[region.partition.group_atoms],
+                charge=region.charge,
+                multiplicity=region.multiplicity,
             )
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from None

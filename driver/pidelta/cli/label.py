@@ -64,8 +64,14 @@ def label(
         str, typer.Option(help="none or d3bj, with the published parameters of the functional.")
     ] = _DEFAULT.dispersion,
     workers: Annotated[int, typer.Option(min=1, help="Frames computed at once.")] = os.cpu_count() or 1,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Label frames again that have a label by this method.")
+    ] = False,
 ) -> None:
-    """Label frames with DFT or, with --low, with DFTB; start it again to go on where it stopped."""
+    """Label frames with DFT or, with --low, with DFTB; start it again to go on where it stopped.
+
+    A frame keeps its labels by other methods.
+    """
     if low is not None and dispersion != _DEFAULT.dispersion:
         raise ConfigError(
             f"--dispersion: expected none with --low, whose configuration has qm.dftb.dispersion, "
@@ -76,14 +82,14 @@ def label(
             reference = ReferenceSettings(
                 xc=xc, basis=basis, grid_level=grid_level, dispersion=_parse_dispersion(dispersion)
             )
-            indices = store.unlabelled("reference", reference.method)
-            failures = label_with_dft(store, indices, reference, workers)
+            indices = _wanted(store, "reference", reference.method, replace)
+            failures = label_with_dft(store, indices, reference, workers, replace)
         else:
             config = load_config(low)
             region, engine = build_region(config), build_engine(config)
-            missing = store.unlabelled("low", engine.identity)
-            outcomes = labelling.low_labels(store, missing, engine, region.charge, region.multiplicity)
-            failures = _label(store, "low", engine.identity, len(missing), outcomes)
+            indices = _wanted(store, "low", engine.identity, replace)
+            outcomes = labelling.low_labels(store, indices, engine, region.charge, region.multiplicity)
+            failures = _label(store, "low", engine.identity, len(indices), outcomes, replace)
     if failures:
         raise typer.Exit(2)
 
@@ -107,21 +113,36 @@ def open_frames(frames: Path) -> FrameStore:
     return FrameStore(frames, "a")
 
 
+def _wanted(store: FrameStore, kind: LabelKind, method: str, replace: bool) -> list[int]:
+    return list(range(len(store))) if replace else store.unlabelled(kind, method)
+
+
 def label_with_dft(
-    store: FrameStore, indices: list[int], settings: ReferenceSettings, workers: int
+    store: FrameStore, indices: list[int], settings: ReferenceSettings, workers: int, replace: bool = False
 ) -> list[str]:
     """Label frames with DFT, with a progress bar; print and return what went wrong with which."""
+    for program, count in store.programs("reference", settings.method).items():
+        if program != settings.program and not replace:
+            print(f"note: {count} frames have labels by this method from {program}, which stay")
     outcomes = labelling.reference_labels(store, indices, settings, min(workers, len(indices) or 1))
-    return _label(store, "reference", settings.method, len(indices), outcomes)
+    return _label(store, "reference", settings.method, len(indices), outcomes, replace)
 
 
 def _label(
-    store: FrameStore, kind: LabelKind, method: str, count: int, outcomes: Iterable[labelling.Outcome]
+    store: FrameStore,
+    kind: LabelKind,
+    method: str,
+    count: int,
+    outcomes: Iterable[labelling.Outcome],
+    replace: bool,
 ) -> list[str]:
+    for other, indices in store.methods(kind).items():
+        if other != method:
+            print(f"note: {len(indices)} frames have {kind} labels by {other}, which stay")
     print(f"{store.path}: {count} of {len(store)} frames to label with {method}")
     try:
         progress = track(outcomes, "labelling", count, console=Console(stderr=True))
-        failures = labelling.write_labels(store, kind, progress)
+        failures = labelling.write_labels(store, kind, progress, replace)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(130) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,9 +16,10 @@ from rich.table import Table
 from pidelta.errors import DataError
 
 if TYPE_CHECKING:
+    from pidelta.data.labelled import LabelledSet
     from pidelta.delta.assessment import ErrorSummary
-    from pidelta.delta.settings import TrainingSettings
-    from pidelta.delta.training import TrainingSet
+    from pidelta.delta.hdnnp.settings import TrainingSettings
+    from pidelta.delta.hdnnp.training import TrainingSet
 
 
 def train(
@@ -26,30 +28,46 @@ def train(
     output: Annotated[Path, typer.Option(help="Folder for models, logs and learning curves.")],
     models: Annotated[int, typer.Option(min=1, help="Number of models of the committee.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a training that was stopped.")] = False,
+    reference: Annotated[
+        str | None, typer.Option(help="Method of the reference labels, or a part of its text.")
+    ] = None,
+    low: Annotated[
+        str | None, typer.Option(help="Method of the low-level labels, or a part of its text.")
+    ] = None,
 ) -> None:
     """Train delta models on reference - low-level labels: OUTPUT/delta-0.pt, delta-1.pt, ..."""
-    from pidelta.delta.settings import read_training_file
-    from pidelta.delta.targets import read_labelled
-    from pidelta.delta.training import prepare_training
+    from pidelta.delta.hdnnp.settings import read_training_file
+    from pidelta.delta.hdnnp.training import prepare_training
 
     file = read_training_file(settings)
+    labelled = _read(frames, file.embedding.as_mapping(), reference, low)
     data = prepare_training(
-        file,
-        read_labelled(frames, file.embedding.as_mapping()),
-        lambda items: track(items, description="descriptors", transient=True),
+        file, labelled.frames, lambda items: track(items, description="descriptors", transient=True)
     )
     print(
-        f"{len(data.sources)} frames: {data.training.reference} - {data.training.low_level}, "
+        f"{len(data.sources)} frames: {data.provenance.reference} - {data.provenance.low_level}, "
         f"{data.settings.feature_count} features"
     )
     for path in _train_with_progress(data, file.training, output, models, resume):
         print(f"wrote {path}")
 
 
+def _read(
+    frames: list[Path], embedding: Mapping[str, str | float], reference: str | None, low: str | None
+) -> LabelledSet:
+    """Labelled frames, with notes on what was passed over."""
+    from pidelta.data.labelled import read_labelled
+
+    labelled = read_labelled(frames, embedding, reference, low)
+    for note in labelled.notes:
+        print(f"note: {note}")
+    return labelled
+
+
 def _train_with_progress(
     data: TrainingSet, settings: TrainingSettings, output: Path, models: int, resume: bool
 ) -> list[Path]:
-    from pidelta.delta.training import History, train_models
+    from pidelta.delta.hdnnp.training import History, train_models
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
@@ -76,14 +94,14 @@ def test(
     """Compare the low level alone and with the delta model with the reference."""
     from pidelta.delta.assessment import assess
     from pidelta.delta.committee import Committee
-    from pidelta.delta.model import load_model
-    from pidelta.delta.targets import read_labelled
+    from pidelta.delta.loading import load_correction
 
     if output is not None and not output.parent.is_dir():
         raise DataError(f"{output}: expected a folder that exists, found none at {output.parent}")
-    committee = Committee([load_model(path) for path in model])
-    labelled = read_labelled(frames)
-    errors = assess(committee, track(labelled, description="frames", transient=True))
+    committee = Committee([load_correction(path) for path in model])
+    known = committee.provenance
+    labelled = _read(frames, known.embedding, known.reference, known.low_level)
+    errors = assess(committee, track(labelled.frames, description="frames", transient=True))
     Console().print(_error_table(errors, len(labelled)))
     if output is not None:
         content = {

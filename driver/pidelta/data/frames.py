@@ -62,11 +62,12 @@ class Label:
     themselves. Gradients are dE/dR at fixed (scaled) charges.
 
     Attributes:
-        method: what computed it, as precise as a methods section.
+        method: what was computed, as precise as a methods section. Labels with the same text can be compared.
         energy: in hartree.
         gradient: (n, 3) on QM atoms in hartree/bohr.
         site_gradient: (m, 3) on the point charges in hartree/bohr.
         charges: (n,) net charges in e.
+        program: what computed it, with its version, or empty where nobody said. It is no part of the method.
     """
 
     method: str
@@ -74,3 +75,16 @@ class Label:
     gradient: FloatArray
     site_gradient: FloatArray
     charges: FloatArray
+    program: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.program}: {self.method}" if self.program else self.method
+
+
+@dataclass(frozen=True)
+class LabelledFrame:
+    """A frame with its labels by the reference and the low-level method."""
+
+    frame: Frame
+    reference: Label
+    low: Label

@@ -1,12 +1,20 @@
-"""Frames and their labels in one HDF5 file that grows frame by frame, so that labelling can resume."""
+"""Frames and their labels in one HDF5 file that grows frame by frame, so that labelling can resume.
+
+Frame k is the group ``frames/k`` (six digits), with the arrays of a `Frame` under their own names. Its labels
+are the groups ``labels/KIND/METHOD`` in it. Every frame and label carries a checksum of all its numbers and
+words, as HDF5 has none for most of them; that of a label takes in the frame it belongs to.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -16,21 +24,22 @@ from pidelta.errors import DataError
 
 LabelKind = Literal["reference", "low"]
 
-_SCHEMA = "pidelta frames 1"
-# Datasets of a frame and of a label: attribute and name in the file.
-_FRAME = {
-    "numbers": "numbers",
-    "positions": "positions",
-    "site_positions": "env_positions",
-    "site_charges": "env_charges",
-    "site_numbers": "env_numbers",
+_SCHEMA = "pidelta frames 2"
+_FRAME_ARRAYS = {
+    "numbers": np.int64,
+    "positions": np.float64,
+    "site_positions": np.float64,
+    "site_charges": np.float64,
+    "site_numbers": np.int64,
 }
-_LABEL = {"gradient": "gradient", "site_gradient": "env_gradient", "charges": "charges"}
+_FRAME_VALUES = {"charge": int, "multiplicity": int, "source": str}
+_LABEL_ARRAYS = dict.fromkeys(("gradient", "site_gradient", "charges"), np.float64)
+_LABEL_VALUES = {"method": str, "program": str, "energy": float}
 _LARGE = {"compression": "gzip", "shuffle": True}
 
 
 class FrameStore:
-    """An HDF5 file of frames: one group a frame, in it one group for each kind of label.
+    """An HDF5 file of frames, and of the labels that each has by kind and method.
 
     ``reference`` labels come from DFT, ``low`` labels from the low-level method; a delta model learns their
     difference. Use it as a context manager; every write is flushed, so a killed job loses one frame at most.
@@ -40,22 +49,43 @@ class FrameStore:
         mode: ``r`` to read, ``a`` to read and write (the file is made where there is none).
 
     Raises:
-        DataError: there is no such file, or it is not a store of frames.
+        DataError: there is no such file, or it is not a store of frames, or damaged.
     """
 
     def __init__(self, path: Path, mode: Literal["r", "a"] = "r") -> None:
         self.path = path
         if mode == "r" and not path.exists():
             raise DataError(f"{path}: no such file of frames")
-        try:
+        with self._reading():
             self._file = h5py.File(path, mode)
-        except OSError as error:
-            raise DataError(f"{path}: expected an HDF5 file of frames ({error})") from None
-        if mode == "a" and not self._file.attrs and len(self._file) == 0:
-            self._file.attrs["schema"] = _SCHEMA
-        if self._file.attrs.get("schema") != _SCHEMA:
-            self._file.close()
-            raise DataError(f"{path}: expected the schema {_SCHEMA!r}")
+            try:
+                if mode == "a" and not self._file.attrs and len(self._file) == 0:
+                    self._file.attrs["schema"] = _SCHEMA
+                    self._file.create_group("frames")
+                self._check()
+            except BaseException:
+                self._file.close()
+                raise
+
+    def _check(self) -> None:
+        schema = self._file.attrs.get("schema")
+        if schema != _SCHEMA:
+            advice = ""
+            if schema == "pidelta frames 1":
+                advice = ", of an earlier version: sample and label anew"
+            raise DataError(f"{self.path}: expected the schema {_SCHEMA!r}, found {schema!r}{advice}")
+        names = list(self._file["frames"])
+        if names != [_name(index) for index in range(len(names))]:
+            raise DataError(f"{self.path}: expected {len(names)} frames in a row, found gaps: it is damaged")
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """HDF5 says of a damaged file whatever it stumbles over."""
+        try:
+            yield
+        except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())
+            raise DataError(f"{self.path}: expected a file of frames that can be read ({reason})") from None
 
     def __enter__(self) -> FrameStore:
         return self
@@ -69,7 +99,7 @@ class FrameStore:
         self._file.close()
 
     def __len__(self) -> int:
-        return len(self._file)
+        return len(self._file["frames"])
 
     def __iter__(self) -> Iterator[Frame]:
         return (self.frame(index) for index in range(len(self)))
@@ -77,13 +107,14 @@ class FrameStore:
     def _group(self, index: int) -> h5py.Group:
         if not 0 <= index < len(self):
             raise DataError(f"{self.path}: expected a frame below {len(self)}, found {index}")
-        return self._file[f"{index:06d}"]
+        return self._file["frames"][_name(index)]
 
     @property
     def embedding(self) -> dict[str, str | float] | None:
         """The embedding that the frames were cut with, lengths in bohr, or None where nobody said."""
-        text = self._file.attrs.get("embedding")
-        return None if text is None else dict(json.loads(text))
+        with self._reading():
+            text = self._file.attrs.get("embedding")
+            return None if text is None else dict(json.loads(text))
 
     def set_embedding(self, settings: Mapping[str, str | float]) -> None:
         """Record the embedding of the frames.
@@ -99,60 +130,130 @@ class FrameStore:
         """Add a frame and return its index."""
         index = len(self)
         group = self._file.create_group(None)  # without a name until it is complete: see set_label
-        for attribute, name in _FRAME.items():
-            group.create_dataset(name, data=getattr(frame, attribute), **_LARGE)
-        group.attrs.update(charge=frame.charge, multiplicity=frame.multiplicity, source=frame.source)
-        self._file[f"{index:06d}"] = group
+        _write(group, frame, _FRAME_ARRAYS, _FRAME_VALUES)
+        self._file["frames"][_name(index)] = group
         self._file.flush()
         return index
 
     def frame(self, index: int) -> Frame:
-        """Read one frame."""
-        group = self._group(index)
-        return Frame(
-            numbers=np.asarray(group["numbers"], dtype=np.int64),
-            positions=np.asarray(group["positions"], dtype=np.float64),
-            site_positions=np.asarray(group["env_positions"], dtype=np.float64),
-            site_charges=np.asarray(group["env_charges"], dtype=np.float64),
-            site_numbers=np.asarray(group["env_numbers"], dtype=np.int64),
-            charge=int(group.attrs["charge"]),
-            multiplicity=int(group.attrs["multiplicity"]),
-            source=str(group.attrs["source"]),
-        )
+        """Read one frame.
 
-    def set_label(self, index: int, kind: LabelKind, label: Label) -> None:
-        """Store a label, replacing an earlier one of the same kind.
+        Raises:
+            DataError: there is none, or it is damaged.
+        """
+        with self._reading():
+            return Frame(**self._read(f"frame {index}", self._group(index), _FRAME_ARRAYS, _FRAME_VALUES))
+
+    def set_label(self, index: int, kind: LabelKind, label: Label, *, replace: bool = False) -> None:
+        """Store a label beside those by other methods.
 
         The label gets its name when it is complete, so that an interruption leaves none that is half written.
+
+        Args:
+            index: of the frame.
+            kind: of the label.
+            label: the label.
+            replace: whether it may take the place of an earlier one of this kind by the same method.
+
+        Raises:
+            DataError: there is no such frame, or there is an earlier label and `replace` is not set.
         """
-        group = self._group(index)
-        target = group.create_group(None)
-        for attribute, name in _LABEL.items():
-            target.create_dataset(name, data=getattr(label, attribute), **_LARGE)
-        target.attrs.update(method=label.method, energy=label.energy)
-        if kind in group:
-            del group[kind]
-        group[kind] = target
+        frame = self._group(index)
+        target = frame.create_group(None)
+        _write(target, label, _LABEL_ARRAYS, _LABEL_VALUES, frame.attrs["checksum"])
+        labels = frame.require_group(f"labels/{kind}")
+        name = _escape(label.method)
+        if name in labels:
+            if not replace:
+                raise DataError(f"{self.path}: frame {index} has a {kind} label by {label.method} already")
+            del labels[name]
+        labels[name] = target
         self._file.flush()
 
-    def label(self, index: int, kind: LabelKind) -> Label | None:
-        """Read a label, or None where the frame has none of this kind."""
-        group = self._group(index)
-        if kind not in group:
-            return None
-        source = group[kind]
-        return Label(
-            method=str(source.attrs["method"]),
-            energy=float(source.attrs["energy"]),
-            gradient=np.asarray(source["gradient"], dtype=np.float64),
-            site_gradient=np.asarray(source["env_gradient"], dtype=np.float64),
-            charges=np.asarray(source["charges"], dtype=np.float64),
-        )
+    def label(self, index: int, kind: LabelKind, method: str) -> Label | None:
+        """Read a label, or None where the frame has none of this kind by this method.
+
+        Raises:
+            DataError: there is no such frame, or the label is damaged.
+        """
+        with self._reading():
+            frame = self._group(index)
+            name = f"labels/{kind}/{_escape(method)}"
+            if name not in frame:
+                return None
+            what = f"{kind} label of frame {index}"
+            owner = frame.attrs["checksum"]
+            label = Label(**self._read(what, frame[name], _LABEL_ARRAYS, _LABEL_VALUES, owner))
+            if label.method != method:
+                raise DataError(f"{self.path}: {what}: expected one by {method!r}, found {label.method!r}")
+            return label
+
+    def methods(self, kind: LabelKind) -> dict[str, list[int]]:
+        """Indices of the frames that have a label of this kind, by method, in the order of first appearance."""
+        found: dict[str, list[int]] = {}
+        with self._reading():
+            for index in range(len(self)):
+                for name in self._group(index).get(f"labels/{kind}", ()):
+                    found.setdefault(_unescape(name), []).append(index)
+        return found
+
+    def programs(self, kind: LabelKind, method: str) -> dict[str, int]:
+        """Which programs computed the labels of this kind by this method, and how many of them."""
+        with self._reading():
+            labels = [
+                self._group(index)[f"labels/{kind}/{_escape(method)}"]
+                for index in self.methods(kind).get(method, ())
+            ]
+            return dict(Counter(str(label.attrs["program"]) for label in labels))
 
     def unlabelled(self, kind: LabelKind, method: str) -> list[int]:
         """Indices of the frames that have no label of this kind by this method."""
-        return [
-            index
-            for index in range(len(self))
-            if kind not in self._group(index) or self._group(index)[kind].attrs["method"] != method
-        ]
+        done = set(self.methods(kind).get(method, ()))
+        return [index for index in range(len(self)) if index not in done]
+
+    def _read(
+        self, what: str, group: h5py.Group, arrays: Mapping[str, Any], values: Mapping[str, Any], owner: str = ""
+    ) -> dict[str, Any]:
+        content = {name: np.asarray(group[name], dtype=kind) for name, kind in arrays.items()}
+        content |= {name: kind(group.attrs[name]) for name, kind in values.items()}
+        if group.attrs["checksum"] != _checksum(content, owner):
+            raise DataError(f"{self.path}: {what}: expected numbers that fit their checksum: it is damaged")
+        return content
+
+
+def _write(
+    group: h5py.Group, item: object, arrays: Mapping[str, Any], values: Mapping[str, Any], owner: str = ""
+) -> None:
+    content = {name: np.asarray(getattr(item, name), dtype=kind) for name, kind in arrays.items()}
+    for name, array in content.items():
+        group.create_dataset(name, data=array, **_LARGE)
+    own = {name: kind(getattr(item, name)) for name, kind in values.items()}
+    group.attrs.update(own, checksum=_checksum(content | own, owner))
+
+
+def _checksum(content: Mapping[str, Any], owner: str) -> str:
+    """Eight bytes, in hexadecimal digits, that change with any number, shape or word of a group.
+
+    `owner` is the checksum of the frame that a label belongs to.
+    """
+    digest = hashlib.blake2b(owner.encode(), digest_size=8)
+    for name in sorted(content):
+        value = content[name]
+        if isinstance(value, np.ndarray):
+            digest.update(f"{name} {value.shape} ".encode() + np.ascontiguousarray(value).tobytes())
+        else:
+            digest.update(f"{name} {value!r} ".encode())
+    return digest.hexdigest()
+
+
+def _name(index: int) -> str:
+    return f"{index:06d}"
+
+
+def _escape(method: str) -> str:
+    """A method as the name of a group, in which a slash would divide."""
+    return method.replace("%", "%25").replace("/", "%2F")
+
+
+def _unescape(name: str) -> str:
+    return name.replace("%2F", "/").replace("%25", "%")

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pidelta.delta.base import CorrectionResult
-from pidelta.delta.committee import Committee
-from pidelta.delta.targets import LabelledFrame
+from pidelta.data.frames import LabelledFrame
+from pidelta.delta.base import Correction, CorrectionResult
 from pidelta.errors import ModelError
 from pidelta.state import FloatArray
 from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
@@ -35,25 +34,26 @@ class ErrorSummary:
     near_gradient: tuple[float, float]
 
 
-def assess(committee: Committee, frames: Iterable[LabelledFrame]) -> dict[str, ErrorSummary]:
-    """Errors of the low level alone (``low``) and with the mean of the committee (``low + delta``).
+def assess(model: Correction, frames: Iterable[LabelledFrame]) -> dict[str, ErrorSummary]:
+    """Errors of the low level alone (``low``) and with the correction (``low + delta``).
 
     Raises:
-        ModelError: the frames were labelled with other methods than the models were trained on.
+        ModelError: the frames are of another QM region, or were labelled with other methods, than those the
+            model was trained on.
     """
-    training = committee.models[0].training
+    known = model.provenance
     items: list[tuple[LabelledFrame, CorrectionResult]] = []
     for item in frames:
         frame = item.frame
         for name, expected, found in (
-            ("low-level", training.low_level, item.low.method),
-            ("reference", training.reference, item.reference.method),
+            ("low-level label by", known.low_level, item.low.method),
+            ("reference label by", known.reference, item.reference.method),
+            ("charge", known.charge, frame.charge),
+            ("multiplicity", known.multiplicity, frame.multiplicity),
         ):
             if expected != found:
-                raise ModelError(
-                    f"frame {frame.source}: expected a {name} label by {expected!r}, found {found!r}"
-                )
-        result = committee.evaluate(frame.region)
+                raise ModelError(f"frame {frame.source}: expected {name} {expected!r}, found {found!r}")
+        result = model.evaluate(frame.region)
         items.append((item, result))
     return {
         "low": _summary(items, lambda result: (0.0, 0.0, 0.0)),

@@ -1,12 +1,56 @@
-"""The contract of a correction to the low-level method."""
+"""The contract of a correction to the low-level method, and what it remembers of its training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from pidelta.state import FloatArray, Region, RegionGradient
+from ase.data import chemical_symbols
+from ase.formula import Formula
+
+from pidelta.errors import ModelError
+from pidelta.state import FloatArray, IntArray, Region, RegionGradient
+
+UNITS = "hartree, bohr, e"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a correction was trained on; its use elsewhere is refused (`check_fits`).
+
+    Attributes:
+        low_level: identity of the low-level method (`QMEngine.identity`).
+        reference: the reference method (`Label.method`).
+        embedding: settings of the surroundings, such as ``scheme``, ``cutoff`` and ``switch``, lengths in bohr.
+        compositions: the atomic numbers of each QM region of the training, each in ascending order.
+        site_elements: atomic numbers of the sites around them, ascending.
+        charge, multiplicity: of the QM region.
+    """
+
+    low_level: str
+    reference: str
+    embedding: Mapping[str, str | float]
+    compositions: tuple[tuple[int, ...], ...]
+    site_elements: tuple[int, ...]
+    charge: int = 0
+    multiplicity: int = 1
+
+    def check_composition(self, numbers: IntArray) -> None:
+        """Raise ModelError where a QM region of these atomic numbers (n,), in any order, was not trained on."""
+        if tuple(sorted(numbers.tolist())) not in self.compositions:
+            expected = " or ".join(formula(known) for known in self.compositions)
+            raise ModelError(f"delta model: expected a QM region {expected}, found {formula(numbers.tolist())}")
+
+    def check_site_elements(self, numbers: Iterable[int]) -> None:
+        """Raise ModelError where sites of these atomic numbers were not trained on; 0 is no element."""
+        strangers = sorted(set(numbers) - {0, *self.site_elements})
+        if strangers:
+            raise ModelError(
+                f"delta model: expected MM atoms of the elements {symbols(self.site_elements)}, "
+                f"found {symbols(strangers)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -35,6 +79,10 @@ class Correction(Protocol):
     """A model of (reference - low level)."""
 
     @property
+    def provenance(self) -> Provenance:
+        """What it was trained on."""
+
+    @property
     def uncertainty_threshold(self) -> float:
         """Standard deviation of a committee in hartree above which a structure deserves a warning.
 
@@ -48,3 +96,98 @@ class Correction(Protocol):
             ModelError: the region is not one the correction was made for.
             GeometryError: the energy is not finite, as when atoms coincide.
         """
+
+
+@runtime_checkable
+class JointCorrection(Correction, Protocol):
+    """A correction that saves work when it is evaluated together with others of its class."""
+
+    @property
+    def shared_work(self) -> Hashable:
+        """What is computed but once; members of one class that have it equal can be evaluated together."""
+
+    def evaluate_with(self, others: Sequence[Any], region: Region) -> tuple[FloatArray, CorrectionResult]:
+        """Energies (K, B) of this member and K - 1 others in hartree, and their mean with its derivatives.
+
+        Errors are those of `evaluate`.
+        """
+
+
+def check_fits(
+    provenance: Provenance,
+    *,
+    low_level: str,
+    embedding: Mapping[str, object],
+    numbers: IntArray,
+    site_numbers: IntArray,
+    charge: int,
+    multiplicity: int,
+) -> None:
+    """Refuse to use a correction in a set-up it was not trained for.
+
+    Args:
+        provenance: of the correction.
+        low_level: identity of the low-level method in use.
+        embedding: settings of the surroundings in use.
+        numbers: (n,) atomic numbers of the QM region, in any order.
+        site_numbers: (m,) atomic numbers of the MM atoms that may surround it.
+        charge, multiplicity: of the QM region.
+
+    Raises:
+        ModelError: something differs; the message names what.
+    """
+    provenance.check_composition(numbers)
+    provenance.check_site_elements(site_numbers.tolist())
+    for name, expected, found in (
+        ("a QM region of charge", provenance.charge, charge),
+        ("a QM region of multiplicity", provenance.multiplicity, multiplicity),
+        ("the low-level method it was trained on,", provenance.low_level, low_level),
+        *_pairs(provenance.embedding, embedding),
+    ):
+        if not same(expected, found):
+            raise ModelError(f"delta model: expected {name} {expected!r}, found {found!r}")
+
+
+def check_alike(models: Sequence[Provenance]) -> None:
+    """Refuse to mix models that correct different methods or embeddings, or QM regions of another charge.
+
+    Raises:
+        ModelError: something differs; the message names what.
+    """
+    first = models[0]
+    for place, other in enumerate(models[1:], start=1):
+        for name, expected, found in (
+            ("low-level method", first.low_level, other.low_level),
+            ("reference", first.reference, other.reference),
+            ("charge", first.charge, other.charge),
+            ("multiplicity", first.multiplicity, other.multiplicity),
+            *_pairs(first.embedding, other.embedding),
+        ):
+            if not same(expected, found):
+                raise ModelError(
+                    f"committee: expected the {name} of model 0, {expected!r}, for model {place}, "
+                    f"found {found!r}"
+                )
+
+
+def _pairs(
+    one: Mapping[str, object], other: Mapping[str, object]
+) -> list[tuple[str, object | None, object | None]]:
+    return [(f"embedding {key}", one.get(key), other.get(key)) for key in sorted(one.keys() | other.keys())]
+
+
+def same(one: object, other: object) -> bool:
+    """Whether two settings are equal, lengths but for rounding."""
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-6)
+    return one == other
+
+
+def formula(numbers: Iterable[int]) -> str:
+    """The composition of atomic numbers, in Hill's order."""
+    return Formula.from_list([chemical_symbols[number] for number in numbers]).format("hill")
+
+
+def symbols(numbers: Iterable[int]) -> str:
+    """Symbols of elements, as a list to read."""
+    return ", ".join(chemical_symbols[number] for number in numbers) or "none"

@@ -81,21 +81,19 @@ def missing_energies(
         order, charge and method are one molecule: their energies can be compared.
 
     Raises:
-        DataError: a frame has point charges, or there are no labels.
+        DataError: a frame has point charges, or labels by several methods, or there are no labels.
         RunError: DFTB did not converge for a molecule.
     """
     groups: dict[tuple[object, ...], list[tuple[Frame, Label]]] = {}
     methods = set()
-    for index in range(len(store)):
-        label = store.label(index, "reference")
-        if label is None:
-            continue
-        frame = store.frame(index)
+    for index, method in sorted(_methods(store).items()):
+        frame, label = store.frame(index), store.label(index, "reference", method)
+        assert label is not None
         if len(frame.site_charges):
             raise DataError(
                 f"{store.path}: expected no point charges, found {len(frame.site_charges)} in frame {index}"
             )
-        methods.add(label.method)
+        methods.add(str(label))
         key = (tuple(frame.numbers.tolist()), frame.charge, frame.multiplicity, label.method)
         groups.setdefault(key, []).append((frame, label))
     if not methods:
@@ -115,6 +113,20 @@ def missing_energies(
         return _molecule(members, engine)
 
     return [molecule(members) for members in groups.values()], " and ".join(sorted(methods))
+
+
+def _methods(store: FrameStore) -> dict[int, str]:
+    """The method of the one reference label of each frame that has any."""
+    found: dict[int, str] = {}
+    for method, indices in store.methods("reference").items():
+        for index in indices:
+            if index in found:
+                raise DataError(
+                    f"{store.path}: expected one reference label a frame, found two in frame {index}: "
+                    f"{found[index]}; {method}"
+                )
+            found[index] = method
+    return found
 
 
 def _molecule(members: Sequence[tuple[Frame, Label]], engine: DFTBEngine) -> MoleculeData:

@@ -64,24 +64,32 @@ class ReferenceSettings:
 
     @property
     def method(self) -> str:
-        """The level of theory, as labels store it.
+        """The level of theory, as labels store it; which version of PySCF computes it is no part of it.
 
         Raises:
-            MissingExtraError: PySCF, or for the dispersion dftd3, is not installed.
+            MissingExtraError: dftd3 is needed for the dispersion and not installed.
             ConfigError: there is no D3(BJ) for the functional.
         """
-        try:
-            program = version("pyscf")
-        except PackageNotFoundError:
-            raise MissingExtraError("pyscf", "label", "a DFT label") from None
         xc = f"{self.xc} (VWN-RPA)" if self.xc.upper() == "B3LYP" else self.xc
         if self.damping is not None:
             load_package("d3bj")
             xc += "-D3(BJ)"
         return (
-            f"PySCF {program}: RKS {xc}/{self.basis}, density fitting {self.auxiliary_basis}, "
+            f"RKS {xc}/{self.basis}, density fitting {self.auxiliary_basis}, "
             f"grid level {self.grid_level}, SCF {self.convergence:g} hartree"
         )
+
+    @property
+    def program(self) -> str:
+        """The program and its version, as labels store it.
+
+        Raises:
+            MissingExtraError: PySCF is not installed.
+        """
+        try:
+            return f"PySCF {version('pyscf')}"
+        except PackageNotFoundError:
+            raise MissingExtraError("pyscf", "label", "a DFT label") from None
 
 
 def label_frame(frame: Frame, settings: ReferenceSettings) -> Label:
@@ -109,7 +117,7 @@ def label_frame(frame: Frame, settings: ReferenceSettings) -> Label:
         GeometryError: a point charge sits on a nucleus, or atoms coincide.
         RunError: the SCF did not converge.
     """
-    method = settings.method
+    method, program = settings.method, settings.program
     molecule = _molecule(frame, settings)
     dispersion, dispersion_gradient = _dispersion(frame, settings)
     field = np.zeros((molecule.nao, molecule.nao))
@@ -131,6 +139,7 @@ def label_frame(frame: Frame, settings: ReferenceSettings) -> Label:
         gradient=gradient + qm_part + nuclei_qm + dispersion_gradient,
         site_gradient=site_gradient + nuclei_env,
         charges=np.asarray(charges, dtype=np.float64),
+        program=program,
     )
 
 

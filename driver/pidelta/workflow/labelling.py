@@ -136,16 +136,27 @@ def low_labels(
         )
 
 
-def write_labels(store: FrameStore, kind: LabelKind, outcomes: Iterable[Outcome]) -> list[str]:
+def write_labels(
+    store: FrameStore, kind: LabelKind, outcomes: Iterable[Outcome], replace: bool = False
+) -> list[str]:
     """Store labels as they come.
+
+    Args:
+        store: where labels go.
+        kind: of the labels.
+        outcomes: the labels, or why there are none.
+        replace: whether they may take the place of earlier labels by the same method.
 
     Returns:
         One line for each frame that has no label.
+
+    Raises:
+        DataError: there is an earlier label by the same method, and `replace` is not set.
     """
     failures = []
     for index, outcome in outcomes:
         if isinstance(outcome, Label):
-            store.set_label(index, kind, outcome)
+            store.set_label(index, kind, outcome, replace=replace)
         else:
             failures.append(f"frame {index}: {outcome}")
     return failures

@@ -16,18 +16,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from pidelta.data.frames import LabelledFrame
 from pidelta.data.splits import split_by_source
-from pidelta.delta.descriptors import DescriptorSettings
-from pidelta.delta.model import DeltaModel, Training, check_short_cutoff
-from pidelta.delta.networks import AtomicNetworks
-from pidelta.delta.settings import TrainingFile, TrainingSettings
-from pidelta.delta.targets import LabelledFrame, TargetGroup, prepare
+from pidelta.delta.base import Provenance
+from pidelta.delta.hdnnp.descriptors import DescriptorSettings
+from pidelta.delta.hdnnp.coverage import Coverage
+from pidelta.delta.hdnnp.model import HDNNP, ValidationErrors, check_short_cutoff
+from pidelta.delta.hdnnp.networks import AtomicNetworks
+from pidelta.delta.hdnnp.settings import TrainingFile, TrainingSettings
+from pidelta.delta.hdnnp.targets import TargetGroup, prepare
 from pidelta.errors import DataError, MissingExtraError
 from pidelta.state import IntArray
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
 
 if TYPE_CHECKING:
-    from pidelta.delta.fitting import Fit
+    from pidelta.delta.hdnnp.fitting import Fit
 
 History = list[dict[str, float]]
 # Called after each epoch with the place of the model in the committee.
@@ -41,15 +44,17 @@ class TrainingSet:
 
     Attributes:
         settings: descriptors.
-        training: methods and embedding of the frames.
+        provenance: methods, embedding and compositions of the frames.
         sources: where each frame comes from.
         groups: features and targets.
+        coverage: where the features lie.
     """
 
     settings: DescriptorSettings
-    training: Training
+    provenance: Provenance
     sources: tuple[str, ...]
     groups: list[TargetGroup]
+    coverage: Coverage
 
 
 def prepare_training(file: TrainingFile, frames: Sequence[LabelledFrame], track: Track = iter) -> TrainingSet:
@@ -71,16 +76,19 @@ def prepare_training(file: TrainingFile, frames: Sequence[LabelledFrame], track:
     )
     embedding = file.embedding.as_mapping()
     check_short_cutoff(settings, embedding)
-    training = Training(
+    provenance = Provenance(
         low_level=first.low.method,
         reference=first.reference.method,
         embedding=embedding,
+        compositions=tuple(sorted({tuple(sorted(item.frame.numbers.tolist())) for item in frames})),
+        site_elements=settings.mm_elements,
         charge=first.frame.charge,
         multiplicity=first.frame.multiplicity,
     )
-    return TrainingSet(
-        settings, training, tuple(item.frame.source for item in frames), prepare(settings, track(frames))
-    )
+    sources = tuple(item.frame.source for item in frames)
+    groups = prepare(settings, track(frames))
+    coverage = Coverage.of_training(settings, groups, sources)
+    return TrainingSet(settings, provenance, sources, groups, coverage)
 
 
 def train_models(
@@ -135,7 +143,7 @@ def _train_one(
     path: Path,
     report: Callable[[History], None],
 ) -> None:
-    from pidelta.delta.fitting import Fit
+    from pidelta.delta.hdnnp.fitting import Fit
 
     train, validation = split_by_source(data.sources, settings.validation_fraction, settings.seed)
     networks = initial_networks(data.settings, data.groups, train, settings)
@@ -144,8 +152,8 @@ def _train_one(
     networks.load_state_dict(best)
     log = {
         "settings": settings.model_dump(),
-        "reference": data.training.reference,
-        "low_level": data.training.low_level,
+        "reference": data.provenance.reference,
+        "low_level": data.provenance.low_level,
         "train_sources": [data.sources[index] for index in train],
         "validation_sources": [data.sources[index] for index in validation],
         "units": "hartree, hartree/bohr; losses relative to the low level alone",
@@ -154,8 +162,20 @@ def _train_one(
     path.with_suffix(".json").write_text(json.dumps(log, indent=1) + "\n")
     plot_learning_curve(fit.history, path.with_suffix(".png"))
     # The model comes last: where it is, the training is complete.
-    DeltaModel(data.settings, networks, data.training).save(path)
+    HDNNP(
+        data.settings,
+        networks,
+        data.coverage,
+        _validation_errors(fit.history),
+        data.provenance,
+    ).save(path)
     shutil.rmtree(_checkpoints(path))
+
+
+def _validation_errors(history: History) -> ValidationErrors:
+    """Errors in the epoch whose weights are kept."""
+    best = min(history, key=lambda row: row["validation_loss"])
+    return ValidationErrors(best["energy_rmse"], best["qm_gradient_rmse"], best["mm_gradient_rmse"])
 
 
 def initial_networks(

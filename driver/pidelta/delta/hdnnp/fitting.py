@@ -10,10 +10,10 @@ import lightning
 import numpy as np
 import torch
 
-from pidelta.delta.descriptors import DescriptorSettings
-from pidelta.delta.networks import AtomicNetworks
-from pidelta.delta.settings import TrainingSettings
-from pidelta.delta.targets import TargetGroup
+from pidelta.delta.hdnnp.descriptors import DescriptorSettings
+from pidelta.delta.hdnnp.networks import AtomicNetworks
+from pidelta.delta.hdnnp.settings import TrainingSettings
+from pidelta.delta.hdnnp.targets import TargetGroup
 from pidelta.errors import ConfigError
 from pidelta.state import IntArray
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pidelta.delta.descriptors import DescriptorSettings
+from pidelta.delta.hdnnp.descriptors import DescriptorSettings
 from pidelta.yaml_input import Length, Section, read_yaml
 
 PositiveLength = Annotated[Length, Field(gt=0.0)]

@@ -11,76 +11,22 @@ costs the same for 10 and for 10,000 of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from pidelta.data.frames import Frame, Label
-from pidelta.data.store import FrameStore
-from pidelta.delta.descriptors import (
+from pidelta.data.frames import LabelledFrame
+from pidelta.delta.hdnnp.descriptors import (
     DescriptorSettings,
     angular_triples,
+    site_species_index,
     species_index,
     structure_features,
 )
-from pidelta.delta.model import site_species_index
-from pidelta.delta.site_features import SiteFeatures
-from pidelta.errors import DataError
+from pidelta.delta.hdnnp.site_features import SiteFeatures
 from pidelta.state import FloatArray
-
-
-@dataclass(frozen=True)
-class LabelledFrame:
-    """A frame with its labels by the reference and the low-level method."""
-
-    frame: Frame
-    reference: Label
-    low: Label
-
-
-def read_labelled(
-    paths: Sequence[Path], embedding: Mapping[str, str | float] | None = None
-) -> list[LabelledFrame]:
-    """Frames that have both labels, from one or more stores, in order.
-
-    Args:
-        paths: the stores.
-        embedding: what the frames must have been cut with, where a store knows it.
-
-    Raises:
-        DataError: there is none, the frames differ in methods, charge or multiplicity, or were cut with
-            another embedding.
-    """
-    found: list[LabelledFrame] = []
-    for path in paths:
-        with FrameStore(path) as store:
-            if embedding is not None and store.embedding not in (None, dict(embedding)):
-                raise DataError(
-                    f"{path}: expected frames cut with {dict(embedding)}, found {store.embedding}"
-                )
-            for index, frame in enumerate(store):
-                reference, low = store.label(index, "reference"), store.label(index, "low")
-                if reference is not None and low is not None:
-                    found.append(LabelledFrame(frame, reference, low))
-                    _check_alike(found[0], found[-1], path, index)
-    if not found:
-        names = ", ".join(str(path) for path in paths)
-        raise DataError(f"{names}: expected frames with reference and low-level labels, found none")
-    return found
-
-
-def _check_alike(first: LabelledFrame, other: LabelledFrame, path: Path, index: int) -> None:
-    for name, expected, found in (
-        ("a reference label by", first.reference.method, other.reference.method),
-        ("a low-level label by", first.low.method, other.low.method),
-        ("charge", first.frame.charge, other.frame.charge),
-        ("multiplicity", first.frame.multiplicity, other.frame.multiplicity),
-    ):
-        if expected != found:
-            raise DataError(f"{path}: frame {index}: expected {name} {expected}, found {found}")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,12 @@ from dataclasses import dataclass
 
 import torch
 
-from pidelta.delta.descriptors import DescriptorSettings, gaussian_grid
+from pidelta.delta.hdnnp.descriptors import (
+    DescriptorSettings,
+    cutoff_function,
+    cutoff_slope,
+    gaussian_grid,
+)
 
 # No MM nucleus comes closer to a QM nucleus than about this, in bohr.
 _CLOSEST = 3.0
@@ -52,21 +57,14 @@ class _Gaussians:
         twice = 2.0 * self.etas * weights
         sums = bare @ torch.stack([weights, twice, twice * self.centres], dim=-1)
         value, first, second = sums.unbind(-1)
-        fall, fall_slope = _cutoff(r, self.cutoff)
+        fall, fall_slope = cutoff_function(r, self.cutoff), cutoff_slope(r, self.cutoff)
         return fall * value, fall_slope * value - fall * (r * first - second)
 
     def slopes(self, r: torch.Tensor) -> torch.Tensor:
         """(..., K) dg_k/dr."""
-        fall, fall_slope = _cutoff(r, self.cutoff)
+        fall, fall_slope = cutoff_function(r, self.cutoff), cutoff_slope(r, self.cutoff)
         inner = fall_slope[..., None] - 2.0 * self.etas * (r[..., None] - self.centres) * fall[..., None]
         return self.bare(r) * inner
-
-
-def _cutoff(r: torch.Tensor, cutoff: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The cutoff function of the descriptors and its derivative."""
-    x = (r / cutoff).clamp(max=1.0)
-    rest = x * (1.0 - x)
-    return 1.0 - x**3 * (10.0 - 15.0 * x + 6.0 * x * x), rest * rest * (-30.0 / cutoff)
 
 
 def _charge_gaussians(settings: DescriptorSettings) -> _Gaussians:
@@ -125,13 +123,13 @@ class SiteFeatures:
     def features(self) -> torch.Tensor:
         """(B, n, K) charge-weighted and then short-range features."""
         batch, n, m = self._r.shape
-        fall, _ = _cutoff(self._r, self._settings.env_cutoff)
+        fall = cutoff_function(self._r, self._settings.env_cutoff)
         weighted = (fall * self._charges[:, None]).reshape(batch * n, 1, m)
         sums = (weighted @ self._bare.flatten(0, 1)).reshape(batch, n, self._settings.env_count)
         potential = (self._r.reciprocal() @ self._charges[..., None]).reshape(batch, n, 1)
 
         r = self._r[self._short_pairs]
-        fall, _ = _cutoff(r, self._settings.short_cutoff)
+        fall = cutoff_function(r, self._settings.short_cutoff)
         values = self._short_functions.bare(r) * fall[:, None]
         elements, count = len(self._settings.mm_elements), self._settings.short_count
         short = values.new_zeros(batch * n * elements, count).index_add_(0, self._short_rows, values)

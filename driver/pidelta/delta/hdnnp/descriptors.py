@@ -13,10 +13,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations, combinations_with_replacement
+from itertools import combinations_with_replacement
 
+import numpy as np
 import torch
 
+from pidelta.core.switching import quintic, quintic_slope
+from pidelta.delta.base import symbols
+from pidelta.errors import ModelError
+from pidelta.state import IntArray
 from pidelta.units import ANGSTROM
 
 # ANI takes the angle from 0.95 cos(theta), which keeps it differentiable in linear arrangements.
@@ -76,11 +81,14 @@ class DescriptorSettings:
 def cutoff_function(r: torch.Tensor, cutoff: float) -> torch.Tensor:
     """Fall from 1 at r = 0 to 0 at `cutoff` with two continuous derivatives.
 
-    The quintic step of `core.switching.smooth_step` over the whole range, in place of the cosine of Behler
-    and Parrinello, whose second derivative jumps at the cutoff.
+    The cosine of Behler and Parrinello has a second derivative that jumps at the cutoff.
     """
-    x = (r / cutoff).clamp(max=1.0)
-    return 1.0 - x**3 * (10.0 - 15.0 * x + 6.0 * x * x)
+    return quintic((r / cutoff).clamp(max=1.0))
+
+
+def cutoff_slope(r: torch.Tensor, cutoff: float) -> torch.Tensor:
+    """The derivative of `cutoff_function` in r."""
+    return quintic_slope((r / cutoff).clamp(max=1.0)) / cutoff
 
 
 def gaussian_grid(start: float, cutoff: float, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -99,6 +107,25 @@ def species_index(settings: DescriptorSettings, numbers: Sequence[int]) -> torch
     return torch.tensor([settings.elements.index(int(number)) for number in numbers])
 
 
+def site_species_index(settings: DescriptorSettings, site_numbers: IntArray) -> torch.Tensor:
+    """Places in `settings.mm_elements` of atomic numbers of any shape, -1 for number 0.
+
+    Raises:
+        ModelError: an element is not among them.
+    """
+    table = np.full(120, -2, dtype=np.int64)
+    table[0] = -1
+    table[list(settings.mm_elements)] = np.arange(len(settings.mm_elements))
+    species = table[site_numbers]
+    if (species == -2).any():
+        found = int(site_numbers[species == -2].flat[0])
+        raise ModelError(
+            f"delta model: expected MM atoms of the elements {symbols(settings.mm_elements)}, "
+            f"found {symbols([found])}"
+        )
+    return torch.from_numpy(species)
+
+
 def _pairs(n: int) -> tuple[torch.Tensor, torch.Tensor]:
     first, second = torch.nonzero(~torch.eye(n, dtype=torch.bool), as_tuple=True)
     return first, second
@@ -114,15 +141,25 @@ def angular_triples(settings: DescriptorSettings, positions: torch.Tensor) -> to
     Returns:
         (T, 3) indices i, j, k with j < k.
     """
-    n = positions.shape[1]
     with torch.no_grad():
         near = torch.cdist(positions, positions) < settings.angular_cutoff
-    angles = torch.tensor(
-        [(i, j, k) for j, k in combinations(range(n), 2) for i in range(n) if i not in (j, k)],
-        dtype=torch.int64,
-    ).reshape(-1, 3)
-    i, j, k = angles.unbind(1)
-    return angles[(near[:, i, j] & near[:, i, k]).any(0)]
+        near.diagonal(dim1=1, dim2=2).fill_(False)
+        # Neighbours of the whole batch, then those pairs of them that some structure has at once.
+        centre, pair_j, pair_k = _neighbour_pairs(near.any(0))
+        together = (near[:, centre, pair_j] & near[:, centre, pair_k]).any(0)
+    return torch.stack([centre, pair_j, pair_k], dim=1)[together]
+
+
+def _neighbour_pairs(near: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """i, j, k with j < k both near i, from a mask (n, n)."""
+    centre, neighbour = torch.nonzero(near, as_tuple=True)
+    places = torch.arange(len(centre))
+    # Each neighbour of an atom pairs with those that follow it in the atom's stretch of the list.
+    following = near.sum(1).cumsum(0)[centre] - 1 - places
+    first = places.repeat_interleave(following)
+    starts = (following.cumsum(0) - following).repeat_interleave(following)
+    second = first + 1 + torch.arange(len(first)) - starts
+    return centre[first], neighbour[first], neighbour[second]
 
 
 def structure_features(

@@ -1,4 +1,4 @@
-"""Conformance: what every delta model has to pass, whatever its descriptors and networks are.
+"""Conformance: what every correction to the low-level method has to pass, whatever kind of model it is.
 
 Each check raises AssertionError with what it found.
 """
@@ -7,26 +7,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pidelta.data.frames import Frame
 from pidelta.delta.base import Correction, CorrectionResult
+from pidelta.errors import ModelError
 from pidelta.state import FloatArray, Region
 
+AnyArray = npt.NDArray[Any]
+_ARRAYS = ("numbers", "positions", "site_positions", "site_charges", "site_numbers")
 
-def check_model(model: Correction, frame: Frame, cutoffs: Sequence[float]) -> None:
+
+def check_correction(model: Correction, frame: Frame, cutoffs: Sequence[float]) -> None:
     """All checks.
 
     Args:
         model: the model.
-        frame: a structure with at least two QM atoms of the same element and two sites of the environment.
+        frame: a structure of a composition the model knows, with at least two QM atoms of the same element and
+            two sites of the environment.
         cutoffs: distances in bohr at which a function of the model ends.
     """
     check_derivatives(model, frame)
     check_invariance(model, frame)
     check_permutation(model, frame)
     check_batch_and_padding(model, frame)
+    check_inputs_and_memory(model, frame)
+    check_composition(model, frame)
     for cutoff in cutoffs:
         check_smooth_environment(model, frame, cutoff)
         check_smooth_structure(model, frame, cutoff)
@@ -124,6 +133,38 @@ def check_batch_and_padding(model: Correction, frame: Frame, tolerance: float = 
             _assert_close(f"{name} of padding", found[m:], np.zeros_like(found[m:]), 0.0)
 
 
+def check_inputs_and_memory(model: Correction, frame: Frame) -> None:
+    """The same bits from arrays of any layout, which stay as they are, and whatever was evaluated before."""
+    rng = np.random.default_rng(5)
+    region = frame.region
+    moved = replace(region, positions=region.positions + rng.normal(0.0, 0.1, region.positions.shape))
+    first = model.evaluate(region)
+    model.evaluate(moved)
+    strided = replace(region, **{name: _strided(getattr(region, name)) for name in _ARRAYS})
+    for what, again in (("again", model.evaluate(region)), ("from strided arrays", model.evaluate(strided))):
+        _assert_close(f"energy {what}", again.energy, first.energy, 0.0)
+        for name in ("positions", "site_positions", "site_charges"):
+            _assert_close(
+                f"{name} {what}", getattr(again.gradient, name), getattr(first.gradient, name), 0.0
+            )
+    for name, values in first.properties.items():
+        assert values.shape[:1] == (1,), f"property {name}: expected one row a structure, found {values.shape}"
+
+
+def check_composition(model: Correction, frame: Frame) -> None:
+    """A QM region with an atom more is refused, as it was not trained on."""
+    more = replace(
+        frame,
+        numbers=np.append(frame.numbers, 1),
+        positions=np.vstack([frame.positions, frame.positions[-1] + 2.0]),
+    )
+    try:
+        model.evaluate(more.region)
+    except ModelError:
+        return
+    raise AssertionError("a QM region with a further hydrogen: expected a ModelError, found an energy")
+
+
 def check_smooth_environment(model: Correction, frame: Frame, cutoff: float) -> None:
     """Two continuous derivatives as a site of the environment crosses a cutoff of QM atom 0."""
     direction = _rotation(np.random.default_rng(3))[0]
@@ -171,6 +212,13 @@ def _evaluate(model: Correction, frames: Sequence[Frame]) -> CorrectionResult:
             np.stack([frame.site_numbers for frame in frames]),
         )
     )
+
+
+def _strided(array: AnyArray) -> AnyArray:
+    """The same values, read-only and every other one of a larger array."""
+    wide = np.repeat(array, 2, axis=-1)[..., ::2]
+    wide.flags.writeable = False
+    return wide
 
 
 def _rotation(rng: np.random.Generator) -> FloatArray:

@@ -1,0 +1,105 @@
+"""Frames with both labels, by one reference and one low-level method, from one or more stores."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pidelta.data.frames import LabelledFrame
+from pidelta.data.store import FrameStore, LabelKind
+from pidelta.errors import DataError
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Frames to train or test on, alike in methods, charge and multiplicity.
+
+    Attributes:
+        frames: in the order of the stores.
+        notes: lines on what was passed over, or cannot be judged.
+    """
+
+    frames: tuple[LabelledFrame, ...]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+def read_labelled(
+    paths: Sequence[Path],
+    embedding: Mapping[str, str | float] | None = None,
+    reference: str | None = None,
+    low: str | None = None,
+) -> LabelledSet:
+    """Read the frames that have labels by both methods.
+
+    Args:
+        paths: the stores.
+        embedding: what the frames must have been cut with, where a store knows it.
+        reference, low: methods of the labels, or a part of their text that no other method in the stores has;
+            None where there is but one.
+
+    Raises:
+        DataError: there are several methods and none is named, there is no frame with both labels, the frames
+            differ in charge or multiplicity, or were cut with another embedding.
+    """
+    methods = (_choose(paths, "reference", reference), _choose(paths, "low", low))
+    found: list[LabelledFrame] = []
+    notes: list[str] = []
+    for path in paths:
+        with FrameStore(path) as store:
+            if embedding is not None and store.embedding is None:
+                notes.append(f"{path}: does not say with which embedding its frames were cut")
+            elif embedding is not None and store.embedding != dict(embedding):
+                raise DataError(
+                    f"{path}: expected frames cut with {dict(embedding)}, found {store.embedding}"
+                )
+            before = len(found)
+            for index in range(len(store)):
+                labels = (store.label(index, "reference", methods[0]), store.label(index, "low", methods[1]))
+                if labels[0] is not None and labels[1] is not None:
+                    found.append(LabelledFrame(store.frame(index), labels[0], labels[1]))
+                    _check_alike(found[0], found[-1], path, index)
+            missing = len(store) - (len(found) - before)
+            if missing:
+                notes.append(f"{path}: {missing} of {len(store)} frames lack a label and are passed over")
+    if not found:
+        raise DataError(f"{_names(paths)}: expected frames with reference and low-level labels, found none")
+    programs = Counter(item.reference.program or "a program not named" for item in found)
+    if len(programs) > 1:
+        counts = ", ".join(f"{name} ({count})" for name, count in programs.items())
+        notes.append(f"reference labels by one method come from several programs: {counts}")
+    return LabelledSet(tuple(found), tuple(notes))
+
+
+def _choose(paths: Sequence[Path], kind: LabelKind, wanted: str | None) -> str:
+    """The one method of a kind that is meant."""
+    methods: dict[str, None] = {}
+    for path in paths:
+        with FrameStore(path) as store:
+            methods |= dict.fromkeys(store.methods(kind))
+    if not methods:
+        raise DataError(f"{_names(paths)}: expected frames with {kind} labels, found none")
+    fitting = [method for method in methods if wanted is None or method == wanted]
+    fitting = fitting or [method for method in methods if wanted is not None and wanted in method]
+    if len(fitting) != 1:
+        expected = "one method" if wanted is None else f"one that is or contains {wanted!r}"
+        listed = "; ".join(fitting or methods)
+        raise DataError(f"{_names(paths)}: {kind} labels: expected {expected}, found {listed}")
+    return fitting[0]
+
+
+def _check_alike(first: LabelledFrame, other: LabelledFrame, path: Path, index: int) -> None:
+    for name, expected, found in (
+        ("charge", first.frame.charge, other.frame.charge),
+        ("multiplicity", first.frame.multiplicity, other.frame.multiplicity),
+    ):
+        if expected != found:
+            raise DataError(f"{path}: frame {index}: expected {name} {expected}, found {found}")
+
+
+def _names(paths: Sequence[Path]) -> str:
+    return ", ".join(str(path) for path in paths)

@@ -1,0 +1,194 @@
+"""How far a structure lies from those a model was trained on: the alarm that a committee's spread is not.
+
+The members of a committee share descriptors and training frames, and so their errors where there were none: a
+bond that is too long makes all wrong alike. The distance of an atom's features from those of the training does
+not depend on the networks. It is Mahalanobis' distance, by probabilistic principal components (Tipping, Bishop, J. R. Stat.
+Soc. B 61, 611 (1999)): features of a molecule are correlated, so that a structure can be new while each of them is
+within its range. The features of the QM atoms and those of the environment are judged apart, for many of the one
+would hide few of the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from pidelta.data.splits import split_by_source
+from pidelta.delta.hdnnp.descriptors import DescriptorSettings
+from pidelta.delta.hdnnp.targets import TargetGroup
+from pidelta.state import FloatArray, IntArray
+
+# A feature that varies less than this share of the most varying one of its kind counts as if it did so.
+_LEAST_DEVIATION = 0.05
+# A direction of less than this share of the mean variance counts as if it had it.
+_LEAST_VARIANCE = 1e-3
+# How often a part of the frames is held back, and which part.
+_DRAWS, _HELD_BACK = 10, 0.2
+
+
+@dataclass(frozen=True)
+class Ellipsoid:
+    """The region of D features of one element.
+
+    With y = scale (x - mean), the distance is the root of |y|^2 - |y directions|^2.
+
+    Attributes:
+        mean, scale: (D,); the scale holds the least variance, and the unit of the distance.
+        directions: (D, r) principal directions of a variance v above the least one v0, each times
+            sqrt(1 - v0 / v).
+    """
+
+    mean: FloatArray
+    scale: FloatArray
+    directions: FloatArray
+
+    def distances(self, features: FloatArray) -> FloatArray:
+        """Distances (...) of features (..., D)."""
+        scaled = (features - self.mean) * self.scale
+        along = scaled @ self.directions
+        square = np.einsum("...d,...d->...", scaled, scaled) - np.einsum("...r,...r->...", along, along)
+        return np.asarray(np.sqrt(square.clip(0.0)))
+
+    @classmethod
+    def around(cls, features: FloatArray, blocks: Sequence[slice]) -> Ellipsoid:
+        """The ellipsoid of features (A, D) in which features of one kind, a block, have a common least scale."""
+        deviation = features.std(axis=0)
+        for block in blocks:
+            deviation[block] = deviation[block].clip(max(_LEAST_DEVIATION * deviation[block].max(), 1e-9))
+        mean = features.mean(axis=0)
+        scaled = (features - mean) / deviation
+        variances, directions = np.linalg.eigh(scaled.T @ scaled / len(scaled))
+        least = max(_LEAST_VARIANCE * float(variances.mean()), 1e-9)
+        kept = variances > least
+        shrunk = directions[:, kept] * np.sqrt(1.0 - least / variances[kept])
+        return cls(mean, 1.0 / (deviation * np.sqrt(least)), shrunk)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Where the features of the training frames lie.
+
+    Attributes:
+        structure, environment: for each element the ellipsoid of the features that depend on QM atoms alone, and
+            of those that see the environment.
+    """
+
+    structure: tuple[Ellipsoid, ...]
+    environment: tuple[Ellipsoid, ...]
+
+    def extrapolation(self, features: FloatArray, species: IntArray) -> FloatArray:
+        """How far structures lie from the training frames.
+
+        Args:
+            features: (B, n, D).
+            species: (n,) place of each atom's element.
+
+        Returns:
+            (B,) distance of the farthest atom. At 1 it is as far from the training frames as the farthest atom in
+            frames that were held back from them.
+        """
+        count = len(self.structure[0].mean)
+        distances = []
+        for element in set(species.tolist()):
+            own = features[:, species == element]
+            distances += [
+                self.structure[element].distances(own[..., :count]),
+                self.environment[element].distances(own[..., count:]),
+            ]
+        return np.asarray(np.concatenate(distances, axis=1).max(axis=1))
+
+    @classmethod
+    def of_training(
+        cls, settings: DescriptorSettings, groups: Sequence[TargetGroup], sources: Sequence[str]
+    ) -> Coverage:
+        """The coverage of prepared frames, its unit from frames held back block by block of their trajectories.
+
+        Args:
+            settings: the descriptors.
+            groups: features of all frames.
+            sources: where each frame comes from.
+        """
+        radial, angular, charge, short = settings.blocks
+        count = settings.structure_count
+        draws = [split_by_source(sources, _HELD_BACK, seed) for seed in range(_DRAWS)]
+        parts: list[tuple[Ellipsoid, Ellipsoid]] = []
+        for element in range(len(settings.elements)):
+            features, frames = _atoms(groups, element)
+            structure = _ellipsoid(features[:, :count], frames, draws, (radial, angular))
+            behind = tuple(slice(block.start - count, block.stop - count) for block in (charge, short))
+            parts.append((structure, _ellipsoid(features[:, count:], frames, draws, behind)))
+        return cls(tuple(part[0] for part in parts), tuple(part[1] for part in parts))
+
+    @property
+    def digest(self) -> bytes:
+        """Equal for equal coverages."""
+        arrays = [array for part in (*self.structure, *self.environment) for array in vars(part).values()]
+        return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).digest()
+
+    def content(self) -> dict[str, list[dict[str, torch.Tensor]]]:
+        """What a model's file holds of it."""
+        return {
+            name: [
+                {key: torch.from_numpy(array).float() for key, array in vars(part).items()} for part in parts
+            ]
+            for name, parts in vars(self).items()
+        }
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any], settings: DescriptorSettings) -> Coverage:
+        """The coverage of a model's file.
+
+        Raises:
+            ValueError, KeyError, TypeError: the content does not fit the descriptors.
+        """
+        widths = {
+            "structure": settings.structure_count,
+            "environment": settings.feature_count - settings.structure_count,
+        }
+        parts: dict[str, tuple[Ellipsoid, ...]] = {}
+        for name, width in widths.items():
+            parts[name] = tuple(
+                Ellipsoid(**{key: tensor.double().numpy() for key, tensor in part.items()})
+                for part in content[name]
+            )
+            if len(parts[name]) != len(settings.elements):
+                raise ValueError(f"{name} coverage: expected {len(settings.elements)} elements")
+            for part in parts[name]:
+                if not part.mean.shape == part.scale.shape == part.directions.shape[:1] == (width,):
+                    raise ValueError(f"{name} coverage: expected {width} features")
+        return cls(**parts)
+
+
+def _atoms(groups: Sequence[TargetGroup], element: int) -> tuple[FloatArray, IntArray]:
+    """Features (A, D) of all atoms of an element, and the frame (A,) of each."""
+    features, frames = [], []
+    for group in groups:
+        own = group.features[:, group.species == element]
+        features.append(own.flatten(0, 1).numpy())
+        frames.append(np.repeat(group.frames.numpy(), own.shape[1]))
+    return np.concatenate(features), np.concatenate(frames)
+
+
+def _ellipsoid(
+    features: FloatArray,
+    frames: IntArray,
+    draws: Sequence[tuple[IntArray, IntArray]],
+    blocks: Sequence[slice],
+) -> Ellipsoid:
+    """The ellipsoid of features (A, D) with its unit: the farthest atom of frames held back."""
+    blocks = [block for block in blocks if block.start < block.stop]
+    reach = 0.0
+    for train, held_back in draws:
+        inside, outside = features[np.isin(frames, train)], features[np.isin(frames, held_back)]
+        if len(inside) and len(outside):
+            reach = max(reach, float(Ellipsoid.around(inside, blocks).distances(outside).max()))
+    whole = Ellipsoid.around(features, blocks)
+    if reach > 0.0:
+        whole = replace(whole, scale=whole.scale / reach)
+    # In the precision of the file, so that a model is the same before and after it.
+    return Ellipsoid(**{name: array.astype(np.float32).astype(float) for name, array in vars(whole).items()})

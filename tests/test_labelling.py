@@ -8,12 +8,17 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 
+import h5py
 import numpy as np
 import pytest
+import typer
+from typer.testing import CliRunner
 
 pytest.importorskip("pyscf")
 
+from pidelta.cli import label as commands
 from pidelta.data.frames import Frame, Label
 from pidelta.data.store import FrameStore
 from pidelta.errors import DataError, RunError, SetupError
@@ -239,7 +244,8 @@ def fake(monkeypatch):
         if frame.source.endswith("step 20"):
             raise RunError(f"frame {frame.source}: the SCF did not converge")
         zeros = np.zeros_like
-        return Label(settings.method, -1.0, zeros(frame.positions), zeros(frame.site_positions), np.zeros(3))
+        label = (settings.method, -1.0, zeros(frame.positions), zeros(frame.site_positions), np.zeros(3))
+        return Label(*label, program=settings.program)
 
     monkeypatch.setattr(labelling, "ProcessPoolExecutor", InThisProcess)
     monkeypatch.setattr(labelling, "label_frame", compute)
@@ -274,9 +280,10 @@ def test_an_interrupted_write_leaves_the_store_as_it_was(store, fake):
     good = store.label(0, "reference", QUICK.method)
     for index in (0, 2):
         with pytest.raises(TypeError):
-            store.set_label(index, "reference", replace(good, energy=0.0, charges=object()))
+            wrong = replace(good, energy=0.0, charges=object())
+            store.set_label(index, "reference", wrong, replace=True)
     with pytest.raises(TypeError):
-        store.append(replace(store.frame(0), source=object()))
+        store.append(replace(store.frame(0), charge=object()))
     assert store.label(0, "reference", QUICK.method).energy == good.energy
     assert store.label(2, "reference", QUICK.method) is None
     assert [frame.source for frame in store] == [store.frame(index).source for index in range(3)]
@@ -296,6 +303,151 @@ def test_a_frame_that_cannot_be_labelled_stops_everything(store, fake):
     store.append(replace(store.frame(0), multiplicity=3))
     with pytest.raises(SetupError, match="not closed-shell"):
         list(labelling.reference_labels(store, [3, 0], QUICK, 1))
+
+
+def label(*arguments):
+    app = typer.Typer()
+    app.command()(commands.label)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def test_labels_by_other_methods_and_versions_stay(tmp_path, store, fake, monkeypatch):
+    """A new functional is labelled beside the old one, a new version of PySCF takes old labels as they are."""
+    path = store.path
+    store.set_label(1, "reference", Label("low cost", -3.0, *(np.zeros((k, 3)) for k in (3, 2)), np.zeros(3)))
+    store._file.close()
+    options = ["--basis", "STO-3G", "--grid-level", "0", "--workers", "1"]
+    first = label(path, "--xc", "PBE", *options)
+    assert "note: 1 frames have reference labels by low cost, which stay" in first.output
+    assert "3 of 3 frames to label with RKS PBE/STO-3G" in first.output
+    assert first.exit_code == 2  # for frame 1, which does not converge
+    second = label(path, "--xc", "B3LYP", *options)
+    assert "note: 2 frames have reference labels by RKS PBE/STO-3G" in second.output
+    assert "3 of 3 frames to label with RKS B3LYP" in second.output
+    other = replace(QUICK, xc="B3LYP")
+    with FrameStore(path) as frames:
+        assert frames.methods("reference") == {
+            QUICK.method: [0, 2],
+            other.method: [0, 2],
+            "low cost": [1],
+        }
+        program = frames.label(0, "reference", QUICK.method).program
+        assert program == f"PySCF {version('pyscf')}"
+        assert frames.label(1, "reference", "low cost").energy == -3.0
+    monkeypatch.setattr("pidelta.qm.reference.version", lambda name: "99.1")
+    again = label(path, "--xc", "PBE", *options)
+    assert f"note: 2 frames have labels by this method from {program}, which stay" in again.output
+    assert "1 of 3 frames to label" in again.output
+    replaced = label(path, "--xc", "PBE", *options, "--replace")
+    assert "3 of 3 frames to label" in replaced.output
+    with FrameStore(path) as frames:
+        assert frames.programs("reference", QUICK.method) == {"PySCF 99.1": 2}
+        assert frames.programs("reference", other.method) == {program: 2}
+
+
+def test_a_label_is_not_overwritten_without_being_told(store, fake):
+    ((_, first),) = labelling.reference_labels(store, [0], QUICK, 1)
+    store.set_label(0, "reference", first)
+    with pytest.raises(DataError, match="frame 0 has a reference label by RKS PBE/STO-3G, .* already"):
+        labelling.write_labels(store, "reference", [(0, replace(first, energy=-7.0))])
+    assert store.label(0, "reference", QUICK.method).energy == -1.0
+    labelling.write_labels(store, "reference", [(0, replace(first, energy=-7.0))], replace=True)
+    assert store.label(0, "reference", QUICK.method).energy == -7.0
+
+
+def read_all(path):
+    with FrameStore(path) as store:
+        for kind in ("reference", "low"):
+            for method, indices in store.methods(kind).items():
+                for index in indices:
+                    assert store.label(index, kind, method) is not None
+        return store.embedding, [
+            (frame, [store.label(index, "reference", method) for method in store.methods("reference")])
+            for index, frame in enumerate(store)
+        ]
+
+
+def same(one, other):
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, Frame | Label):
+        return same(list(vars(one).items()), list(vars(other).items()))
+    return one == other
+
+
+def test_a_damaged_store_is_refused_or_reads_the_same(store, fake, tmp_path):
+    """Bits that rot: one line that names the file, or no difference at all, as where HDF5 keeps nothing."""
+    labelling.write_labels(store, "reference", labelling.reference_labels(store, [0, 2], QUICK, 1))
+    store._file.close()
+    content, before = store.path.read_bytes(), read_all(store.path)
+    rng = np.random.default_rng(1)
+    broken = tmp_path / "broken.h5"
+    refused = 0
+    for place in rng.integers(0, 8 * len(content), 80):
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        broken.write_bytes(flipped)
+        try:
+            assert same(read_all(broken), before), f"bit {place}"
+        except DataError as error:
+            refused += 1
+            assert str(broken) in str(error)
+            assert "\n" not in str(error)
+    assert refused > 4
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_a_cut_store_is_refused(store, share):
+    store._file.close()
+    content = store.path.read_bytes()
+    store.path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(DataError) as info:
+        read_all(store.path)
+    assert str(store.path) in str(info.value)
+    assert "\n" not in str(info.value)
+
+
+def test_a_number_changed_in_a_store_is_refused(store, fake):
+    """Through HDF5 itself, which sees nothing wrong."""
+    labelling.write_labels(store, "reference", labelling.reference_labels(store, [0], QUICK, 1))
+    group = store._file["frames/000000"]
+    group["site_charges"][0] += 1e-9
+    with pytest.raises(DataError, match="frame 0: expected numbers that fit their checksum"):
+        store.frame(0)
+    (name,) = group["labels/reference"]
+    group["labels/reference"][name].attrs["energy"] = -1.0000001
+    with pytest.raises(DataError, match="reference label of frame 0: expected numbers that fit"):
+        store.label(0, "reference", QUICK.method)
+
+
+def test_a_label_of_another_frame_is_refused(store, fake):
+    labelling.write_labels(store, "reference", labelling.reference_labels(store, [0], QUICK, 1))
+    (name,) = store._file["frames/000000/labels/reference"]
+    store._file.copy("frames/000000/labels", store._file["frames/000002"])
+    with pytest.raises(DataError, match="reference label of frame 2"):
+        store.label(2, "reference", QUICK.method)
+
+
+@pytest.mark.parametrize("name", ["labels", "labels/reference", "positions"])
+def test_a_misspelt_name_in_a_store_is_refused(store, fake, name):
+    """Else its labels would be passed over as if they had never been."""
+    labelling.write_labels(store, "reference", labelling.reference_labels(store, [0], QUICK, 1))
+    store._file["frames/000000"].move(name, name[:-1] + "z")
+    with pytest.raises(DataError, match="frame 0: expected its arrays and labels, found"):
+        store.methods("reference")
+
+
+def test_lost_frames_and_old_stores_are_refused(store):
+    del store._file["frames/000001"]
+    store._file.close()
+    with pytest.raises(DataError, match="expected 2 frames in a row"):
+        FrameStore(store.path)
+    with h5py.File(store.path, "a") as file:
+        file.attrs["schema"] = "pidelta frames 1"
+    with pytest.raises(DataError, match="found 'pidelta frames 1', of an earlier version"):
+        FrameStore(store.path, "a")
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import h5py
 import numpy as np
@@ -193,9 +193,18 @@ class FrameStore:
         found: dict[str, list[int]] = {}
         with self._reading():
             for index in range(len(self)):
-                for name in self._group(index).get(f"labels/{kind}", ()):
+                for name in self._labels(index).get(kind, ()):
                     found.setdefault(_unescape(name), []).append(index)
         return found
+
+    def _labels(self, index: int) -> Mapping[str, h5py.Group]:
+        """Labels of a frame by kind; a name that nobody gave would hide some."""
+        frame = self._group(index)
+        labels = frame.get("labels", {})
+        strangers = sorted({*frame} - {*_FRAME_ARRAYS, "labels"} | {*labels} - {*get_args(LabelKind)})
+        if strangers:
+            raise DataError(f"{self.path}: frame {index}: expected its arrays and labels, found {strangers[0]!r}")
+        return labels
 
     def programs(self, kind: LabelKind, method: str) -> dict[str, int]:
         """Which programs computed the labels of this kind by this method, and how many of them."""

@@ -46,8 +46,8 @@ def assess(model: Correction, frames: Iterable[LabelledFrame]) -> dict[str, Erro
     for item in frames:
         frame = item.frame
         for name, expected, found in (
-            ("low-level label by", known.low_level, item.low.method),
-            ("reference label by", known.reference, item.reference.method),
+            ("a low-level label by", known.low_level, item.low.method),
+            ("a reference label by", known.reference, item.reference.method),
             ("charge", known.charge, frame.charge),
             ("multiplicity", known.multiplicity, frame.multiplicity),
         ):

@@ -88,7 +88,9 @@ def unit_coverage(settings: DescriptorSettings) -> Coverage:
     """Distances are those of the features from zero."""
 
     def spheres(width: int) -> tuple[Ellipsoid, ...]:
-        return tuple(Ellipsoid(np.zeros(width), np.ones(width), np.zeros((width, 0))) for _ in settings.elements)
+        return tuple(
+            Ellipsoid(np.zeros(width), np.ones(width), np.zeros((width, 0))) for _ in settings.elements
+        )
 
     return Coverage(
         spheres(settings.structure_count), spheres(settings.feature_count - settings.structure_count)

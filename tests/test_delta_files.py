@@ -1,4 +1,4 @@
-"""Files of delta models: what is written is read, and whatever is damaged or foreign is refused in one line."""
+"""Files of delta models: what is written is read; the damaged and the foreign are refused in one line."""
 
 from __future__ import annotations
 

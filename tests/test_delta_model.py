@@ -234,7 +234,10 @@ def test_committee_of_other_descriptors_and_kinds_is_their_mean_in_their_order()
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"reference": "other reference"}, "the reference of model 0, 'toy reference', for model 1, found 'other"),
+        (
+            {"reference": "other reference"},
+            "the reference of model 0, 'toy reference', for model 1, found 'other",
+        ),
         ({"low_level": "other low"}, "low-level method"),
         ({"charge": 1}, "charge"),
         ({"embedding": EMBEDDING | {"switch": 3.0}}, "embedding switch"),

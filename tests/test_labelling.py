@@ -279,8 +279,8 @@ def test_an_interrupted_write_leaves_the_store_as_it_was(store, fake):
     labelling.write_labels(store, "reference", labelling.reference_labels(store, [0], QUICK, 1))
     good = store.label(0, "reference", QUICK.method)
     for index in (0, 2):
+        wrong = replace(good, energy=0.0, charges=object())
         with pytest.raises(TypeError):
-            wrong = replace(good, energy=0.0, charges=object())
             store.set_label(index, "reference", wrong, replace=True)
     with pytest.raises(TypeError):
         store.append(replace(store.frame(0), charge=object()))
@@ -312,7 +312,7 @@ def label(*arguments):
 
 
 def test_labels_by_other_methods_and_versions_stay(tmp_path, store, fake, monkeypatch):
-    """A new functional is labelled beside the old one, a new version of PySCF takes old labels as they are."""
+    """A new functional is labelled beside the old one; a new version of PySCF leaves labels as they are."""
     path = store.path
     store.set_label(1, "reference", Label("low cost", -3.0, *(np.zeros((k, 3)) for k in (3, 2)), np.zeros(3)))
     store._file.close()
@@ -348,7 +348,7 @@ def test_labels_by_other_methods_and_versions_stay(tmp_path, store, fake, monkey
 def test_a_label_is_not_overwritten_without_being_told(store, fake):
     ((_, first),) = labelling.reference_labels(store, [0], QUICK, 1)
     store.set_label(0, "reference", first)
-    with pytest.raises(DataError, match="frame 0 has a reference label by RKS PBE/STO-3G, .* already"):
+    with pytest.raises(DataError, match=r"frame 0 has a reference label by RKS PBE/STO-3G, .* already"):
         labelling.write_labels(store, "reference", [(0, replace(first, energy=-7.0))])
     assert store.label(0, "reference", QUICK.method).energy == -1.0
     labelling.write_labels(store, "reference", [(0, replace(first, energy=-7.0))], replace=True)
@@ -389,12 +389,15 @@ def test_a_damaged_store_is_refused_or_reads_the_same(store, fake, tmp_path):
         flipped = bytearray(content)
         flipped[place // 8] ^= 1 << place % 8
         broken.write_bytes(flipped)
+        message = ""
         try:
             assert same(read_all(broken), before), f"bit {place}"
         except DataError as error:
+            message = str(error)
+        if message:
             refused += 1
-            assert str(broken) in str(error)
-            assert "\n" not in str(error)
+            assert str(broken) in message
+            assert "\n" not in message
     assert refused > 4
 
 
@@ -424,7 +427,6 @@ def test_a_number_changed_in_a_store_is_refused(store, fake):
 
 def test_a_label_of_another_frame_is_refused(store, fake):
     labelling.write_labels(store, "reference", labelling.reference_labels(store, [0], QUICK, 1))
-    (name,) = store._file["frames/000000/labels/reference"]
     store._file.copy("frames/000000/labels", store._file["frames/000002"])
     with pytest.raises(DataError, match="reference label of frame 2"):
         store.label(2, "reference", QUICK.method)

@@ -228,12 +228,22 @@ def test_missing_energies_are_reference_less_electronic(tables: ElectronicTables
         energy, gradient = repulsion(WATER[0], found.positions)
         np.testing.assert_allclose(found.energy, energy, atol=1e-9)
         np.testing.assert_allclose(found.gradient, gradient, atol=1e-7)
-        label = store.label(0, "reference")
+        label = store.label(0, "reference", "test")
         assert label is not None
-        store.set_label(0, "reference", replace(label, method="other"))
+        store.set_label(0, "reference", replace(label, method="other", program="Toy 1"))
+        with pytest.raises(DataError, match=r"one reference label a frame, found two in frame 0: \w+; \w+$"):
+            missing_energies(store, tables, 2, None)
+        frame = store.frame(0)
+        index = store.append(replace(frame, source="again"))
+        store.set_label(index, "reference", replace(label, method="other", program="Toy 1"))
+    with FrameStore(tmp_path / "frames.h5") as old, FrameStore(tmp_path / "both.h5", "a") as store:
+        for index in range(1, len(old)):
+            (method,) = [name for name, having in old.methods("reference").items() if index in having]
+            store.append(old.frame(index))
+            store.set_label(index - 1, "reference", old.label(index, "reference", method))
         found, method = missing_energies(store, tables, 2, None)
-        assert method == "other and test"
-        assert [len(molecule.energy) for molecule in found] == [1, 5]
+        assert method == "Toy 1: other and test"
+        assert sorted(len(molecule.energy) for molecule in found) == [1, 5]
     with (
         FrameStore(tmp_path / "none.h5", "a") as store,
         pytest.raises(DataError, match="reference labels, found none"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from dataclasses import replace
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -96,7 +97,8 @@ def test_moving_everything_costs_nothing(label):
 def test_charges_and_method(label):
     assert label.charges.sum() == pytest.approx(0.0, abs=1e-8)
     assert label.charges[0] < -0.2 < 0.0 < label.charges[1:].min()
-    for part in ("PySCF", "B3LYP (VWN-RPA)/def2-SVP", "def2-universal-jkfit", "grid level 2"):
+    assert label.program == f"PySCF {version('pyscf')}"
+    for part in ("B3LYP (VWN-RPA)/def2-SVP", "def2-universal-jkfit", "grid level 2"):
         assert part in label.method
 
 

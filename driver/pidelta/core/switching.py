@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from numba.extending import register_jitable
 
 from pidelta.state import FloatArray
 
-_Number = TypeVar("_Number")
-
 
 @register_jitable(inline="always")
-def quintic(x: _Number) -> _Number:
+def quintic(x: Any) -> Any:
     """Fall from 1 at x = 0 to 0 at x = 1: 1 - 10 x^3 + 15 x^4 - 6 x^5, the "smootherstep".
 
     Args:
         x: within [0, 1]; a number, an array of NumPy, a tensor of PyTorch, or a number in compiled code.
     """
-    return 1.0 - x * x * x * (10.0 - 15.0 * x + 6.0 * x * x)  # type: ignore[operator,return-value]
+    return 1.0 - x * x * x * (10.0 - 15.0 * x + 6.0 * x * x)
 
 
 @register_jitable(inline="always")
-def quintic_slope(x: _Number) -> _Number:
+def quintic_slope(x: Any) -> Any:
     """The derivative of `quintic`, with zero slope at either end; x as there."""
-    return -30.0 * x * x * (1.0 - x) * (1.0 - x)  # type: ignore[operator,return-value]
+    return -30.0 * x * x * (1.0 - x) * (1.0 - x)
 
 
 def smooth_step(r: FloatArray, start: float, stop: float) -> tuple[FloatArray, FloatArray]:

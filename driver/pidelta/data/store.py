@@ -189,7 +189,7 @@ class FrameStore:
             return label
 
     def methods(self, kind: LabelKind) -> dict[str, list[int]]:
-        """Indices of the frames that have a label of this kind, by method, in the order of first appearance."""
+        """Indices of the frames with a label of this kind, by method, in the order of first appearance."""
         found: dict[str, list[int]] = {}
         with self._reading():
             for index in range(len(self)):
@@ -200,10 +200,12 @@ class FrameStore:
     def _labels(self, index: int) -> Mapping[str, h5py.Group]:
         """Labels of a frame by kind; a name that nobody gave would hide some."""
         frame = self._group(index)
-        labels = frame.get("labels", {})
+        labels: Mapping[str, h5py.Group] = frame.get("labels", {})
         strangers = sorted({*frame} - {*_FRAME_ARRAYS, "labels"} | {*labels} - {*get_args(LabelKind)})
         if strangers:
-            raise DataError(f"{self.path}: frame {index}: expected its arrays and labels, found {strangers[0]!r}")
+            raise DataError(
+                f"{self.path}: frame {index}: expected its arrays and labels, found {strangers[0]!r}"
+            )
         return labels
 
     def programs(self, kind: LabelKind, method: str) -> dict[str, int]:
@@ -221,7 +223,12 @@ class FrameStore:
         return [index for index in range(len(self)) if index not in done]
 
     def _read(
-        self, what: str, group: h5py.Group, arrays: Mapping[str, Any], values: Mapping[str, Any], owner: str = ""
+        self,
+        what: str,
+        group: h5py.Group,
+        arrays: Mapping[str, Any],
+        values: Mapping[str, Any],
+        owner: str = "",
     ) -> dict[str, Any]:
         content = {name: np.asarray(group[name], dtype=kind) for name, kind in arrays.items()}
         content |= {name: kind(group.attrs[name]) for name, kind in values.items()}

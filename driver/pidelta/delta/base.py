@@ -23,7 +23,7 @@ class Provenance:
     Attributes:
         low_level: identity of the low-level method (`QMEngine.identity`).
         reference: the reference method (`Label.method`).
-        embedding: settings of the surroundings, such as ``scheme``, ``cutoff`` and ``switch``, lengths in bohr.
+        embedding: settings of the surroundings, such as ``scheme`` and ``cutoff``, lengths in bohr.
         compositions: the atomic numbers of each QM region of the training, each in ascending order.
         site_elements: atomic numbers of the sites around them, ascending.
         charge, multiplicity: of the QM region.
@@ -38,13 +38,23 @@ class Provenance:
     multiplicity: int = 1
 
     def check_composition(self, numbers: IntArray) -> None:
-        """Raise ModelError where a QM region of these atomic numbers (n,), in any order, was not trained on."""
+        """Whether a QM region of these atomic numbers (n,), in any order, was trained on.
+
+        Raises:
+            ModelError: it was not.
+        """
         if tuple(sorted(numbers.tolist())) not in self.compositions:
             expected = " or ".join(formula(known) for known in self.compositions)
-            raise ModelError(f"delta model: expected a QM region {expected}, found {formula(numbers.tolist())}")
+            raise ModelError(
+                f"delta model: expected a QM region {expected}, found {formula(numbers.tolist())}"
+            )
 
     def check_site_elements(self, numbers: Iterable[int]) -> None:
-        """Raise ModelError where sites of these atomic numbers were not trained on; 0 is no element."""
+        """Whether sites of these atomic numbers, or of none (0), were trained on.
+
+        Raises:
+            ModelError: one was not.
+        """
         strangers = sorted(set(numbers) - {0, *self.site_elements})
         if strangers:
             raise ModelError(

@@ -72,7 +72,9 @@ def _common(provenances: Sequence[Provenance]) -> Provenance:
         known for known in first.site_elements if all(known in other.site_elements for other in provenances)
     )
     if not compositions:
-        raise ModelError("committee: expected models that were trained on the same QM region, found none such")
+        raise ModelError(
+            "committee: expected models that were trained on the same QM region, found none such"
+        )
     return replace(first, compositions=compositions, site_elements=elements)
 
 
@@ -100,7 +102,7 @@ def _weighted(counts: Sequence[int], results: Sequence[CorrectionResult]) -> Cor
     weights = np.array(counts) / sum(counts)
 
     def mean(arrays: Sequence[FloatArray]) -> FloatArray:
-        return np.einsum("k,k...->...", weights, np.stack(arrays))
+        return np.asarray(np.einsum("k,k...->...", weights, np.stack(arrays)))
 
     gradients = [result.gradient for result in results]
     return CorrectionResult(

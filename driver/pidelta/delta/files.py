@@ -1,7 +1,7 @@
 """The file of a correction: one line with its schema and checksum, then tensors and plain values.
 
-The checksum covers the schema and everything after the line, so that a file which was cut, mistyped or damaged
-in a single bit is refused. It is no signature: whoever can write the file can write the checksum.
+The checksum covers the schema and everything after the line, so that a file which was cut, or damaged in a
+single bit, is refused. It is no signature: whoever can write the file can write the checksum.
 """
 
 from __future__ import annotations
@@ -69,9 +69,7 @@ def read_file(path: Path) -> tuple[str, Content]:
     if not found or not digest:
         raise ModelError(f"{path}: expected a delta model, found a file that is not one")
     if digest != _digest(schema, payload):
-        raise ModelError(
-            f"{path}: expected the content that its checksum was made from, found another: the file is damaged"
-        )
+        raise ModelError(f"{path}: expected content that fits its checksum, found other: the file is damaged")
     try:
         content: Any = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError):

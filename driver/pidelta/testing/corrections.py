@@ -26,8 +26,8 @@ def check_correction(model: Correction, frame: Frame, cutoffs: Sequence[float]) 
 
     Args:
         model: the model.
-        frame: a structure of a composition the model knows, with at least two QM atoms of the same element and
-            two sites of the environment.
+        frame: a structure of a composition the model knows, with at least two QM atoms of the same element
+            and two sites of the environment.
         cutoffs: distances in bohr at which a function of the model ends.
     """
     check_derivatives(model, frame)
@@ -144,11 +144,11 @@ def check_inputs_and_memory(model: Correction, frame: Frame) -> None:
     for what, again in (("again", model.evaluate(region)), ("from strided arrays", model.evaluate(strided))):
         _assert_close(f"energy {what}", again.energy, first.energy, 0.0)
         for name in ("positions", "site_positions", "site_charges"):
-            _assert_close(
-                f"{name} {what}", getattr(again.gradient, name), getattr(first.gradient, name), 0.0
-            )
+            _assert_close(f"{name} {what}", getattr(again.gradient, name), getattr(first.gradient, name), 0.0)
     for name, values in first.properties.items():
-        assert values.shape[:1] == (1,), f"property {name}: expected one row a structure, found {values.shape}"
+        assert values.shape[:1] == (1,), (
+            f"property {name}: expected one row a structure, found {values.shape}"
+        )
 
 
 def check_composition(model: Correction, frame: Frame) -> None:

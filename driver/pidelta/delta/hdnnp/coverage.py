@@ -1,11 +1,11 @@
 """How far a structure lies from those a model was trained on: the alarm that a committee's spread is not.
 
 The members of a committee share descriptors and training frames, and so their errors where there were none: a
-bond that is too long makes all wrong alike. The distance of an atom's features from those of the training does
-not depend on the networks. It is Mahalanobis' distance, by probabilistic principal components (Tipping, Bishop, J. R. Stat.
-Soc. B 61, 611 (1999)): features of a molecule are correlated, so that a structure can be new while each of them is
-within its range. The features of the QM atoms and those of the environment are judged apart, for many of the one
-would hide few of the other.
+bond that is too long makes all wrong alike. The distance of an atom's features from those of the training
+does not depend on the networks. It is Mahalanobis' distance, by probabilistic principal components (Tipping,
+Bishop, J. R. Stat. Soc. B 61, 611 (1999)): the features of a molecule are correlated, so that a structure can
+be new while each of them is within its range. The features of the QM atoms and those of the environment are
+judged apart, for many of the one would hide few of the other.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Ellipsoid:
 
     @classmethod
     def around(cls, features: FloatArray, blocks: Sequence[slice]) -> Ellipsoid:
-        """The ellipsoid of features (A, D) in which features of one kind, a block, have a common least scale."""
+        """The ellipsoid of features (A, D); those of one kind, a block, have a common least deviation."""
         deviation = features.std(axis=0)
         for block in blocks:
             deviation[block] = deviation[block].clip(max(_LEAST_DEVIATION * deviation[block].max(), 1e-9))
@@ -74,8 +74,8 @@ class Coverage:
     """Where the features of the training frames lie.
 
     Attributes:
-        structure, environment: for each element the ellipsoid of the features that depend on QM atoms alone, and
-            of those that see the environment.
+        structure, environment: for each element the ellipsoid of the features that depend on QM atoms alone,
+            and of those that see the environment.
     """
 
     structure: tuple[Ellipsoid, ...]
@@ -89,8 +89,8 @@ class Coverage:
             species: (n,) place of each atom's element.
 
         Returns:
-            (B,) distance of the farthest atom. At 1 it is as far from the training frames as the farthest atom in
-            frames that were held back from them.
+            (B,) distance of the farthest atom. At 1 it is as far from the training frames as the farthest
+            atom in frames that were held back from them.
         """
         count = len(self.structure[0].mean)
         distances = []
@@ -106,7 +106,7 @@ class Coverage:
     def of_training(
         cls, settings: DescriptorSettings, groups: Sequence[TargetGroup], sources: Sequence[str]
     ) -> Coverage:
-        """The coverage of prepared frames, its unit from frames held back block by block of their trajectories.
+        """The coverage of prepared frames; its unit comes from frames held back, as for validation.
 
         Args:
             settings: the descriptors.

@@ -83,12 +83,14 @@ def cutoff_function(r: torch.Tensor, cutoff: float) -> torch.Tensor:
 
     The cosine of Behler and Parrinello has a second derivative that jumps at the cutoff.
     """
-    return quintic((r / cutoff).clamp(max=1.0))
+    value: torch.Tensor = quintic((r / cutoff).clamp(max=1.0))
+    return value
 
 
 def cutoff_slope(r: torch.Tensor, cutoff: float) -> torch.Tensor:
     """The derivative of `cutoff_function` in r."""
-    return quintic_slope((r / cutoff).clamp(max=1.0)) / cutoff
+    slope: torch.Tensor = quintic_slope((r / cutoff).clamp(max=1.0)) / cutoff
+    return slope
 
 
 def gaussian_grid(start: float, cutoff: float, count: int) -> tuple[torch.Tensor, torch.Tensor]:

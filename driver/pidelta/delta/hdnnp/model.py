@@ -94,9 +94,7 @@ class HDNNP:
         _, result = self.evaluate_with((), region)
         return result
 
-    def evaluate_with(
-        self, others: Sequence[HDNNP], region: Region
-    ) -> tuple[FloatArray, CorrectionResult]:
+    def evaluate_with(self, others: Sequence[HDNNP], region: Region) -> tuple[FloatArray, CorrectionResult]:
         """Energies (K, B) of models with the same descriptors, and their mean with its derivatives.
 
         The derivatives are linear in dE/d(feature), so those of the mean cost as much as those of one model.
@@ -158,7 +156,7 @@ class HDNNP:
         """The model of a file.
 
         Raises:
-            ModelError, KeyError, TypeError, ValueError, RuntimeError: the content is not that of such a model.
+            ModelError, KeyError, TypeError, ValueError, RuntimeError: the content is not of such a model.
         """
         settings = DescriptorSettings(**content["settings"])
         networks = AtomicNetworks(len(settings.elements), settings.feature_count, content["hidden"])

@@ -19,8 +19,8 @@ import torch
 from pidelta.data.frames import LabelledFrame
 from pidelta.data.splits import split_by_source
 from pidelta.delta.base import Provenance
-from pidelta.delta.hdnnp.descriptors import DescriptorSettings
 from pidelta.delta.hdnnp.coverage import Coverage
+from pidelta.delta.hdnnp.descriptors import DescriptorSettings
 from pidelta.delta.hdnnp.model import HDNNP, ValidationErrors, check_short_cutoff
 from pidelta.delta.hdnnp.networks import AtomicNetworks
 from pidelta.delta.hdnnp.settings import TrainingFile, TrainingSettings

@@ -12,7 +12,7 @@ from pidelta.data.store import FrameStore
 from pidelta.delta.base import Provenance
 from pidelta.delta.hdnnp.coverage import Coverage, Ellipsoid
 from pidelta.delta.hdnnp.descriptors import DescriptorSettings
-from pidelta.delta.hdnnp.model import HDNNP, ValidationErrors
+from pidelta.delta.hdnnp.model import HDNNP
 from pidelta.delta.hdnnp.networks import AtomicNetworks
 
 NUMBERS = np.array([8, 6, 1, 1])
@@ -80,8 +80,7 @@ def random_model(seed: int = 0, composition: tuple[int, ...] = (1, 1, 6, 8), **o
     settings = DescriptorSettings(**{"elements": (1, 6, 8), "mm_elements": (1, 8), **cutoffs, **options})
     networks = AtomicNetworks(3, settings.feature_count, (16, 16), seed)
     provenance = Provenance("toy low", "toy reference", EMBEDDING, (composition,), settings.mm_elements)
-    errors = ValidationErrors(1e-3 * (seed + 1), 2e-3, 3e-4)
-    return HDNNP(settings, networks, unit_coverage(settings), errors, provenance)
+    return HDNNP(settings, networks, unit_coverage(settings), 1e-3 * (seed + 1), provenance)
 
 
 def unit_coverage(settings: DescriptorSettings) -> Coverage:

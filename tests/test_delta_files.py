@@ -35,7 +35,7 @@ def test_saved_model_gives_the_same_bits(tmp_path):
     loaded = load_correction(tmp_path / "m.pt")
     assert loaded.settings == model.settings
     assert loaded.provenance == model.provenance
-    assert loaded.validation == model.validation
+    assert loaded.uncertainty_threshold == model.uncertainty_threshold
     before, after = model.evaluate(region), loaded.evaluate(region)
     np.testing.assert_array_equal(after.energy, before.energy)
     for name in ("positions", "site_positions", "site_charges"):
@@ -111,8 +111,8 @@ def test_numbers_that_are_not_finite_are_refused(path, name, value):
 
 
 def test_plain_values_that_are_not_finite_are_refused(path):
-    rewritten(path, lambda content: content["validation"].update(energy=float("nan")))
-    refused(path, r"found others in validation\.energy")
+    rewritten(path, lambda content: content.update(validation_error=float("nan")))
+    refused(path, "found others in validation_error")
     rewritten_path = path.with_name("other.pt")
     random_model().save(rewritten_path)
     rewritten(rewritten_path, lambda content: content["settings"].update(angular_zeta=float("inf")))
@@ -133,7 +133,7 @@ def test_other_units_are_refused(path, monkeypatch):
         lambda content: content.pop("provenance"),
         lambda content: content["provenance"].pop("compositions"),
         lambda content: content["provenance"].update(weather="fine"),
-        lambda content: content.pop("validation"),
+        lambda content: content.pop("validation_error"),
         lambda content: content["state"].pop("baseline"),
         lambda content: content["state"].update(baseline=torch.zeros(2, dtype=torch.float64)),
         lambda content: content["settings"].update(radial_count=3),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pidelta.data.splits import split_by_source
+from pidelta.data.splits import folds_by_source, split_by_source
 from pidelta.errors import DataError
 
 # Two trajectories of four beads, in the order of files: bead 0 of all steps, then bead 1, ...
@@ -51,3 +51,15 @@ def test_two_steps_are_the_least():
     assert len(train) == len(validation) == 1
     with pytest.raises(DataError, match="at least 2 steps"):
         split_by_source(["run.pos_0.xyz step 5", "run.pos_1.xyz step 5"], 0.5, seed=0)
+
+
+def test_folds_hold_every_frame_back_once_and_keep_steps_together():
+    folds = folds_by_source(SOURCES, 5)
+    assert len(folds) == 5
+    for train, held_back in folds:
+        assert sorted([*train, *held_back]) == list(range(len(SOURCES)))
+        assert not {place(SOURCES[index]) for index in held_back} & {place(SOURCES[index]) for index in train}
+    assert sorted(index for _, held_back in folds for index in held_back) == list(range(len(SOURCES)))
+    assert len(folds_by_source(SOURCES[:2], 5)) == 2
+    with pytest.raises(DataError, match="at least 2 steps"):
+        folds_by_source(SOURCES[:1], 5)

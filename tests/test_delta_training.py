@@ -19,7 +19,7 @@ from pidelta.data.store import FrameStore
 from pidelta.delta.assessment import assess
 from pidelta.delta.committee import Committee
 from pidelta.delta.hdnnp.fitting import Fit
-from pidelta.delta.hdnnp.model import HDNNP, ValidationErrors
+from pidelta.delta.hdnnp.model import HDNNP
 from pidelta.delta.hdnnp.settings import read_training_file
 from pidelta.delta.hdnnp.targets import prepare
 from pidelta.delta.hdnnp.training import initial_networks, prepare_training, train_models
@@ -76,9 +76,7 @@ def test_errors_of_the_loss_are_those_of_the_model(store, data):
     networks = initial_networks(prepared.settings, prepared.groups, frames, settings)
     fit = Fit(networks, prepared.groups, prepared.settings, frames, frames, settings)
     errors = fit.squared_errors((0, torch.arange(6)), create_graph=False)
-    model = HDNNP(
-        prepared.settings, networks, prepared.coverage, ValidationErrors(0.0, 0.0, 0.0), prepared.provenance
-    )
+    model = HDNNP(prepared.settings, networks, prepared.coverage, 0.0, prepared.provenance)
     for place, item in enumerate(read_labelled([store]).frames[:6]):
         frame = item.frame
         result = model.evaluate(frame.region)
@@ -247,7 +245,6 @@ def test_a_model_remembers_what_it_was_trained_on(tmp_path):
     epochs = json.loads(trained.with_suffix(".json").read_text())["epochs"]
     best = min(epochs, key=lambda row: row["validation_loss"])
     assert model.uncertainty_threshold == best["energy_rmse"]
-    assert model.validation.qm_gradient == best["qm_gradient_rmse"]
 
 
 def test_held_out_frames_are_within_the_coverage_and_long_bonds_beyond_it(store, data, tmp_path):

@@ -37,12 +37,45 @@ def split_by_source(
     Raises:
         DataError: there are fewer than two steps to divide.
     """
+    pieces = _pieces(sources, blocks)
+    validation: list[int] = []
+    order = np.random.default_rng(seed).permutation(len(pieces))
+    for piece in order[:-1]:
+        validation += pieces[piece]
+        if len(validation) >= fraction * len(sources):
+            break
+    return _divide(len(sources), validation)
+
+
+def folds_by_source(sources: Sequence[str], folds: int, blocks: int = 20) -> list[tuple[IntArray, IntArray]]:
+    """Splits as those of `split_by_source`, without chance, in which every frame is held back once.
+
+    Args:
+        sources: as there.
+        folds: number of splits; less where there are fewer steps.
+        blocks: as there.
+
+    Raises:
+        DataError: there are fewer than two steps to divide.
+    """
+    pieces = _pieces(sources, blocks)
+    dealt = [[index for piece in pieces[fold::folds] for index in piece] for fold in range(folds)]
+    return [_divide(len(sources), held_back) for held_back in dealt if held_back]
+
+
+def _divide(count: int, held_back: Sequence[int]) -> tuple[IntArray, IntArray]:
+    chosen = np.zeros(count, dtype=bool)
+    chosen[held_back] = True
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def _pieces(sources: Sequence[str], blocks: int) -> list[list[int]]:
+    """Indices of the frames of each block of consecutive steps of a trajectory."""
     steps: dict[tuple[str, int], list[int]] = {}
     for index, source in enumerate(sources):
         steps.setdefault(_place(source, index), []).append(index)
     if len(steps) < 2:
         raise DataError(f"training: expected frames of at least 2 steps to split, found {len(steps)}")
-
     length = max(1, round(len(steps) / blocks))
     pieces: list[list[int]] = []
     for _, trajectory in groupby(sorted(steps), key=lambda place: place[0]):
@@ -51,16 +84,7 @@ def split_by_source(
             [index for place in places[start : start + length] for index in steps[place]]
             for start in range(0, len(places), length)
         ]
-
-    validation: list[int] = []
-    order = np.random.default_rng(seed).permutation(len(pieces))
-    for piece in order[:-1]:
-        validation += pieces[piece]
-        if len(validation) >= fraction * len(sources):
-            break
-    chosen = np.zeros(len(sources), dtype=bool)
-    chosen[validation] = True
-    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+    return pieces
 
 
 def _place(source: str, index: int) -> tuple[str, int]:

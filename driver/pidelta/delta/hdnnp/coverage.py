@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pidelta.data.splits import split_by_source
+from pidelta.data.splits import folds_by_source
 from pidelta.delta.hdnnp.descriptors import DescriptorSettings
 from pidelta.delta.hdnnp.targets import TargetGroup
 from pidelta.state import FloatArray, IntArray
@@ -27,8 +27,7 @@ from pidelta.state import FloatArray, IntArray
 _LEAST_DEVIATION = 0.05
 # A direction of less than this share of the mean variance counts as if it had it.
 _LEAST_VARIANCE = 1e-3
-# How often a part of the frames is held back, and which part.
-_DRAWS, _HELD_BACK = 10, 0.2
+_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -115,13 +114,13 @@ class Coverage:
         """
         radial, angular, charge, short = settings.blocks
         count = settings.structure_count
-        draws = [split_by_source(sources, _HELD_BACK, seed) for seed in range(_DRAWS)]
+        folds = folds_by_source(sources, _FOLDS)
         parts: list[tuple[Ellipsoid, Ellipsoid]] = []
         for element in range(len(settings.elements)):
             features, frames = _atoms(groups, element)
-            structure = _ellipsoid(features[:, :count], frames, draws, (radial, angular))
+            structure = _ellipsoid(features[:, :count], frames, folds, (radial, angular))
             behind = tuple(slice(block.start - count, block.stop - count) for block in (charge, short))
-            parts.append((structure, _ellipsoid(features[:, count:], frames, draws, behind)))
+            parts.append((structure, _ellipsoid(features[:, count:], frames, folds, behind)))
         return cls(tuple(part[0] for part in parts), tuple(part[1] for part in parts))
 
     @property
@@ -177,13 +176,13 @@ def _atoms(groups: Sequence[TargetGroup], element: int) -> tuple[FloatArray, Int
 def _ellipsoid(
     features: FloatArray,
     frames: IntArray,
-    draws: Sequence[tuple[IntArray, IntArray]],
+    folds: Sequence[tuple[IntArray, IntArray]],
     blocks: Sequence[slice],
 ) -> Ellipsoid:
     """The ellipsoid of features (A, D) with its unit: the farthest atom of frames held back."""
     blocks = [block for block in blocks if block.start < block.stop]
     reach = 0.0
-    for train, held_back in draws:
+    for train, held_back in folds:
         inside, outside = features[np.isin(frames, train)], features[np.isin(frames, held_back)]
         if len(inside) and len(outside):
             reach = max(reach, float(Ellipsoid.around(inside, blocks).distances(outside).max()))

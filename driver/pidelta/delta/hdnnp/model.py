@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -25,21 +25,6 @@ from pidelta.errors import GeometryError, ModelError
 from pidelta.state import FloatArray, Region, RegionGradient
 
 
-@dataclass(frozen=True)
-class ValidationErrors:
-    """Root mean square errors on the frames that were held back from training, in atomic units.
-
-    Attributes:
-        energy: in hartree.
-        qm_gradient: of a component on QM atoms, in hartree/bohr.
-        mm_gradient: of a component on sites, in hartree/bohr.
-    """
-
-    energy: float
-    qm_gradient: float
-    mm_gradient: float
-
-
 class HDNNP:
     """A high-dimensional neural network potential that corrects a QM region in its environment.
 
@@ -49,7 +34,7 @@ class HDNNP:
         settings: the descriptors.
         networks: one network for each element.
         coverage: where the features of the training frames lie.
-        validation: errors on the frames held back from training.
+        validation_error: root mean square error of the energy in hartree, on the frames held back from training.
         provenance: what it was trained on.
 
     Raises:
@@ -63,7 +48,7 @@ class HDNNP:
         settings: DescriptorSettings,
         networks: AtomicNetworks,
         coverage: Coverage,
-        validation: ValidationErrors,
+        validation_error: float,
         provenance: Provenance,
     ) -> None:
         check_short_cutoff(settings, provenance.embedding)
@@ -71,7 +56,7 @@ class HDNNP:
         self.networks = networks.requires_grad_(False)
         self.coverage = coverage
         self.coverage_digest = coverage.digest
-        self.validation = validation
+        self.validation_error = validation_error
         self.provenance = provenance
 
     @property
@@ -81,8 +66,8 @@ class HDNNP:
 
     @property
     def uncertainty_threshold(self) -> float:
-        """Root mean square error of the energy in validation, in hartree."""
-        return self.validation.energy
+        """The error of the energy in validation, in hartree."""
+        return self.validation_error
 
     def evaluate(self, region: Region) -> CorrectionResult:
         """Energy correction and its derivatives for a batch.
@@ -144,7 +129,7 @@ class HDNNP:
             {
                 "settings": asdict(self.settings),
                 "provenance": {**asdict(self.provenance), "embedding": dict(self.provenance.embedding)},
-                "validation": asdict(self.validation),
+                "validation_error": self.validation_error,
                 "coverage": self.coverage.content(),
                 "hidden": self.networks.hidden,
                 "state": self.networks.state_dict(),
@@ -165,7 +150,7 @@ class HDNNP:
             settings,
             networks,
             Coverage.from_content(content["coverage"], settings),
-            ValidationErrors(**content["validation"]),
+            float(content["validation_error"]),
             Provenance(**content["provenance"]),
         )
 

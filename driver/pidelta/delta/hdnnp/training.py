@@ -21,7 +21,7 @@ from pidelta.data.splits import split_by_source
 from pidelta.delta.base import Provenance
 from pidelta.delta.hdnnp.coverage import Coverage
 from pidelta.delta.hdnnp.descriptors import DescriptorSettings
-from pidelta.delta.hdnnp.model import HDNNP, ValidationErrors, check_short_cutoff
+from pidelta.delta.hdnnp.model import HDNNP, check_short_cutoff
 from pidelta.delta.hdnnp.networks import AtomicNetworks
 from pidelta.delta.hdnnp.settings import TrainingFile, TrainingSettings
 from pidelta.delta.hdnnp.targets import TargetGroup, prepare
@@ -166,16 +166,15 @@ def _train_one(
         data.settings,
         networks,
         data.coverage,
-        _validation_errors(fit.history),
+        _validation_error(fit.history),
         data.provenance,
     ).save(path)
     shutil.rmtree(_checkpoints(path))
 
 
-def _validation_errors(history: History) -> ValidationErrors:
-    """Errors in the epoch whose weights are kept."""
-    best = min(history, key=lambda row: row["validation_loss"])
-    return ValidationErrors(best["energy_rmse"], best["qm_gradient_rmse"], best["mm_gradient_rmse"])
+def _validation_error(history: History) -> float:
+    """Error of the energy in the epoch whose weights are kept."""
+    return min(history, key=lambda row: row["validation_loss"])["energy_rmse"]
 
 
 def initial_networks(

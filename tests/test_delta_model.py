@@ -17,8 +17,8 @@ from pidelta.delta.committee import Committee
 from pidelta.delta.hdnnp.descriptors import (
     DescriptorSettings,
     angular_triples,
+    cutoff_and_slope,
     cutoff_function,
-    cutoff_slope,
     site_species_index,
     species_index,
     structure_features,
@@ -70,7 +70,8 @@ def test_cutoff_function_is_the_switch_of_core():
     r = np.linspace(0.0, 12.0, 50)
     expected, slope = smooth_step(r, 0.0, 9.0)
     np.testing.assert_allclose(cutoff_function(torch.from_numpy(r), 9.0).numpy(), expected, atol=1e-14)
-    np.testing.assert_allclose(cutoff_slope(torch.from_numpy(r), 9.0).numpy(), slope, atol=1e-14)
+    for found, known in zip(cutoff_and_slope(torch.from_numpy(r), 9.0), (expected, slope), strict=True):
+        np.testing.assert_allclose(found.numpy(), known, atol=1e-14)
 
 
 def fall(r, cutoff):

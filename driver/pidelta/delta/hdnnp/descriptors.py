@@ -21,7 +21,7 @@ import torch
 from pidelta.core.switching import quintic, quintic_slope
 from pidelta.delta.base import symbols
 from pidelta.errors import ModelError
-from pidelta.state import IntArray
+from pidelta.state import BoolArray, IntArray
 from pidelta.units import ANGSTROM
 
 # ANI takes the angle from 0.95 cos(theta), which keeps it differentiable in linear arrangements.
@@ -87,10 +87,10 @@ def cutoff_function(r: torch.Tensor, cutoff: float) -> torch.Tensor:
     return value
 
 
-def cutoff_slope(r: torch.Tensor, cutoff: float) -> torch.Tensor:
-    """The derivative of `cutoff_function` in r."""
-    slope: torch.Tensor = quintic_slope((r / cutoff).clamp(max=1.0)) / cutoff
-    return slope
+def cutoff_and_slope(r: torch.Tensor, cutoff: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The cutoff function and its derivative in r."""
+    x = (r / cutoff).clamp(max=1.0)
+    return quintic(x), quintic_slope(x) / cutoff
 
 
 def gaussian_grid(start: float, cutoff: float, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -143,24 +143,23 @@ def angular_triples(settings: DescriptorSettings, positions: torch.Tensor) -> to
     Returns:
         (T, 3) indices i, j, k with j < k.
     """
-    with torch.no_grad():
-        near = torch.cdist(positions, positions) < settings.angular_cutoff
-        near.diagonal(dim1=1, dim2=2).fill_(False)
-        # Neighbours of the whole batch, then those pairs of them that some structure has at once.
-        centre, pair_j, pair_k = _neighbour_pairs(near.any(0))
-        together = (near[:, centre, pair_j] & near[:, centre, pair_k]).any(0)
-    return torch.stack([centre, pair_j, pair_k], dim=1)[together]
+    x = positions.detach().numpy()
+    near = ((x[:, :, None] - x[:, None]) ** 2).sum(axis=-1) < settings.angular_cutoff**2
+    near &= ~np.eye(x.shape[1], dtype=bool)
+    # Neighbours in the whole batch, then those pairs of them that some structure has at once.
+    i, j, k = _neighbour_pairs(near.any(axis=0))
+    together = (near[:, i, j] & near[:, i, k]).any(axis=0)
+    return torch.from_numpy(np.stack([i, j, k], axis=1)[together])
 
 
-def _neighbour_pairs(near: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _neighbour_pairs(near: BoolArray) -> tuple[IntArray, IntArray, IntArray]:
     """i, j, k with j < k both near i, from a mask (n, n)."""
-    centre, neighbour = torch.nonzero(near, as_tuple=True)
-    places = torch.arange(len(centre))
+    centre, neighbour = np.nonzero(near)
+    places = np.arange(len(centre))
     # Each neighbour of an atom pairs with those that follow it in the atom's stretch of the list.
-    following = near.sum(1).cumsum(0)[centre] - 1 - places
-    first = places.repeat_interleave(following)
-    starts = (following.cumsum(0) - following).repeat_interleave(following)
-    second = first + 1 + torch.arange(len(first)) - starts
+    following = near.sum(axis=1).cumsum()[centre] - 1 - places
+    first = places.repeat(following)
+    second = np.arange(len(first)) - (following.cumsum() - following - places - 1).repeat(following)
     return centre[first], neighbour[first], neighbour[second]
 
 

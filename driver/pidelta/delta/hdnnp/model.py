@@ -34,7 +34,7 @@ class HDNNP:
         settings: the descriptors.
         networks: one network for each element.
         coverage: where the features of the training frames lie.
-        validation_error: root mean square error of the energy in hartree, on the frames held back from training.
+        validation_error: root mean square error of the energy on frames held back from training, in hartree.
         provenance: what it was trained on.
 
     Raises:

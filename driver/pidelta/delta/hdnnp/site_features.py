@@ -22,8 +22,8 @@ import torch
 
 from pidelta.delta.hdnnp.descriptors import (
     DescriptorSettings,
+    cutoff_and_slope,
     cutoff_function,
-    cutoff_slope,
     gaussian_grid,
 )
 
@@ -57,12 +57,12 @@ class _Gaussians:
         twice = 2.0 * self.etas * weights
         sums = bare @ torch.stack([weights, twice, twice * self.centres], dim=-1)
         value, first, second = sums.unbind(-1)
-        fall, fall_slope = cutoff_function(r, self.cutoff), cutoff_slope(r, self.cutoff)
+        fall, fall_slope = cutoff_and_slope(r, self.cutoff)
         return fall * value, fall_slope * value - fall * (r * first - second)
 
     def slopes(self, r: torch.Tensor) -> torch.Tensor:
         """(..., K) dg_k/dr."""
-        fall, fall_slope = cutoff_function(r, self.cutoff), cutoff_slope(r, self.cutoff)
+        fall, fall_slope = cutoff_and_slope(r, self.cutoff)
         inner = fall_slope[..., None] - 2.0 * self.etas * (r[..., None] - self.centres) * fall[..., None]
         return self.bare(r) * inner
 

@@ -58,10 +58,6 @@ def test_units_and_paths(tmp_path):
             GOOD.replace("order: 3", "scc: {start: middle}, order: 3"),
             "qm.dftb.scc.start: input should be 'none', 'previous' or 'extrapolated', found 'middle'",
         ),
-        (
-            GOOD.replace("atoms: resname URA", "properties: [gap, colour]"),
-            "qm.properties.1: input should be 'orbital_energies', 'occupations', 'homo', 'lumo', 'gap',",
-        ),
         ("structure: a.gro\n", "expected a section qm, mm or both"),
         ("structure: a.gro\nmm: {topology: a.top}\ndelta: {models: [a.pt]}\n", "expected a section qm"),
         ("structure: [a\n", "not a YAML file"),

@@ -71,17 +71,17 @@ def evaluate(method, *structures):
 @pytest.mark.parametrize("hard", [SMALL_STEPS_HELP, ANNEALING_HELPS])
 def test_fallback_reaches_self_consistency_at_the_settings_asked_for(hard, parameters):
     result = evaluate(DFTBEngine(ETHYLENE, parameters), (NORMAL, np.zeros(6)), hard)
-    np.testing.assert_array_equal(result.fallbacks, [False, True])
-    assert result.iterations[0] < 10
-    assert result.iterations[1] > 100
+    np.testing.assert_array_equal(result.properties["scc_fallbacks"], [False, True])
+    assert result.properties["scc_iterations"][0] < 10
+    assert result.properties["scc_iterations"][1] > 100
     alone = evaluate(DFTBEngine(ETHYLENE, parameters), (NORMAL, np.zeros(6)))
     assert result.energy[0] == pytest.approx(alone.energy[0], abs=1e-11)
     # Aufbau, as at 0 K, and a state that reproduces itself.
-    np.testing.assert_array_equal(np.unique(result.orbitals.occupations), [0.0, 2.0])
+    np.testing.assert_array_equal(np.unique(result.properties["occupations"]), [0.0, 2.0])
     method = DFTBEngine(ETHYLENE, parameters)
     first, again = evaluate(method, hard), evaluate(method, hard)
-    assert again.iterations[0] == 1
-    assert not again.fallbacks[0]
+    assert again.properties["scc_iterations"][0] == 1
+    assert not again.properties["scc_fallbacks"][0]
     np.testing.assert_allclose(again.charges, first.charges, rtol=0, atol=1e-8)
     # The free energy goes to the energy of the ground state with the temperature, from below.
     warm = evaluate(DFTBEngine(ETHYLENE, parameters, electronic_temperature=1e-5), hard)
@@ -142,7 +142,7 @@ def test_results_do_not_depend_on_the_start(settings):
     for _ in range(8):
         batch = rng.permutation(batch + rng.normal(0.0, 0.02, batch.shape))
         results = {start: method.evaluate(batch, np.zeros((4, 6))) for start, method in engines.items()}
-        iterations.append([results[start].iterations.mean() for start in engines])
+        iterations.append([results[start].properties["scc_iterations"].mean() for start in engines])
         for found in results.values():
             np.testing.assert_allclose(found.energy, results["none"].energy, rtol=0, atol=1e-10)
             np.testing.assert_allclose(found.charges, results["none"].charges, rtol=0, atol=1e-7)
@@ -178,7 +178,9 @@ def test_starts_save_iterations_on_a_smooth_path():
     for start in ("none", "previous", "extrapolated"):
         method = formamide(start=start)
         counts = [
-            method.evaluate(FORMAMIDE_POSITIONS + np.sin(0.1 * step) * modes, np.zeros((2, 6))).iterations
+            method.evaluate(FORMAMIDE_POSITIONS + np.sin(0.1 * step) * modes, np.zeros((2, 6))).properties[
+                "scc_iterations"
+            ]
             for step in range(20)
         ]
         iterations[start] = np.mean(counts[6:])

@@ -100,7 +100,7 @@ def test_warm_start_saves_iterations_and_changes_nothing():
     vacuum(warm, positions)
     moved = positions + rng.normal(0.0, 0.01, positions.shape)
     expected, found = vacuum(cold, moved), vacuum(warm, moved)
-    assert found.iterations[0] < expected.iterations[0]
+    assert found.properties["scc_iterations"][0] < expected.properties["scc_iterations"][0]
     np.testing.assert_allclose(found.energy, expected.energy, rtol=0, atol=1e-10)
     np.testing.assert_allclose(found.charges, expected.charges, rtol=0, atol=1e-8)
     np.testing.assert_allclose(found.gradient, expected.gradient, rtol=0, atol=1e-8)
@@ -113,7 +113,7 @@ def test_few_iterations_from_neutral_atoms(model, temperature):
     numbers, positions = molecule(find_record(URACIL, model))
     batch = positions + np.random.default_rng(0).normal(0.0, 0.05, (8, *positions.shape))
     method = engine(model, numbers, electronic_temperature=temperature, tolerance=1e-10)
-    assert method.evaluate(batch, np.zeros(batch.shape[:2])).iterations.max() <= 6
+    assert method.evaluate(batch, np.zeros(batch.shape[:2])).properties["scc_iterations"].max() <= 6
 
 
 def test_bad_start_is_forgotten():
@@ -130,7 +130,7 @@ def test_tolerance_is_kept():
     loose, tight = (
         vacuum(engine("dftb3-3ob", numbers, charge=-1, tolerance=t), positions) for t in (1e-3, 1e-12)
     )
-    assert loose.iterations[0] < tight.iterations[0]
+    assert loose.properties["scc_iterations"][0] < tight.properties["scc_iterations"][0]
     assert 1e-12 < np.abs(loose.charges - tight.charges).max() < 1e-3
 
 
@@ -141,10 +141,10 @@ def test_structures_that_converge_at_different_times():
     batch = stretch[:, None, None] * positions
     method = engine("dftb3-3ob", numbers, charge=-1, start="none")
     together = method.evaluate(batch, np.zeros(batch.shape[:2]))
-    assert len(set(together.iterations)) > 1
+    assert len(set(together.properties["scc_iterations"])) > 1
     for row, geometry in enumerate(batch):
         alone = vacuum(method, geometry)
-        assert together.iterations[row] == alone.iterations[0]
+        assert together.properties["scc_iterations"][row] == alone.properties["scc_iterations"][0]
         np.testing.assert_allclose(together.energy[row], alone.energy[0], rtol=0, atol=1e-12)
         np.testing.assert_allclose(together.gradient[row], alone.gradient[0], rtol=0, atol=1e-10)
 

@@ -111,10 +111,12 @@ def test_agrees_with_dftbplus(record, made_up):
     assert result.energy[0] == pytest.approx(record["energy"], abs=1e-10)
     np.testing.assert_allclose(result.gradient[0] + pair.sum(1), record["gradient"], rtol=0, atol=1e-8)
     np.testing.assert_allclose(charges, record["charges"], rtol=0, atol=1e-7)
-    np.testing.assert_allclose(result.orbitals.energies[0], record["orbital_energies"], rtol=0, atol=1e-8)
+    np.testing.assert_allclose(
+        result.properties["orbital_energies"][0], record["orbital_energies"], rtol=0, atol=1e-8
+    )
     expected = record.get("spin_populations", np.zeros(len(positions)))
-    np.testing.assert_allclose(result.spin_populations[0], expected, rtol=0, atol=1e-6)
-    assert not result.fallbacks.any()
+    np.testing.assert_allclose(result.properties["spin_populations"][0], expected, rtol=0, atol=1e-6)
+    assert not result.properties["scc_fallbacks"].any()
     if len(mm_charges):
         np.testing.assert_allclose(-pair.sum(0), record["mm_gradient"], rtol=0, atol=1e-8)
 
@@ -177,7 +179,7 @@ def test_atoms(made_up):
         )
         result = method.evaluate(np.zeros((1, 1, 3)), np.full((1, 1), 0.3))
         assert result.energy[0] == pytest.approx(energy, abs=1e-12)
-        np.testing.assert_allclose(result.spin_populations, [[multiplicity - 1]], atol=1e-12)
+        np.testing.assert_allclose(result.properties["spin_populations"], [[multiplicity - 1]], atol=1e-12)
         np.testing.assert_allclose(result.charges, 0.0, atol=1e-12)
 
 
@@ -208,7 +210,11 @@ def test_two_equal_spins_are_a_closed_shell(monkeypatch):
     assert open_shell.energy[0] == pytest.approx(closed.energy[0], abs=1e-11)
     np.testing.assert_allclose(open_shell.gradient, closed.gradient, rtol=0, atol=1e-9)
     np.testing.assert_allclose(open_shell.charges, closed.charges, rtol=0, atol=1e-8)
-    np.testing.assert_allclose(open_shell.orbitals.energies[0, 1], closed.orbitals.energies[0, 0], atol=1e-9)
+    np.testing.assert_allclose(
+        open_shell.properties["orbital_energies"][0, 1],
+        closed.properties["orbital_energies"][0, 0],
+        atol=1e-9,
+    )
 
 
 def test_far_apart_radicals_add_up():
@@ -218,7 +224,9 @@ def test_far_apart_radicals_add_up():
         np.concatenate((positions, positions + 3e4))[None], np.zeros((1, 6))
     )
     assert both.energy[0] == pytest.approx(2 * one.energy[0], abs=1e-9)
-    np.testing.assert_allclose(both.spin_populations[0], np.tile(one.spin_populations[0], 2), atol=1e-7)
+    np.testing.assert_allclose(
+        both.properties["spin_populations"][0], np.tile(one.properties["spin_populations"][0], 2), atol=1e-7
+    )
 
 
 def test_one_u_for_all_shells_is_the_atom_resolved_energy():
@@ -236,7 +244,7 @@ def test_newton_converges_quadratically_with_two_spins():
     numbers, positions = HO2
     batch = positions + np.random.default_rng(0).normal(0.0, 0.05, (8, 3, 3))
     method = builtin_engine(numbers, multiplicity=2, tolerance=1e-10)
-    assert method.evaluate(batch, np.zeros((8, 3))).iterations.max() <= 6
+    assert method.evaluate(batch, np.zeros((8, 3))).properties["scc_iterations"].max() <= 6
 
 
 def test_impossible_spins(made_up):
@@ -265,12 +273,12 @@ def test_open_filling_without_polarisation():
     engine = builtin_engine(numbers, **settings)
     check_engine(lambda n: builtin_engine(n, **settings), numbers, positions)
     result = engine.evaluate(positions[None], np.zeros((1, len(numbers))))
-    filled = result.property("occupations") / 2.0
+    filled = result.properties["occupations"] / 2.0
     assert filled.sum() == pytest.approx(6.5)
-    assert not result.property("spin_populations").any()
+    assert not result.properties["spin_populations"].any()
     empty = 1.0 - filled
     disorder = -(filled * np.log(filled.clip(1e-300)) + empty * np.log(empty.clip(1e-300))).sum()
-    assert result.property("entropy_term")[0] == pytest.approx(-2.0 * temperature * disorder, abs=1e-12)
+    assert result.properties["entropy_term"][0] == pytest.approx(-2.0 * temperature * disorder, abs=1e-12)
 
 
 def test_identity_tells_methods_apart():

@@ -247,7 +247,7 @@ def test_a_users_input(acetamide, tmp_path):
     assert mixed.identity == engine.identity
     found = mixed.evaluate(positions, potential)
     assert found.energy[0] == pytest.approx(expected.energy[0], abs=1e-10)
-    assert found.iterations[0] > expected.iterations[0]
+    assert found.properties["scc_iterations"][0] > expected.properties["scc_iterations"][0]
     other = build("ForceEvaluation = Dynamics")
     assert other.identity.startswith(f"{engine.identity} DFTB+input=")
     with pytest.raises(SetupError, match=r"DFTB\+ stopped at its set-up: .*Hamiltonian/DFTB/Wrong"):

@@ -347,7 +347,6 @@ class ChargesInPotential:
             energy=potential @ self.charges + 0.5 * (positions**2).sum(axis=(1, 2)),
             gradient=positions.copy(),
             charges=self.charges[None],
-            iterations=np.ones(1, dtype=np.int64),
         )
 
 

@@ -104,7 +104,7 @@ def test_two_lennard_jones_atoms_in_a_field():
     np.testing.assert_allclose(result.energy, 0.04 * (x**2 - x) + 0.015, rtol=0, atol=1e-9)
     slope = 0.04 * (-12.0 * x**2 + 6.0 * x) / r
     np.testing.assert_allclose(result.gradient[:, 1, 2], 0.8 * slope, rtol=0, atol=1e-9)
-    assert result.embedding == "mechanical"
+    assert engine.embedding == "mechanical"
     np.testing.assert_array_equal(result.charges, [[0.5, -0.5]] * 3)
 
 
@@ -267,7 +267,6 @@ def test_check_says_mechanical_embedding(tmp_path, monkeypatch, capsys):
     [
         ("qm: {engine: ase}", "qm: expected a section ase with engine ase, found none"),
         (f"qm:\n  dftb: {{order: 3}}\n{WITH_EMT}", "qm: expected no section dftb with engine ase, found one"),
-        (f"qm:\n  properties: [gap]\n{WITH_EMT}", "qm: expected no properties with engine ase, found gap"),
         ("qm: {ase: {calculator: a.B}}", "qm: expected engine ase with a section ase, found dftb"),
         (f"point_charges: q.dat\nqm:\n{WITH_EMT}", "point_charges: not with engine ase"),
     ],
@@ -276,6 +275,27 @@ def test_wrong_configurations(tmp_path, text, message):
     (tmp_path / "m.yaml").write_text(f"structure: m.xyz\n{text}\n")
     with pytest.raises(ConfigError, match=message):
         load_config(tmp_path / "m.yaml")
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (WITH_EMT, "qm.properties: expected none, as the engine gives none, found 'gap'"),
+        ("", "qm.properties: expected some of orbital_energies, .*scc_fallbacks, .* found 'colour'"),
+        (
+            "  dftb: {dispersion: d3bj}\n",
+            "qm.properties: expected some of orbital_energies, .*found 'colour'",
+        ),
+    ],
+)
+def test_properties_that_the_engine_does_not_give(tmp_path, method, message):
+    if "dispersion" in method:
+        pytest.importorskip("dftd3")
+    molecule("CH3CH2OH").write(tmp_path / "m.xyz", format="xyz")
+    config = tmp_path / "m.yaml"
+    config.write_text(f"structure: m.xyz\nqm:\n  properties: [gap, colour]\n{method}")
+    with pytest.raises(ConfigError, match=message):
+        build_evaluator(load_config(config))
 
 
 class TestTBLite:

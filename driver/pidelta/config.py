@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from pydantic import Field, FiniteFloat, PrivateAttr, model_validator
 
-from pidelta.qm.base import PropertyName
 from pidelta.state import TERMS
 from pidelta.units import parse_quantity
 from pidelta.yaml_input import Length, Section, Temperature, read_yaml
@@ -131,8 +130,8 @@ class QMConfig(Section):
     """The QM region and the method that describes it.
 
     `engine: ase` takes its method from `ase`, with mechanical embedding; `dftb` has electrostatic embedding.
-    Either is the term `low` of the energy. `properties` are results to add to the extras, by the names and
-    in the units of `PropertyName`.
+    Either is the term `low` of the energy. `properties` are results to add to the extras, by the names that
+    `pidelta.qm.base.QMResult` explains; which of them an engine gives, it says itself.
     """
 
     atoms: str | list[int] = "all"
@@ -142,7 +141,7 @@ class QMConfig(Section):
     dftb: DFTBConfig = DFTBConfig()
     ase: ASEConfig | None = None
     dftbplus: DFTBPlusConfig | None = None
-    properties: list[PropertyName] = Field(default_factory=list)
+    properties: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _check_engine(self) -> QMConfig:
@@ -150,9 +149,6 @@ class QMConfig(Section):
             raise ValueError("expected a section ase with engine ase, found none")
         if self.engine == "ase" and "dftb" in self.model_fields_set:
             raise ValueError("expected no section dftb with engine ase, found one")
-        if self.engine != "dftb" and self.properties:
-            found = ", ".join(self.properties)
-            raise ValueError(f"expected no properties with engine {self.engine}, found {found}")
         if self.engine != "ase" and self.ase is not None:
             raise ValueError(f"expected engine ase with a section ase, found {self.engine}")
         if self.dftbplus is not None and self.engine != "dftb+":

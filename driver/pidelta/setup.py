@@ -23,7 +23,7 @@ from pidelta.mm.readers import read_topology
 from pidelta.mm.topology import Topology
 from pidelta.mm.water import build_water, with_water
 from pidelta.qm.ase import ASEEngine
-from pidelta.qm.base import QMEngine
+from pidelta.qm.base import QMEngine, reported_properties
 from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.parameters import (
     PUBLISHED_DAMPING_EXPONENTS,
@@ -186,10 +186,12 @@ def build_evaluator(config: Config, terms: frozenset[str] | None = None) -> QMMM
         if chosen & {"low", "delta"}:
             # The engine knows the identity that models remember, so it is made for them as well.
             engine = _engine(config.qm, region)
+            with _section("qm"):
+                properties = reported_properties(engine, config.qm.properties)
             evaluator = replace(
                 evaluator,
                 engine=engine if "low" in chosen else None,
-                properties=tuple(config.qm.properties),
+                properties=properties,
                 delta=_committee(config, region, engine.identity) if "delta" in chosen else None,
             )
     if config.mm is not None and inputs.topology is not None and "mm" in chosen:

@@ -15,7 +15,7 @@ from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedErr
 from ase.units import Bohr, Hartree
 
 from pidelta.errors import ConfigError, RunError
-from pidelta.qm.base import QMResult
+from pidelta.qm.base import EmbeddingKind, QMResult
 from pidelta.state import FloatArray, IntArray
 
 
@@ -83,6 +83,16 @@ class ASEEngine:
         """The calculator and the version of its package, for reports."""
         return f"{self._name} {_release(self._name)}, ASE {version('ase')}"
 
+    @property
+    def embedding(self) -> EmbeddingKind:
+        """The potential acts on the fixed charges."""
+        return "mechanical"
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """None: of a calculator, energy and forces are used."""
+        return ()
+
     def evaluate(
         self, positions: FloatArray, potential: FloatArray, coulomb_correction: FloatArray | None = None
     ) -> QMResult:
@@ -102,8 +112,6 @@ class ASEEngine:
             energy=energies,
             gradient=gradients,
             charges=np.tile(self._charges, (len(positions), 1)),
-            iterations=np.zeros(len(positions), dtype=np.int64),
-            embedding="mechanical",
         )
 
     def _calculate(self, row: int, positions: FloatArray) -> tuple[float, FloatArray]:

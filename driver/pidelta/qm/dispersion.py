@@ -12,7 +12,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from pidelta.errors import MissingExtraError, SetupError
-from pidelta.qm.base import QMEngine, QMResult
+from pidelta.qm.base import EmbeddingKind, QMEngine, QMResult
 from pidelta.state import FloatArray, IntArray
 
 Method = Literal["d3bj", "d4"]
@@ -158,6 +158,16 @@ class DispersionCorrected:
     def program(self) -> str:
         """The programs that evaluate the method, with their versions, for reports."""
         return f"{self._engine.program}, {self._dispersion.program}"
+
+    @property
+    def embedding(self) -> EmbeddingKind:
+        """That of the engine."""
+        return self._engine.embedding
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """Those of the engine."""
+        return self._engine.properties
 
     def evaluate(
         self, positions: FloatArray, potential: FloatArray, coulomb_correction: FloatArray | None = None

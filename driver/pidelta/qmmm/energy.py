@@ -13,7 +13,7 @@ import numpy as np
 
 from pidelta.delta.base import Correction
 from pidelta.errors import GeometryError
-from pidelta.qm.base import PropertyName, QMEngine, QMResult
+from pidelta.qm.base import QMEngine, QMResult
 from pidelta.qmmm.embedding import CutRegion, Embedding
 from pidelta.qmmm.partition import Partition
 from pidelta.qmmm.point_charges import point_charge_gradients, point_charge_potential
@@ -39,7 +39,7 @@ class QMMMEvaluator:
         engine: the low-level QM method.
         delta: the correction to it.
         classical: the force field.
-        properties: results of `engine` to add to the extras.
+        properties: names of the properties of `engine` to report.
     """
 
     numbers: IntArray
@@ -49,7 +49,7 @@ class QMMMEvaluator:
     engine: QMEngine | None = None
     delta: Correction | None = None
     classical: ClassicalEvaluator | None = None
-    properties: tuple[PropertyName, ...] = ()
+    properties: tuple[str, ...] = ()
 
     def evaluate(self, positions: FloatArray, cells: FloatArray | None) -> Evaluation:
         """Evaluate a batch.
@@ -78,14 +78,11 @@ class QMMMEvaluator:
                 low, gradient = _low_level(self.engine, region, watch)
                 with watch("embedding"):
                     terms["low"] = _term(self.embedding, low.energy, region, gradient)
-                kind = low.embedding
+                kind = self.engine.embedding
                 if kind == "electrostatic" or low.charges.any():  # else the method says nothing of charges
                     charges = low.charges
                     dipole = np.einsum("ba,bai->bi", charges, region.positions)
-                properties["scc_iterations"] = low.iterations.astype(np.float64)
-                if low.fallbacks is not None:
-                    properties["scc_fallbacks"] = low.fallbacks.astype(np.float64)
-                properties.update({name: low.property(name) for name in self.properties})
+                properties.update({name: low.properties[name] for name in self.properties})
             if self.delta is not None:
                 with watch("delta"):
                     delta = self.delta.evaluate(region)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pidelta.errors import SCCConvergenceError, SetupError
-from pidelta.qm.base import Orbitals, QMResult
+from pidelta.qm.base import EmbeddingKind, QMResult, orbital_properties
 from pidelta.qm.dftb.basis import Basis, build_basis
 from pidelta.qm.dftb.charges import ChargeEnergy, PopulationEnergy
 from pidelta.qm.dftb.convergence import Convergence, converge
@@ -25,6 +25,18 @@ from pidelta.qm.dftb.sites import atom_sites, shell_sites
 from pidelta.qm.dftb.spin import SpinConstants, filled_orbitals, spin_blocks, spin_matrix
 from pidelta.qm.dftb.start import Start, StartingPopulations, neutral_populations
 from pidelta.state import FloatArray, IntArray
+
+_PROPERTIES = (
+    "orbital_energies",
+    "occupations",
+    "homo",
+    "lumo",
+    "gap",
+    "spin_populations",
+    "entropy_term",
+    "scc_iterations",
+    "scc_fallbacks",
+)
 
 
 class DFTBEngine:
@@ -130,6 +142,16 @@ class DFTBEngine:
         """The program that evaluates the method, with its version, for reports."""
         return f"built-in DFTB of pidelta {version('pidelta')}"
 
+    @property
+    def embedding(self) -> EmbeddingKind:
+        """The potential polarises the charges."""
+        return "electrostatic"
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """Names of all properties of its results."""
+        return _PROPERTIES
+
     def evaluate(
         self, positions: FloatArray, potential: FloatArray, coulomb_correction: FloatArray | None = None
     ) -> QMResult:
@@ -171,11 +193,13 @@ class DFTBEngine:
             energy=energy.cpu().numpy() + repulsive.sum(-1),
             gradient=self._geometries.by_atom(pair_gradient),
             charges=self._by_atom(site_charges),
-            iterations=state.iterations.cpu().numpy(),
-            fallbacks=convergence.fallbacks.cpu().numpy(),
-            spin_populations=self._by_atom(state.populations[:, 0] - state.populations[:, -1]),
-            entropy_term=state.entropy_term.cpu().numpy(),
-            orbitals=Orbitals(state.energies.cpu().numpy(), state.occupations.cpu().numpy()),
+            properties={
+                **orbital_properties(state.energies.cpu().numpy(), state.occupations.cpu().numpy()),
+                "spin_populations": self._by_atom(state.populations[:, 0] - state.populations[:, -1]),
+                "entropy_term": state.entropy_term.cpu().numpy(),
+                "scc_iterations": state.iterations.cpu().numpy().astype(np.float64),
+                "scc_fallbacks": convergence.fallbacks.cpu().numpy().astype(np.float64),
+            },
         )
 
     def _tensor(self, values: FloatArray) -> torch.Tensor:

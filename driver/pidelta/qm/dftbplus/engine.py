@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pidelta.errors import GeometryError, SCCConvergenceError
-from pidelta.qm.base import QMResult
+from pidelta.qm.base import EmbeddingKind, QMResult
 from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.parameters import ParameterSet
 from pidelta.qm.dftb.sets import SetFiles, export
@@ -85,6 +85,16 @@ class DFTBPlusEngine:
         """The program and its version, for reports."""
         return f"DFTB+ (library interface {self._version})"
 
+    @property
+    def embedding(self) -> EmbeddingKind:
+        """The potential polarises the charges."""
+        return "electrostatic"
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """Names of all properties of its results."""
+        return ("scc_iterations",)
+
     def evaluate(
         self, positions: FloatArray, potential: FloatArray, coulomb_correction: FloatArray | None = None
     ) -> QMResult:
@@ -102,7 +112,9 @@ class DFTBPlusEngine:
             energy=np.array([solution.energy for solution in solutions]),
             gradient=np.array([solution.gradient for solution in solutions]),
             charges=np.array([solution.charges for solution in solutions]),
-            iterations=np.array([solution.iterations for solution in solutions]),
+            properties={
+                "scc_iterations": np.array([solution.iterations for solution in solutions], dtype=np.float64)
+            },
         )
 
     def _solve(self, positions: FloatArray, potential: FloatArray, correction: FloatArray | None) -> Solution:

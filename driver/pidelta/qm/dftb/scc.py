@@ -15,6 +15,7 @@ import torch
 
 from pidelta.qm.dftb.charges import PopulationEnergy
 from pidelta.qm.dftb.occupations import Filling
+from pidelta.qm.dftb.settings import SCCSettings
 
 # Structures are treated in groups whose transition charges number no more than this, to stay in cache.
 _TRANSITIONS = 2**20
@@ -81,14 +82,13 @@ class SCCSolver:
 
     Args:
         orbital_site: (N,) the site of each orbital, ascending.
-        tolerance: largest |n_out - n| accepted, in e.
-        max_iterations: most diagonalisations for one structure.
+        settings: the largest |n_out - n| accepted, and the most diagonalisations for one structure.
     """
 
-    def __init__(self, orbital_site: torch.Tensor, tolerance: float, max_iterations: int) -> None:
+    def __init__(self, orbital_site: torch.Tensor, settings: SCCSettings) -> None:
         self._orbital_site = orbital_site
-        self._tolerance = tolerance
-        self._max_iterations = max_iterations
+        self._tolerance = settings.tolerance
+        self._max_iterations = settings.max_iterations
         self._on_site = torch.nn.functional.one_hot(orbital_site).to(torch.float64)
         # The orbitals of each site, filled up to the most that a site has with orbitals of weight zero.
         counts = torch.bincount(orbital_site)

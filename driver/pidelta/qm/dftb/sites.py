@@ -64,8 +64,8 @@ def shell_sites(basis: Basis, own_u: bool) -> Sites:
         if not (values > 0.0).all():
             shell = int(np.argmin(values))
             raise ParameterError(
-                f"qm.dftb.shell_resolved: {symbol}-{symbol}.skf: expected a positive U of the {'spd'[shell]} "
-                f"shell, found {values[shell]:g}"
+                f"{symbol}-{symbol}.skf: expected a positive U of the {'spd'[shell]} shell, as charges are "
+                f"resolved by shell, found {values[shell]:g}"
             )
     atom = np.repeat(np.arange(len(shells)), shells)
     occupations = np.concatenate([element.occupations for element in basis.elements])

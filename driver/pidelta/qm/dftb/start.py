@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 
 from pidelta.qm.dftb.occupations import Filling
+from pidelta.qm.dftb.settings import Start
 from pidelta.state import FloatArray
 
-Start = Literal["none", "previous", "extrapolated"]
 _HISTORY = {"none": 0, "previous": 1, "extrapolated": 5}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from ase.data import chemical_symbols
 
 from pidelta.errors import ConfigError
 from pidelta.qm.dftb.parameters import ParameterSet, load_parameters
-from pidelta.qm.dftb.spin import SpinConstants
+from pidelta.qm.dftb.settings import DFTBSettings
 from pidelta.qm.dftbplus.hsd import Node, parse_hsd, read_hsd
 from pidelta.state import IntArray
 from pidelta.units import parse_quantity
@@ -47,23 +46,6 @@ _BY_ELEMENT = ("maxangularmomentum", "hubbardderivs")
 _TECHNICAL = ("mixer", "solver", "convergentscconly")  # no part of the method
 
 
-@dataclass(frozen=True)
-class DFTBSettings:
-    """The settings of `pidelta.qm.dftb.engine.DFTBEngine` that DFTB+ has to know, with the same defaults."""
-
-    order: int = 2
-    hubbard_derivatives: Mapping[str, float] | None = None
-    damping_exponent: float | None = None
-    shell_resolved: bool = False
-    charge: int = 0
-    multiplicity: int = 1
-    spin_polarised: bool = True
-    spin_constants: SpinConstants | None = None
-    electronic_temperature: float = 0.0
-    tolerance: float = 1e-8
-    max_iterations: int = 100
-
-
 def hamiltonian(settings: DFTBSettings, numbers: IntArray, parameters: ParameterSet, folder: Path) -> Node:
     """Return the section Hamiltonian for atoms (n,), with the files of `parameters` in `folder`."""
     symbols = sorted({chemical_symbols[number] for number in numbers})
@@ -71,8 +53,8 @@ def hamiltonian(settings: DFTBSettings, numbers: IntArray, parameters: Parameter
     lines = [
         "Hamiltonian = DFTB {",
         "SCC = Yes",
-        f"SCCTolerance = {settings.tolerance!r}",
-        f"MaxSCCIterations = {settings.max_iterations}",
+        f"SCCTolerance = {settings.scc.tolerance!r}",
+        f"MaxSCCIterations = {settings.scc.max_iterations}",
         "ConvergentSCCOnly = No",
         f"Charge = {settings.charge}",
         *_block("MaxAngularMomentum", shells),
@@ -90,7 +72,7 @@ def hamiltonian(settings: DFTBSettings, numbers: IntArray, parameters: Parameter
         lines.append(f"HCorrection = Damping {{\nExponent = {settings.damping_exponent!r}\n}}")
     if settings.shell_resolved:
         lines.append("ShellResolvedSCC = Yes")
-    if settings.multiplicity > 1 and settings.spin_polarised:
+    if settings.has_two_spins:
         lines += _spin(settings, {symbol: parameters.elements[symbol].l_max + 1 for symbol in symbols})
     return parse_hsd("\n".join([*lines, "}"]), "the input of DFTB+").children["hamiltonian"]
 
@@ -148,7 +130,7 @@ def user_keywords(path: Path, numbers: IntArray, expected: Node, parameters: Par
     found = load_parameters(folder, parameters.elements).identity
     if found != parameters.identity:
         raise ConfigError(
-            f"{path}: Hamiltonian.SlaterKosterFiles.Prefix: expected the files of qm.dftb.parameters "
+            f"{path}: Hamiltonian.SlaterKosterFiles.Prefix: expected the files of the configuration "
             f"({parameters.identity}), found others ({found})"
         )
     return {key: node for key, node in given.children.items() if key not in _GOVERNED}

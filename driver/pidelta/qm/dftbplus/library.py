@@ -52,7 +52,7 @@ def load_library(given: Path | None) -> Path:
         module = importlib.import_module("dftbplus")
     except ImportError as error:
         raise SetupError(
-            f"qm.engine: dftb+ needs the Python module dftbplus: {INSTALL} ({_one_line(error)})"
+            f"DFTB+ needs the Python module dftbplus: {INSTALL} ({_one_line(error)})"
         ) from None
     if not hasattr(module, "DftbPlus"):
         raise SetupError(
@@ -212,7 +212,7 @@ def _no_gradient(_: object, __: FloatArray, gradient: FloatArray) -> None:
 def _find(module: Path, given: Path | None) -> Path:
     if given is not None:
         if not given.is_file():
-            raise SetupError(f"qm.dftbplus.library: expected the library of DFTB+, found no file {given}")
+            raise SetupError(f"{given}: expected the library of DFTB+, found no such file")
         return given
     for folder in module.resolve().parents:
         for name in _NAMES:
@@ -220,8 +220,8 @@ def _find(module: Path, given: Path | None) -> Path:
                 if path.is_file():
                     return path
     raise SetupError(
-        f"qm.dftbplus.library: expected {' or '.join(_NAMES)}, {BUILD}, in a folder above {module}, found "
-        f"none: {INSTALL}, or name the file"
+        f"{module}: expected the library of DFTB+ ({' or '.join(_NAMES)}, {BUILD}) in a folder above it, "
+        f"found none: {INSTALL}, or name the library"
     )
 
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+)
 
 from pidelta.errors import ConfigError
 from pidelta.units import parse_quantity
@@ -15,6 +25,19 @@ Length = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "l
 Angle = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "angle"))]
 Temperature = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "temperature"))]
 Energy = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "energy"))]
+
+
+Integer = Annotated[int, Field(strict=True)]
+"""Not `true`, not 1.5 and not text, which pydantic would take as well where they look like integers."""
+
+
+def _join(path: Path, info: ValidationInfo) -> Path:
+    folder = (info.context or {}).get("folder")
+    return path if folder is None else Path(os.path.normpath(folder / path))
+
+
+FilePath = Annotated[Path, AfterValidator(_join)]
+"""A path in a file: from the folder of that file, unless it is absolute."""
 
 
 class Section(BaseModel):
@@ -64,28 +87,56 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected keys and values, found {type(content).__name__}")
     try:
-        return model.model_validate(content)
+        return model.model_validate(content, context={"folder": path.resolve().parent})
     except ValidationError as error:
-        raise ConfigError(f"{path}: {describe(error)}") from None
+        raise ConfigError(f"{path}: {describe(error, content)}") from None
 
 
-def describe(error: ValidationError) -> str:
-    """Say in one line what is wrong first."""
+def choose_by(key: str, default: str) -> Discriminator:
+    """Choose one section of a union by the value of a key; each is marked `Tag("key: value")`."""
+
+    def tag(section: Any) -> str:
+        given = section.get(key, default) if isinstance(section, dict) else getattr(section, key, default)
+        return f"{key}: {given}"
+
+    return Discriminator(tag)
+
+
+def describe(error: ValidationError, content: Any = None) -> str:
+    """Say in one line what is wrong first, with the content of a file where sections are chosen by a key."""
     problem = error.errors()[0]
-    # Pydantic names the branch of a union it tried; only keys and indices mean something to the user.
-    location = ".".join(str(part) for part in problem["loc"] if not _is_branch(part))
-    if problem["type"] == "extra_forbidden":
-        return f"unknown key {location}"
-    if problem["type"] == "missing":
-        return f"missing key {location}"
+    kind, found = problem["type"], problem["input"]
+    keys, choice = _locate(problem["loc"], content, lacks_last=kind == "missing")
+    location, chosen = ".".join(keys), f" with {choice}" if choice else ""
+    if kind == "extra_forbidden":
+        return f"unknown key {location}{chosen}"
+    if kind == "missing":
+        return f"missing key {location}{chosen}"
     message = str(problem["msg"]).removeprefix("Value error, ")
-    if problem["type"] != "value_error":
-        message = f"{message[0].lower()}{message[1:]}, found {problem['input']!r}"
+    if kind == "union_tag_invalid":
+        context = problem["ctx"]
+        message = f"expected {context['expected_tags']}, found {context['tag']}".replace("'", "")
+    elif kind != "value_error":
+        only = chosen if kind == "literal_error" and " or " not in message else ""
+        message = f"{message[0].lower()}{message[1:]}{only}, found {found!r}"
     return f"{location}: {message}" if location else message
 
 
-def _is_branch(part: Any) -> bool:
-    names = {"str", "int", "float", "path", "literal", "list", "dict"}
-    if not isinstance(part, str):
-        return False
-    return "[" in part or part.startswith("function-") or part.endswith("Config") or part in names
+def _locate(location: tuple[int | str, ...], content: Any, lacks_last: bool) -> tuple[list[str], str]:
+    """The keys and indices of a location, and which section of a union of `choose_by` they are in.
+
+    Pydantic also names the branch of a union that it tried, which is not in the content.
+    """
+    if content is None:
+        return [str(part) for part in location], ""
+    keys, choice = [], ""
+    for place, part in enumerate(location):
+        is_inside = part in content if isinstance(content, dict) else isinstance(content, list)
+        if is_inside and (isinstance(content, dict) or isinstance(part, int)):
+            keys.append(str(part))
+            content = content[part]
+        elif ": " in str(part):
+            choice = str(part)
+        elif lacks_last and place == len(location) - 1:
+            keys.append(str(part))
+    return keys, choice

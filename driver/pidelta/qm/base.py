@@ -57,7 +57,7 @@ class QMEngine(Protocol):
 
     @property
     def embedding(self) -> EmbeddingKind:
-        """``electrostatic``: the potential polarises the QM region; ``mechanical``: it acts on fixed charges."""
+        """Whether the potential polarises the QM region (electrostatic) or acts on fixed charges."""
 
     @property
     def properties(self) -> tuple[str, ...]:

@@ -93,7 +93,9 @@ class Dispersion:
         SetupError: an element has no parameters.
     """
 
-    def __init__(self, numbers: IntArray, method: DispersionMethod, damping: Damping, charge: int = 0) -> None:
+    def __init__(
+        self, numbers: IntArray, method: DispersionMethod, damping: Damping, charge: int = 0
+    ) -> None:
         interface = load_package(method)
         outside = numbers[(numbers < 1) | (numbers > _HEAVIEST)]
         if len(outside):

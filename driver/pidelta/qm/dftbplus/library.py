@@ -51,9 +51,7 @@ def load_library(given: Path | None) -> Path:
     try:
         module = importlib.import_module("dftbplus")
     except ImportError as error:
-        raise SetupError(
-            f"DFTB+ needs the Python module dftbplus: {INSTALL} ({_one_line(error)})"
-        ) from None
+        raise SetupError(f"DFTB+ needs the Python module dftbplus: {INSTALL} ({_one_line(error)})") from None
     if not hasattr(module, "DftbPlus"):
         raise SetupError(
             f"{module.__file__}: expected the module of DFTB+ with a class DftbPlus, found none: {INSTALL}"

@@ -7,15 +7,15 @@ import pytest
 import torch
 from ase.build import molecule
 
+from dftb_sets import make_engine
 from pidelta.errors import SetupError
 from pidelta.qm.dftb import sets
-from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.units import ANGSTROM
 
 
 def make(atoms, **settings):
     files = sets.builtin_set()[3]
-    return DFTBEngine(
+    return make_engine(
         atoms.numbers.astype(np.int64),
         files.parameters(set(atoms.symbols)),
         order=3,

@@ -18,9 +18,9 @@ from dftb_sets import FOLDERS, SETTINGS, find_record, needs_sets, parameters, re
 from pidelta.config import load_config
 from pidelta.errors import GeometryError, SCCConvergenceError, SetupError
 from pidelta.qm.dftb import sets
+from pidelta.qm.dftb.settings import DFTBSettings
 from pidelta.qm.dftbplus import engine as dftbplus_engine
 from pidelta.qm.dftbplus.engine import DFTBPlusEngine
-from pidelta.qm.dftbplus.inputs import DFTBSettings
 from pidelta.setup import Setup
 from pidelta.testing.engines import check_engine
 

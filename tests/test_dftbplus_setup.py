@@ -15,6 +15,7 @@ from made_up_set import DERIVATIVES, write_made_up_set
 from pidelta.config import load_config
 from pidelta.errors import ConfigError, SetupError
 from pidelta.qm.dftb.parameters import load_parameters
+from pidelta.qm.dftb.settings import DFTBSettings
 from pidelta.qm.dftbplus import inputs, library
 from pidelta.qm.dftbplus.hsd import parse_hsd, read_hsd
 
@@ -58,7 +59,7 @@ def folder(tmp_path):
 
 def user_keywords(folder, text):
     parameters = load_parameters(folder / "set", ["C", "H"])
-    settings = inputs.DFTBSettings(
+    settings = DFTBSettings(
         order=3,
         hubbard_derivatives=DERIVATIVES,
         damping_exponent=4.2,
@@ -163,7 +164,7 @@ def test_keywords_that_change_the_method(folder):
             "",
             "Hamiltonian.hcorrection: expected damping .*, found no",
         ),
-        ("set/", "other/", "Hamiltonian.SlaterKosterFiles.Prefix: expected the files of qm.dftb.parameters"),
+        ("set/", "other/", "Hamiltonian.SlaterKosterFiles.Prefix: expected the files of the configuration"),
         ("set/", "nowhere/", "nowhere: expected a folder of .skf files, found none"),
         ("Hamiltonian = ", "Reks {}\nHamiltonian = ", "Reks: expected none with pidelta, found one"),
         (
@@ -184,9 +185,7 @@ def test_users_input_that_does_not_agree(folder, old, new, message):
 
 def test_module_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "dftbplus", None)
-    with pytest.raises(
-        SetupError, match=r"qm.engine: dftb\+ needs .*: conda install -c conda-forge dftbplus "
-    ):
+    with pytest.raises(SetupError, match=r"DFTB\+ needs .*: conda install -c conda-forge dftbplus "):
         library.load_library(None)
 
 
@@ -202,10 +201,10 @@ def test_library_missing(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "dftbplus", FakeModule(tmp_path))
     with pytest.raises(
         SetupError,
-        match=r"expected libdftbplus.so or .*DYNAMIC_LOADING, .* found none: conda",
+        match=r"expected the library of DFTB\+ \(libdftbplus.so or .*DYNAMIC_LOADING.* found none: conda",
     ):
         library.load_library(None)
-    with pytest.raises(SetupError, match=r"qm.dftbplus.library: .*, found no file .*wrong.so"):
+    with pytest.raises(SetupError, match=r"wrong.so: expected the library of DFTB\+, found no such file"):
         library.load_library(tmp_path / "wrong.so")
 
 
@@ -299,18 +298,20 @@ def test_periodic_inputs_are_refused(folder):
 @pytest.mark.parametrize(
     ("qm", "message"),
     [
-        ("{dftbplus: {library: a.so}}", "qm: dftbplus: expected engine dftb\\+ with it, found dftb"),
+        ("{dftbplus: {library: a.so}}", "unknown key qm.dftbplus with engine: dftb"),
         (
             "{engine: dftb+, dftb: {device: cuda}}",
-            "qm: dftb.device: expected cpu with engine dftb\\+, found cuda",
+            "qm.dftb.device: input should be 'cpu' with engine: dftb\\+, found 'cuda'",
         ),
-        ("{engine: dftb+, dftb: {scc: {start: none}}}", "qm: dftb.scc.start: expected previous with engine"),
+        ("{engine: dftb+, dftb: {scc: {start: none}}}", "qm.dftb.scc.start: input should be 'previous'"),
         (
             "{engine: dftb+, dftb: {scc: {start: extrapolated}}}",
-            "qm: dftb.scc.start: expected previous with engine dftb\\+, found extrapolated",
+            "qm.dftb.scc.start: input should be 'previous' with engine: dftb\\+, found 'extrapolated'",
         ),
-        ("{engine: dftb+, properties: [gap]}", "qm: expected no properties with engine dftb\\+, found gap"),
-        ("{engine: dftbplus}", "qm.engine: input should be .*, found 'dftbplus'"),
+        ("{engine: dftbplus}", "qm.engine: expected one of dftb, dftb\\+, ase, found dftbplus"),
+        ("{engine: [dftb]}", r"qm.engine: expected one of dftb, dftb\+, ase, found \['dftb'\]"),
+        ("{engine: dftb+, dftbplus: 5}", "qm.dftbplus: expected keys and values, found 5"),
+        ("{engine: dftb+, ase: {calculator: a.B}}", "unknown key qm.ase with engine: dftb\\+"),
     ],
 )
 def test_configurations(tmp_path, qm, message):

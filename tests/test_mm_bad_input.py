@@ -185,7 +185,7 @@ def test_a_net_force_beyond_that_of_a_mesh(water, fail, monkeypatch):
 
 def test_options_of_openmm_need_openmm(water, fail):
     edit(water, "mm: {", "mm: {platform: CUDA, ")
-    assert "mm: expected platform with engine: openmm, and only with it" in fail("check", water)
+    assert "unknown key mm.platform with engine: builtin" in fail("check", water)
     edit(water, "mm: {", "mm: {engine: openmm, ")
     edit(water, "CUDA", "Abacus")
     assert "mm.platform: expected auto or" in fail("check", water)

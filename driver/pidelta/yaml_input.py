@@ -107,19 +107,21 @@ def describe(error: ValidationError, content: Any = None) -> str:
     problem = error.errors()[0]
     kind, found = problem["type"], problem["input"]
     keys, choice = _locate(problem["loc"], content, lacks_last=kind == "missing")
-    location, chosen = ".".join(keys), f" with {choice}" if choice else ""
-    if kind == "extra_forbidden":
-        return f"unknown key {location}{chosen}"
-    if kind == "missing":
-        return f"missing key {location}{chosen}"
+    chosen = f" with {choice}" if choice else ""
+    if kind in ("extra_forbidden", "missing"):
+        return f"{'missing' if kind == 'missing' else 'unknown'} key {'.'.join(keys)}{chosen}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     if kind == "union_tag_invalid":
-        context = problem["ctx"]
-        message = f"expected {context['expected_tags']}, found {context['tag']}".replace("'", "")
+        key, _, value = problem["ctx"]["tag"].partition(": ")
+        keys.append(key)
+        known = problem["ctx"]["expected_tags"].replace(f"{key}: ", "").replace("'", "")
+        message = f"expected one of {known}, found {value}"
+    elif kind == "model_type":
+        message = f"expected keys and values, found {found!r}"
     elif kind != "value_error":
         only = chosen if kind == "literal_error" and " or " not in message else ""
         message = f"{message[0].lower()}{message[1:]}{only}, found {found!r}"
-    return f"{location}: {message}" if location else message
+    return f"{'.'.join(keys)}: {message}" if keys else message
 
 
 def _locate(location: tuple[int | str, ...], content: Any, lacks_last: bool) -> tuple[list[str], str]:

@@ -12,6 +12,7 @@ import torch
 from pidelta.errors import SCCConvergenceError, SettingError
 from pidelta.qm.base import EmbeddingKind, QMResult, orbital_properties
 from pidelta.qm.dftb.basis import Basis, build_basis
+from pidelta.qm.dftb.centres import atom_centres, shell_centres
 from pidelta.qm.dftb.charges import ChargeEnergy, PopulationEnergy
 from pidelta.qm.dftb.convergence import Convergence, converge
 from pidelta.qm.dftb.gamma import ChargeInteraction, GammaFunction
@@ -22,7 +23,6 @@ from pidelta.qm.dftb.parameters import ParameterSet
 from pidelta.qm.dftb.repulsive import RepulsiveTables
 from pidelta.qm.dftb.scc import SCCProblem, SCCSolver, SCCState
 from pidelta.qm.dftb.settings import DFTBSettings
-from pidelta.qm.dftb.sites import atom_sites, shell_sites
 from pidelta.qm.dftb.spin import filled_orbitals, spin_blocks, spin_matrix
 from pidelta.qm.dftb.start import StartingPopulations, neutral_populations
 from pidelta.state import FloatArray, IntArray
@@ -64,25 +64,27 @@ class DFTBEngine:
         self._basis = build_basis(self._numbers, parameters)
         filled = filled_orbitals(self._basis, settings)
         self._filling = Filling(filled, settings.electronic_temperature)
-        polarised = settings.has_two_spins
+        polarised = len(filled) == 2
         spins = spin_blocks(self._basis, settings.spin_constants) if polarised else {}
         derivatives = _derivatives(self._basis, settings)
         self._identity = _identity(self._basis, parameters, settings, derivatives, spins)
 
         self._device = _find_device(settings.device)
         by_shell = settings.shell_resolved or polarised
-        sites = shell_sites(self._basis, settings.shell_resolved) if by_shell else atom_sites(self._basis)
-        self._site_atom, self._orbital_site = sites.atom, self._index(sites.orbital_site)
-        self._neutral = self._tensor(sites.occupations)
+        centres = (
+            shell_centres(self._basis, settings.shell_resolved) if by_shell else atom_centres(self._basis)
+        )
+        self._centre_atom, self._orbital_centre = centres.atom, self._index(centres.orbital_centre)
+        self._neutral = self._tensor(centres.occupations)
         self._cold_start = neutral_populations(self._neutral, self._filling)
         self._spin = self._tensor(spin_matrix(self._basis, spins)) if polarised else None
         self._geometries = Geometries(self._basis, self._device)
         self._integrals = SlaterKosterIntegrals(self._basis, parameters, self._device)
-        site_derivatives = None if derivatives is None else derivatives[sites.atom]
-        self._gamma = GammaFunction(sites, site_derivatives, settings.damping_exponent, self._device)
+        centre_derivatives = None if derivatives is None else derivatives[centres.atom]
+        self._gamma = GammaFunction(centres, centre_derivatives, settings.damping_exponent, self._device)
         repulsives = [parameters.pairs[pair].repulsive for pair in self._basis.type_symbols]
         self._repulsive = RepulsiveTables(repulsives, self._basis.pair_types)
-        self._solver = SCCSolver(self._orbital_site, settings.scc)
+        self._solver = SCCSolver(self._orbital_centre, settings.scc)
         self._start = StartingPopulations(settings.scc.start)
 
     @property
@@ -142,15 +144,15 @@ class DFTBEngine:
 
         repulsive, repulsive_slope = self._repulsive.evaluate(geometry.distances)
         energy = _electronic_energy(state) + population_energy.energy(state.populations)
-        site_charges = population_energy.net_charges(state.populations)
-        radial = self._gamma.gradient(interaction, site_charges, repulsive.shape[1]) + repulsive_slope
+        centre_charges = population_energy.net_charges(state.populations)
+        radial = self._gamma.gradient(interaction, centre_charges, repulsive.shape[1]) + repulsive_slope
         pair_gradient = (
             self._band_gradient(geometry, matrices, state) + radial[..., None] * geometry.directions
         )
         return QMResult(
             energy=energy.cpu().numpy() + repulsive.sum(-1),
             gradient=self._geometries.by_atom(pair_gradient),
-            charges=self._by_atom(site_charges),
+            charges=self._by_atom(centre_charges),
             properties={
                 **orbital_properties(state.energies.cpu().numpy(), state.occupations.cpu().numpy()),
                 "spin_populations": self._by_atom(state.populations[:, 0] - state.populations[:, -1]),
@@ -168,22 +170,24 @@ class DFTBEngine:
         return torch.as_tensor(values, device=self._device)
 
     def _by_atom(self, values: torch.Tensor) -> FloatArray:
-        """Sum values (B, S) over the sites of each atom."""
-        by_site: FloatArray = values.cpu().numpy()
-        if by_site.shape[1] == len(self._numbers):
-            return by_site
-        # The sites of an atom are neighbours.
-        starts = np.searchsorted(self._site_atom, np.arange(len(self._numbers)))
-        return np.add.reduceat(by_site, starts, axis=1)
+        """Sum values (B, S) over the centres of each atom."""
+        by_centre: FloatArray = values.cpu().numpy()
+        if by_centre.shape[1] == len(self._numbers):
+            return by_centre
+        # The centres of an atom are neighbours.
+        starts = np.searchsorted(self._centre_atom, np.arange(len(self._numbers)))
+        return np.add.reduceat(by_centre, starts, axis=1)
 
     def _population_energy(
         self, interaction: ChargeInteraction, potential: FloatArray, coulomb_correction: FloatArray | None
     ) -> PopulationEnergy:
         kernel = interaction.gamma
         if coulomb_correction is not None:
-            kernel = kernel + self._tensor(coulomb_correction[:, self._site_atom[:, None], self._site_atom])
-        by_site = self._tensor(potential.take(self._site_atom, axis=1))
-        charges = ChargeEnergy(by_site, kernel, interaction.gamma3, self._gamma.same_atom)
+            kernel = kernel + self._tensor(
+                coulomb_correction[:, self._centre_atom[:, None], self._centre_atom]
+            )
+        by_centre = self._tensor(potential.take(self._centre_atom, axis=1))
+        charges = ChargeEnergy(by_centre, kernel, interaction.gamma3, self._gamma.same_atom)
         return PopulationEnergy(charges, self._neutral, self._spin)
 
     def _converge(self, problem: SCCProblem, positions: FloatArray) -> Convergence:
@@ -210,7 +214,7 @@ class DFTBEngine:
         weighted = state.orbitals * state.occupations.unsqueeze(-2)
         density = weighted @ state.orbitals.mT
         energy_weighted = (weighted * state.energies.unsqueeze(-2)) @ state.orbitals.mT
-        shifts = state.shifts.index_select(-1, self._orbital_site)
+        shifts = state.shifts.index_select(-1, self._orbital_centre)
         d_overlap = 0.5 * (shifts.unsqueeze(-1) + shifts.unsqueeze(-2)) * density - energy_weighted
         return self._integrals.gradient(geometry, matrices, density.sum(1), d_overlap.sum(1))
 

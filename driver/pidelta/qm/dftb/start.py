@@ -13,7 +13,7 @@ _HISTORY = {"none": 0, "previous": 1, "extrapolated": 5}
 
 
 def neutral_populations(occupations: torch.Tensor, filling: Filling) -> torch.Tensor:
-    """Spread the electrons of each channel over the sites as those of neutral atoms (S,) are; (C, S)."""
+    """Spread the electrons of each channel over the centres as those of neutral atoms (S,) are; (C, S)."""
     filled = torch.tensor(filling.filled, dtype=occupations.dtype, device=occupations.device)
     return filling.capacity * filled.unsqueeze(-1) * (occupations / occupations.sum())
 

@@ -17,6 +17,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
 )
+from pydantic_core import ErrorDetails
 
 from pidelta.errors import ConfigError
 from pidelta.units import parse_quantity
@@ -104,9 +105,12 @@ def choose_by(key: str, default: str) -> Discriminator:
 
 def describe(error: ValidationError, content: Any = None) -> str:
     """Say in one line what is wrong first, with the content of a file where sections are chosen by a key."""
-    problem = error.errors()[0]
+    located = [(*_locate(problem, content), problem) for problem in error.errors()]
+    # The branches of a union have a problem each with one value: the one that got farthest says most.
+    first = located[0][0]
+    same = (each for each in located if each[0][: len(first)] == first)
+    keys, choice, problem = max(same, key=lambda each: len(each[0]))
     kind, found = problem["type"], problem["input"]
-    keys, choice = _locate(problem["loc"], content, lacks_last=kind == "missing")
     chosen = f" with {choice}" if choice else ""
     if kind in ("extra_forbidden", "missing"):
         return f"{'missing' if kind == 'missing' else 'unknown'} key {'.'.join(keys)}{chosen}"
@@ -124,11 +128,12 @@ def describe(error: ValidationError, content: Any = None) -> str:
     return f"{'.'.join(keys)}: {message}" if keys else message
 
 
-def _locate(location: tuple[int | str, ...], content: Any, lacks_last: bool) -> tuple[list[str], str]:
-    """The keys and indices of a location, and which section of a union of `choose_by` they are in.
+def _locate(problem: ErrorDetails, content: Any) -> tuple[list[str], str]:
+    """The keys and indices of a problem, and which section of a union of `choose_by` they are in.
 
     Pydantic also names the branch of a union that it tried, which is not in the content.
     """
+    location = problem["loc"]
     if content is None:
         return [str(part) for part in location], ""
     keys, choice = [], ""
@@ -139,6 +144,6 @@ def _locate(location: tuple[int | str, ...], content: Any, lacks_last: bool) -> 
             content = content[part]
         elif ": " in str(part):
             choice = str(part)
-        elif lacks_last and place == len(location) - 1:
+        elif problem["type"] == "missing" and place == len(location) - 1:
             keys.append(str(part))
     return keys, choice

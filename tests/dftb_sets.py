@@ -33,10 +33,15 @@ def parameters(model: str, elements: str) -> ParameterSet:
     return load_parameters(SHARED / "slako" / FOLDERS[model], elements.split())
 
 
-def make_engine(numbers: Any, parameters: ParameterSet, **settings: Any) -> DFTBEngine:
-    """The built-in engine; settings of the self-consistency stand among the others."""
+def make_settings(**settings: Any) -> DFTBSettings:
+    """Settings, those of the self-consistency among the others."""
     scc = {key: settings.pop(key) for key in ("tolerance", "max_iterations", "start") if key in settings}
-    return DFTBEngine(numbers, parameters, DFTBSettings(**settings, scc=SCCSettings(**scc)))
+    return DFTBSettings(**settings, scc=SCCSettings(**scc))
+
+
+def make_engine(numbers: Any, parameters: ParameterSet, **settings: Any) -> DFTBEngine:
+    """The built-in engine with settings as of `make_settings`."""
+    return DFTBEngine(numbers, parameters, make_settings(**settings))
 
 
 def engine(model: str, numbers: Any, **settings: Any) -> DFTBEngine:

@@ -14,11 +14,10 @@ from ase.build import molecule as ase_molecule
 
 import dftb_sets
 from conftest import SHARED
-from dftb_sets import FOLDERS, SETTINGS, find_record, needs_sets, parameters, records
+from dftb_sets import FOLDERS, SETTINGS, find_record, make_settings, needs_sets, parameters, records
 from pidelta.config import load_config
 from pidelta.errors import GeometryError, SCCConvergenceError, SetupError
 from pidelta.qm.dftb import sets
-from pidelta.qm.dftb.settings import DFTBSettings
 from pidelta.qm.dftbplus import engine as dftbplus_engine
 from pidelta.qm.dftbplus.engine import DFTBPlusEngine
 from pidelta.setup import Setup
@@ -34,7 +33,7 @@ ELEMENTS = {"dftb2-mio": "H C N O S P", "dftb3-3ob": "H C N O S P Cl"}
 
 def make(model, numbers, **settings):
     folder = SHARED / "slako" / FOLDERS[model]
-    method = DFTBSettings(**{**SETTINGS[model], **settings})
+    method = make_settings(**{**SETTINGS[model], **settings})
     return DFTBPlusEngine(numbers, parameters(model, ELEMENTS[model]), folder, method)
 
 

@@ -18,7 +18,7 @@ from pidelta.cli.main import main
 from pidelta.config import load_config
 from pidelta.data.frames import Frame
 from pidelta.data.store import FrameStore
-from pidelta.errors import ConfigError, MissingExtraError, SetupError
+from pidelta.errors import ConfigError, MissingExtraError, SettingError, SetupError
 from pidelta.qm.dftb.sets import builtin_set
 from pidelta.qm.dispersion import PUBLISHED_DAMPING, Damping, Dispersion, DispersionCorrected
 from pidelta.qm.reference import ReferenceSettings, label_frame
@@ -220,7 +220,7 @@ def test_dft_labels_with_dispersion():
     assert energy[0] < -1e-5
     assert "PBE-D3(BJ)/STO-3G" in full.method
     assert "D3" not in bare.method
-    with pytest.raises(ConfigError, match=r"no published D3\(BJ\) parameters for SVWN"):
+    with pytest.raises(SettingError, match=r"dispersion: found no published D3\(BJ\) parameters for SVWN"):
         label_frame(frame, replace(settings, xc="SVWN"))
 
 

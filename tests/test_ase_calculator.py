@@ -20,7 +20,7 @@ from mm_systems import water_positions
 from pidelta import Calculator
 from pidelta.config import load_config
 from pidelta.errors import ConfigError, StructureError
-from pidelta.setup import build_evaluator
+from pidelta.setup import Setup
 from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM, HARTREE_IN_EV
 
 BOX = np.diag([9.6, 9.9, 10.2])
@@ -289,7 +289,7 @@ def test_a_lattice_that_counts_is_the_one_of_the_atoms(classical_box):
     classical_box.set_cell(BOX * 1.05, scale_atoms=False)
     after = classical_box.get_potential_energy()
     config = load_config(classical_box.calc.config.path)
-    evaluation = build_evaluator(config).evaluate(
+    evaluation = Setup(config).evaluator().evaluate(
         classical_box.positions[None] * ANGSTROM, classical_box.cell.array[None] * ANGSTROM
     )
     assert after == pytest.approx(evaluation.energy[0] * HARTREE_IN_EV, rel=1e-9)

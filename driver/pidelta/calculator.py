@@ -17,7 +17,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from pidelta.config import Config, load_config
 from pidelta.errors import ConfigError, StructureError
-from pidelta.setup import build_evaluator, read_force_field
+from pidelta.setup import Setup
 from pidelta.state import Evaluation, FloatArray
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV
 
@@ -79,9 +79,9 @@ class Calculator(ASECalculator):
         self._read_files()
 
     def _read_files(self) -> None:
-        self._evaluator = build_evaluator(self.config)
-        force_field = read_force_field(self.config)
-        self._force_field_charges = None if force_field is None else force_field.charges
+        setup = Setup(self.config)
+        self._evaluator = setup.evaluator()
+        self._force_field_charges = None if setup.topology is None else setup.topology.charges
         absent = set()
         if not self._evaluator.periodic or (self.config.mm is not None and not self.config.mm.virial):
             absent.add("stress")

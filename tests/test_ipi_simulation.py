@@ -17,7 +17,8 @@ from pidelta.state import System
 def system(*symbols):
     n = len(symbols)
     numbers = np.array([atomic_numbers[symbol] for symbol in symbols])
-    return System(numbers, np.zeros((n, 3)), None, symbols, ("MOL",) * n, np.zeros(n, dtype=np.int64))
+    residues = np.zeros(n, dtype=np.int64)
+    return System(numbers, np.zeros((n, 3)), None, symbols, ("MOL",) * n, residues, residues + 1, ("",) * n)
 
 
 def test_description(tmp_path):

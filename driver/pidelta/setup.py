@@ -231,14 +231,20 @@ def _from_topology(config: Config, mm: MMConfig) -> Inputs:
     topology = read_topology(mm.topology, mm.parameters, rigid_water=mm.water is not None)
     if mm.water is not None:
         topology = with_water(topology, mm.water)
-    positions, cell = structure.read_coordinates(config.structure, topology.numbers, topology.massless_rows)
+    found = structure.read_coordinates(config.structure, topology.numbers, topology.massless_rows)
+    if found.labels is not None:  # the numbers that users see where they look up atoms
+        topology = replace(
+            topology, residue_numbers=found.labels.residue_numbers, segments=found.labels.segments
+        )
     system = System(
         numbers=topology.numbers,
-        positions=positions,
-        cell=cell,
+        positions=found.positions,
+        cell=found.cell,
         names=topology.names,
         residue_names=topology.residue_names,
         residue_indices=topology.residue_indices,
+        residue_numbers=topology.residue_numbers,
+        segments=topology.segments,
     )
     return Inputs(config, system, topology)
 
@@ -248,7 +254,10 @@ def _box_of_water(config: Config, mm: MMConfig) -> Inputs:
     assert mm.water is not None
     system = structure.without_massless(structure.read_structure(config.structure))
     topology = build_water(system, mm.water)
-    return Inputs(config, replace(system, residue_indices=topology.residue_indices), topology)
+    system = replace(
+        system, residue_indices=topology.residue_indices, residue_numbers=topology.residue_numbers
+    )
+    return Inputs(config, system, topology)
 
 
 def _classical(mm: MMConfig, topology: Topology, cell: FloatArray | None) -> ClassicalEvaluator:

@@ -41,7 +41,9 @@ class System:
         positions: (N, 3) in bohr.
         cell: (3, 3) lattice vectors as rows in bohr, or None without periodicity.
         names, residue_names: (N,) as read from the file, for selections and messages.
-        residue_indices: (N,) from 0; atoms of one residue are one charge group.
+        residue_indices: (N,) from 0, rising: the distinct residues.
+        residue_numbers: (N,) of the residues as the file has them; they need not be distinct.
+        segments: (N,) names of the chains or segments of the file, '' where there are none.
     """
 
     numbers: IntArray
@@ -50,6 +52,8 @@ class System:
     names: tuple[str, ...]
     residue_names: tuple[str, ...]
     residue_indices: IntArray
+    residue_numbers: IntArray
+    segments: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.numbers)

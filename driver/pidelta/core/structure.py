@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 import parmed
 from ase.data import atomic_numbers, chemical_symbols
 from ase.geometry import cellpar_to_cell
+from parmed.charmm import CharmmCrdFile
 
 from pidelta.errors import StructureError
 from pidelta.state import FloatArray, IntArray, System
@@ -23,6 +26,46 @@ _AMBER_RESTARTS = (".rst7", ".inpcrd", ".ncrst")
 _COORDINATES_ONLY = (*_AMBER_RESTARTS, ".nc", ".crd")
 _PARMED = (".gro", ".pdb")
 _KNOWN = (*_PARMED, ".xyz", *_COORDINATES_ONLY)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """How a file names its atoms.
+
+    Attributes:
+        names, residue_names: (N,).
+        residue_numbers: (N,) as the file has them.
+        segments: (N,) names of chains or segments, '' where there are none.
+    """
+
+    names: tuple[str, ...]
+    residue_names: tuple[str, ...]
+    residue_numbers: IntArray
+    segments: tuple[str, ...]
+
+    def select(self, rows: IntArray) -> Labels:
+        """The labels of some rows."""
+        return Labels(
+            tuple(self.names[row] for row in rows),
+            tuple(self.residue_names[row] for row in rows),
+            self.residue_numbers[rows],
+            tuple(self.segments[row] for row in rows),
+        )
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """What a file says of the atoms of a topology.
+
+    Attributes:
+        positions: (N, 3) in bohr.
+        cell: (3, 3) lattice rows in bohr, or None.
+        labels: None where the file names no residues.
+    """
+
+    positions: FloatArray
+    cell: FloatArray | None
+    labels: Labels | None
 
 
 def read_structure(path: Path) -> System:
@@ -48,13 +91,13 @@ def without_massless(system: System) -> System:
         names=tuple(system.names[i] for i in real),
         residue_names=tuple(system.residue_names[i] for i in real),
         residue_indices=system.residue_indices[real],
+        residue_numbers=system.residue_numbers[real],
+        segments=tuple(system.segments[i] for i in real),
     )
 
 
-def read_coordinates(
-    path: Path, numbers: IntArray, massless_rows: IntArray
-) -> tuple[FloatArray, FloatArray | None]:
-    """Read positions (N, 3) and the cell (3, 3) or None, in bohr, for a topology of elements `numbers` (N,).
+def read_coordinates(path: Path, numbers: IntArray, massless_rows: IntArray) -> Coordinates:
+    """Read positions, the cell and labels for a topology of elements `numbers` (N,).
 
     Elements and names come from the topology then, so files without them (AMBER restarts, CHARMM .crd) will
     do. A file may list virtual sites, `massless_rows` of it, or leave them all out; where they are follows
@@ -67,10 +110,14 @@ def read_coordinates(
     if path.suffix in _COORDINATES_ONLY:
         restart = _load(path)
         positions, cell = _coordinates(restart), _cell(getattr(restart, "box", None))
+        labels = _crd_labels(restart) if isinstance(restart, CharmmCrdFile) else None
         found = np.zeros(len(positions), dtype=np.int64)
     else:
         system = read_structure(path)
         positions, cell = system.positions, system.cell
+        labels = None
+        if path.suffix in _PARMED:
+            labels = Labels(system.names, system.residue_names, system.residue_numbers, system.segments)
         found = _named_elements(path, system)
     rows = np.arange(len(positions))
     if len(massless_rows) and len(positions) == count + len(massless_rows):
@@ -78,7 +125,18 @@ def read_coordinates(
     if len(rows) != count:
         raise StructureError(f"{path}: expected {count} atoms as in the topology, found {len(positions)}")
     _refuse_other_elements(path, rows, numbers, found[rows])
-    return positions[rows], cell
+    return Coordinates(positions[rows], cell, None if labels is None else labels.select(rows))
+
+
+def _crd_labels(restart: Any) -> Labels:
+    """RESID is the number in the segment, as in the .psf file; it may end in an insertion code."""
+    resids = [re.match(r"-?\d+", resid) for resid in restart.resid]
+    numbers = [
+        int(found.group()) if found else ordinal for found, ordinal in zip(resids, restart.resno, strict=True)
+    ]
+    return Labels(
+        tuple(restart.atname), tuple(restart.resname), np.array(numbers, dtype=np.int64), tuple(restart.segid)
+    )
 
 
 def _named_elements(path: Path, system: System) -> IntArray:
@@ -206,11 +264,16 @@ def _from_ase(atoms: ase.Atoms) -> System:
         names=tuple(atoms.symbols),
         residue_names=("UNK",) * count,
         residue_indices=np.zeros(count, dtype=np.int64),
+        residue_numbers=np.ones(count, dtype=np.int64),
+        segments=("",) * count,
     )
 
 
 def _from_parmed(content: parmed.Structure) -> System:
     atoms = content.atoms
+    segments = [(atom.residue.segid or "").strip() for atom in atoms]
+    if not any(segments):
+        segments = [(atom.residue.chain or "").strip() for atom in atoms]
     return System(
         numbers=np.asarray([atom.atomic_number for atom in atoms], dtype=np.int64),
         positions=_coordinates(content),
@@ -218,6 +281,8 @@ def _from_parmed(content: parmed.Structure) -> System:
         names=tuple(atom.name for atom in atoms),
         residue_names=tuple(atom.residue.name for atom in atoms),
         residue_indices=np.asarray([atom.residue.idx for atom in atoms], dtype=np.int64),
+        residue_numbers=np.asarray([atom.residue.number for atom in atoms], dtype=np.int64),
+        segments=tuple(segments),
     )
 
 

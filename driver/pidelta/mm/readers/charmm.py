@@ -59,6 +59,8 @@ def read_charmm(path: Path, parameters: Sequence[Path]) -> Topology:
         names=tuple(atom.name for atom in psf.atoms),
         residue_names=tuple(atom.residue.name for atom in psf.atoms),
         residue_indices=np.array([atom.residue.idx for atom in psf.atoms], dtype=np.int64),
+        residue_numbers=np.array([atom.residue.number for atom in psf.atoms], dtype=np.int64),
+        segments=tuple(atom.residue.segid.strip() for atom in psf.atoms),
         bonds=harmonic(psf.bonds, 2, "req"),
         angles=harmonic(psf.angles, 3, "theteq"),
         urey_bradley=harmonic(psf.urey_bradleys, 2, "req"),

@@ -289,8 +289,10 @@ def test_a_lattice_that_counts_is_the_one_of_the_atoms(classical_box):
     classical_box.set_cell(BOX * 1.05, scale_atoms=False)
     after = classical_box.get_potential_energy()
     config = load_config(classical_box.calc.config.path)
-    evaluation = Setup(config).evaluator().evaluate(
-        classical_box.positions[None] * ANGSTROM, classical_box.cell.array[None] * ANGSTROM
+    evaluation = (
+        Setup(config)
+        .evaluator()
+        .evaluate(classical_box.positions[None] * ANGSTROM, classical_box.cell.array[None] * ANGSTROM)
     )
     assert after == pytest.approx(evaluation.energy[0] * HARTREE_IN_EV, rel=1e-9)
     assert abs(after - before) > 0.01

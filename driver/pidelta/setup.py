@@ -131,7 +131,11 @@ class Setup:
         """(n,) the QM atoms, sorted; none without a section qm."""
         if self.config.qm is None:
             return np.zeros(0, dtype=np.int64)
-        return select(self.config.qm.atoms, self.system)
+        bonds, charges = None, None
+        if self.topology is not None:
+            bonds, charges = self.topology.bonded_pairs, self.topology.charges[: len(self.system)]
+        with _section("qm"):
+            return select(self.config.qm.atoms, self.system, bonds, charges)
 
     @cached_property
     def qm_region(self) -> QMRegion:

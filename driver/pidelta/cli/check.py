@@ -10,11 +10,13 @@ import numpy as np
 import typer
 from ase.data import chemical_symbols
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
 from pidelta.config import Config, DFTBConfig, MMConfig, QMConfig, load_config
 from pidelta.core.cell import heights
+from pidelta.core.selection import describe_atoms
 from pidelta.errors import RunError
 from pidelta.mm.openmm import OpenMMEvaluator
 from pidelta.mm.topology import Topology
@@ -135,6 +137,8 @@ def _describe(config: Config, system: System, topology: Topology | None, evaluat
     if config.qm is not None and evaluator.partition is not None and evaluator.engine is not None:
         symbols = [chemical_symbols[number] for number in evaluator.partition.qm_numbers]
         table.add_row("QM region", f"{len(symbols)} atoms: {' '.join(symbols)}; charge {config.qm.charge:+d}")
+        atoms = describe_atoms(evaluator.partition.qm_indices, system)
+        table.add_row("by residue", escape("\n".join(atoms)))
         table.add_row("engine", evaluator.engine.program)
         for row in describe_method(config.qm):
             table.add_row(*row)

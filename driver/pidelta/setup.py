@@ -48,6 +48,7 @@ from pidelta.qmmm.energy import ClassicalEvaluator, QMMMEvaluator
 from pidelta.qmmm.partition import Partition, check_charge, make_partition
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.units import ANGSTROM
+from pidelta.workflow.yardstick import Yardstick
 
 
 @contextmanager
@@ -138,6 +139,12 @@ class Setup:
             return select(self.config.qm.atoms, self.system, bonds, charges)
 
     @cached_property
+    def yardstick(self) -> Yardstick:
+        """The bonds of the structure, which positions from elsewhere are measured by."""
+        bonds = None if self.topology is None else self.topology.bonded_pairs
+        return Yardstick.of(self.config.structure, self.system, bonds, self.qm_indices)
+
+    @cached_property
     def qm_region(self) -> QMRegion:
         """The QM region and the rule for its surroundings.
 
@@ -170,6 +177,18 @@ class Setup:
         if self.config.delta is None:
             raise ConfigError(f"{self.config.path}: missing key delta")
         return _committee(self.config.delta, self.qm_region, self.engine.identity)
+
+    @property
+    def spread_threshold(self) -> float:
+        """Standard deviation of the committee, in hartree, above which users are warned.
+
+        Raises:
+            ConfigError: the configuration has no section delta.
+        """
+        delta = self.config.delta
+        if delta is not None and delta.warn_above is not None:
+            return delta.warn_above
+        return self.correction.uncertainty_threshold
 
     @cached_property
     def classical(self) -> ClassicalEvaluator:

@@ -14,7 +14,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 
 class Model(Section):
     first: list[int]
-    second: list[int] = []
+    second: list[int] | None = None
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
-from ase.data import chemical_symbols
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -16,16 +15,13 @@ from rich.table import Table
 from pidelta.config import Config, DFTBConfig, MMConfig, QMConfig, load_config
 from pidelta.core.cell import heights
 from pidelta.errors import RunError
-from pidelta.mm.openmm import OpenMMEvaluator
-from pidelta.mm.topology import Topology
-from pidelta.mm.water import find_water
-from pidelta.qm.dftb.sets import builtin_set
-from pidelta.qm.dispersion import TITLES
-from pidelta.qmmm.energy import QMMMEvaluator
-from pidelta.setup import Setup
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.testing.derivatives import central_differences
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
+
+if TYPE_CHECKING:
+    from pidelta.mm.topology import Topology
+    from pidelta.qmmm.energy import QMMMEvaluator
 
 
 @dataclass(frozen=True)
@@ -63,6 +59,9 @@ def check(
     """Set-up, energies, forces against differences of the energy, and invariance to lattice shifts."""
     console = Console()
     given = load_config(config)
+
+    from pidelta.setup import Setup
+
     settings = _without_virial(given)
     setup = Setup(settings)
     system, evaluator = setup.system, setup.evaluator()
@@ -101,6 +100,8 @@ def _without_virial(config: Config) -> Config:
 
 
 def _tolerance(config: Config, evaluator: QMMMEvaluator) -> _Tolerance:
+    from pidelta.mm.openmm import OpenMMEvaluator
+
     classical = evaluator.classical
     if isinstance(classical, OpenMMEvaluator) and classical.precision != "double":
         return _SINGLE
@@ -122,6 +123,8 @@ def _mesh_error(config: Config, evaluator: QMMMEvaluator, start: _Start) -> floa
 
 
 def _describe(config: Config, system: System, topology: Topology | None, evaluator: QMMMEvaluator) -> Table:
+    from ase.data import chemical_symbols
+
     table = Table(title=f"set-up {config.path.name}", show_header=False)
     table.add_row("atoms", f"{len(system)} (residues: {int(system.residue_indices[-1]) + 1})")
     if system.cell is not None:
@@ -159,6 +162,8 @@ def _describe(config: Config, system: System, topology: Topology | None, evaluat
 
 def describe_method(qm: QMConfig) -> list[tuple[str, str]]:
     """What the low-level method is, as names and values for a table."""
+    from pidelta.qm.dispersion import TITLES
+
     if qm.ase is not None:
         return [
             ("calculator", qm.ase.calculator),
@@ -171,11 +176,15 @@ def describe_method(qm: QMConfig) -> list[tuple[str, str]]:
 
 
 def _engine_name(evaluator: QMMMEvaluator) -> str:
+    from pidelta.mm.openmm import OpenMMEvaluator
+
     classical = evaluator.classical
     return classical.description if isinstance(classical, OpenMMEvaluator) else "the built-in evaluator"
 
 
 def _describe_source(mm: MMConfig, topology: Topology) -> str:
+    from pidelta.mm.water import find_water
+
     sources = [] if mm.topology is None else [mm.topology.name]
     if mm.water is not None:
         sources.append(f"water: {mm.water} ({len(find_water(topology))} molecules)")
@@ -222,6 +231,8 @@ def _count_loose_atoms(topology: Topology) -> int:
 
 
 def _parameters(dftb: DFTBConfig) -> str:
+    from pidelta.qm.dftb.sets import builtin_set
+
     if dftb.parameters != "builtin":
         return str(dftb.parameters)
     description = builtin_set()[dftb.order].description

@@ -9,11 +9,8 @@ from typing import Annotated
 import typer
 
 from pidelta.cli.evaluate import chosen_terms
-from pidelta.cli.first_frame import check_first_frame
 from pidelta.config import load_config
-from pidelta.ipi.client import serve
-from pidelta.ipi.transports import SOCKETS_PREFIX, connect
-from pidelta.setup import Setup
+from pidelta.ipi.transports import SOCKETS_PREFIX
 
 
 def client(
@@ -28,8 +25,15 @@ def client(
     patience: Annotated[float, typer.Option(help="Seconds to wait for i-PI to listen.")] = 10.0,
 ) -> None:
     """Serve forces to an i-PI that is already running; ends with it and reports its work in JSON."""
-    setup = Setup(load_config(config))
-    evaluator = setup.evaluator(chosen_terms(terms))
+    settings, chosen = load_config(config), chosen_terms(terms)
+
+    from pidelta.cli.first_frame import check_first_frame
+    from pidelta.ipi.client import serve
+    from pidelta.ipi.transports import connect
+    from pidelta.setup import Setup
+
+    setup = Setup(settings)
+    evaluator = setup.evaluator(chosen)
     check = check_first_frame(setup)
     with closing(connect(mode, address, port, sockets_prefix=sockets_prefix, patience=patience)) as transport:
         summary = serve(evaluator, transport, on_first_positions=check)

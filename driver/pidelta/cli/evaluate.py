@@ -6,10 +6,8 @@ import json
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import ase
-import ase.io
 import numpy as np
 import typer
 from rich.console import Console
@@ -17,10 +15,12 @@ from rich.progress import track
 
 from pidelta.config import load_config
 from pidelta.errors import ConfigError, StructureError
-from pidelta.setup import Setup
+from pidelta.output_files import replacing
 from pidelta.state import Evaluation, FloatArray, IntArray, System, json_values, parse_terms
 from pidelta.units import ANGSTROM
-from pidelta.workflow.sampling import is_trajectory_of_ipi, read_trajectory
+
+if TYPE_CHECKING:
+    import ase
 
 
 def evaluate(
@@ -32,11 +32,15 @@ def evaluate(
     output: Annotated[Path | None, typer.Option(help="Where to write; standard output by default.")] = None,
 ) -> None:
     """Energies, gradients and charges of the structure or of FRAMES, in atomic units."""
-    setup = Setup(load_config(config))
-    evaluator = setup.evaluator(chosen_terms(terms))
+    settings, chosen = load_config(config), chosen_terms(terms)
+
+    from pidelta.setup import Setup
+
+    setup = Setup(settings)
+    evaluator = setup.evaluator(chosen)
     structures = _read_frames(setup.system, frames, setup.config.structure)
     # Opened first: a path that cannot be written to should not show after hours of work.
-    with nullcontext(sys.stdout) if output is None else output.open("w") as stream:
+    with nullcontext(sys.stdout) if output is None else replacing(output) as stream:
         results = [
             as_json(evaluator.evaluate(positions[None], None if cell is None else cell[None]))
             for positions, cell in track(
@@ -84,6 +88,8 @@ def _read_frames(
         return [(system.positions, system.cell)]
     if not frames.is_file():
         raise StructureError(f"{frames}: no such file of frames")
+    from pidelta.workflow.sampling import is_trajectory_of_ipi, read_trajectory
+
     if is_trajectory_of_ipi(frames):
         images: list[tuple[IntArray, FloatArray, FloatArray | None]] = [
             (s.numbers, s.positions, s.cell) for s in read_trajectory(frames)
@@ -103,6 +109,8 @@ def _read_frames(
 
 
 def _read_with_ase(frames: Path) -> list[ase.Atoms]:
+    import ase.io
+
     try:
         return list(ase.io.read(frames, index=":"))
     except Exception as error:  # ASE's readers raise whatever their parsing hits

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,9 +21,11 @@ from pidelta.errors import DataError, RunError, SetupError
 from pidelta.qm.base import QMResult
 from pidelta.qm.reference import ReferenceSettings, label_frame
 from pidelta.qmmm.embedding import CutRegion
+from pidelta.state import System
 from pidelta.units import ANGSTROM
 from pidelta.workflow import labelling
 from pidelta.workflow.sampling import read_trajectory, sample
+from pidelta.workflow.yardstick import Yardstick
 
 NUMBERS = np.array([8, 1, 1, 8, 1])
 QUICK = ReferenceSettings(xc="PBE", basis="STO-3G", grid_level=0)
@@ -33,6 +36,20 @@ def positions(step: int) -> np.ndarray:
     water = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
     other = np.array([[3.0, 0.1 * step, 0.0], [3.0, 0.1 * step, 0.97]])
     return np.concatenate([water, other])
+
+
+SYSTEM = System(
+    numbers=NUMBERS,
+    positions=positions(0) * ANGSTROM,
+    cell=np.diag([20.0, 21.0, 22.0]) * ANGSTROM,
+    names=tuple("OHHOH"),
+    residue_names=("UNK",) * 5,
+    residue_indices=np.zeros(5, dtype=np.int64),
+    residue_numbers=np.ones(5, dtype=np.int64),
+    segments=("",) * 5,
+)
+BONDS = np.array([[0, 1], [0, 2], [3, 4]])
+YARDSTICK = Yardstick.of(Path("water.pdb"), SYSTEM, BONDS, np.arange(3))
 
 
 def write_xyz(path, steps, unit="angstrom", what="positions"):
@@ -81,7 +98,7 @@ def region():
 def store(tmp_path, region):
     trajectory = write_xyz(tmp_path / "run.pos_0.xyz", range(0, 60, 20))
     with FrameStore(tmp_path / "frames.h5", "a") as frames:
-        sample(trajectory, region, frames, numbers=NUMBERS, periodic=True)
+        sample(trajectory, region, frames, numbers=NUMBERS, yardstick=YARDSTICK, periodic=True)
         yield frames
 
 
@@ -119,7 +136,17 @@ def test_reads_a_skewed_cell_as_rows(tmp_path, mode):
 def test_sample_takes_what_was_asked_for(tmp_path, region):
     trajectory = write_xyz(tmp_path / "run.pos_3.xyz", range(0, 100, 10))
     with FrameStore(tmp_path / "frames.h5", "a") as store:
-        count = sample(trajectory, region, store, numbers=NUMBERS, periodic=True, every=3, skip=2, limit=2)
+        count = sample(
+            trajectory,
+            region,
+            store,
+            numbers=NUMBERS,
+            yardstick=YARDSTICK,
+            periodic=True,
+            every=3,
+            skip=2,
+            limit=2,
+        )
         frames = list(store)
     assert count == 2
     assert [frame.source for frame in frames] == [f"{trajectory} step {step}" for step in (20, 50)]
@@ -132,7 +159,7 @@ def test_sample_takes_what_was_asked_for(tmp_path, region):
 
 def test_sampling_twice_adds_nothing(tmp_path, store, region):
     trajectory = tmp_path / "run.pos_0.xyz"
-    assert sample(trajectory, region, store, numbers=NUMBERS, periodic=False) == 0
+    assert sample(trajectory, region, store, numbers=NUMBERS, yardstick=YARDSTICK, periodic=False) == 0
     assert len(store) == 3
 
 

@@ -10,11 +10,7 @@ import typer
 
 from pidelta.cli.evaluate import chosen_terms
 from pidelta.config import load_config
-from pidelta.ipi.client import serve
-from pidelta.ipi.observers import Observer, UncertaintyMonitor, merge_alarms
-from pidelta.ipi.transports import SOCKETS_PREFIX, connect
-from pidelta.setup import Setup
-from pidelta.workflow.yardstick import FirstPositions
+from pidelta.ipi.transports import SOCKETS_PREFIX
 
 
 def client(
@@ -32,8 +28,16 @@ def client(
     patience: Annotated[float, typer.Option(help="Seconds to wait for i-PI to listen.")] = 10.0,
 ) -> None:
     """Serve forces to an i-PI that is already running; ends with it and reports its work in JSON."""
-    setup = Setup(load_config(config))
-    evaluator = setup.evaluator(chosen_terms(terms))
+    settings, chosen = load_config(config), chosen_terms(terms)
+
+    from pidelta.ipi.client import serve
+    from pidelta.ipi.observers import Observer, UncertaintyMonitor, merge_alarms
+    from pidelta.ipi.transports import connect
+    from pidelta.setup import Setup
+    from pidelta.workflow.yardstick import FirstPositions
+
+    setup = Setup(settings)
+    evaluator = setup.evaluator(chosen)
     observers: list[Observer] = [FirstPositions(setup.yardstick)]
     monitor = None
     if evaluator.delta is not None:

@@ -57,9 +57,7 @@ class ServeSummary:
             raise ValueError(f"expected the summary of a client, found {text!r}") from error
 
 
-def serve(
-    evaluator: Evaluator, transport: Transport, observers: Sequence[Observer] = ()
-) -> ServeSummary:
+def serve(evaluator: Evaluator, transport: Transport, observers: Sequence[Observer] = ()) -> ServeSummary:
     """Answer i-PI until it says EXIT or closes the connection between two messages.
 
     Args:

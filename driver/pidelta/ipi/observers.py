@@ -92,7 +92,7 @@ class UncertaintyMonitor(Observer):
         if self._status is None:
             return
         self._written = time.monotonic()
-        draft = self._status.with_suffix(".new")
+        draft = self._status.with_suffix(".draft")
         with contextlib.suppress(OSError):
             draft.write_text(json.dumps({name: asdict(alarm) for name, alarm in self.alarms.items()}))
             draft.replace(self._status)

@@ -18,6 +18,7 @@ from pidelta.data.store import FrameStore
 from pidelta.errors import DataError
 from pidelta.qmmm.embedding import CutRegion
 from pidelta.state import FloatArray, IntArray
+from pidelta.workflow.yardstick import Yardstick
 
 _STEP = re.compile(r"Step:\s*(\d+)")
 _ISOTOPES = {"D": 1, "T": 1}
@@ -124,6 +125,7 @@ def sample(
     store: FrameStore,
     *,
     numbers: IntArray,
+    yardstick: Yardstick,
     periodic: bool,
     every: int = 1,
     skip: int = 0,
@@ -139,6 +141,7 @@ def sample(
         region: the QM region and its environment.
         store: where frames go.
         numbers: (N,) atomic numbers of the whole system, which the trajectory has to match.
+        yardstick: the bonds of the system, to notice positions whose unit was taken for another.
         periodic: whether the cell of the trajectory counts.
         every: take each such snapshot, in snapshots of the trajectory.
         skip: leave out that many snapshots at the beginning.
@@ -150,6 +153,7 @@ def sample(
     Raises:
         DataError: the trajectory cannot be read, does not fit the system, or is another one than the store
             has frames of under this name.
+        StructureError: its bonds or cell show that a unit was taken for another.
         GeometryError: the embedding does not fit the cell.
     """
     present = {frame.source: frame.positions for frame in store}
@@ -162,6 +166,7 @@ def sample(
                 f"found {len(snapshot.numbers)} atoms or others in step {snapshot.step}"
             )
         source = f"{trajectory} step {snapshot.step}"
+        yardstick.check_unit(snapshot.positions, snapshot.cell, source)
         frame = _frame(snapshot, region, periodic, source)
         if source not in present:
             store.append(frame)

@@ -127,7 +127,8 @@ def test_atom_names_of_a_pdb_file(tmp_path):
     path = write_input(tmp_path, address="x")
     path.write_text(path.read_text().replace("mode='xyz'", "mode='pdb'"))
     names = ("OW", "HW1", " CA", "CL", "1HB", "D")
-    rows = [f"ATOM  {i:5d} {name:<4s} MOL X   1" for i, name in enumerate(names)]
+    rows = ["CRYST1   20.000   21.000   22.000  90.00  90.00  90.00 P 1           1"]
+    rows += [f"ATOM  {i:5d} {name:<4s} MOL X   1    {i:8.3f}{0:8.3f}{0:8.3f}" for i, name in enumerate(names)]
     (tmp_path / "init.xyz").write_text("TITLE\n" + "\n".join(rows) + "\nEND\n")
     simulation = read_simulation(path)
     check_atom_order(simulation, system("O", "H", "C", "Cl", "H", "H"))

@@ -18,13 +18,14 @@ pytest.importorskip("pyscf")
 from pidelta.data.frames import Frame, Label
 from pidelta.data.store import FrameStore
 from pidelta.errors import DataError, RunError, SetupError
+from pidelta.ipi.trajectories import read_trajectory
 from pidelta.qm.base import QMResult
 from pidelta.qm.reference import ReferenceSettings, label_frame
 from pidelta.qmmm.embedding import CutRegion
 from pidelta.state import System
 from pidelta.units import ANGSTROM
 from pidelta.workflow import labelling
-from pidelta.workflow.sampling import read_trajectory, sample
+from pidelta.workflow.sampling import sample
 from pidelta.workflow.yardstick import Yardstick
 
 NUMBERS = np.array([8, 1, 1, 8, 1])
@@ -102,37 +103,6 @@ def store(tmp_path, region):
         yield frames
 
 
-@pytest.mark.parametrize("unit", ["angstrom", "atomic_unit"])
-def test_reads_what_ipi_writes(tmp_path, unit):
-    snapshots = list(read_trajectory(write_xyz(tmp_path / "a.xyz", [0, 7], unit)))
-    assert [snapshot.step for snapshot in snapshots] == [0, 7]
-    for snapshot in snapshots:
-        np.testing.assert_array_equal(snapshot.numbers, NUMBERS)
-        np.testing.assert_allclose(snapshot.positions, positions(snapshot.step) * ANGSTROM, atol=2e-5)
-        np.testing.assert_allclose(snapshot.cell, np.diag([20.0, 21.0, 22.0]) * ANGSTROM, atol=2e-5)
-
-
-@pytest.mark.parametrize("mode", ["xyz", "pdb"])
-def test_reads_a_skewed_cell_as_rows(tmp_path, mode):
-    """i-PI's own writer: its cell has lattice vectors as columns."""
-    from ipi.engine.atoms import Atoms
-    from ipi.engine.cell import Cell
-    from ipi.utils.io import print_file
-
-    columns = np.array([[30.0, 4.0, -3.0], [0.0, 28.0, 5.0], [0.0, 0.0, 25.0]])
-    atoms = Atoms(2)
-    atoms.names[:] = ["O", "D"]
-    atoms.q[:] = np.arange(6.0)
-    path = tmp_path / f"a.{mode}"
-    with path.open("w") as file:
-        print_file(mode, atoms, Cell(columns), file, title="Step:  12  Bead:  0 ", key="positions")
-    (snapshot,) = read_trajectory(path)
-    assert snapshot.step == 12
-    np.testing.assert_array_equal(snapshot.numbers, [8, 1])
-    np.testing.assert_allclose(snapshot.positions, np.arange(6.0).reshape(2, 3), atol=2e-3)
-    np.testing.assert_allclose(snapshot.cell, columns.T, atol=1e-2)
-
-
 def test_sample_takes_what_was_asked_for(tmp_path, region):
     trajectory = write_xyz(tmp_path / "run.pos_3.xyz", range(0, 100, 10))
     with FrameStore(tmp_path / "frames.h5", "a") as store:
@@ -163,35 +133,6 @@ def test_sampling_twice_adds_nothing(tmp_path, store, region):
     assert len(store) == 3
 
 
-@pytest.mark.parametrize("mode", ["xyz", "pdb"])
-@pytest.mark.parametrize("lost", [5, 60, 150])
-def test_incomplete_last_snapshot_is_passed_over(tmp_path, mode, lost):
-    path = tmp_path / f"a.{mode}"
-    if mode == "xyz":
-        write_xyz(path, [0, 1])
-    else:
-        one = "TITLE   Step:  {}  Bead: 0 positions{{angstrom}} cell{{angstrom}}\n"
-        cell = "CRYST1   20.000   21.000   22.000  90.00  90.00  90.00 P 1           1\n"
-        atom = "ATOM  {:5d} {:>4s}    1     1    {:8.3f}{:8.3f}{:8.3f}  0.00  0.00            0\n"
-        path.write_text(
-            "".join(
-                one.format(step)
-                + cell
-                + "".join(
-                    atom.format(i, *row)
-                    for i, row in enumerate(zip("OHHOH", *positions(step).T, strict=True))
-                )
-                + "END\n"
-                for step in (0, 1)
-            )
-        )
-    assert len(list(read_trajectory(path))) == 2
-    path.write_text(path.read_text()[:-lost])
-    steps = [snapshot.step for snapshot in read_trajectory(path)]
-    assert steps[0] == 0
-    assert len(steps) == 1 or lost == 5
-
-
 def test_trajectory_errors_are_one_line(tmp_path, region):
     missing = tmp_path / "none.xyz"
     forces = write_xyz(tmp_path / "run.frc_0.xyz", [0], what="forces")
@@ -214,7 +155,7 @@ def test_trajectory_errors_are_one_line(tmp_path, region):
         assert "\n" not in str(caught.value)
     good = write_xyz(tmp_path / "good.xyz", [0])
     with FrameStore(tmp_path / "f.h5", "a") as store, pytest.raises(DataError, match="expected the 5 atoms"):
-        sample(good, region, store, numbers=NUMBERS[::-1], periodic=True)
+        sample(good, region, store, numbers=NUMBERS[::-1], yardstick=YARDSTICK, periodic=True)
 
 
 def test_labels_in_processes_equal_labels_here(store):

@@ -96,7 +96,7 @@ def _read_frames(setup: Setup, frames: Path | None) -> list[tuple[FloatArray, Fl
         return [(system.positions, system.cell)]
     if not frames.is_file():
         raise StructureError(f"{frames}: no such file of frames")
-    from pidelta.workflow.sampling import is_trajectory_of_ipi, read_trajectory
+    from pidelta.ipi.trajectories import is_trajectory_of_ipi, read_trajectory
 
     if is_trajectory_of_ipi(frames):
         images: list[tuple[IntArray, FloatArray, FloatArray | None]] = [

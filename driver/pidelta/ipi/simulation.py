@@ -6,7 +6,6 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from pidelta.errors import SetupError, StructureError
@@ -218,44 +217,26 @@ def _read_names(path: Path, system: ET.Element) -> tuple[tuple[str, ...], Path]:
     if mode == "chk":
         element = next(read_xml(source).iter("names"), None)
         return (() if element is None else _split_names(element)), source
-    if mode == "xyz":
-        return _names_in_xyz(source), source
-    if mode == "pdb":
-        return _names_in_pdb(source), source
-    return (), source
+    if mode not in ("xyz", "pdb"):
+        return (), source
+
+    from pidelta.ipi.trajectories import read_names
+
+    return read_names(source, mode), source
 
 
 def _split_names(element: ET.Element) -> tuple[str, ...]:
     return tuple(items_of(element.text))
 
 
-def _names_in_xyz(path: Path) -> tuple[str, ...]:
-    with path.open(errors="replace") as lines:
-        count = to_integer(path, "line 1", next(lines, "").strip())
-        names = tuple(line.split()[0] for line in islice(lines, 1, count + 1) if line.strip())
-    if len(names) != count:
-        raise SetupError(f"{path}: expected {count} atoms as line 1 says, found {len(names)}")
-    return names
-
-
-def _names_in_pdb(path: Path) -> tuple[str, ...]:
-    names = []
-    with path.open(errors="replace") as lines:
-        for line in lines:
-            if line.startswith("END"):
-                break
-            if line.startswith(("ATOM", "HETATM")):
-                names.append(line[12:16].strip())
-    return tuple(names)
-
-
 def _possible_elements(name: str) -> frozenset[str]:
     """Return the symbols of the elements that the atom name `name` may stand for."""
-    from ase.data import atomic_numbers
+    from ase.data import chemical_symbols
 
-    if name == "D":
-        return frozenset({"H"})
-    if name in atomic_numbers:
-        return frozenset({name})
+    from pidelta.ipi.trajectories import number_of
+
+    number = number_of(name)
+    if number is not None:
+        return frozenset({chemical_symbols[number]})
     letters = re.sub(r"[^A-Za-z].*", "", name.lstrip("0123456789"))
     return frozenset({letters[:2].capitalize(), letters[:1].upper()})

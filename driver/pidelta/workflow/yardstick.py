@@ -62,7 +62,7 @@ class Yardstick:
             pairs=pairs,
             lengths=lengths,
             shortest=_SHORT_FACTOR * np.minimum(lengths, radii),
-            reactive=np.isin(pairs, qm_indices).all(axis=1),
+            reactive=np.asarray(np.isin(pairs, qm_indices).all(axis=1)),
             cell=system.cell,
         )
 

@@ -16,7 +16,6 @@ from rich.table import Table
 from pidelta.cli import uncertainty
 from pidelta.config import Config, DFTBConfig, MMConfig, QMConfig, load_config
 from pidelta.core.cell import heights
-from pidelta.core.selection import describe_atoms
 from pidelta.errors import RunError
 from pidelta.ipi.observers import UncertaintyMonitor, merge_alarms
 from pidelta.state import FloatArray, IntArray, System
@@ -130,6 +129,8 @@ def _mesh_error(config: Config, evaluator: QMMMEvaluator, start: _Start) -> floa
 
 def _describe(config: Config, system: System, topology: Topology | None, evaluator: QMMMEvaluator) -> Table:
     from ase.data import chemical_symbols
+
+    from pidelta.core.selection import describe_atoms
 
     table = Table(title=f"set-up {config.path.name}", show_header=False)
     table.add_row("atoms", f"{len(system)} (residues: {int(system.residue_indices[-1]) + 1})")

@@ -15,7 +15,6 @@ import numpy as np
 from ase.data import atomic_masses, chemical_symbols
 from ase.geometry import cell_to_cellpar, cellpar_to_cell
 
-from pidelta.core.amber_masks import select_by_mask
 from pidelta.errors import SettingError
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.units import BOHR_IN_ANGSTROM
@@ -53,6 +52,8 @@ def select(
     if text == "all":
         return np.arange(len(system))
     if text.startswith((":", "@")):
+        from pidelta.core.amber_masks import select_by_mask
+
         chosen = select_by_mask(text, system)
     else:
         chosen = _select_by_language(text, system, bonds, charges)

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pidelta.errors import GeometryError, TransportError
-from pidelta.ipi.protocol import Connection, Event, Exit, GetForce, PosData, Status, encode_forces
+from pidelta.errors import GeometryError, SetupError, TransportError
+from pidelta.ipi.forcefields import terms_in_parameters
+from pidelta.ipi.protocol import Connection, Event, Exit, GetForce, Init, PosData, Status, encode_forces
 from pidelta.ipi.transports import Transport
 from pidelta.state import Evaluation, Evaluator, FloatArray, json_values
 
 FirstPositionsHook = Callable[[FloatArray, "FloatArray | None"], None]
+TermsHook = Callable[[frozenset[str]], Evaluator]
 
 
 @dataclass
@@ -59,6 +61,7 @@ def serve(
     transport: Transport,
     *,
     on_first_positions: FirstPositionsHook | None = None,
+    on_terms: TermsHook | None = None,
 ) -> ServeSummary:
     """Answer i-PI until it says EXIT or closes the connection between two messages.
 
@@ -67,13 +70,16 @@ def serve(
         transport: the connection to i-PI; left open.
         on_first_positions: called with the first positions (B, N, 3) and cells before they are evaluated;
             raises what is wrong with them.
+        on_terms: called with the terms that the ``<parameters>`` of the forcefield ask for; returns the
+            evaluator of these, for as many atoms.
 
     Raises:
+        SetupError: the ``<parameters>`` hold something else, or ask for terms and there is no `on_terms`.
         ProtocolError: i-PI sent another number of atoms, or something the protocol does not allow.
         TransportError: the connection broke in the middle of a message or of an evaluation.
         GeometryError: the energy or a force is not finite.
     """
-    return _Server(evaluator, transport, on_first_positions).run()
+    return _Server(evaluator, transport, on_first_positions, on_terms).run()
 
 
 class _Server:
@@ -84,10 +90,12 @@ class _Server:
         evaluator: Evaluator,
         transport: Transport,
         on_first_positions: FirstPositionsHook | None,
+        on_terms: TermsHook | None,
     ) -> None:
         self._evaluator = evaluator
         self._transport = transport
         self._on_first_positions = on_first_positions
+        self._on_terms = on_terms
         self._connection = Connection(len(evaluator.numbers))
         self._reply = b""
         self._summary = ServeSummary()
@@ -110,6 +118,8 @@ class _Server:
     def _handle(self, event: Event) -> None:
         if isinstance(event, Status):
             self._send(event.reply)
+        elif isinstance(event, Init):
+            self._choose_terms(event)
         elif isinstance(event, PosData):
             self._evaluate(event)
         elif isinstance(event, GetForce):
@@ -117,6 +127,18 @@ class _Server:
             self._summary.requests += 1
         elif isinstance(event, Exit):
             self._summary.end = "exit"
+
+    def _choose_terms(self, init: Init) -> None:
+        """Serve what i-PI asks for by the ``<parameters>`` of the forcefield."""
+        try:
+            terms = terms_in_parameters(init.parameters)
+        except ValueError as error:
+            raise SetupError(f"forcefield of the i-PI input: {error}") from None
+        if terms is None:
+            return
+        if self._on_terms is None:
+            raise SetupError(f"forcefield of the i-PI input: expected no terms, found {'+'.join(terms)}")
+        self._evaluator = self._on_terms(terms)
 
     def _evaluate(self, data: PosData) -> None:
         batch = len(data.positions)

@@ -313,7 +313,7 @@ def _read_point_charges(path: Path | None) -> tuple[FloatArray, FloatArray]:
     if not path.is_file():
         raise StructureError(f"{path}: no such file of point charges")
     try:
-        table = np.loadtxt(path, ndmin=2)
+        table = np.loadtxt(path, ndmin=2, encoding="utf-8")
     except ValueError as error:
         raise StructureError(f"{path}: expected columns x y z q ({error})") from None
     if table.shape[1] != 4 or not np.isfinite(table).all():

@@ -119,7 +119,7 @@ def read_properties(path: Path) -> Properties:
         DataError: the file is missing, has no header or no rows, or a row does not fit the header.
     """
     try:
-        lines = path.read_text().splitlines(keepends=True)
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     except OSError as error:
         raise DataError(f"{path}: cannot read the properties: {error.strerror}") from error
     columns = _read_header(lines)
@@ -182,9 +182,9 @@ def read_positions(path: Path, atoms: IntArray, max_frames: int) -> tuple[IntArr
         DataError: the file is missing or is not such a trajectory.
     """
     try:
-        with path.open() as stream:
+        with path.open(encoding="utf-8", errors="replace") as stream:
             count = sum(1 for _ in stream)
-        with path.open() as stream:
+        with path.open(encoding="utf-8", errors="replace") as stream:
             n_atoms = int(next(stream, "0"))
             n_frames = count // (n_atoms + 2)
             stride = max(1, -(-n_frames // max_frames))

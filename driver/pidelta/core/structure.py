@@ -89,7 +89,7 @@ def _named_elements(path: Path, system: System) -> IntArray:
         return system.numbers
     if path.suffix != ".pdb":
         return unknown
-    first_model = path.read_text(errors="replace").split("\nENDMDL")[0].splitlines()
+    first_model = path.read_text(encoding="utf-8", errors="replace").split("\nENDMDL")[0].splitlines()
     symbols = [line[76:78].strip() for line in first_model if line.startswith(("ATOM", "HETATM"))]
     if len(symbols) != len(system):  # alternate locations
         return unknown
@@ -158,7 +158,7 @@ def _check_cell(path: Path, content: Any) -> None:
 
 def _refuse_ipi_comment(path: Path) -> None:
     """i-PI puts the unit and the cell into a comment that ASE does not read: both would be lost."""
-    with path.open(errors="replace") as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:
         comment = "".join(islice(lines, 1, 2))
     if "CELL(" in comment or "positions{" in comment:
         raise StructureError(f"{path}: expected a plain or extended .xyz in angstrom, found one of i-PI")
@@ -169,7 +169,7 @@ def _refuse_bad_fields(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(3) == b"CDF":  # NetCDF
             return
-    lines = path.read_text(errors="replace").splitlines()
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     if path.suffix == ".gro" and (
         len(lines) < int(lines[1]) + 3 or len(lines[int(lines[1]) + 2].split()) < 3
     ):

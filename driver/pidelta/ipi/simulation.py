@@ -230,7 +230,7 @@ def _split_names(element: ET.Element) -> tuple[str, ...]:
 
 
 def _names_in_xyz(path: Path) -> tuple[str, ...]:
-    with path.open(errors="replace") as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:
         count = to_integer(path, "line 1", next(lines, "").strip())
         names = tuple(line.split()[0] for line in islice(lines, 1, count + 1) if line.strip())
     if len(names) != count:
@@ -240,7 +240,7 @@ def _names_in_xyz(path: Path) -> tuple[str, ...]:
 
 def _names_in_pdb(path: Path) -> tuple[str, ...]:
     names = []
-    with path.open(errors="replace") as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             if line.startswith("END"):
                 break

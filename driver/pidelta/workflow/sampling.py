@@ -63,7 +63,7 @@ def is_trajectory_of_ipi(path: Path) -> bool:
     """Whether a file has the comment with units and cell that i-PI writes into .xyz and .pdb."""
     if path.suffix not in (".xyz", ".pdb"):
         return False
-    with path.open(errors="replace") as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:
         return any("positions{" in line or "CELL(" in line for line in islice(lines, 3))
 
 
@@ -84,7 +84,7 @@ def read_trajectory(path: Path) -> Iterator[Snapshot]:
     if not path.is_file():
         raise DataError(f"{path}: no such trajectory")
     count = 0
-    with path.open() as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         for index in range(path.stat().st_size):
             try:
                 content = read_file(mode, file, dimension="length")

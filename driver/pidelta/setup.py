@@ -24,7 +24,6 @@ from pidelta.mm.topology import Topology
 from pidelta.mm.water import build_water, with_water
 from pidelta.qm.ase import ASEEngine
 from pidelta.qm.base import QMEngine
-from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.parameters import (
     PUBLISHED_DAMPING_EXPONENTS,
     PUBLISHED_HUBBARD_DERIVATIVES,
@@ -393,6 +392,9 @@ def _dftb_engine(qm: QMConfig, numbers: IntArray) -> QMEngine:
         return DFTBPlusEngine(
             numbers, parameters, files, DFTBSettings(**settings), user_input=own.input, library=own.library
         )
+
+    from pidelta.qm.dftb.engine import DFTBEngine  # with PyTorch, which takes its time
+
     return DFTBEngine(numbers, parameters, **settings, start=dftb.scc.start, device=dftb.device)
 
 

@@ -23,7 +23,7 @@ def usable(positions: FloatArray) -> BoolArray:
 
 def is_cell(cell: FloatArray) -> BoolArray:
     """Whether the rows of (..., 3, 3) in bohr are three independent vectors: (...)."""
-    finite = usable(cell).all(axis=-1)
+    finite = np.asarray(usable(cell).all(axis=-1))
     vectors = np.where(finite[..., None, None], cell, 0.0)
     largest = np.maximum(1.0, np.linalg.norm(vectors, axis=-1).prod(axis=-1))
     return np.asarray(np.abs(np.linalg.det(vectors)) > _SMALLEST_VOLUME * largest)

@@ -31,7 +31,6 @@ from pidelta.qm.dftb.parameters import (
 )
 from pidelta.qm.dftb.sets import SetFiles, builtin_set
 from pidelta.qm.dftb.spin import SpinConstants
-from pidelta.qm.dftbplus.engine import DFTBPlusEngine
 from pidelta.qm.dftbplus.inputs import DFTBSettings
 from pidelta.qm.dispersion import (
     DEFAULT_S9,
@@ -388,6 +387,8 @@ def _dftb_engine(qm: QMConfig, numbers: IntArray) -> QMEngine:
         "max_iterations": dftb.scc.max_iterations,
     }
     if qm.engine == "dftb+":
+        from pidelta.qm.dftbplus.engine import DFTBPlusEngine
+
         own = qm.dftbplus or DFTBPlusConfig()
         return DFTBPlusEngine(
             numbers, parameters, files, DFTBSettings(**settings), user_input=own.input, library=own.library

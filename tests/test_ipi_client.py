@@ -355,3 +355,32 @@ def test_socket_transport_reports_a_reset():
     with pytest.raises(TransportError, match="the connection to i-PI broke"):
         transport.send(b"x")
     transport.close()
+
+
+class Part(Images):
+    """Half of the energy."""
+
+    def evaluate(self, positions, cells):
+        whole = super().evaluate(positions, cells)
+        return Evaluation({"mm": whole.terms["mm"]}, properties=whole.properties)
+
+
+@pytest.mark.parametrize("parameters", [b" terms : mm , ", b"terms:MM,,batch_size:1"])
+def test_parameters_of_the_forcefield_choose_terms(parameters):
+    asked = []
+
+    def evaluator_of(terms):
+        asked.append(terms)
+        return Part()
+
+    init = b"INIT        " + integers(0, len(parameters)) + parameters
+    transport = Memory(init + posdata() + GETFORCE, EXIT)
+    serve(Images(), transport, on_terms=evaluator_of)
+    assert asked == [{"mm"}]
+    assert split_reply(transport.sent)[0] == pytest.approx(0.5 * Images().energy(POSITIONS, CELL))
+
+
+def test_parameters_of_the_forcefield_that_say_nothing():
+    init = b"INIT        " + integers(0, 10) + b"term : low"
+    with pytest.raises(SetupError, match="forcefield of the i-PI input: <parameters>: expected terms: A"):
+        serve(Images(), Memory(init), on_terms=lambda terms: Part())

@@ -134,7 +134,9 @@ def test_structure_with_a_coordinate_that_is_no_number(water, fail):
     lines = path.read_text().splitlines()
     lines[6] = f"{lines[6].split()[0]} nan 0.0 0.0"
     path.write_text("\n".join([*lines, ""]))
-    assert "water.xyz: expected finite coordinates, found others at atom 4" in fail("evaluate", water)
+    assert "water.xyz: expected finite coordinates below 1e+08 bohr, found others at atom 4" in fail(
+        "evaluate", water
+    )
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -24,7 +24,6 @@ from pidelta.mm.topology import Topology
 from pidelta.mm.water import build_water, with_water
 from pidelta.qm.ase import ASEEngine
 from pidelta.qm.base import QMEngine
-from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.parameters import (
     PUBLISHED_DAMPING_EXPONENTS,
     PUBLISHED_HUBBARD_DERIVATIVES,
@@ -32,7 +31,6 @@ from pidelta.qm.dftb.parameters import (
 )
 from pidelta.qm.dftb.sets import SetFiles, builtin_set
 from pidelta.qm.dftb.spin import SpinConstants
-from pidelta.qm.dftbplus.engine import DFTBPlusEngine
 from pidelta.qm.dftbplus.inputs import DFTBSettings
 from pidelta.qm.dispersion import (
     DEFAULT_S9,
@@ -345,7 +343,7 @@ def _read_point_charges(path: Path | None) -> tuple[FloatArray, FloatArray]:
     if not path.is_file():
         raise StructureError(f"{path}: no such file of point charges")
     try:
-        table = np.loadtxt(path, ndmin=2)
+        table = np.loadtxt(path, ndmin=2, encoding="utf-8")
     except ValueError as error:
         raise StructureError(f"{path}: expected columns x y z q ({error})") from None
     if table.shape[1] != 4 or not np.isfinite(table).all():
@@ -421,10 +419,15 @@ def _dftb_engine(qm: QMConfig, numbers: IntArray) -> QMEngine:
         "max_iterations": dftb.scc.max_iterations,
     }
     if qm.engine == "dftb+":
+        from pidelta.qm.dftbplus.engine import DFTBPlusEngine
+
         own = qm.dftbplus or DFTBPlusConfig()
         return DFTBPlusEngine(
             numbers, parameters, files, DFTBSettings(**settings), user_input=own.input, library=own.library
         )
+
+    from pidelta.qm.dftb.engine import DFTBEngine  # with PyTorch, which takes its time
+
     return DFTBEngine(numbers, parameters, **settings, start=dftb.scc.start, device=dftb.device)
 
 

@@ -115,7 +115,7 @@ def read_properties(path: Path) -> Properties:
         DataError: the file is missing, has no header or no rows, or a row does not fit the header.
     """
     try:
-        lines = path.read_text().splitlines(keepends=True)
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     except OSError as error:
         raise DataError(f"{path}: cannot read the properties: {error.strerror}") from error
     columns = _read_header(lines)

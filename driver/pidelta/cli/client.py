@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pidelta.cli.evaluate import chosen_terms
 from pidelta.config import load_config
+from pidelta.errors import ConfigError
 from pidelta.ipi.transports import SOCKETS_PREFIX
+
+if TYPE_CHECKING:
+    from pidelta.qmmm.energy import QMMMEvaluator
 
 
 def client(
@@ -43,8 +47,18 @@ def client(
     if evaluator.delta is not None:
         monitor = UncertaintyMonitor(setup.spread_threshold, status)
         observers.append(monitor)
+
+    def evaluator_of(asked: frozenset[str]) -> QMMMEvaluator:
+        """What the <parameters> of the forcefield ask for."""
+        if chosen not in (None, asked):
+            raise ConfigError(
+                f"--terms: expected {'+'.join(sorted(asked))} as in the <parameters> of the forcefield, "
+                f"found {terms}"
+            )
+        return setup.evaluator(asked)
+
     with closing(connect(mode, address, port, sockets_prefix=sockets_prefix, patience=patience)) as transport:
-        summary = serve(evaluator, transport, observers)
+        summary = serve(evaluator, transport, observers, on_terms=evaluator_of)
     if monitor is not None:
         monitor.write_status()
         summary.alarms = merge_alarms([monitor.alarms])

@@ -140,19 +140,19 @@ def _supervise(
                 console.print("stopping: i-PI writes RESTART ...")
                 supervisor.stop()
     except RunError as error:
-        raise RunError(f"{error}; {_how_to_go_on(supervisor, options)}") from error
+        raise RunError(f"{error}; {_how_to_go_on(supervisor, simulation, options)}") from error
     if supervisor.finished():
         return True
-    hint = _how_to_go_on(supervisor, options)
+    hint = _how_to_go_on(supervisor, simulation, options)
     console.print(f"stopped; {hint}", soft_wrap=True, markup=False, highlight=False)
     return False
 
 
-def _how_to_go_on(supervisor: Supervisor, options: list[str]) -> str:
-    state = supervisor.saved_state()
-    if state is None:
-        return "i-PI had no state to save: start again from the input"
-    path, step = state
+def _how_to_go_on(supervisor: Supervisor, simulation: Simulation, options: list[str]) -> str:
+    path, step = supervisor.saved_state() or (simulation.path, simulation.step)
+    if step <= simulation.step:
+        again = shlex.join(["pidelta", "run", str(simulation.path), *options])
+        return f"no step was saved: start again with: {again}"
     return f"continue from step {step} with: {shlex.join(['pidelta', 'run', str(path), *options])}"
 
 

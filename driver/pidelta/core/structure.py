@@ -18,6 +18,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from ase.geometry import cellpar_to_cell
 from parmed.charmm import CharmmCrdFile
 
+from pidelta.core.cell import FARTHEST, is_cell, usable
 from pidelta.errors import StructureError
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.units import ANGSTROM
@@ -146,7 +147,7 @@ def _named_elements(path: Path, system: System) -> IntArray:
         return system.numbers
     if path.suffix != ".pdb":
         return unknown
-    first_model = path.read_text(errors="replace").split("\nENDMDL")[0].splitlines()
+    first_model = path.read_text(encoding="utf-8", errors="replace").split("\nENDMDL")[0].splitlines()
     symbols = [line[76:78].strip() for line in first_model if line.startswith(("ATOM", "HETATM"))]
     if len(symbols) != len(system):  # alternate locations
         return unknown
@@ -189,9 +190,11 @@ def _load(path: Path) -> Any:
         raise StructureError(f"{path}: cannot be read as {path.suffix} ({reason})") from None
     if coordinates is None or np.size(coordinates) == 0:
         raise StructureError(f"{path}: expected atoms, found none")
-    bad = np.flatnonzero(~np.isfinite(np.reshape(coordinates, (-1, 3))).all(axis=1))
+    bad = np.flatnonzero(~usable(np.reshape(coordinates, (-1, 3)) * ANGSTROM))
     if len(bad):
-        raise StructureError(f"{path}: expected finite coordinates, found others at atom {bad[0]}")
+        raise StructureError(
+            f"{path}: expected finite coordinates below {FARTHEST:g} bohr, found others at atom {bad[0]}"
+        )
     _check_cell(path, content)
     return content
 
@@ -206,14 +209,14 @@ def _check_cell(path: Path, content: Any) -> None:
         cell = box if is_ase else _cell(box)
     except AssertionError:  # angles that no three vectors have
         cell = None
-    if cell is None or not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-6:
+    if cell is None or not is_cell(np.asarray(cell)):
         found = np.asarray(box).tolist()
         raise StructureError(f"{path}: expected a cell of three independent vectors, found {found}")
 
 
 def _refuse_ipi_comment(path: Path) -> None:
     """i-PI puts the unit and the cell into a comment that ASE does not read: both would be lost."""
-    with path.open(errors="replace") as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:
         comment = "".join(islice(lines, 1, 2))
     if "CELL(" in comment or "positions{" in comment:
         raise StructureError(f"{path}: expected a plain or extended .xyz in angstrom, found one of i-PI")
@@ -224,7 +227,7 @@ def _refuse_bad_fields(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(3) == b"CDF":  # NetCDF
             return
-    lines = path.read_text(errors="replace").splitlines()
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     if path.suffix == ".gro" and (
         len(lines) < int(lines[1]) + 3 or len(lines[int(lines[1]) + 2].split()) < 3
     ):

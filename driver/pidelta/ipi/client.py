@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from pidelta.errors import GeometryError, TransportError
+from pidelta.errors import GeometryError, SetupError, TransportError
+from pidelta.ipi.forcefields import terms_in_parameters
 from pidelta.ipi.observers import Alarm, Observer
-from pidelta.ipi.protocol import Connection, Event, Exit, GetForce, PosData, Status, encode_forces
+from pidelta.ipi.protocol import Connection, Event, Exit, GetForce, Init, PosData, Status, encode_forces
 from pidelta.ipi.transports import Transport
 from pidelta.state import Evaluation, Evaluator, FloatArray, json_values
+
+TermsHook = Callable[[frozenset[str]], Evaluator]
 
 
 @dataclass
@@ -57,29 +60,45 @@ class ServeSummary:
             raise ValueError(f"expected the summary of a client, found {text!r}") from error
 
 
-def serve(evaluator: Evaluator, transport: Transport, observers: Sequence[Observer] = ()) -> ServeSummary:
+def serve(
+    evaluator: Evaluator,
+    transport: Transport,
+    observers: Sequence[Observer] = (),
+    *,
+    on_terms: TermsHook | None = None,
+) -> ServeSummary:
     """Answer i-PI until it says EXIT or closes the connection between two messages.
 
     Args:
         evaluator: evaluates the structures.
         transport: the connection to i-PI; left open.
         observers: see each request and its evaluation; what they raise ends the conversation.
+        on_terms: called with the terms that the ``<parameters>`` of the forcefield ask for; returns the
+            evaluator of these, for as many atoms.
 
     Raises:
+        SetupError: the ``<parameters>`` hold something else, or ask for terms and there is no `on_terms`.
         ProtocolError: i-PI sent another number of atoms, or something the protocol does not allow.
         TransportError: the connection broke in the middle of a message or of an evaluation.
         GeometryError: the energy or a force is not finite.
     """
-    return _Server(evaluator, transport, observers).run()
+    return _Server(evaluator, transport, observers, on_terms).run()
 
 
 class _Server:
     """One conversation: the protocol, the evaluator and what was found for the last POSDATA."""
 
-    def __init__(self, evaluator: Evaluator, transport: Transport, observers: Sequence[Observer]) -> None:
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        transport: Transport,
+        observers: Sequence[Observer],
+        on_terms: TermsHook | None,
+    ) -> None:
         self._evaluator = evaluator
         self._transport = transport
         self._observers = observers
+        self._on_terms = on_terms
         self._connection = Connection(len(evaluator.numbers))
         self._reply = b""
         self._summary = ServeSummary()
@@ -102,6 +121,8 @@ class _Server:
     def _handle(self, event: Event) -> None:
         if isinstance(event, Status):
             self._send(event.reply)
+        elif isinstance(event, Init):
+            self._choose_terms(event)
         elif isinstance(event, PosData):
             self._evaluate(event)
         elif isinstance(event, GetForce):
@@ -109,6 +130,18 @@ class _Server:
             self._summary.requests += 1
         elif isinstance(event, Exit):
             self._summary.end = "exit"
+
+    def _choose_terms(self, init: Init) -> None:
+        """Serve what i-PI asks for by the ``<parameters>`` of the forcefield."""
+        try:
+            terms = terms_in_parameters(init.parameters)
+        except ValueError as error:
+            raise SetupError(f"forcefield of the i-PI input: {error}") from None
+        if terms is None:
+            return
+        if self._on_terms is None:
+            raise SetupError(f"forcefield of the i-PI input: expected no terms, found {'+'.join(terms)}")
+        self._evaluator = self._on_terms(terms)
 
     def _evaluate(self, data: PosData) -> None:
         batch = len(data.positions)

@@ -94,14 +94,18 @@ class UncertaintyMonitor(Observer):
         self._written = time.monotonic()
         draft = self._status.with_suffix(".draft")
         with contextlib.suppress(OSError):
-            draft.write_text(json.dumps({name: asdict(alarm) for name, alarm in self.alarms.items()}))
+            draft.write_text(
+                json.dumps({name: asdict(alarm) for name, alarm in self.alarms.items()}), encoding="utf-8"
+            )
             draft.replace(self._status)
 
 
 def read_status(path: Path) -> dict[str, Alarm]:
     """The alarms in the file of an `UncertaintyMonitor`; none where it has not written yet."""
     try:
-        return {name: Alarm(**values) for name, values in json.loads(path.read_text()).items()}
+        return {
+            name: Alarm(**values) for name, values in json.loads(path.read_text(encoding="utf-8")).items()
+        }
     except (OSError, ValueError, TypeError):
         return {}
 

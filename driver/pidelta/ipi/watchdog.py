@@ -34,7 +34,7 @@ def main() -> None:
 def _end(processes: list[int], number: signal.Signals, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     for process in filter(is_running, processes):
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(process, number)
     while any(map(is_running, processes)) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
@@ -46,8 +46,8 @@ def is_running(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # the number was given to a process of somebody else
-        return False
+    except PermissionError:  # that of somebody else
+        return True
     with contextlib.suppress(OSError, IndexError):
         return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
     return True

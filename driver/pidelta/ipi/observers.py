@@ -106,7 +106,7 @@ def read_status(path: Path) -> dict[str, Alarm]:
         return {
             name: Alarm(**values) for name, values in json.loads(path.read_text(encoding="utf-8")).items()
         }
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 

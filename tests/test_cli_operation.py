@@ -154,9 +154,9 @@ def test_evaluate_keeps_a_file_when_it_fails(tmp_path, run, fail):
     config, output = tmp_path / "pidelta.yaml", tmp_path / "out.json"
     config.write_text("structure: h2.xyz\nqm: {atoms: all}\n")
     output.write_text("earlier")
-    assert "found a distance of 0.0000 bohr" in fail(
-        "evaluate", config, "--frames", tmp_path / "frames.xyz", "--output", output
-    )
+    line = fail("evaluate", config, "--frames", tmp_path / "frames.xyz", "--output", output)
+    assert "frames.xyz, frame 1: " in line
+    assert "found a distance of 0.0000 bohr" in line
     assert output.read_text() == "earlier"
     assert run("evaluate", config, "--output", output) == 0
     assert len(json.loads(output.read_text())["frames"]) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,16 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
 from pidelta.config import load_config
-from pidelta.errors import ConfigError, StructureError
+from pidelta.errors import ConfigError, RunError, StructureError
 from pidelta.output_files import replacing
 from pidelta.state import Evaluation, FloatArray, IntArray, System, json_values, parse_terms
 from pidelta.units import ANGSTROM
 
 if TYPE_CHECKING:
     import ase
+
+    from pidelta.qmmm.energy import QMMMEvaluator
 
 
 def evaluate(
@@ -41,13 +44,27 @@ def evaluate(
     structures = _read_frames(setup.system, frames, setup.config.structure)
     # Opened first: a path that cannot be written to should not show after hours of work.
     with nullcontext(sys.stdout) if output is None else replacing(output) as stream:
-        results = [
-            as_json(evaluator.evaluate(positions[None], None if cell is None else cell[None]))
-            for positions, cell in track(
-                structures, "evaluating", console=Console(stderr=True), transient=True
-            )
-        ]
+        results = [as_json(evaluation) for evaluation in _evaluate_all(evaluator, structures, frames)]
         stream.write(json.dumps({"frames": results}, indent=1) + "\n")
+
+
+def _evaluate_all(
+    evaluator: QMMMEvaluator, structures: list[tuple[FloatArray, FloatArray | None]], frames: Path | None
+) -> Iterator[Evaluation]:
+    """Evaluate one structure after the other, with a progress bar.
+
+    Raises:
+        RunError: one fails; the message names the frame.
+    """
+    index = 0
+    try:
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            for index, (positions, cell) in enumerate(progress.track(structures, description="evaluating")):
+                yield evaluator.evaluate(positions[None], None if cell is None else cell[None])
+    except RunError as error:
+        if frames is None:
+            raise
+        raise RunError(f"{frames}, frame {index}: {error}") from error
 
 
 def chosen_terms(text: str | None) -> frozenset[str] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,27 +43,29 @@ def evaluate(
     structures = _read_frames(setup.system, frames, setup.config.structure)
     # Opened first: a path that cannot be written to should not show after hours of work.
     with nullcontext(sys.stdout) if output is None else replacing(output) as stream:
-        results = [as_json(evaluation) for evaluation in _evaluate_all(evaluator, structures, frames)]
+        results = _evaluate_all(evaluator, structures, frames)
         stream.write(json.dumps({"frames": results}, indent=1) + "\n")
 
 
 def _evaluate_all(
     evaluator: QMMMEvaluator, structures: list[tuple[FloatArray, FloatArray | None]], frames: Path | None
-) -> Iterator[Evaluation]:
+) -> list[dict[str, Any]]:
     """Evaluate one structure after the other, with a progress bar.
 
     Raises:
         RunError: one fails; the message names the frame.
     """
-    index = 0
+    results: list[dict[str, Any]] = []
     try:
         with Progress(console=Console(stderr=True), transient=True) as progress:
-            for index, (positions, cell) in enumerate(progress.track(structures, description="evaluating")):
-                yield evaluator.evaluate(positions[None], None if cell is None else cell[None])
+            for positions, cell in progress.track(structures, description="evaluating"):
+                cells = None if cell is None else cell[None]
+                results.append(as_json(evaluator.evaluate(positions[None], cells)))
     except RunError as error:
         if frames is None:
             raise
-        raise RunError(f"{frames}, frame {index}: {error}") from error
+        raise RunError(f"{frames}, frame {len(results)}: {error}") from error
+    return results
 
 
 def chosen_terms(text: str | None) -> frozenset[str] | None:

@@ -31,7 +31,8 @@ def make_system(cell, groups=60, seed=1, wrap=True):
     positions = np.concatenate([qm, molecules.reshape(-1, 3)])
     count = len(positions)
     residues = np.concatenate([np.zeros(3), 1 + np.repeat(np.arange(groups), 3)]).astype(np.int64)
-    system = System(np.full(count, 8), positions, cell, ("X",) * count, ("R",) * count, residues)
+    names = [(name,) * count for name in ("X", "R", "")]
+    system = System(np.full(count, 8), positions, cell, *names[:2], residues, residues + 1, names[2])
     charges = np.concatenate([np.zeros(3), np.tile([-0.8, 0.5, 0.4], groups)])
     return system, charges
 

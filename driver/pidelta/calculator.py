@@ -83,7 +83,8 @@ class Calculator(ASECalculator):
         self._evaluator = setup.evaluator()
         self._force_field_charges = None if setup.topology is None else setup.topology.charges
         absent = set()
-        if not self._evaluator.periodic or (self.config.mm is not None and not self.config.mm.virial):
+        mm = self.config.mm
+        if not self._evaluator.periodic or (mm is not None and mm.engine == "openmm" and not mm.virial):
             absent.add("stress")
         if self._evaluator.partition is None:
             absent |= {"charges", "dipole"}

@@ -195,7 +195,12 @@ ANGLES = "[ angles ]"
         ),
         ("spcfw.itp", "OW  1 -0.82 15.9994", "OW  1 -0.82 0.0", "atom 1 (OW) has no mass or element"),
         ("spcfw.itp", ANGLES, f"[ position_restraints ]\n1 1 9 9 9\n{ANGLES}", "position_restraints ]"),
-        ("spcfw.itp", "HW2 1  0.41  1.008", "HW2 1  0.41  1.008 HW 0.2 1.008", "second (free energy) state"),
+        (
+            "spcfw.itp",
+            "HW2 1  0.41  1.008",
+            "HW2 1  0.41  1.008 HW 0.2 1.008",
+            "expected a B state (of free energies) equal to the A state",
+        ),
         ("spcfw.itp", "1 OW 1 SOL OW  1 -0.82 15.9994", "1 OW 1", "[ atoms ]: expected at least 6 columns"),
         ("spcfw.itp", "#endif", "", "Unterminated #if"),
     ],

@@ -122,8 +122,11 @@ class BondedTypes:
                 f"{self._force_field.source}: [ {where} ]: expected {n_parameters} parameters, "
                 f"found {' '.join(words)!r}"
             )
-        values = self._force_field.numbers(where, words, size + 1)[:n_parameters]
-        self._types.setdefault((section, _list_of(section, function)), _Types()).add(types, function, values)
+        values = self._force_field.numbers(where, words, size + 1)
+        known = self._types.setdefault((section, _list_of(section, function)), _Types())
+        known.add(types, function, values[:n_parameters])
+        if values[n_parameters:] not in ([], values[:n_parameters]):  # a B state of its own
+            known.blocks[_key(types)].contradicted = True
 
 
 def _list_of(section: str, function: str) -> str:

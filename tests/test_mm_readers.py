@@ -170,7 +170,7 @@ ANGLES = "[ angles ]"
             "[ bonds ]: expected a number in column 5, found '1 2 1 0.1012 x'",
         ),
         ("spcfw.itp", BOND, "1 4 1 0.1012 443153.3808", "expected atoms from 1 to 3"),
-        ("spcfw.itp", BOND, "1 2", "expected 2 atoms and a function type"),
+        ("spcfw.itp", BOND, "1", "expected 2 atoms and a function type"),
         ("spcfw.itp", BOND, "1 2 1", "no parameters for the bond 1 OW (OW) - 2 HW1 (HW)"),
         ("spcfw.itp", BOND, "1 2 3", "no parameters for the bond 1 OW (OW) - 2 HW1 (HW)"),
         (

@@ -14,6 +14,7 @@ from ase.data import chemical_symbols
 
 from pidelta.config import Config, DampingConfig, DeltaConfig, DFTBConfig, DFTBPlusConfig, MMConfig, QMConfig
 from pidelta.core import structure
+from pidelta.core.names import NameDifference
 from pidelta.core.selection import select
 from pidelta.delta.base import Correction
 from pidelta.errors import ConfigError, ModelError, SettingError, SetupError, StructureError
@@ -89,6 +90,7 @@ class Inputs:
     config: Config
     system: System
     topology: Topology | None
+    name_differences: tuple[NameDifference, ...] = ()
 
 
 class Setup:
@@ -125,6 +127,11 @@ class Setup:
     def topology(self) -> Topology | None:
         """The force field of the whole system, the QM region included, or None without a section mm."""
         return self._inputs.topology
+
+    @property
+    def name_differences(self) -> tuple[NameDifference, ...]:
+        """Names in the structure file that are others in the topology."""
+        return self._inputs.name_differences
 
     @cached_property
     def qm_indices(self) -> IntArray:
@@ -231,7 +238,7 @@ def _from_topology(config: Config, mm: MMConfig) -> Inputs:
     topology = read_topology(mm.topology, mm.parameters, rigid_water=mm.water is not None)
     if mm.water is not None:
         topology = with_water(topology, mm.water)
-    found = structure.read_coordinates(config.structure, topology.numbers, topology.massless_rows)
+    found = structure.read_coordinates(config.structure, topology)
     if found.labels is not None:  # the numbers that users see where they look up atoms
         topology = replace(
             topology, residue_numbers=found.labels.residue_numbers, segments=found.labels.segments
@@ -246,7 +253,7 @@ def _from_topology(config: Config, mm: MMConfig) -> Inputs:
         residue_numbers=topology.residue_numbers,
         segments=topology.segments,
     )
-    return Inputs(config, system, topology)
+    return Inputs(config, system, topology, found.name_differences)
 
 
 def _box_of_water(config: Config, mm: MMConfig) -> Inputs:

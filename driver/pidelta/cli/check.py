@@ -15,6 +15,7 @@ from rich.table import Table
 
 from pidelta.config import Config, DFTBConfig, MMConfig, QMConfig, load_config
 from pidelta.core.cell import heights
+from pidelta.core.names import NameDifference
 from pidelta.errors import RunError
 from pidelta.mm.openmm import OpenMMEvaluator
 from pidelta.mm.topology import Topology
@@ -26,6 +27,10 @@ from pidelta.setup import Setup
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.testing.derivatives import central_differences
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
+
+
+_SHOWN = 8
+"""How many names that differ are listed."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,8 @@ def check(
     start = _Start(system.positions[None], None if system.cell is None else system.cell[None])
     tolerance = _tolerance(settings, evaluator)
     console.print(_describe(given, system, setup.topology, evaluator))
+    if setup.name_differences:
+        console.print(_describe_names(setup.name_differences))
     if setup.topology is not None:
         console.print(_describe_terms(setup.topology, evaluator))
     console.print(_energies(evaluator, start))
@@ -154,6 +161,17 @@ def _describe(config: Config, system: System, topology: Topology | None, evaluat
         )
     if config.delta is not None:
         table.add_row("delta", ", ".join(path.name for path in config.delta.models))
+    return table
+
+
+def _describe_names(differences: tuple[NameDifference, ...]) -> Table:
+    """The names most often different; each row counts those that differ alike."""
+    table = Table("", "in the structure", "in the topology", "how many", title="names that differ")
+    for row in differences[:_SHOWN]:
+        table.add_row(row.kind, row.found, row.expected, str(row.count))
+    if len(differences) > _SHOWN:
+        rest = differences[_SHOWN:]
+        table.add_row("others", "", "", str(sum(row.count for row in rest)))
     return table
 
 

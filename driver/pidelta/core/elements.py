@@ -17,6 +17,15 @@ from pidelta.state import FloatArray, IntArray
 
 _HEAVIEST = 83  # bismuth: no force field has the others, and names such as AC1 are no actinium
 _SYMBOLS = frozenset(chemical_symbols[1 : _HEAVIEST + 1])
+COMMON = frozenset(
+    atomic_numbers[symbol]
+    for symbol in (
+        "H", "B", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Se", "Br", "I", "Li", "Na", "Mg", "K", "Ca",
+        "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "Rb", "Sr", "Cd", "Cs", "Ba", "Hg",
+    )
+)  # fmt: skip
+"""Elements that a name alone can be trusted to stand for: WO is an oxygen of water rather than tungsten."""
+
 _CARRIERS = tuple(atomic_numbers[symbol] for symbol in ("B", "C", "N", "O", "Si", "P", "S"))
 """What hydrogen is bound to, and what repartitioning makes lighter."""
 
@@ -108,3 +117,23 @@ def _fits_repartitioned(mass: float, number: int) -> bool:
         return 0.9 < mass < 4.2
     weight = float(atomic_masses[number])
     return number in _CARRIERS and weight - 9.2 < mass < weight + 0.1
+
+
+def name_element(name: str, *, alone: bool = False) -> int | None:
+    """The atomic number that a name stands for where there is no mass, as in a structure without a topology.
+
+    0 is a massless site, None a name that says nothing or may be carbon or chlorine. Of names that may be of
+    one letter or of two, as CA, two count only for an atom alone in its residue, in lower case (Ca), and for
+    Br, Si, Se and Fe.
+    """
+    if re.fullmatch(r"(M|MW|EP\w?|LP\d*|L\d)", name.strip(), flags=re.IGNORECASE):
+        return 0
+    named = named_elements(name, alone=alone)
+    if len(named) <= 1:
+        return next(iter(named), None)
+    letters = re.sub("^[^A-Za-z]*", "", name.strip())[:2]
+    one, two = (atomic_numbers.get(symbol, 0) for symbol in (letters[0].upper(), letters.capitalize()))
+    if letters.upper() == "CL":
+        return two if letters == "Cl" else None
+    is_two = letters == letters.capitalize() or letters.upper() in ("BR", "SI", "SE", "FE")
+    return two if is_two and two in named else one

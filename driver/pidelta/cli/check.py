@@ -28,7 +28,6 @@ from pidelta.state import FloatArray, IntArray, System
 from pidelta.testing.derivatives import central_differences
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
 
-
 _SHOWN = 8
 """How many names that differ are listed."""
 

@@ -38,15 +38,28 @@ def read_restart(path: Path, *, periodic: bool) -> tuple[FloatArray, FloatArray 
     body = [line.rstrip() for line in lines[2:]]
     positions = _columns(path, body[:size], 3 * count)
     rest = body[size:]
-    is_box = len(rest) in (1, size + 1) and (size > 1 or periodic or len(rest) > size)
-    if len(rest) not in (0, 1, size, size + 1) or (len(rest) == 1 < size and not is_box):
+    n_velocities, n_boxes = _layout(rest, count, size, periodic=periodic)
+    if len(rest) != n_velocities + n_boxes:
         raise StructureError(
             f"{path}: expected {size} lines of positions of {count} atoms, perhaps as many of velocities and "
             f"one of the box, found {len(body)}"
         )
-    if len(rest) >= size and not (is_box and len(rest) == 1):
-        _columns(path, rest[:size], 3 * count, what="velocity")
-    return positions.reshape(-1, 3), _box(path, rest[-1]) if is_box else None
+    if n_velocities:
+        _columns(path, rest[:n_velocities], 3 * count, what="velocity")
+    return positions.reshape(-1, 3), _box(path, rest[-1]) if n_boxes else None
+
+
+def _layout(rest: list[str], count: int, size: int, *, periodic: bool) -> tuple[int, int]:
+    """Lines of velocities and of the box after the positions, which are `size` lines."""
+    if not rest:
+        return 0, 0
+    if len(rest) > size:
+        return size, 1
+    if len(rest) == 1 < size:
+        return 0, 1
+    if size == 1 and (periodic or len(rest[0].split()) != 3 * count):  # of one or two atoms
+        return 0, 1
+    return size, 0
 
 
 def _number_of_atoms(path: Path, lines: list[str]) -> int:

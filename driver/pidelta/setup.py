@@ -18,6 +18,7 @@ from pidelta.core.names import NameDifference
 from pidelta.core.selection import select
 from pidelta.delta.base import Correction
 from pidelta.errors import ConfigError, ModelError, SettingError, SetupError, StructureError
+from pidelta.mm.checks import refuse_united_atoms
 from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.openmm import OpenMMEvaluator
 from pidelta.mm.readers import read_topology
@@ -307,6 +308,7 @@ def _region(inputs: Inputs, qm: QMConfig, indices: IntArray) -> QMRegion:
                 f"{config.path}: virtual sites cannot polarise a QM region yet; expected a model of water "
                 "without them, such as mm.water: q-spc-fw"
             )
+        refuse_united_atoms(inputs.topology, indices)
         charges = inputs.topology.charges[indices]
         check_charge(indices, inputs.topology.charges, qm.charge)
         partition = make_partition(system, indices, inputs.topology.charges)

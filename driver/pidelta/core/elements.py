@@ -78,6 +78,17 @@ def guess_elements(masses: FloatArray, types: Sequence[str], names: Sequence[str
     return np.array(found, dtype=np.int64)
 
 
+def united_hydrogens(mass: float, number: int) -> int:
+    """How many hydrogens an atom of a mass in dalton is united with: of carbon, 1 to 4, else 0.
+
+    Nitrogen and heavy carbon are near: 14.007 and 14.027 of CH2, 13.003 and 13.019 of CH.
+    """
+    if number != 6:
+        return 0
+    fits = [n for n in (1, 2, 3, 4) if abs(mass - 12.011 - 1.008 * n) < 0.006]
+    return fits[0] if fits else 0
+
+
 def misfit(mass: float, kind: str, name: str) -> str:
     """What is wrong with an atom that `guess_elements` knows no element for."""
     named = sorted(named_elements(kind) | named_elements(name))
@@ -98,7 +109,7 @@ def _element(mass: float, kind: str, name: str, repartitioned: bool) -> int:
     if not exact and repartitioned:
         exact = [number for number in named if _fits_repartitioned(mass, number)]
         return exact[0] if len(exact) == 1 else -1
-    if not exact and 6 in named and any(_fits(mass - n * atomic_masses[1], 6) for n in (1, 2, 3, 4)):
+    if not exact and 6 in named and united_hydrogens(mass, 6):
         return 6
     if not named:
         exact = [number for number in range(1, _HEAVIEST + 1) if _fits(mass, number)]

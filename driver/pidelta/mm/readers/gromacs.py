@@ -39,7 +39,7 @@ _TYPES: dict[str, tuple[tuple[int, ...], set[str]]] = {
     "nonbond_params": ((2,), {"1"}),
     "angletypes": ((3,), {"1", "5"}),
     "cmaptypes": ((5,), {"1"}),
-    "dihedraltypes": ((2, 4), {"1", "2", "3", "4", "9"}),
+    "dihedraltypes": ((2, 4), {"1", "2", "3", "4", "5", "9"}),
 }
 _MINIMUM_WORDS = {
     "defaults": 2, "atomtypes": 6, "moleculetype": 2, "atoms": 6, "molecules": 2,

@@ -366,3 +366,32 @@ def test_prmtop_files_with_numbers_out_of_range(files, tmp_path, flag, entry, va
     with pytest.raises(PideltaError) as caught:
         read_topology(tmp_path / "m.prmtop")
     assert f"m.prmtop: {flag}: {expected}" in str(caught.value)
+
+
+def write_gro(path, names, positions):
+    """Waters SOL with three names each."""
+    rows = [
+        f"{i // 3 + 1:5d}SOL  {names[i % 3]:>5s}{i + 1:5d}"
+        + "".join(f"{0.1 * x * BOHR_IN_ANGSTROM:8.3f}" for x in r)
+        for i, r in enumerate(positions)
+    ]
+    edges = 0.1 * np.diag(CUBIC) * BOHR_IN_ANGSTROM
+    path.write_text("\n".join(["water", str(len(rows)), *rows, "".join(f"{x:10.5f}" for x in edges), ""]))
+
+
+def test_check_lists_names_that_differ(water, run, fail, capsys):
+    """H1 is as good as HW1; an O where the topology has an H is not."""
+    edit(water, "water.xyz", "water.gro")
+    positions = water_positions(64, CUBIC, seed=0)
+    write_gro(water.parent / "water.gro", ("OW", "HW1", "HW2"), positions)
+    assert run("check", water, "--atoms", 1) == 0
+    assert "names that differ" not in capsys.readouterr().out
+    write_gro(water.parent / "water.gro", ("OW", "H1", "HW2"), positions)
+    assert run("check", water, "--atoms", 1) == 0
+    output = capsys.readouterr().out
+    assert "names that differ" in output
+    assert re.search(r"atom +│ H1 +│ HW1 +│ 64", output)
+    write_gro(water.parent / "water.gro", ("HW1", "OW", "HW2"), positions)
+    assert "water.gro: expected OW (O) at atom 0 as in the topology, found SOL1:HW1" in fail(
+        "evaluate", water
+    )

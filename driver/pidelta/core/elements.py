@@ -105,6 +105,8 @@ def _element(mass: float, kind: str, name: str, repartitioned: bool) -> int:
         return 0
     by_type, by_name = named_elements(kind), named_elements(name)
     named = by_type & by_name or by_type | by_name  # of types such as IP for sodium, either may be right
+    if repartitioned:
+        named -= {2}  # 4.03 is hydrogen of four times its mass
     exact = [number for number in named if _fits(mass, number)]
     if not exact and repartitioned:
         exact = [number for number in named if _fits_repartitioned(mass, number)]

@@ -113,7 +113,9 @@ def assert_same_as_openmm(topology, system, positions):
     expected = dict.fromkeys((*COMPONENT_OF.values(), "torsion", "improper", "pairs"), 0.0)
     names = COMPONENT_OF | {
         "PeriodicTorsionForce": "torsion",
+        "RBTorsionForce": "torsion",
         "CustomTorsionForce": "improper",
+        "HarmonicTorsionForce": "improper",
         "NonbondedForce": "pairs",
         "CustomNonbondedForce": "pairs",
         "CustomBondForce": "pairs",

@@ -198,11 +198,11 @@ def test_coordinates_of_charmm(charmm, tmp_path):
     psf = CharmmPsfFile(str(folder / "protein.psf"))
     psf.coordinates = positions / ANGSTROM
     psf.save(str(tmp_path / "protein.crd"), format="charmmcrd")
-    found = read_coordinates(
-        tmp_path / "protein.crd", np.ones(len(positions), dtype=int), np.zeros(0, dtype=int)
-    )
+    topology = read_topology(folder / "protein.psf", [folder / "protein.prm"])
+    found = read_coordinates(tmp_path / "protein.crd", topology)
     np.testing.assert_allclose(found.positions, positions, atol=1e-4)
     assert found.cell is None
+    assert found.name_differences == ()
     assert found.labels.names == tuple(atom.name for atom in psf.atoms)
     assert found.labels.residue_numbers.tolist() == [atom.residue.number for atom in psf.atoms]
 

@@ -155,7 +155,7 @@ def test_restarts_may_list_the_sites_or_leave_them_out(tip4p, tmp_path):
         restart.coordinates = coordinates / ANGSTROM
         restart.box = [20.0, 21.0, 22.0, 90.0, 90.0, 90.0]
         restart.write(str(tmp_path / name))
-        found = read_coordinates(tmp_path / name, topology.numbers, topology.massless_rows)
+        found = read_coordinates(tmp_path / name, topology)
         np.testing.assert_allclose(found.positions, positions, atol=1e-6)
         np.testing.assert_allclose(np.diag(found.cell) / ANGSTROM, [20.0, 21.0, 22.0])
 
@@ -171,7 +171,7 @@ def test_binary_restarts(tip4p, tmp_path):
         restart.coordinates = positions / ANGSTROM
         restart.cell_lengths, restart.cell_angles = [20.0, 21.0, 22.0], [90.0, 80.0, 90.0]
         restart.close()
-    found = read_coordinates(tmp_path / "water.nc", topology.numbers, topology.massless_rows)
+    found = read_coordinates(tmp_path / "water.nc", topology)
     np.testing.assert_allclose(found.positions, positions, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(found.cell, axis=1) / ANGSTROM, [20.0, 21.0, 22.0])
 

@@ -11,7 +11,7 @@ import pytest
 from mm_systems import CUBIC, DATA, water_positions
 from pidelta.config import load_config
 from pidelta.mm.readers import read_topology
-from pidelta.setup import read_inputs
+from pidelta.setup import Setup
 from pidelta.units import BOHR_IN_ANGSTROM
 
 NUMBERS = [7, 8, 120]
@@ -32,7 +32,7 @@ def pdb(path, chains="AAB", segments=("", "", "")):
 def inputs(folder, structure, force_field):
     config = folder / "c.yaml"
     config.write_text(f"structure: {structure}\nmm: {{{force_field}}}\n")
-    return read_inputs(load_config(config))
+    return Setup(load_config(config))
 
 
 @pytest.fixture

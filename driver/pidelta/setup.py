@@ -22,9 +22,11 @@ from pidelta.config import (
     QMWithDFTBPlus,
 )
 from pidelta.core import structure
+from pidelta.core.names import NameDifference
 from pidelta.core.selection import select
 from pidelta.delta.base import Correction
 from pidelta.errors import ConfigError, ModelError, SettingError, SetupError, StructureError
+from pidelta.mm.checks import refuse_united_atoms
 from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.openmm import OpenMMEvaluator
 from pidelta.mm.readers import read_topology
@@ -92,6 +94,7 @@ class Inputs:
     config: Config
     system: System
     topology: Topology | None
+    name_differences: tuple[NameDifference, ...] = ()
 
 
 class Setup:
@@ -128,6 +131,11 @@ class Setup:
     def topology(self) -> Topology | None:
         """The force field of the whole system, the QM region included, or None without a section mm."""
         return self._inputs.topology
+
+    @property
+    def name_differences(self) -> tuple[NameDifference, ...]:
+        """Names in the structure file that are others in the topology."""
+        return self._inputs.name_differences
 
     @cached_property
     def qm_indices(self) -> IntArray:
@@ -258,7 +266,7 @@ def _from_topology(config: Config, mm: MMConfig) -> Inputs:
     topology = read_topology(mm.topology, mm.parameters, rigid_water=mm.water is not None)
     if mm.water is not None:
         topology = with_water(topology, mm.water)
-    found = structure.read_coordinates(config.structure, topology.numbers, topology.massless_rows)
+    found = structure.read_coordinates(config.structure, topology)
     if found.labels is not None:  # the numbers that users see where they look up atoms
         topology = replace(
             topology, residue_numbers=found.labels.residue_numbers, segments=found.labels.segments
@@ -273,7 +281,7 @@ def _from_topology(config: Config, mm: MMConfig) -> Inputs:
         residue_numbers=topology.residue_numbers,
         segments=topology.segments,
     )
-    return Inputs(config, system, topology)
+    return Inputs(config, system, topology, found.name_differences)
 
 
 def _box_of_water(config: Config, mm: MMConfig) -> Inputs:
@@ -327,6 +335,7 @@ def _region(inputs: Inputs, qm: QMConfig, indices: IntArray) -> QMRegion:
                 f"{config.path}: virtual sites cannot polarise a QM region yet; expected a model of water "
                 "without them, such as mm.water: q-spc-fw"
             )
+        refuse_united_atoms(inputs.topology, indices)
         charges = inputs.topology.charges[indices]
         check_charge(indices, inputs.topology.charges, qm.charge)
         partition = make_partition(system, indices, inputs.topology.charges)

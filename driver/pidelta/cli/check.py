@@ -16,6 +16,7 @@ from rich.table import Table
 from pidelta.cli import uncertainty
 from pidelta.config import Config, DFTBConfig, MMConfig, QMConfig, load_config
 from pidelta.core.cell import heights
+from pidelta.core.names import NameDifference
 from pidelta.errors import RunError
 from pidelta.ipi.observers import UncertaintyMonitor, merge_alarms
 from pidelta.state import FloatArray, IntArray, System
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from pidelta.mm.topology import Topology
     from pidelta.qmmm.energy import QMMMEvaluator
     from pidelta.setup import Setup
+_SHOWN = 8
+"""How many names that differ are listed."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ def check(
     start = _Start(system.positions[None], None if system.cell is None else system.cell[None])
     tolerance = _tolerance(settings, evaluator)
     console.print(_describe(given, system, setup.topology, evaluator))
+    if setup.name_differences:
+        console.print(_describe_names(setup.name_differences))
     if setup.topology is not None:
         console.print(_describe_terms(setup.topology, evaluator))
     console.print(_energies(evaluator, start))
@@ -166,6 +171,17 @@ def _describe(config: Config, system: System, topology: Topology | None, evaluat
         )
     if config.delta is not None:
         table.add_row("delta", ", ".join(path.name for path in config.delta.models))
+    return table
+
+
+def _describe_names(differences: tuple[NameDifference, ...]) -> Table:
+    """The names most often different; each row counts those that differ alike."""
+    table = Table("", "in the structure", "in the topology", "how many", title="names that differ")
+    for row in differences[:_SHOWN]:
+        table.add_row(row.kind, row.found, row.expected, str(row.count))
+    if len(differences) > _SHOWN:
+        rest = differences[_SHOWN:]
+        table.add_row("others", "", "", str(sum(row.count for row in rest)))
     return table
 
 

@@ -1,13 +1,15 @@
-"""What positions and cells have to be before a force field is evaluated, whichever engine does it."""
+"""What a QM region, positions and cells have to be before anything is evaluated, whichever engine does it."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from pidelta.core.cell import FARTHEST, heights, is_cell, usable
-from pidelta.errors import GeometryError
+from pidelta.core.elements import united_hydrogens
+from pidelta.errors import GeometryError, TopologyError
 from pidelta.mm.topology import Topology
-from pidelta.state import FloatArray
+from pidelta.state import FloatArray, IntArray
+from pidelta.units import DALTON_IN_ELECTRON_MASS
 
 
 def check_geometry(
@@ -53,6 +55,22 @@ def cell_problem(cell: FloatArray, cutoff: float | None) -> str | None:
             f"{half:.3f} bohr"
         )
     return None
+
+
+def refuse_united_atoms(topology: Topology, indices: IntArray) -> None:
+    """A QM method would see the carbon of a united atom and not its hydrogens.
+
+    Raises:
+        TopologyError: an atom of the region `indices` (n,) has the mass of carbon and some hydrogens.
+    """
+    for atom in indices.tolist():
+        mass = float(topology.masses[atom]) / DALTON_IN_ELECTRON_MASS
+        hydrogens = united_hydrogens(mass, int(topology.numbers[atom]))
+        if hydrogens:
+            raise TopologyError(
+                f"{topology.source}: expected all atoms of the QM region, found {topology.label(atom)} of "
+                f"mass {mass:g}, a carbon united with {hydrogens} hydrogens"
+            )
 
 
 def check_result(topology: Topology, b: int, energy: float, gradient: FloatArray) -> None:

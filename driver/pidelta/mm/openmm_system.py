@@ -38,7 +38,7 @@ _RULE_TOLERANCE = 1e-7  # relative, of c6 and c12: files hold about eight digits
 _NO_TERMS = {
     "source", "numbers", "masses", "charges", "names", "residue_names", "residue_indices",
     "residue_numbers", "segments", "lj_types", "lj_c6", "lj_c12", "lj_rule", "exclusions", "sites",
-    "massless_rows", "periodic",
+    "massless_rows", "periodic", "cell_angle",
 }  # fmt: skip
 
 

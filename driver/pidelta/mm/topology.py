@@ -200,6 +200,8 @@ class Topology:
         massless_rows: (R,) rows of virtual sites, rising, among the N + R rows of a structure file that
             lists them.
         periodic: whether the file says that its system has a cell.
+        cell_angle: in degrees, between all three vectors of a cell of which a structure file gives the
+            lengths alone; None where the file says that it is triclinic.
         lj_rule: how `lj_c6` and `lj_c12` were combined; for models of water that are put in.
     """
 
@@ -228,6 +230,7 @@ class Topology:
     sites: VirtualSites = field(default_factory=VirtualSites)
     massless_rows: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     periodic: bool = False
+    cell_angle: float | None = 90.0
     lj_rule: CombinationRule = "lorentz-berthelot"
 
     def __post_init__(self) -> None:

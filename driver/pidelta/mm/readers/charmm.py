@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from parmed.charmm import CharmmParameterSet, CharmmPsfFile
 
+from pidelta.core.elements import guess_elements, misfit
 from pidelta.errors import TopologyError
 from pidelta.mm.lennard_jones import CombinationRule, combine
 from pidelta.mm.readers.charmm_impropers import impropers
@@ -51,10 +52,11 @@ def read_charmm(path: Path, parameters: Sequence[Path]) -> Topology:
     c6, c12 = _lennard_jones(kinds, rule, of_14=False)
     harmonic_impropers, periodic = impropers(path, parameters, rows, psf.atoms)
     bonded = pairs_within(atoms_of(psf.bonds, 2), n_atoms, 3)
+    masses = np.array([atom.mass for atom in psf.atoms], dtype=np.float64)
     return Topology(
         source=str(path),
-        numbers=np.array([atom.atomic_number for atom in psf.atoms], dtype=np.int64),
-        masses=np.array([atom.mass for atom in psf.atoms]) * DALTON_IN_ELECTRON_MASS,
+        numbers=_elements(path, psf.atoms, masses),
+        masses=masses * DALTON_IN_ELECTRON_MASS,
         charges=np.array([atom.charge for atom in psf.atoms], dtype=np.float64),
         names=tuple(atom.name for atom in psf.atoms),
         residue_names=tuple(atom.residue.name for atom in psf.atoms),
@@ -74,6 +76,18 @@ def read_charmm(path: Path, parameters: Sequence[Path]) -> Topology:
         exclusions=unique_pairs(np.concatenate(bonded)),
         pairs14=_pairs14(bonded[2], types, *_lennard_jones(kinds, rule, of_14=True)),
     )
+
+
+def _elements(path: Path, atoms: Any, masses: FloatArray) -> IntArray:
+    """(N,) from masses, types and names: a .psf file has no elements, and ParmEd looks at masses alone."""
+    types, names = [str(atom.type) for atom in atoms], [atom.name for atom in atoms]
+    numbers = guess_elements(masses, types, names)
+    wrong = np.flatnonzero(numbers <= 0)
+    if len(wrong):
+        atom = int(wrong[0])
+        problem = misfit(float(masses[atom]), types[atom], names[atom])
+        raise TopologyError(f"{path}: atom {atom + 1} ({names[atom]}): {problem}")
+    return numbers
 
 
 def _refuse_sections(path: Path) -> None:

@@ -46,8 +46,8 @@ def both(topology, positions, cell, **options):
     """The terms of the built-in evaluator and of OpenMM."""
     cutoff = None if cell is None else CUTOFF
     engines = (
-        MMEvaluator(topology, cutoff=cutoff, **options),
-        OpenMMEvaluator(topology, cutoff=cutoff, platform="Reference", **options),
+        on_atoms(MMEvaluator(topology, cutoff=cutoff, **options)),
+        on_atoms(OpenMMEvaluator(topology, cutoff=cutoff, platform="Reference", **options)),
     )
     cells = None if cell is None else cell[None]
     return [engine.evaluate(positions[None], cells) for engine in engines]
@@ -206,7 +206,7 @@ def test_conformance(cell):
     """All terms and kinds of virtual sites."""
     topology = join([made_up_topology(), made_up_topology()])
     cutoff, cells = (None, None) if cell is None else (11.0, np.stack([cell, 1.01 * cell]))
-    evaluator = OpenMMEvaluator(topology, cutoff=cutoff, platform="Reference")
+    evaluator = on_atoms(OpenMMEvaluator(topology, cutoff=cutoff, platform="Reference"))
     check_evaluator(
         evaluator, np.stack([two_molecules(0), two_molecules(5)]), cells, topology.residue_indices
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mm_systems import DATA, WATER
+from mm_systems import DATA, WATER, on_atoms
 from pidelta.cli.first_frame import check_first_frame
 from pidelta.config import load_config
 from pidelta.errors import ConfigError, SetupError, StructureError, TopologyError
@@ -56,8 +56,10 @@ def test_q_tip4p_f_from_any_files(setup, with_site, topology):
     config = setup(f"{{{topology}water: q-tip4p-f}}", with_site=with_site)
     system = Setup(config).system
     np.testing.assert_allclose(system.positions, molecules().reshape(-1, 3), atol=1e-6)
-    expected = MMEvaluator(
-        build_water(system, "q-tip4p-f"), cutoff=10.0 * ANGSTROM, cell=system.cell, electrostatics="pme"
+    expected = on_atoms(
+        MMEvaluator(
+            build_water(system, "q-tip4p-f"), cutoff=10.0 * ANGSTROM, cell=system.cell, electrostatics="pme"
+        )
     )
     reference = expected.evaluate(system.positions[None], system.cell[None]).energy[0]
     assert energy(config) == pytest.approx(reference, rel=1e-12)

@@ -131,12 +131,15 @@ class QMConfig(Section):
     """The QM region and the method that describes it.
 
     `engine: ase` takes its method from `ase`, with mechanical embedding; `dftb` has electrostatic embedding.
-    Either is the term `low` of the energy. `properties` are results to add to the extras, by the names and
+    Either is the term `low` of the energy. `charge_remainder` selects MM atoms that take up, in equal shares,
+    what the force-field charges of the QM atoms have more than `charge`; without it, a remainder up to
+    0.05 e, as rounding leaves, is dropped. `properties` are results to add to the extras, by the names and
     in the units of `PropertyName`.
     """
 
     atoms: str | list[int] = "all"
     charge: int = 0
+    charge_remainder: str | list[int] | None = None
     multiplicity: int = Field(1, ge=1)
     engine: Literal["dftb", "dftb+", "ase"] = "dftb"
     dftb: DFTBConfig = DFTBConfig()
@@ -211,9 +214,15 @@ class MMConfig(Section):
 
 
 class EmbeddingConfig(Section):
-    """How the MM charges enter the QM region; lengths in bohr once read."""
+    """How the MM charges enter the QM region; lengths in bohr once read.
+
+    `groups` are the MM atoms that are switched off together at the cutoff: by residue, large ones split into
+    neutral groups where that is possible; by molecule; or lists of selections, each a group of its own, and
+    by residue what they leave. A large group counts whole as soon as a part of it is near.
+    """
 
     scheme: Literal["cutoff"] = "cutoff"
+    groups: Literal["residue", "molecule"] | list[str | list[int]] = "residue"
     cutoff: Length = Field(parse_quantity("1.4 nm", "length"), gt=0.0)
     switch: Length = Field(parse_quantity("0.2 nm", "length"), gt=0.0)
 

@@ -16,6 +16,7 @@ from typing import Annotated
 import numpy as np
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -56,6 +57,8 @@ def run(
     check_atom_order(simulation, system)
     command = [sys.executable, "-m", "pidelta", "client", str(config.resolve())]
     _show_terms(console, simulation, settings)
+    for warning in setup.warnings:
+        console.print(f"[yellow]warning: {escape(warning)}[/yellow]", soft_wrap=True)
     file = simulation.main_properties
     follower = None if file is None else PropertiesFollower(file.path, continued=simulation.step > 0)
     started = time.monotonic()

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-from pidelta.mm.geometry import add_dihedral_gradient, dihedral
+from pidelta.mm.dihedrals import add_dihedral_gradient, dihedral
 from pidelta.state import FloatArray
 
 _compiled = numba.njit(cache=True, nogil=True, error_model="numpy")

@@ -1,0 +1,191 @@
+"""Compiled loops over charge groups: make them whole, find those in reach, weigh them, and the way back."""
+
+# mypy: allow-untyped-defs
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from pidelta.core.switching import quintic, quintic_slope
+
+_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+
+
+@_compiled
+def make_whole(positions, particles, neighbours, parts, n_parts, cell, inverse):
+    """Positions (M, 3) of grouped particles, each group whole, and the centres (C, 3) of its parts."""
+    whole = np.empty((len(particles), 3))
+    centres, sizes = np.zeros((n_parts, 3)), np.zeros(n_parts)
+    for m in range(len(particles)):
+        i = particles[m]
+        x, y, z = positions[i, 0], positions[i, 1], positions[i, 2]
+        if neighbours[m] != m:
+            near = neighbours[m]
+            dx, dy, dz = x - whole[near, 0], y - whole[near, 1], z - whole[near, 2]
+            a = np.rint(dx * inverse[0, 0] + dy * inverse[1, 0] + dz * inverse[2, 0])
+            b = np.rint(dx * inverse[0, 1] + dy * inverse[1, 1] + dz * inverse[2, 1])
+            c = np.rint(dx * inverse[0, 2] + dy * inverse[1, 2] + dz * inverse[2, 2])
+            x -= a * cell[0, 0] + b * cell[1, 0] + c * cell[2, 0]
+            y -= a * cell[0, 1] + b * cell[1, 1] + c * cell[2, 1]
+            z -= a * cell[0, 2] + b * cell[1, 2] + c * cell[2, 2]
+        whole[m, 0], whole[m, 1], whole[m, 2] = x, y, z
+        part = parts[m]
+        centres[part, 0] += x
+        centres[part, 1] += y
+        centres[part, 2] += z
+        sizes[part] += 1.0
+    for part in range(n_parts):
+        for k in range(3):
+            centres[part, k] /= sizes[part]
+    return whole, centres
+
+
+@_compiled
+def images_in_reach(qm, centres, part_starts, cell, inverse, cutoff):
+    """Groups, and their images as lattice vectors, of which a centre is within the cutoff of a QM atom.
+
+    As the cutoff is at most half the smallest height of the cell, each QM atom sees one image of a centre at
+    most, the one whose fractional displacement is nearest to zero.
+    """
+    n = len(qm)
+    x, y, z = qm[:, 0].copy(), qm[:, 1].copy(), qm[:, 2].copy()
+    squares, images = np.empty(n), np.empty((3, n))
+    groups, shifts = [], []  # type: ignore[var-annotated]
+    for g in range(len(part_starts) - 1):
+        first = len(groups)
+        for c in range(part_starts[g], part_starts[g + 1]):
+            nearest = np.inf
+            for a in range(n):
+                dx, dy, dz = centres[c, 0] - x[a], centres[c, 1] - y[a], centres[c, 2] - z[a]
+                i = -np.rint(dx * inverse[0, 0] + dy * inverse[1, 0] + dz * inverse[2, 0])
+                j = -np.rint(dx * inverse[0, 1] + dy * inverse[1, 1] + dz * inverse[2, 1])
+                k = -np.rint(dx * inverse[0, 2] + dy * inverse[1, 2] + dz * inverse[2, 2])
+                dx += i * cell[0, 0] + j * cell[1, 0] + k * cell[2, 0]
+                dy += i * cell[0, 1] + j * cell[1, 1] + k * cell[2, 1]
+                dz += i * cell[0, 2] + j * cell[1, 2] + k * cell[2, 2]
+                images[0, a], images[1, a], images[2, a] = i, j, k
+                squares[a] = dx * dx + dy * dy + dz * dz
+                nearest = min(nearest, squares[a])
+            if nearest >= cutoff * cutoff:
+                continue
+            for a in range(n):
+                if squares[a] < cutoff * cutoff:
+                    i, j, k = images[0, a], images[1, a], images[2, a]
+                    known = False
+                    for entry in range(first, len(groups)):
+                        known = known or shifts[entry] == (i, j, k)
+                    if not known:
+                        groups.append(g)
+                        shifts.append((i, j, k))
+    group_array, shift_array = np.empty(len(groups), dtype=np.int64), np.empty((len(groups), 3))
+    for entry in range(len(groups)):
+        i, j, k = shifts[entry]
+        group_array[entry] = groups[entry]
+        for axis in range(3):
+            shift_array[entry, axis] = i * cell[0, axis] + j * cell[1, axis] + k * cell[2, axis]
+    return group_array, shift_array
+
+
+@_compiled
+def group_weights(qm, centres, part_starts, groups, shifts, start, stop):
+    """w = 1 - prod (1 - s(d)) over QM atoms and centres of each group, moved by its shift."""
+    weights = np.empty(len(groups))
+    for entry in range(len(groups)):
+        rest = 1.0
+        for c in range(part_starts[groups[entry]], part_starts[groups[entry] + 1]):
+            x = centres[c, 0] + shifts[entry, 0]
+            y = centres[c, 1] + shifts[entry, 1]
+            z = centres[c, 2] + shifts[entry, 2]
+            for a in range(len(qm)):
+                square = (x - qm[a, 0]) ** 2 + (y - qm[a, 1]) ** 2 + (z - qm[a, 2]) ** 2
+                if square <= start * start:
+                    rest = 0.0
+                    break
+                if square < stop * stop:
+                    rest *= 1.0 - quintic((np.sqrt(square) - start) / (stop - start))
+            if rest == 0.0:
+                break
+        weights[entry] = 1.0 - rest
+    return weights
+
+
+@_compiled
+def fill_sites(whole, particles, starts, charges, groups, shifts, weights, positions, scaled, atoms):
+    """Write the sites of groups and images: positions (m, 3), scaled charges (m,) and particles (m,)."""
+    site = 0
+    for entry in range(len(groups)):
+        for m in range(starts[groups[entry]], starts[groups[entry] + 1]):
+            for k in range(3):
+                positions[site, k] = whole[m, k] + shifts[entry, k]
+            atoms[site] = particles[m]
+            scaled[site] = weights[entry] * charges[particles[m]]
+            site += 1
+
+
+@_compiled
+def add_weight_gradients(
+    qm, sites, rows, starts, group_of_row, parts, part_starts, charges, slopes, start, stop, qm_gradient,
+    site_gradient,
+):  # fmt: skip
+    """Add what the weights contribute to dE/dR of QM atoms (n, 3) and sites (m, 3).
+
+    Args:
+        sites: (m, 3), group by group. rows: (m,) their places among the grouped particles.
+        charges: (m,) before scaling. slopes: (m,) dE/d(scaled charge).
+    """
+    n, most = len(qm), 0
+    for g in range(len(part_starts) - 1):
+        most = max(most, part_starts[g + 1] - part_starts[g])
+    centres, sizes, centre_gradient = np.empty((most, 3)), np.empty(most), np.empty((most, 3))
+    site = 0
+    while site < len(rows):
+        g = group_of_row[rows[site]]
+        end = site + starts[g + 1] - starts[g]
+        count = part_starts[g + 1] - part_starts[g]
+        centres[:count], sizes[:count], centre_gradient[:count] = 0.0, 0.0, 0.0
+        weight_slope = 0.0
+        for m in range(site, end):
+            part = parts[rows[m]] - part_starts[g]
+            sizes[part] += 1.0
+            for k in range(3):
+                centres[part, k] += sites[m, k]
+            weight_slope += slopes[m] * charges[m]
+        rest = 1.0
+        for c in range(count):
+            for k in range(3):
+                centres[c, k] /= sizes[c]
+            for a in range(n):
+                square = 0.0
+                for k in range(3):
+                    square += (centres[c, k] - qm[a, k]) ** 2
+                if square <= start * start:
+                    rest = 0.0
+                    break
+                if square < stop * stop:
+                    rest *= 1.0 - quintic((np.sqrt(square) - start) / (stop - start))
+            if rest == 0.0:
+                break
+        if rest == 0.0:  # wholly inside: the weight is 1 and stays so
+            site = end
+            continue
+        for c in range(count):
+            for a in range(n):
+                square = 0.0
+                for k in range(3):
+                    square += (centres[c, k] - qm[a, k]) ** 2
+                if square >= stop * stop:
+                    continue
+                distance = np.sqrt(square)
+                x = (distance - start) / (stop - start)
+                others = rest / (1.0 - quintic(x))
+                scale = weight_slope * others * quintic_slope(x) / ((stop - start) * distance)
+                for k in range(3):
+                    part_gradient = scale * (centres[c, k] - qm[a, k])
+                    centre_gradient[c, k] += part_gradient
+                    qm_gradient[a, k] -= part_gradient
+        for m in range(site, end):
+            part = parts[rows[m]] - part_starts[g]
+            for k in range(3):
+                site_gradient[m, k] += centre_gradient[part, k] / sizes[part]
+        site = end

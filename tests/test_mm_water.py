@@ -12,7 +12,7 @@ from scipy.special import erfc
 
 from conftest import SHARED
 from mm_systems import DATA, TRICLINIC, acetamide_water, on_atoms, water_positions
-from pidelta.errors import TopologyError
+from pidelta.errors import SettingError
 from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.readers import read_topology
 from pidelta.mm.water import WATER_MODELS, build_water, find_water, with_water
@@ -221,13 +221,13 @@ def test_water_is_found_in_any_order_of_its_atoms():
 def test_refused():
     x = water_positions(2, np.eye(3) * 20.0, seed=0)
     box = water_box(x, None)
-    with pytest.raises(TopologyError, match="expected molecules O H H, found a break of the order at atom 3"):
+    with pytest.raises(SettingError, match="expected molecules O H H, found a break of the order at atom 3"):
         build_water(replace(box, numbers=np.array([8, 1, 1, 1, 8, 1])), "spc-fw")
-    with pytest.raises(TopologyError, match=r"mixed\.top, found none"):
+    with pytest.raises(SettingError, match=r"mixed\.top, found none"):
         with_water(read_topology(DATA / "mixed.top"), "spc-fw")
     top = read_topology(DATA / "acetamide-water.top")
     nbfix = top.lj_c6.copy()
     water_type, solute_type = top.lj_types[[9, 0]]
     nbfix[water_type, solute_type] = nbfix[solute_type, water_type] = 1.1 * nbfix[water_type, solute_type]
-    with pytest.raises(TopologyError, match=r"\(NBFIX\) between water and ACM1:C1"):
+    with pytest.raises(SettingError, match=r"\(NBFIX\) between water and ACM1:C1"):
         with_water(replace(top, lj_c6=nbfix), "spc-fw")

@@ -18,7 +18,7 @@ from pidelta.core.particles import Particles
 from pidelta.core.selection import select
 from pidelta.delta.base import Correction
 from pidelta.errors import ConfigError, ModelError, SettingError, SetupError, StructureError
-from pidelta.mm.evaluator import MMEvaluator
+from pidelta.mm.evaluator import MMEvaluator, PairSettings
 from pidelta.mm.openmm import OpenMMEvaluator
 from pidelta.mm.readers import read_topology
 from pidelta.mm.topology import Topology
@@ -297,7 +297,7 @@ def _box_of_water(config: Config, mm: MMConfig) -> Inputs:
 
 def _classical(mm: MMConfig, topology: Topology, cell: FloatArray | None) -> ClassicalEvaluator:
     """The force field by the engine that the configuration names."""
-    settings: dict[str, Any] = {
+    settings: PairSettings = {
         "cutoff": mm.cutoff if cell is not None else None,
         "cell": cell,
         "electrostatics": mm.electrostatics,

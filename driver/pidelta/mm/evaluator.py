@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypedDict
 
 import numpy as np
 
@@ -20,6 +21,19 @@ COMPONENTS = (
     "bond", "quartic_bond", "morse_bond", "angle", "urey_bradley", "torsion", "improper", "cmap", "lj14",
     "coulomb14", "lj", "coulomb", "lj_tail",
 )  # fmt: skip
+
+
+class PairSettings(TypedDict):
+    """What `MMEvaluator` and `OpenMMEvaluator` both take, as the former describes it."""
+
+    cutoff: float | None
+    cell: FloatArray | None
+    electrostatics: str
+    ewald_tolerance: float
+    reaction_field_dielectric: float
+    lj_modifier: LJModifier
+    dispersion_correction: bool
+    threads: int
 
 
 class MMEvaluator:

@@ -45,46 +45,53 @@ def make_whole(positions, particles, neighbours, parts, n_parts, cell, inverse):
 def images_in_reach(qm, centres, part_starts, cell, inverse, cutoff):
     """Groups, and their images as lattice vectors, of which a centre is within the cutoff of a QM atom.
 
-    As the cutoff is at most half the smallest height of the cell, each QM atom sees one image of a centre at
-    most, the one whose fractional displacement is nearest to zero.
+    A point within a distance d of another has fractional displacements of at most d / height, so that few
+    images of a centre can be within reach of the middle of the QM region.
     """
-    n = len(qm)
-    x, y, z = qm[:, 0].copy(), qm[:, 1].copy(), qm[:, 2].copy()
-    squares, images = np.empty(n), np.empty((3, n))
-    groups, shifts = [], []  # type: ignore[var-annotated]
+    middle = np.array([qm[:, 0].mean(), qm[:, 1].mean(), qm[:, 2].mean()])
+    reach = cutoff + np.sqrt(((qm - middle) ** 2).sum(axis=1).max())
+    widest = reach * np.sqrt((inverse**2).sum(axis=0))
+    groups, shifts = [np.int64(0) for _ in range(0)], [(0.0, 0.0, 0.0) for _ in range(0)]
     for g in range(len(part_starts) - 1):
         first = len(groups)
         for c in range(part_starts[g], part_starts[g + 1]):
-            nearest = np.inf
-            for a in range(n):
-                dx, dy, dz = centres[c, 0] - x[a], centres[c, 1] - y[a], centres[c, 2] - z[a]
-                i = -np.rint(dx * inverse[0, 0] + dy * inverse[1, 0] + dz * inverse[2, 0])
-                j = -np.rint(dx * inverse[0, 1] + dy * inverse[1, 1] + dz * inverse[2, 1])
-                k = -np.rint(dx * inverse[0, 2] + dy * inverse[1, 2] + dz * inverse[2, 2])
-                dx += i * cell[0, 0] + j * cell[1, 0] + k * cell[2, 0]
-                dy += i * cell[0, 1] + j * cell[1, 1] + k * cell[2, 1]
-                dz += i * cell[0, 2] + j * cell[1, 2] + k * cell[2, 2]
-                images[0, a], images[1, a], images[2, a] = i, j, k
-                squares[a] = dx * dx + dy * dy + dz * dz
-                nearest = min(nearest, squares[a])
-            if nearest >= cutoff * cutoff:
-                continue
-            for a in range(n):
-                if squares[a] < cutoff * cutoff:
-                    i, j, k = images[0, a], images[1, a], images[2, a]
-                    known = False
-                    for entry in range(first, len(groups)):
-                        known = known or shifts[entry] == (i, j, k)
-                    if not known:
-                        groups.append(g)
-                        shifts.append((i, j, k))
-    group_array, shift_array = np.empty(len(groups), dtype=np.int64), np.empty((len(groups), 3))
+            d = centres[c] - middle
+            low, high = np.empty(3, dtype=np.int64), np.empty(3, dtype=np.int64)
+            for k in range(3):
+                fraction = d[0] * inverse[0, k] + d[1] * inverse[1, k] + d[2] * inverse[2, k]
+                low[k] = np.int64(np.ceil(-widest[k] - fraction))
+                high[k] = np.int64(np.floor(widest[k] - fraction))
+            for i in range(low[0], high[0] + 1):
+                for j in range(low[1], high[1] + 1):
+                    for k in range(low[2], high[2] + 1):
+                        x = i * cell[0, 0] + j * cell[1, 0] + k * cell[2, 0]
+                        y = i * cell[0, 1] + j * cell[1, 1] + k * cell[2, 1]
+                        z = i * cell[0, 2] + j * cell[1, 2] + k * cell[2, 2]
+                        square = (d[0] + x) ** 2 + (d[1] + y) ** 2 + (d[2] + z) ** 2
+                        if square >= reach * reach or not _is_near(centres[c], x, y, z, qm, cutoff):
+                            continue
+                        known = False
+                        for entry in range(first, len(groups)):
+                            known = known or shifts[entry] == (x, y, z)
+                        if not known:
+                            groups.append(g)
+                            shifts.append((x, y, z))
+    shift_array = np.empty((len(groups), 3))
     for entry in range(len(groups)):
-        i, j, k = shifts[entry]
-        group_array[entry] = groups[entry]
         for axis in range(3):
-            shift_array[entry, axis] = i * cell[0, axis] + j * cell[1, axis] + k * cell[2, axis]
-    return group_array, shift_array
+            shift_array[entry, axis] = shifts[entry][axis]
+    return np.array(groups, dtype=np.int64), shift_array
+
+
+@_compiled
+def _is_near(centre, x, y, z, qm, cutoff):
+    for a in range(len(qm)):
+        square = (centre[0] + x - qm[a, 0]) ** 2
+        square += (centre[1] + y - qm[a, 1]) ** 2
+        square += (centre[2] + z - qm[a, 2]) ** 2
+        if square < cutoff * cutoff:
+            return True
+    return False
 
 
 @_compiled

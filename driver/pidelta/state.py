@@ -41,7 +41,7 @@ class System:
         positions: (N, 3) in bohr.
         cell: (3, 3) lattice vectors as rows in bohr, or None without periodicity.
         names, residue_names: (N,) as read from the file, for selections and messages.
-        residue_indices: (N,) from 0; atoms of one residue are one charge group.
+        residue_indices: (N,) from 0, rising.
     """
 
     numbers: IntArray

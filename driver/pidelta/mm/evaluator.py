@@ -15,7 +15,7 @@ from pidelta.mm.electrostatics import LongRange
 from pidelta.mm.lennard_jones import LJModifier, tail_coefficient
 from pidelta.mm.nonbonded import Truncation, add_pairs
 from pidelta.mm.topology import Topology
-from pidelta.state import FloatArray, IntArray, Term
+from pidelta.state import FloatArray, Term
 
 COMPONENTS = (
     "bond", "quartic_bond", "morse_bond", "angle", "urey_bradley", "torsion", "improper", "cmap", "lj14",
@@ -102,11 +102,6 @@ class MMEvaluator:
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         exclusions = Exclusions(topology.exclusions, topology.n_particles)
         self._lists = VerletLists(self._truncation.cutoff, skin, exclusions)
-
-    @property
-    def numbers(self) -> IntArray:
-        """(N,) atomic numbers."""
-        return self.topology.numbers
 
     def evaluate(self, particles: FloatArray, cells: FloatArray | None) -> Term:
         """Evaluate a batch.

@@ -23,7 +23,7 @@ from pidelta.mm.openmm_system import (
     import_openmm,
 )
 from pidelta.mm.topology import Topology
-from pidelta.state import FloatArray, IntArray, Term
+from pidelta.state import FloatArray, Term
 from pidelta.units import HARTREE_IN_KJ_PER_MOL
 
 _ALL_GROUPS = -1
@@ -104,11 +104,6 @@ class OpenMMEvaluator:
         self._with_virial = virial
         self._engines: dict[tuple[bool, int], _Engine] = {}
         self._engine(cell, 0)
-
-    @property
-    def numbers(self) -> IntArray:
-        """(N,) atomic numbers."""
-        return self.topology.numbers
 
     @property
     def precision(self) -> str:

@@ -259,7 +259,7 @@ def test_output_that_cannot_be_written(solution, fail):
 
 def test_charge_that_the_force_field_does_not_have(solution, fail):
     edit(solution, "charge: 0", "charge: 1")
-    assert "qm.charge: expected +0.0000" in fail("check", solution)
+    assert "qm.charge: expected +0, as the force-field charges" in fail("check", solution)
 
 
 def test_point_charges_need_four_columns(tmp_path, fail):

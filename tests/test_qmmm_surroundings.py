@@ -99,6 +99,21 @@ def test_conformance_with_sites():
     assert region.site_charges.min() < -1.0
 
 
+def test_the_potential_of_four_point_water_is_that_of_its_three_charges():
+    """q-TIP4P/F written out: +0.5564 e on hydrogens, -1.1128 e at 0.73612 O + 0.13194 (H + H)."""
+    topology = with_water(read_topology(DATA / "acetamide-water.top"), "q-tip4p-f")
+    positions = acetamide_water()
+    evaluator = embedded(topology, np.arange(9), positions, None, 200.0, 1.0)
+    particles = evaluator.particles.place(positions[None], None)
+    region = evaluator.surroundings.cut(particles, None)
+    found = evaluator.coupling.field(particles, None, region).potential[0]
+    oxygen, first, second = positions[9:].reshape(-1, 3, 3).transpose(1, 0, 2)
+    places = np.concatenate([first, second, 0.73612 * oxygen + 0.13194 * (first + second)])
+    charges = np.repeat([0.5564, 0.5564, -1.1128], len(oxygen))
+    distances = np.linalg.norm(positions[:9, None] - places, axis=2)
+    np.testing.assert_allclose(found, (charges / distances).sum(axis=1), rtol=1e-10)
+
+
 def test_conformance_of_large_groups():
     """Chains of charges without neutral pieces, longer than the switch: several centres each."""
     rng = np.random.default_rng(5)

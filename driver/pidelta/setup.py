@@ -362,7 +362,9 @@ def _region_in_force_field(inputs: Inputs, topology: Topology, qm: QMConfig, ind
                 "expected dftb or dftb+ for QM atoms with a virtual site, whose charge mechanical embedding "
                 f"would lose, found ase with {topology.label(int(qm_particles[len(indices)]))}",
             )
-        spread = None if qm.charge_remainder is None else select(qm.charge_remainder, system)
+        spread = None
+        if qm.charge_remainder is not None:
+            spread = _selected("qm.charge_remainder", qm.charge_remainder, system)
         remainder = charge_remainder(topology.charges[qm_particles], qm.charge, spread=spread is not None)
         if spread is not None:
             charges = spread_remainder(topology.charges, qm_particles, remainder, spread)
@@ -376,7 +378,10 @@ def _region_in_force_field(inputs: Inputs, topology: Topology, qm: QMConfig, ind
             particles.place(system.positions[None], cells)[0],
             system.cell,
             unit=embedding.groups if isinstance(embedding.groups, str) else "residue",
-            listed=[] if isinstance(embedding.groups, str) else [select(g, system) for g in embedding.groups],
+            listed=[
+                _selected("embedding.groups", group, system)
+                for group in ([] if isinstance(embedding.groups, str) else embedding.groups)
+            ],
         )
         numbers = np.concatenate([topology.numbers, np.zeros(len(topology.sites), dtype=np.int64)])
         partition = Partition(numbers, indices, left.charges, groups)
@@ -391,6 +396,13 @@ def _region_in_force_field(inputs: Inputs, topology: Topology, qm: QMConfig, ind
         charge=qm.charge,
         multiplicity=qm.multiplicity,
     )
+
+
+def _selected(key: str, selection: str | list[int], system: System) -> IntArray:
+    try:
+        return select(selection, system)
+    except SettingError as error:
+        raise ConfigError(f"{key}: {error.problem}") from None
 
 
 def _read_point_charges(path: Path | None) -> tuple[FloatArray, FloatArray]:

@@ -24,6 +24,8 @@ def bare_topology(residues, charges, bonds, sites=None, names=None) -> Topology:
         names=tuple(names or (f"X{i}" for i in range(n))),
         residue_names=("RES",) * n,
         residue_indices=np.asarray(residues, dtype=np.int64),
+        residue_numbers=np.asarray(residues, dtype=np.int64) + 1,
+        segments=("",) * n,
         bonds=Harmonic(bonds, np.ones(len(bonds)), np.ones(len(bonds))),
         angles=Harmonic.none(3),
         urey_bradley=Harmonic.none(3),

@@ -198,11 +198,13 @@ def test_coordinates_of_charmm(charmm, tmp_path):
     psf = CharmmPsfFile(str(folder / "protein.psf"))
     psf.coordinates = positions / ANGSTROM
     psf.save(str(tmp_path / "protein.crd"), format="charmmcrd")
-    found, cell = read_coordinates(
+    found = read_coordinates(
         tmp_path / "protein.crd", np.ones(len(positions), dtype=int), np.zeros(0, dtype=int)
     )
-    np.testing.assert_allclose(found, positions, atol=1e-4)
-    assert cell is None
+    np.testing.assert_allclose(found.positions, positions, atol=1e-4)
+    assert found.cell is None
+    assert found.labels.names == tuple(atom.name for atom in psf.atoms)
+    assert found.labels.residue_numbers.tolist() == [atom.residue.number for atom in psf.atoms]
 
 
 def test_charmm_needs_parameters(charmm):

@@ -155,9 +155,9 @@ def test_restarts_may_list_the_sites_or_leave_them_out(tip4p, tmp_path):
         restart.coordinates = coordinates / ANGSTROM
         restart.box = [20.0, 21.0, 22.0, 90.0, 90.0, 90.0]
         restart.write(str(tmp_path / name))
-        found, cell = read_coordinates(tmp_path / name, topology.numbers, topology.massless_rows)
-        np.testing.assert_allclose(found, positions, atol=1e-6)
-        np.testing.assert_allclose(np.diag(cell) / ANGSTROM, [20.0, 21.0, 22.0])
+        found = read_coordinates(tmp_path / name, topology.numbers, topology.massless_rows)
+        np.testing.assert_allclose(found.positions, positions, atol=1e-6)
+        np.testing.assert_allclose(np.diag(found.cell) / ANGSTROM, [20.0, 21.0, 22.0])
 
 
 def test_binary_restarts(tip4p, tmp_path):
@@ -171,9 +171,9 @@ def test_binary_restarts(tip4p, tmp_path):
         restart.coordinates = positions / ANGSTROM
         restart.cell_lengths, restart.cell_angles = [20.0, 21.0, 22.0], [90.0, 80.0, 90.0]
         restart.close()
-    found, cell = read_coordinates(tmp_path / "water.nc", topology.numbers, topology.massless_rows)
-    np.testing.assert_allclose(found, positions, atol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(cell, axis=1) / ANGSTROM, [20.0, 21.0, 22.0])
+    found = read_coordinates(tmp_path / "water.nc", topology.numbers, topology.massless_rows)
+    np.testing.assert_allclose(found.positions, positions, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(found.cell, axis=1) / ANGSTROM, [20.0, 21.0, 22.0])
 
 
 def test_extra_points_outside_water_are_refused(tip4p):

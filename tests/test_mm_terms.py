@@ -55,6 +55,8 @@ def topology(**changes):
         "names": tuple("ABCDEF"),
         "residue_names": ("RES",) * 6,
         "residue_indices": np.zeros(6, dtype=np.int64),
+        "residue_numbers": np.ones(6, dtype=np.int64),
+        "segments": ("",) * 6,
         "bonds": NO_BONDS,
         "quartic_bonds": QUARTIC,
         "morse_bonds": MORSE,

@@ -32,6 +32,8 @@ def water_box(positions, cell):
         ("O", "H", "H") * n,
         ("HOH",) * 3 * n,
         np.repeat(np.arange(n), 3),
+        np.repeat(np.arange(n), 3) + 1,
+        ("",) * 3 * n,
     )
 
 

@@ -78,7 +78,8 @@ def test_frames_hold_sites_as_charges_without_a_nucleus(configured, tmp_path):
     trajectory = tmp_path / "run.pos_0.xyz"
     trajectory.write_text("\n".join([str(len(rows)), comment, *rows, ""]))
     with FrameStore(tmp_path / "frames.h5", "a") as store:
-        assert sample(trajectory, setup.qm_region, store, numbers=system.numbers, periodic=True) == 1
+        options = {"numbers": system.numbers, "periodic": True, "yardstick": setup.yardstick}
+        assert sample(trajectory, setup.qm_region, store, **options) == 1
         (frame,) = store
     counts = {number: np.count_nonzero(frame.site_numbers == number) for number in (0, 1, 8)}
     assert counts[1] == 2 * counts[8] == 2 * counts[0]

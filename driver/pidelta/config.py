@@ -12,7 +12,7 @@ from pydantic import Field, FiniteFloat, PrivateAttr, model_validator
 from pidelta.qm.base import PropertyName
 from pidelta.state import TERMS
 from pidelta.units import parse_quantity
-from pidelta.yaml_input import Length, Section, Temperature, read_yaml
+from pidelta.yaml_input import Energy, Length, Section, Temperature, read_yaml
 
 
 class SCCConfig(Section):
@@ -228,9 +228,14 @@ class EmbeddingConfig(Section):
 
 
 class DeltaConfig(Section):
-    """Files of delta models; several form a committee."""
+    """Files of delta models; several form a committee.
+
+    `warn_above` is the standard deviation of a committee that deserves a warning: by default the error that
+    the models had on frames held back from their training.
+    """
 
     models: list[Path] = Field(min_length=1)
+    warn_above: Energy | None = Field(None, gt=0.0)
 
 
 class Config(Section):

@@ -6,8 +6,11 @@ the command line can print it as it is and exit with code 2.
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 class PideltaError(Exception):

@@ -25,7 +25,6 @@ from pidelta.mm.topology import Topology
 from pidelta.mm.water import build_water, with_water
 from pidelta.qm.ase import ASEEngine
 from pidelta.qm.base import QMEngine
-from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.parameters import (
     PUBLISHED_DAMPING_EXPONENTS,
     PUBLISHED_HUBBARD_DERIVATIVES,
@@ -33,7 +32,6 @@ from pidelta.qm.dftb.parameters import (
 )
 from pidelta.qm.dftb.sets import SetFiles, builtin_set
 from pidelta.qm.dftb.spin import SpinConstants
-from pidelta.qm.dftbplus.engine import DFTBPlusEngine
 from pidelta.qm.dftbplus.inputs import DFTBSettings
 from pidelta.qm.dispersion import (
     DEFAULT_S9,
@@ -52,6 +50,7 @@ from pidelta.qmmm.partition import Partition, charge_remainder, spread_remainder
 from pidelta.qmmm.surroundings import CutoffSurroundings, CutRegion, FixedCharges, Surroundings
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.units import ANGSTROM
+from pidelta.workflow.yardstick import Yardstick
 
 
 @contextmanager
@@ -146,7 +145,17 @@ class Setup:
         """(n,) the QM atoms, sorted; none without a section qm."""
         if self.config.qm is None:
             return np.zeros(0, dtype=np.int64)
-        return select(self.config.qm.atoms, self.system)
+        bonds, charges = None, None
+        if self.topology is not None:
+            bonds, charges = self.topology.bonded_pairs, self.topology.charges[: len(self.system)]
+        with _section("qm"):
+            return select(self.config.qm.atoms, self.system, bonds, charges)
+
+    @cached_property
+    def yardstick(self) -> Yardstick:
+        """The bonds of the structure, which positions from elsewhere are measured by."""
+        bonds = None if self.topology is None else self.topology.bonded_pairs
+        return Yardstick.of(self.config.structure, self.system, bonds, self.qm_indices)
 
     @cached_property
     def qm_region(self) -> QMRegion:
@@ -206,6 +215,18 @@ class Setup:
         if self.config.delta is None:
             raise ConfigError(f"{self.config.path}: missing key delta")
         return _committee(self.config.delta, self.qm_region, self.engine.identity)
+
+    @property
+    def spread_threshold(self) -> float:
+        """Standard deviation of the committee, in hartree, above which users are warned.
+
+        Raises:
+            ConfigError: the configuration has no section delta.
+        """
+        delta = self.config.delta
+        if delta is not None and delta.warn_above is not None:
+            return delta.warn_above
+        return self.correction.uncertainty_threshold
 
     @cached_property
     def classical(self) -> ClassicalEvaluator:
@@ -275,14 +296,20 @@ def _from_topology(config: Config, mm: MMConfig) -> Inputs:
     topology = read_topology(mm.topology, mm.parameters, rigid_water=mm.water is not None)
     if mm.water is not None:
         topology = with_water(topology, mm.water)
-    positions, cell = structure.read_coordinates(config.structure, topology.numbers, topology.massless_rows)
+    found = structure.read_coordinates(config.structure, topology.numbers, topology.massless_rows)
+    if found.labels is not None:  # the numbers that users see where they look up atoms
+        topology = replace(
+            topology, residue_numbers=found.labels.residue_numbers, segments=found.labels.segments
+        )
     system = System(
         numbers=topology.numbers,
-        positions=positions,
-        cell=cell,
+        positions=found.positions,
+        cell=found.cell,
         names=topology.names,
         residue_names=topology.residue_names,
         residue_indices=topology.residue_indices,
+        residue_numbers=topology.residue_numbers,
+        segments=topology.segments,
     )
     return Inputs(config, system, topology)
 
@@ -292,7 +319,10 @@ def _box_of_water(config: Config, mm: MMConfig) -> Inputs:
     assert mm.water is not None
     system = structure.without_massless(structure.read_structure(config.structure))
     topology = build_water(system, mm.water)
-    return Inputs(config, replace(system, residue_indices=topology.residue_indices), topology)
+    system = replace(
+        system, residue_indices=topology.residue_indices, residue_numbers=topology.residue_numbers
+    )
+    return Inputs(config, system, topology)
 
 
 def _classical(mm: MMConfig, topology: Topology, cell: FloatArray | None) -> ClassicalEvaluator:
@@ -412,7 +442,7 @@ def _read_point_charges(path: Path | None) -> tuple[FloatArray, FloatArray]:
     if not path.is_file():
         raise StructureError(f"{path}: no such file of point charges")
     try:
-        table = np.loadtxt(path, ndmin=2)
+        table = np.loadtxt(path, ndmin=2, encoding="utf-8")
     except ValueError as error:
         raise StructureError(f"{path}: expected columns x y z q ({error})") from None
     if table.shape[1] != 4 or not np.isfinite(table).all():
@@ -488,10 +518,15 @@ def _dftb_engine(qm: QMConfig, numbers: IntArray) -> QMEngine:
         "max_iterations": dftb.scc.max_iterations,
     }
     if qm.engine == "dftb+":
+        from pidelta.qm.dftbplus.engine import DFTBPlusEngine
+
         own = qm.dftbplus or DFTBPlusConfig()
         return DFTBPlusEngine(
             numbers, parameters, files, DFTBSettings(**settings), user_input=own.input, library=own.library
         )
+
+    from pidelta.qm.dftb.engine import DFTBEngine  # with PyTorch, which takes its time
+
     return DFTBEngine(numbers, parameters, **settings, start=dftb.scc.start, device=dftb.device)
 
 

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
-from ase.data import chemical_symbols
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from pidelta.cli import uncertainty
 from pidelta.config import Config, DFTBConfig, MMConfig, QMConfig, load_config
 from pidelta.core.cell import heights
 from pidelta.errors import RunError
-from pidelta.mm.openmm import OpenMMEvaluator
-from pidelta.mm.topology import Topology
-from pidelta.mm.water import find_water
-from pidelta.qm.dftb.sets import builtin_set
-from pidelta.qm.dispersion import TITLES
-from pidelta.qmmm.border import CHARGED, group_facts
-from pidelta.qmmm.energy import QMMMEvaluator
-from pidelta.qmmm.surroundings import CutoffSurroundings
-from pidelta.setup import Setup
+from pidelta.ipi.observers import UncertaintyMonitor, merge_alarms
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.testing.derivatives import central_differences
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
+
+if TYPE_CHECKING:
+    from pidelta.mm.topology import Topology
+    from pidelta.qmmm.energy import QMMMEvaluator
+    from pidelta.qmmm.surroundings import CutoffSurroundings
+    from pidelta.setup import Setup
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,9 @@ def check(
     """Set-up, energies, forces against differences of the energy, and invariance to lattice shifts."""
     console = Console()
     given = load_config(config)
+
+    from pidelta.setup import Setup
+
     settings = _without_virial(given)
     setup = Setup(settings)
     system, evaluator = setup.system, setup.evaluator()
@@ -78,6 +79,7 @@ def check(
     for warning in setup.warnings:
         console.print(f"[yellow]warning: {escape(warning)}[/yellow]", soft_wrap=True)
     console.print(_energies(evaluator, start))
+    _show_uncertainty(console, setup, evaluator, start)
     chosen = _choose_atoms(evaluator, start, atoms, rng)
     worst = _check_gradient(console, evaluator, start, chosen, tolerance.step)
     net_force, change = _check_shifts(console, system, evaluator, start, rng)
@@ -106,6 +108,8 @@ def _without_virial(config: Config) -> Config:
 
 
 def _tolerance(config: Config, evaluator: QMMMEvaluator) -> _Tolerance:
+    from pidelta.mm.openmm import OpenMMEvaluator
+
     classical = evaluator.classical
     if isinstance(classical, OpenMMEvaluator) and classical.precision != "double":
         return _SINGLE
@@ -127,6 +131,11 @@ def _mesh_error(config: Config, evaluator: QMMMEvaluator, start: _Start) -> floa
 
 
 def _describe(config: Config, setup: Setup, evaluator: QMMMEvaluator) -> Table:
+    from ase.data import chemical_symbols
+
+    from pidelta.core.selection import describe_atoms
+    from pidelta.qmmm.surroundings import CutoffSurroundings
+
     system, topology = setup.system, setup.topology
     table = Table(title=f"set-up {config.path.name}", show_header=False)
     table.add_row("atoms", f"{len(system)} (residues: {int(system.residue_indices[-1]) + 1})")
@@ -141,6 +150,8 @@ def _describe(config: Config, setup: Setup, evaluator: QMMMEvaluator) -> Table:
     if config.qm is not None and evaluator.partition is not None and evaluator.engine is not None:
         symbols = [chemical_symbols[number] for number in evaluator.partition.qm_numbers]
         table.add_row("QM region", f"{len(symbols)} atoms: {' '.join(symbols)}; charge {config.qm.charge:+d}")
+        atoms = describe_atoms(evaluator.partition.qm_indices, system)
+        table.add_row("by residue", escape("\n".join(atoms)))
         table.add_row("engine", evaluator.engine.program)
         for row in describe_method(config.qm):
             table.add_row(*row)
@@ -166,6 +177,8 @@ def _describe(config: Config, setup: Setup, evaluator: QMMMEvaluator) -> Table:
 
 def _describe_groups(setup: Setup, topology: Topology, surroundings: CutoffSurroundings) -> str:
     """How many there are, and the extremes: a charge this near to the QM region always counts in full."""
+    from pidelta.qmmm.border import CHARGED, group_facts
+
     cell = setup.system.cell
     cells = None if cell is None else cell[None]
     particles = setup.qm_region.particles.place(setup.system.positions[None], cells)[0]
@@ -187,6 +200,8 @@ def _describe_groups(setup: Setup, topology: Topology, surroundings: CutoffSurro
 
 def describe_method(qm: QMConfig) -> list[tuple[str, str]]:
     """What the low-level method is, as names and values for a table."""
+    from pidelta.qm.dispersion import TITLES
+
     if qm.ase is not None:
         return [
             ("calculator", qm.ase.calculator),
@@ -199,11 +214,15 @@ def describe_method(qm: QMConfig) -> list[tuple[str, str]]:
 
 
 def _engine_name(evaluator: QMMMEvaluator) -> str:
+    from pidelta.mm.openmm import OpenMMEvaluator
+
     classical = evaluator.classical
     return classical.description if isinstance(classical, OpenMMEvaluator) else "the built-in evaluator"
 
 
 def _describe_source(mm: MMConfig, topology: Topology) -> str:
+    from pidelta.mm.water import find_water
+
     sources = [] if mm.topology is None else [mm.topology.name]
     if mm.water is not None:
         sources.append(f"water: {mm.water} ({len(find_water(topology))} molecules)")
@@ -250,6 +269,8 @@ def _count_loose_atoms(topology: Topology) -> int:
 
 
 def _parameters(dftb: DFTBConfig) -> str:
+    from pidelta.qm.dftb.sets import builtin_set
+
     if dftb.parameters != "builtin":
         return str(dftb.parameters)
     description = builtin_set()[dftb.order].description
@@ -269,6 +290,19 @@ def _energies(evaluator: QMMMEvaluator, start: _Start) -> Table:
                 row = f"{energy:.6f}", f"{energy * HARTREE_IN_KCAL_PER_MOL:.2f}"
                 table.add_row(f"  {part.replace('_', ' ')}", *row)
     return table
+
+
+def _show_uncertainty(console: Console, setup: Setup, evaluator: QMMMEvaluator, start: _Start) -> None:
+    """How sure the delta model is at the structure."""
+    if evaluator.delta is None:
+        return
+    monitor = UncertaintyMonitor(setup.spread_threshold)
+    monitor.after(start.positions, start.cells, evaluator.evaluate(start.positions, start.cells))
+    alarms = merge_alarms([monitor.alarms])
+    for name, value in uncertainty.rows(alarms):
+        console.print(f"{name}: {value}", markup=False, highlight=False)
+    for line in uncertainty.warnings(alarms):
+        console.print(f"[yellow]warning: {line}[/yellow]")
 
 
 def _choose_atoms(

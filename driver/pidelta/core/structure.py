@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ import numpy as np
 import parmed
 from ase.data import atomic_numbers, chemical_symbols
 from ase.geometry import cellpar_to_cell
+from parmed.charmm import CharmmCrdFile
 
+from pidelta.core.cell import FARTHEST, is_cell, usable
 from pidelta.errors import StructureError
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.units import ANGSTROM
@@ -23,6 +27,46 @@ _AMBER_RESTARTS = (".rst7", ".inpcrd", ".ncrst")
 _COORDINATES_ONLY = (*_AMBER_RESTARTS, ".nc", ".crd")
 _PARMED = (".gro", ".pdb")
 _KNOWN = (*_PARMED, ".xyz", *_COORDINATES_ONLY)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """How a file names its atoms.
+
+    Attributes:
+        names, residue_names: (N,).
+        residue_numbers: (N,) as the file has them.
+        segments: (N,) names of chains or segments, '' where there are none.
+    """
+
+    names: tuple[str, ...]
+    residue_names: tuple[str, ...]
+    residue_numbers: IntArray
+    segments: tuple[str, ...]
+
+    def select(self, rows: IntArray) -> Labels:
+        """The labels of some rows."""
+        return Labels(
+            tuple(self.names[row] for row in rows),
+            tuple(self.residue_names[row] for row in rows),
+            self.residue_numbers[rows],
+            tuple(self.segments[row] for row in rows),
+        )
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """What a file says of the atoms of a topology.
+
+    Attributes:
+        positions: (N, 3) in bohr.
+        cell: (3, 3) lattice rows in bohr, or None.
+        labels: None where the file names no residues.
+    """
+
+    positions: FloatArray
+    cell: FloatArray | None
+    labels: Labels | None
 
 
 def read_structure(path: Path) -> System:
@@ -48,13 +92,13 @@ def without_massless(system: System) -> System:
         names=tuple(system.names[i] for i in real),
         residue_names=tuple(system.residue_names[i] for i in real),
         residue_indices=system.residue_indices[real],
+        residue_numbers=system.residue_numbers[real],
+        segments=tuple(system.segments[i] for i in real),
     )
 
 
-def read_coordinates(
-    path: Path, numbers: IntArray, massless_rows: IntArray
-) -> tuple[FloatArray, FloatArray | None]:
-    """Read positions (N, 3) and the cell (3, 3) or None, in bohr, for a topology of elements `numbers` (N,).
+def read_coordinates(path: Path, numbers: IntArray, massless_rows: IntArray) -> Coordinates:
+    """Read positions, the cell and labels for a topology of elements `numbers` (N,).
 
     Elements and names come from the topology then, so files without them (AMBER restarts, CHARMM .crd) will
     do. A file may list virtual sites, `massless_rows` of it, or leave them all out; where they are follows
@@ -67,10 +111,14 @@ def read_coordinates(
     if path.suffix in _COORDINATES_ONLY:
         restart = _load(path)
         positions, cell = _coordinates(restart), _cell(getattr(restart, "box", None))
+        labels = _crd_labels(restart) if isinstance(restart, CharmmCrdFile) else None
         found = np.zeros(len(positions), dtype=np.int64)
     else:
         system = read_structure(path)
         positions, cell = system.positions, system.cell
+        labels = None
+        if path.suffix in _PARMED:
+            labels = Labels(system.names, system.residue_names, system.residue_numbers, system.segments)
         found = _named_elements(path, system)
     rows = np.arange(len(positions))
     if len(massless_rows) and len(positions) == count + len(massless_rows):
@@ -78,7 +126,18 @@ def read_coordinates(
     if len(rows) != count:
         raise StructureError(f"{path}: expected {count} atoms as in the topology, found {len(positions)}")
     _refuse_other_elements(path, rows, numbers, found[rows])
-    return positions[rows], cell
+    return Coordinates(positions[rows], cell, None if labels is None else labels.select(rows))
+
+
+def _crd_labels(restart: Any) -> Labels:
+    """RESID is the number in the segment, as in the .psf file; it may end in an insertion code."""
+    resids = [re.match(r"-?\d+", resid) for resid in restart.resid]
+    numbers = [
+        int(found.group()) if found else ordinal for found, ordinal in zip(resids, restart.resno, strict=True)
+    ]
+    return Labels(
+        tuple(restart.atname), tuple(restart.resname), np.array(numbers, dtype=np.int64), tuple(restart.segid)
+    )
 
 
 def _named_elements(path: Path, system: System) -> IntArray:
@@ -88,7 +147,7 @@ def _named_elements(path: Path, system: System) -> IntArray:
         return system.numbers
     if path.suffix != ".pdb":
         return unknown
-    first_model = path.read_text(errors="replace").split("\nENDMDL")[0].splitlines()
+    first_model = path.read_text(encoding="utf-8", errors="replace").split("\nENDMDL")[0].splitlines()
     symbols = [line[76:78].strip() for line in first_model if line.startswith(("ATOM", "HETATM"))]
     if len(symbols) != len(system):  # alternate locations
         return unknown
@@ -131,9 +190,11 @@ def _load(path: Path) -> Any:
         raise StructureError(f"{path}: cannot be read as {path.suffix} ({reason})") from None
     if coordinates is None or np.size(coordinates) == 0:
         raise StructureError(f"{path}: expected atoms, found none")
-    bad = np.flatnonzero(~np.isfinite(np.reshape(coordinates, (-1, 3))).all(axis=1))
+    bad = np.flatnonzero(~usable(np.reshape(coordinates, (-1, 3)) * ANGSTROM))
     if len(bad):
-        raise StructureError(f"{path}: expected finite coordinates, found others at atom {bad[0]}")
+        raise StructureError(
+            f"{path}: expected finite coordinates below {FARTHEST:g} bohr, found others at atom {bad[0]}"
+        )
     _check_cell(path, content)
     return content
 
@@ -148,14 +209,14 @@ def _check_cell(path: Path, content: Any) -> None:
         cell = box if is_ase else _cell(box)
     except AssertionError:  # angles that no three vectors have
         cell = None
-    if cell is None or not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-6:
+    if cell is None or not is_cell(np.asarray(cell)):
         found = np.asarray(box).tolist()
         raise StructureError(f"{path}: expected a cell of three independent vectors, found {found}")
 
 
 def _refuse_ipi_comment(path: Path) -> None:
     """i-PI puts the unit and the cell into a comment that ASE does not read: both would be lost."""
-    with path.open(errors="replace") as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:
         comment = "".join(islice(lines, 1, 2))
     if "CELL(" in comment or "positions{" in comment:
         raise StructureError(f"{path}: expected a plain or extended .xyz in angstrom, found one of i-PI")
@@ -166,7 +227,7 @@ def _refuse_bad_fields(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(3) == b"CDF":  # NetCDF
             return
-    lines = path.read_text(errors="replace").splitlines()
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     if path.suffix == ".gro" and (
         len(lines) < int(lines[1]) + 3 or len(lines[int(lines[1]) + 2].split()) < 3
     ):
@@ -206,11 +267,16 @@ def _from_ase(atoms: ase.Atoms) -> System:
         names=tuple(atoms.symbols),
         residue_names=("UNK",) * count,
         residue_indices=np.zeros(count, dtype=np.int64),
+        residue_numbers=np.ones(count, dtype=np.int64),
+        segments=("",) * count,
     )
 
 
 def _from_parmed(content: parmed.Structure) -> System:
     atoms = content.atoms
+    segments = [(atom.residue.segid or "").strip() for atom in atoms]
+    if not any(segments):
+        segments = [(atom.residue.chain or "").strip() for atom in atoms]
     return System(
         numbers=np.asarray([atom.atomic_number for atom in atoms], dtype=np.int64),
         positions=_coordinates(content),
@@ -218,6 +284,8 @@ def _from_parmed(content: parmed.Structure) -> System:
         names=tuple(atom.name for atom in atoms),
         residue_names=tuple(atom.residue.name for atom in atoms),
         residue_indices=np.asarray([atom.residue.idx for atom in atoms], dtype=np.int64),
+        residue_numbers=np.asarray([atom.residue.number for atom in atoms], dtype=np.int64),
+        segments=tuple(segments),
     )
 
 

@@ -7,12 +7,12 @@ Without periodicity, `cell` and its `inverse` are zero.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from pidelta.core.compilation import compiled
 from pidelta.core.vectors import add, add_outer, cross, dot, scale, vector
 
-_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+_compiled = compiled(nogil=True, error_model="numpy")
 
 
 @_compiled

@@ -189,6 +189,8 @@ class Topology:
         charges: (P,) in e.
         names, residue_names: (N,).
         residue_indices: (N,) from 0, rising.
+        residue_numbers: (N,) of the residues as the file has them; they need not be distinct.
+        segments: (N,) names of the chains or segments of the file, '' where there are none.
         bonds, angles, urey_bradley, impropers: harmonic terms.
         torsions: periodic dihedrals.
         lj_types: (P,) indices into `lj_c6`, `lj_c12` (T, T) in hartree bohr^6 and hartree bohr^12.
@@ -209,6 +211,8 @@ class Topology:
     names: tuple[str, ...]
     residue_names: tuple[str, ...]
     residue_indices: IntArray
+    residue_numbers: IntArray
+    segments: tuple[str, ...]
     bonds: Harmonic
     angles: Harmonic
     urey_bradley: Harmonic
@@ -255,10 +259,13 @@ class Topology:
         return {**counts, "virtual site": len(self.sites)}
 
     def label(self, atom: int) -> str:
-        """An atom as shown in messages, such as ``URA1:C5 (atom 3)``; atoms count from 0."""
+        """An atom as shown in messages, such as ``URA1:C5 (atom 3)``.
+
+        The number of the residue is that of the file; atoms count from 0.
+        """
         if atom >= len(self):
             return f"the virtual site of {self.label(int(self.sites.parents[atom - len(self), 0]))}"
-        residue = f"{self.residue_names[atom]}{self.residue_indices[atom] + 1}"
+        residue = f"{self.residue_names[atom]}{self.residue_numbers[atom]}"
         return f"{residue}:{self.names[atom]} (atom {atom})"
 
     def with_sites(self, atoms: IntArray) -> IntArray:
@@ -363,6 +370,7 @@ def join(parts: Sequence[Topology]) -> Topology:
         source=parts[0].source,
         names=tuple(name for part in parts for name in part.names),
         residue_names=tuple(name for part in parts for name in part.residue_names),
+        segments=tuple(name for part in parts for name in part.segments),
         residue_indices=column("residue_indices") + np.repeat(residue_offsets, n_atoms),
         lj_c6=parts[0].lj_c6,
         lj_c12=parts[0].lj_c12,
@@ -374,7 +382,7 @@ def join(parts: Sequence[Topology]) -> Topology:
         massless_rows=np.concatenate(
             [part.massless_rows + shift for part, shift in zip(parts, row_offsets[:-1], strict=True)]
         ),
-        **{name: column(name) for name in ("numbers", "masses")},
+        **{name: column(name) for name in ("numbers", "masses", "residue_numbers")},
         **{name: column(name, n_atoms) for name in ("charges", "lj_types")},
         **{name: table(name) for name in _TABLES},
     )

@@ -106,6 +106,8 @@ def build_water(system: System, model: str) -> Topology:
             "water", f"without a topology expected molecules O H H, found a break of the order at {where}"
         )
     n_atoms = len(system)
+    molecules = np.arange(n_atoms) // 3
+    named = np.array_equal(molecules, system.residue_indices)
     blank = Topology(
         source="the model of water",
         numbers=system.numbers,
@@ -113,7 +115,9 @@ def build_water(system: System, model: str) -> Topology:
         charges=np.zeros(n_atoms),
         names=system.names,
         residue_names=system.residue_names,
-        residue_indices=np.arange(n_atoms) // 3,
+        residue_indices=molecules,
+        residue_numbers=system.residue_numbers if named else molecules + 1,
+        segments=system.segments,
         bonds=Harmonic.none(2),
         angles=Harmonic.none(3),
         urey_bradley=Harmonic.none(2),

@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from pidelta.core.compilation import compiled
 from pidelta.core.switching import quintic, quintic_slope
 
-_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+_compiled = compiled(nogil=True, error_model="numpy")
 
 
 @_compiled

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from pidelta.core.cell import FARTHEST, usable
 from pidelta.core.particles import Particles
 from pidelta.delta.base import Correction
 from pidelta.errors import GeometryError
@@ -138,10 +139,13 @@ class QMMMEvaluator:
             raise GeometryError(f"expected {len(self.numbers)} atoms, found {positions.shape[1:]}")
         if self.periodic and cells is None:
             raise GeometryError("the system is periodic: expected a cell with the positions, found none")
-        bad = np.argwhere(~np.isfinite(positions).all(axis=2))
+        bad = np.argwhere(~usable(positions))
         if len(bad):
             b, atom = bad[0]
-            raise GeometryError(f"expected finite positions, found {positions[b, atom]} at atom {atom}")
+            raise GeometryError(
+                f"structure {b}: expected finite positions below {FARTHEST:g} bohr, "
+                f"found {positions[b, atom]} at atom {atom}"
+            )
 
 
 class _Stopwatch:

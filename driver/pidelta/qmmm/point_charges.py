@@ -4,15 +4,13 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from pidelta.core.compilation import compiled
 from pidelta.state import FloatArray
 
 # Sums may be taken in any order, so that several sites are added up at once.
-_vectorised = numba.njit(
-    cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"}
-)
+_vectorised = compiled(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
 
 
 def point_charge_potential(

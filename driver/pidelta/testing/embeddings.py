@@ -149,6 +149,8 @@ class _FixedCharges:
 class _Bells:
     """sum_Ak (q_k + q_k^2) exp(-|R_A - r_k|^2 / 2 w^2), each QM atom A with a factor of its own."""
 
+    uncertainty_threshold = np.inf
+
     def evaluate(self, region: Region) -> CorrectionResult:
         assert isinstance(region, CutRegion)
         q, factors = region.site_charges, 1.0 + 0.1 * np.arange(len(region.numbers))

@@ -93,6 +93,8 @@ def read_amber(path: Path) -> Topology:
         names=tuple(names[row] for row in real),
         residue_names=tuple(labels[r] for r in residues[real]),
         residue_indices=residues[real],
+        residue_numbers=sections.residue_numbers()[residues[real]],
+        segments=tuple(sections.chains()[r] for r in residues[real]),
         lj_types=types[order],
         lj_c6=c6,
         lj_c12=c12,
@@ -148,7 +150,8 @@ class _Sections:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 content = AmberFormat()
-                with path.open() as file:  # of a name, a compiled reader is used, which truncated files crash
+                # Of a name a compiled reader is used, which truncated files crash.
+                with path.open(encoding="utf-8", errors="replace") as file:
                     content.rdparm(file)
                 self._data: dict[str, list[Any]] = content.parm_data
         except Exception as error:  # ParmEd raises whatever its parsing meets
@@ -240,6 +243,20 @@ class _Sections:
                 f"{self.path}: {flag}: expected {indices.max() + 1} entries, found {len(values)}"
             )
         return values[indices]
+
+    def residue_numbers(self) -> IntArray:
+        """(R,) as ParmEd's addPDB keeps those of a .pdb file, else 1, 2, ..."""
+        count = self.pointers["NRES"]
+        if "RESIDUE_NUMBER" in self:
+            return self.integers("RESIDUE_NUMBER", count)
+        return np.arange(1, count + 1)
+
+    def chains(self) -> list[str]:
+        """(R,) likewise, '' where there are none."""
+        count = self.pointers["NRES"]
+        if "RESIDUE_CHAINID" in self:
+            return [str(chain).strip() for chain in self.get("RESIDUE_CHAINID", count)]
+        return [""] * count
 
     def scale(self, flag: str, indices: IntArray, default: float) -> FloatArray:
         """Scaling factors of 1-4 pairs, a default where the file is of before they were written."""

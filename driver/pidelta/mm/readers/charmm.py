@@ -59,6 +59,8 @@ def read_charmm(path: Path, parameters: Sequence[Path]) -> Topology:
         names=tuple(atom.name for atom in psf.atoms),
         residue_names=tuple(atom.residue.name for atom in psf.atoms),
         residue_indices=np.array([atom.residue.idx for atom in psf.atoms], dtype=np.int64),
+        residue_numbers=np.array([atom.residue.number for atom in psf.atoms], dtype=np.int64),
+        segments=tuple(atom.residue.segid.strip() for atom in psf.atoms),
         bonds=harmonic(psf.bonds, 2, "req"),
         angles=harmonic(psf.angles, 3, "theteq"),
         urey_bradley=harmonic(psf.urey_bradleys, 2, "req"),
@@ -75,7 +77,7 @@ def read_charmm(path: Path, parameters: Sequence[Path]) -> Topology:
 
 
 def _refuse_sections(path: Path) -> None:
-    text = path.read_text(errors="replace")
+    text = path.read_text(encoding="utf-8", errors="replace")
     first = text.partition("\n")[0].upper().split()
     if first[:1] != ["PSF"]:
         raise TopologyError(f"{path}: expected a CHARMM .psf file, found one that starts with {first[:3]}")
@@ -90,7 +92,7 @@ def _refuse_sections(path: Path) -> None:
 
 def _refuse_options(path: Path) -> None:
     """Non-bonded options of a parameter file that would change the energy."""
-    text = path.read_text(errors="replace").lower()
+    text = path.read_text(encoding="utf-8", errors="replace").lower()
     text = re.sub(r"!.*", "", text)
     for option, expected in _OPTIONS.items():
         for value in re.findall(rf"\b{option}\s+(\S+)", text):

@@ -9,8 +9,11 @@ from __future__ import annotations
 import math
 import warnings
 from contextlib import closing
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 from parmed import gromacs
 from parmed.gromacs._gromacsfile import GromacsFile
 
@@ -88,7 +91,19 @@ def read_gromacs(path: Path, *, rigid_water: bool = False) -> Topology:
     parts = [templates[name] for name, count in contents for _ in range(count)]
     if not parts:
         raise TopologyError(f"{path}: [ molecules ]: expected at least one molecule, found none")
-    return join(parts)
+    return _numbered(join(parts), [len(part) for part in parts])
+
+
+def _numbered(topology: Topology, sizes: list[int]) -> Topology:
+    """Molecules of one residue are numbered on from the largest number of the others, as GROMACS does."""
+    indices = topology.residue_indices
+    starts = np.cumsum([0, *sizes])
+    alone = [int(indices[end - 1] == indices[start]) for start, end in pairwise(starts)]
+    is_alone = np.repeat(alone, sizes) == 1
+    numbers = topology.residue_numbers.copy()
+    largest = int(numbers[~is_alone].max(initial=0))
+    numbers[is_alone] = largest + np.repeat(np.cumsum(alone), sizes)[is_alone]
+    return replace(topology, residue_numbers=numbers)
 
 
 def _preprocess(path: Path) -> list[Line]:

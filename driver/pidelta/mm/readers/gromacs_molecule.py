@@ -7,6 +7,7 @@ generated pairs, and mixes types of different functions).
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,6 +69,8 @@ def molecule_topology(
         names=tuple(top.atoms[i].name for i in real),
         residue_names=tuple(top.atoms[i].residue.name for i in real),
         residue_indices=np.array([top.atoms[i].residue.idx for i in real], dtype=np.int64),
+        residue_numbers=_residue_numbers(where, molecule)[real],
+        segments=("",) * len(real),
         lj_types=file_types[order],
         lj_c6=force_field.c6,
         lj_c12=force_field.c12,
@@ -95,6 +98,16 @@ def _parse(where: str, force_field: ForceField, molecule: Molecule) -> Any:
     except Exception as error:  # ParmEd raises whatever its parsing meets
         raise TopologyError(f"{where}: {reason(error)}") from error
     return top
+
+
+def _residue_numbers(where: str, molecule: Molecule) -> IntArray:
+    """(N,) without the letters that may follow them; ParmEd renumbers residues."""
+    numbers = [re.match(r"-?\d+", words[2]) for words in molecule.rows("atoms")]
+    if not all(numbers):
+        row = numbers.index(None)
+        found = " ".join(molecule.rows("atoms")[row])
+        raise TopologyError(f"{where}: [ atoms ]: expected the number of a residue, found {found!r}")
+    return np.array([int(number.group()) for number in numbers if number], dtype=np.int64)
 
 
 def _check_masses(

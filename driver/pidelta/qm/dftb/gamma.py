@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import torch
 
+from pidelta.core.compilation import compiled
 from pidelta.qm.dftb.sites import Sites
 from pidelta.state import FloatArray
 
-_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+_compiled = compiled(nogil=True, error_model="numpy")
 
 # The exponent of a charge cloud is 16/5 U.
 _EXPONENT = 3.2

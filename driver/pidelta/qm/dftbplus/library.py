@@ -87,7 +87,7 @@ def rehearse(library: Path, hsd: Path) -> None:
     arguments = [sys.executable, "-c", _SET_UP, str(library), str(hsd), str(log)]
     ended = subprocess.run(arguments, env=_environment(), capture_output=True, text=True, check=False)
     if ended.returncode or not ended.stdout.endswith("set up\n"):  # stopping, it may return 0
-        output = log.read_text(errors="replace") if log.is_file() else ""
+        output = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
         raise SetupError(f"DFTB+ stopped at its set-up: {_message(output) or _one_line(ended.stderr)}")
 
 
@@ -104,7 +104,7 @@ def watch(folder: Path) -> subprocess.Popen[bytes]:
 def explain_end(folder: str) -> None:
     """Print what DFTB+ said before it ended the process, and remove the private folder."""
     log = Path(folder) / _LOG
-    message = _message(log.read_text(errors="replace")) if log.is_file() else ""
+    message = _message(log.read_text(encoding="utf-8", errors="replace")) if log.is_file() else ""
     if message:
         print(f"pidelta: DFTB+ stopped: {message}", file=sys.stderr, flush=True)
     shutil.rmtree(folder, ignore_errors=True)

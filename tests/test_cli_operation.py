@@ -11,12 +11,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pidelta.cli.label import label
 from pidelta.cli.processors import allowed_processors, cgroup_quota, share_processors
+from pidelta.config import load_config
+from pidelta.errors import GeometryError
 from pidelta.output_files import back_up, replacing
 from pidelta.qm.reference import ReferenceSettings
+from pidelta.setup import Setup
 
 HEAVY = ("torch", "numba", "scipy", "ase", "parmed", "matplotlib", "h5py", "ipi", "lightning", "pyscf")
 REPORT = """
@@ -154,12 +158,46 @@ def test_evaluate_keeps_a_file_when_it_fails(tmp_path, run, fail):
     config, output = tmp_path / "pidelta.yaml", tmp_path / "out.json"
     config.write_text("structure: h2.xyz\nqm: {atoms: all}\n")
     output.write_text("earlier")
-    assert "found a distance of 0.0000 bohr" in fail(
-        "evaluate", config, "--frames", tmp_path / "frames.xyz", "--output", output
-    )
+    line = fail("evaluate", config, "--frames", tmp_path / "frames.xyz", "--output", output)
+    assert "frames.xyz, frame 1: " in line
+    assert "found a distance of 0.0000 bohr" in line
     assert output.read_text() == "earlier"
     assert run("evaluate", config, "--output", output) == 0
     assert len(json.loads(output.read_text())["frames"]) == 1
+
+
+@pytest.fixture
+def box(tmp_path):
+    """Two flexible waters in a cell of 30 angstrom."""
+    rows = ["O 0 0 0", "H 0.96 0 0", "H -0.24 0.93 0", "O 2.9 0.1 0.1", "H 3.2 0.9 0.5", "H 3.3 -0.7 0.6"]
+    (tmp_path / "water.xyz").write_text("\n".join(["6", 'Lattice="30 0 0 0 30 0 0 0 30"', *rows, ""]))
+    config = tmp_path / "pidelta.yaml"
+    config.write_text("structure: water.xyz\nmm: {water: q-spc-fw}\n")
+    return config
+
+
+def test_positions_and_cells_that_no_system_has(box):
+    setup = Setup(load_config(box))
+    evaluator, positions, cell = setup.evaluator(), setup.system.positions, setup.system.cell
+    far = positions.copy()
+    far[4, 2] = 1e300
+    with pytest.raises(GeometryError, match=r"finite positions below 1e\+08 bohr, found .* at atom 4"):
+        evaluator.evaluate(far[None], cell[None])
+    with pytest.raises(GeometryError, match="three independent lattice vectors"):
+        evaluator.evaluate(positions[None], np.zeros((1, 3, 3)))
+    with pytest.raises(GeometryError, match="three independent lattice vectors"):
+        evaluator.evaluate(positions[None], np.full((1, 3, 3), 1e300))
+
+
+def test_structures_that_no_system_has(box, fail):
+    structure = box.parent / "water.xyz"
+    text = structure.read_text()
+    structure.write_text(text.replace("H 3.3 ", "H 1e300 "))
+    assert "water.xyz: expected finite coordinates below 1e+08 bohr, found others at atom 5" in fail(
+        "check", box
+    )
+    structure.write_text(text.replace("0 30 0 0 0 30", "0 30 0 0 30 0"))
+    assert "water.xyz: expected a cell of three independent vectors" in fail("check", box)
 
 
 def test_back_up(tmp_path):

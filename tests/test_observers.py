@@ -304,7 +304,7 @@ def test_run_shows_and_writes_the_spread(tmp_path, run, capsys):
     (tmp_path / "nvt.xml").write_text(text)
     assert run("run", tmp_path / "nvt.xml", "--config", config) == 0
     output = " ".join(capsys.readouterr().out.split())
-    written = np.loadtxt(tmp_path / "nvt.spread_0")[:, 1]
+    written = np.loadtxt(tmp_path / "nvt.spread_0")
     assert len(written) == 3
     largest = written.max() * HARTREE_IN_KCAL_PER_MOL
     assert f"largest {largest:.3g} kcal/mol" in output

@@ -37,6 +37,10 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO]:  # type: ignore[type
         if target.exists():
             partial.chmod(target.stat().st_mode)
         partial.replace(target)
+    except OSError as error:
+        if error.filename in (None, str(partial)):  # of a full disk Python does not know the file
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

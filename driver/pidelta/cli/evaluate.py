@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
 from pidelta.cli.uncertainty import warnings
 from pidelta.config import load_config
-from pidelta.errors import ConfigError, StructureError
-from pidelta.ipi.observers import UncertaintyMonitor
+from pidelta.errors import ConfigError, RunError, StructureError
+from pidelta.ipi.observers import Observer, UncertaintyMonitor
 from pidelta.output_files import replacing
 from pidelta.state import Evaluation, FloatArray, IntArray, json_values, parse_terms
 from pidelta.units import ANGSTROM
@@ -24,6 +25,7 @@ from pidelta.units import ANGSTROM
 if TYPE_CHECKING:
     import ase
 
+    from pidelta.qmmm.energy import QMMMEvaluator
     from pidelta.setup import Setup
 
 
@@ -44,19 +46,39 @@ def evaluate(
     evaluator = setup.evaluator(chosen)
     structures = _read_frames(setup, frames)
     monitor = None if evaluator.delta is None else UncertaintyMonitor(setup.spread_threshold)
-    console = Console(stderr=True)
     # Opened first: a path that cannot be written to should not show after hours of work.
     with nullcontext(sys.stdout) if output is None else replacing(output) as stream:
-        results = []
-        for positions, cell in track(structures, "evaluating", console=console, transient=True):
-            request = positions[None], None if cell is None else cell[None]
-            evaluation = evaluator.evaluate(*request)
-            if monitor is not None:
-                monitor.after(*request, evaluation)
-            results.append(as_json(evaluation))
+        results = _evaluate_all(evaluator, structures, frames, [] if monitor is None else [monitor])
         stream.write(json.dumps({"frames": results}, indent=1) + "\n")
     for line in () if monitor is None else warnings(monitor.alarms):
-        console.print(f"warning: {line}", soft_wrap=True, markup=False, highlight=False)
+        Console(stderr=True).print(f"warning: {line}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _evaluate_all(
+    evaluator: QMMMEvaluator,
+    structures: list[tuple[FloatArray, FloatArray | None]],
+    frames: Path | None,
+    observers: Sequence[Observer],
+) -> list[dict[str, Any]]:
+    """Evaluate one structure after the other, with a progress bar.
+
+    Raises:
+        RunError: one fails; the message names the frame.
+    """
+    results: list[dict[str, Any]] = []
+    try:
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            for positions, cell in progress.track(structures, description="evaluating"):
+                request = positions[None], None if cell is None else cell[None]
+                evaluation = evaluator.evaluate(*request)
+                for observer in observers:
+                    observer.after(*request, evaluation)
+                results.append(as_json(evaluation))
+    except RunError as error:
+        if frames is None:
+            raise
+        raise RunError(f"{frames}, frame {len(results)}: {error}") from error
+    return results
 
 
 def chosen_terms(text: str | None) -> frozenset[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shlex
 import signal
@@ -62,6 +63,8 @@ def run(
     _show_terms(console, simulation, expected)
     n_clients = _share_clients(console, simulation, settings, clients)
 
+    # It would say that it found no folder for its cache, which matters little here.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from pidelta.analysis.ipi_output import PropertiesFollower
     from pidelta.cli.run_report import report
     from pidelta.ipi.supervisor import Supervisor

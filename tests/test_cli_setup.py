@@ -98,11 +98,11 @@ def test_forces_of_the_shipped_set_up_are_the_gradient_of_the_energy(shipped):
     cells = system.cell[None]
     evaluation = evaluator.evaluate(system.positions[None], cells)
     assert set(evaluation.terms) == {"mm", "low", "delta"}
-    region = evaluator.embedding.region(system.positions[None], cells)
-    weights = region.site_charges[0] / evaluator.partition.charges[region.site_atoms[0]]
-    switching = region.site_atoms[0][(weights > 0.1) & (weights < 0.9)]
+    region = evaluator.surroundings.cut(system.positions[None], cells)
+    weights = region.site_charges[0] / evaluator.partition.charges[region.site_particles[0]]
+    switching = region.site_particles[0][(weights > 0.1) & (weights < 0.9)]
     nearest = np.linalg.norm(region.site_positions[0][:, None] - region.positions[0], axis=2).min(axis=1)
-    nearby = region.site_atoms[0][np.argsort(nearest)]
+    nearby = region.site_particles[0][np.argsort(nearest)]
     for atoms in ([0, 4, 8, 11], nearby[:4], switching[:4]):
 
         def energy(positions):
@@ -262,7 +262,7 @@ def test_output_that_cannot_be_written(solution, fail):
 
 def test_charge_that_the_force_field_does_not_have(solution, fail):
     edit(solution, "charge: 0", "charge: 1")
-    assert "qm.charge: expected +0.0000" in fail("check", solution)
+    assert "qm.charge: expected +0, as the force-field charges" in fail("check", solution)
 
 
 def test_point_charges_need_four_columns(tmp_path, fail):

@@ -20,7 +20,7 @@ from pidelta.data.store import FrameStore
 from pidelta.errors import DataError, RunError, SetupError
 from pidelta.qm.base import QMResult
 from pidelta.qm.reference import ReferenceSettings, label_frame
-from pidelta.qmmm.embedding import CutRegion
+from pidelta.qmmm.surroundings import CutRegion
 from pidelta.state import System
 from pidelta.units import ANGSTROM
 from pidelta.workflow import labelling
@@ -85,7 +85,7 @@ class WaterInCharges:
             site_positions=sites,
             site_charges=np.array([[-0.8, 0.4, 0.0]]),
             site_numbers=np.array([[8, 1, 0]]),
-            site_atoms=np.array([[3, 4, -1]]),
+            site_particles=np.array([[3, 4, -1]]),
         )
 
 

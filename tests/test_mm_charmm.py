@@ -208,12 +208,12 @@ def test_coordinates_of_charmm(charmm, tmp_path):
 
 
 def test_charmm_needs_parameters(charmm):
-    with pytest.raises(TopologyError, match=r"expected CHARMM \.prm, \.rtf or \.str files, found none"):
+    with pytest.raises(TopologyError, match=r"expected parameters in CHARMM \.prm, .* found none"):
         read_topology(charmm[0] / "protein.psf")
 
 
 def test_parameters_go_with_a_psf_only(charmm):
-    with pytest.raises(TopologyError, match=r"mm\.parameters: expected with a CHARMM \.psf only"):
+    with pytest.raises(TopologyError, match=r"expected parameters with a CHARMM \.psf only"):
         read_topology(DATA / "water.top", [charmm[0] / "protein.prm"])
     with pytest.raises(TopologyError, match=r"missing\.prm: no such file"):
         read_topology(charmm[0] / "protein.psf", [charmm[0] / "missing.prm"])

@@ -242,7 +242,7 @@ def test_low_level_labels(solution):
         source="made up",
     )
     with FrameStore(solution.parent / "f.h5", "a") as store:
-        store.set_embedding(region.embedding.settings)
+        store.set_embedding(region.surroundings.settings)
         store.append(frame)
         ((_, label),) = low_labels(store, [0], engine, 0, 1)
     expected = setup.evaluator().evaluate(system.positions[None], system.cell[None]).terms["low"]

@@ -150,12 +150,15 @@ class ASEConfig(Section):
 class QMRegionConfig(Section):
     """The QM region, whichever engine describes it; see the engines' own sections for their methods.
 
-    The method is the term `low` of the energy. `properties` are results to add to the extras, by the names
+    The method is the term `low` of the energy. `charge_remainder` selects MM atoms that take up, in equal
+    shares, what the force-field charges of the QM atoms have more than `charge`; without it, a remainder up
+    to 0.05 e, as rounding leaves, is dropped. `properties` are results to add to the extras, by the names
     that `pidelta.qm.base.QMResult` explains; which of them an engine gives, it says itself.
     """
 
     atoms: str | list[int] = "all"
     charge: Integer = 0
+    charge_remainder: str | list[int] | None = None
     multiplicity: Integer = Field(1, ge=1)
     properties: list[str] = Field(default_factory=list)
 
@@ -240,9 +243,15 @@ MMConfig: TypeAlias = MMWithBuiltin | MMWithOpenMM
 
 
 class EmbeddingConfig(Section):
-    """How the MM charges enter the QM region; lengths in bohr once read."""
+    """How the MM charges enter the QM region; lengths in bohr once read.
+
+    `groups` are the MM atoms that are switched off together at the cutoff: by residue, large ones split into
+    neutral groups where that is possible; by molecule; or lists of selections, each a group of its own, and
+    by residue what they leave. A large group counts whole as soon as a part of it is near.
+    """
 
     scheme: Literal["cutoff"] = "cutoff"
+    groups: Literal["residue", "molecule"] | list[str | list[int]] = "residue"
     cutoff: Length = Field(parse_quantity("1.4 nm", "length"), gt=0.0)
     switch: Length = Field(parse_quantity("0.2 nm", "length"), gt=0.0)
 

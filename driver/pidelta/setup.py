@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,11 +22,12 @@ from pidelta.config import (
 )
 from pidelta.core import structure
 from pidelta.core.names import NameDifference
+from pidelta.core.particles import Particles
 from pidelta.core.selection import select
 from pidelta.delta.base import Correction
 from pidelta.errors import ConfigError, ModelError, SettingError, SetupError, StructureError
 from pidelta.mm.checks import refuse_united_atoms
-from pidelta.mm.evaluator import MMEvaluator
+from pidelta.mm.evaluator import MMEvaluator, PairSettings
 from pidelta.mm.openmm import OpenMMEvaluator
 from pidelta.mm.readers import read_topology
 from pidelta.mm.topology import Topology
@@ -37,9 +37,12 @@ from pidelta.qm.base import QMEngine, reported_properties
 from pidelta.qm.dftb.method import DFTBMethod, DispersionSettings, MethodInputs
 from pidelta.qm.dftb.settings import DFTBSettings, SCCSettings
 from pidelta.qm.dispersion import DEFAULT_S9, Damping
-from pidelta.qmmm.embedding import CutoffEmbedding, CutRegion, Embedding, FixedCharges
+from pidelta.qmmm.border import border_warnings
+from pidelta.qmmm.coupling import Coupling, CutoffCoupling
 from pidelta.qmmm.energy import ClassicalEvaluator, QMMMEvaluator
-from pidelta.qmmm.partition import Partition, check_charge, make_partition
+from pidelta.qmmm.groups import make_groups
+from pidelta.qmmm.partition import Partition, charge_remainder, spread_remainder
+from pidelta.qmmm.surroundings import CutoffSurroundings, CutRegion, FixedCharges, Surroundings
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.units import ANGSTROM
 from pidelta.workflow.yardstick import Yardstick
@@ -68,12 +71,22 @@ def _method_section(name: str) -> Iterator[None]:
 class QMRegion:
     """The QM region of a configuration and what surrounds it.
 
-    `force_field_charges` (n,) are those of the QM atoms in e, zero without a force field.
+    Attributes:
+        partition: which particles are QM, and the charge groups of the others.
+        particles: the map from atoms to particles.
+        surroundings: the rule for the point charges that the region sees.
+        force_field: what is left to the force field, or None without one.
+        force_field_charges: (n,) of the QM atoms in e, zero without a force field.
+        remainder: in e, what these have more than `charge` and nothing else takes up.
+        charge, multiplicity: of the region.
     """
 
     partition: Partition
-    embedding: Embedding
+    particles: Particles
+    surroundings: Surroundings
+    force_field: Topology | None
     force_field_charges: FloatArray
+    remainder: float
     charge: int
     multiplicity: int
 
@@ -84,7 +97,7 @@ class QMRegion:
 
     def cut(self, positions: FloatArray, cells: FloatArray | None) -> CutRegion:
         """QM atoms and scaled point charges for positions (B, N, 3) with lattice rows (B, 3, 3)."""
-        return self.embedding.region(positions, cells)
+        return self.surroundings.cut(self.particles.place(positions, cells), cells)
 
 
 @dataclass(frozen=True)
@@ -118,7 +131,8 @@ class Setup:
             system = replace(structure.read_structure(config.structure), cell=None)
             return Inputs(config, system, None)
         read = _box_of_water if config.mm.topology is None else _from_topology
-        inputs = read(config, config.mm)
+        with _section("mm"):
+            inputs = read(config, config.mm)
         _refuse_lost_cell(inputs, config.mm)
         return inputs
 
@@ -164,9 +178,34 @@ class Setup:
         return _region(self._inputs, self._qm, self.qm_indices)
 
     @property
-    def surroundings(self) -> Embedding:
+    def surroundings(self) -> Surroundings:
         """The rule for the point charges around the QM region."""
-        return self.qm_region.embedding
+        return self.qm_region.surroundings
+
+    @cached_property
+    def coupling(self) -> Coupling:
+        """The potential that the low-level method feels."""
+        return CutoffCoupling(self.surroundings)
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What a user should know before this set-up runs, a line each."""
+        if self.config.qm is None:
+            return []
+        region, system = self.qm_region, self.system
+        found = []
+        if region.remainder:
+            found.append(
+                f"the force-field charges of the QM atoms sum to {region.charge + region.remainder:+.4f} e, "
+                f"the QM region has {region.charge:+d} e, and the other atoms keep theirs: "
+                f"{region.remainder:+.4f} e are dropped"
+            )
+        if self.topology is not None:
+            qm = region.cut(
+                system.positions[None], None if system.cell is None else system.cell[None]
+            ).positions
+            found += border_warnings(region.surroundings, qm[0], region.charge, self.topology.label)
+        return found
 
     @cached_property
     def engine(self) -> QMEngine:
@@ -209,10 +248,10 @@ class Setup:
         """
         if self.config.mm is None or self.topology is None:
             raise ConfigError(f"{self.config.path}: missing key mm")
-        topology = self.topology
-        if self.config.qm is not None:
-            topology = topology.without_internal(self.qm_region.partition.qm_indices)
-        return _classical(self.config.mm, topology, self.system.cell)
+        left = self.topology if self.config.qm is None else self.qm_region.force_field
+        assert left is not None
+        with _section("mm"):
+            return _classical(self.config.mm, left, self.system.cell)
 
     def evaluator(self, terms: frozenset[str] | None = None) -> QMMMEvaluator:
         """The sum of terms: all that the configuration has, or a subset of ``mm``, ``low`` and ``delta``.
@@ -222,21 +261,27 @@ class Setup:
         """
         config = self.config
         chosen = _choose_terms(config, terms)
-        evaluator = QMMMEvaluator(numbers=self.system.numbers, periodic=self.system.cell is not None)
-        if config.qm is not None:
-            evaluator = replace(
-                evaluator,
-                partition=self.qm_region.partition,
-                embedding=self.qm_region.embedding,
+        periodic = self.system.cell is not None
+        if config.qm is None:
+            assert self.topology is not None
+            return QMMMEvaluator(
+                self.system.numbers, periodic, self.topology.particles, classical=self.classical
             )
+        properties: tuple[str, ...] = ()
         if "low" in chosen:
             with _section("qm"):
-                properties = reported_properties(self.engine, self._qm.properties)
-            evaluator = replace(evaluator, engine=self.engine, properties=properties)
-        return replace(
-            evaluator,
+                properties = reported_properties(self.engine, config.qm.properties)
+        return QMMMEvaluator(
+            self.system.numbers,
+            periodic,
+            self.qm_region.particles,
+            partition=self.qm_region.partition,
+            surroundings=self.surroundings,
+            coupling=self.coupling,
+            engine=self.engine if "low" in chosen else None,
             delta=self.correction if "delta" in chosen else None,
             classical=self.classical if "mm" in chosen else None,
+            properties=properties,
         )
 
     @property
@@ -297,7 +342,7 @@ def _box_of_water(config: Config, mm: MMConfig) -> Inputs:
 
 def _classical(mm: MMConfig, topology: Topology, cell: FloatArray | None) -> ClassicalEvaluator:
     """The force field by the engine that the configuration names."""
-    settings: dict[str, Any] = {
+    settings: PairSettings = {
         "cutoff": mm.cutoff if cell is not None else None,
         "cell": cell,
         "electrostatics": mm.electrostatics,
@@ -326,29 +371,84 @@ def _choose_terms(config: Config, terms: frozenset[str] | None) -> frozenset[str
 
 
 def _region(inputs: Inputs, qm: QMConfig, indices: IntArray) -> QMRegion:
-    system, config = inputs.system, inputs.config
-    embedding: Embedding
-    charges = np.zeros(len(indices))
     if inputs.topology is not None:
-        if len(inputs.topology.sites):
-            raise SetupError(
-                f"{config.path}: virtual sites cannot polarise a QM region yet; expected a model of water "
-                "without them, such as mm.water: q-spc-fw"
+        return _region_in_force_field(inputs, inputs.topology, qm, indices)
+    system, config = inputs.system, inputs.config
+    if len(indices) != len(system):
+        raise ConfigError(
+            f"{config.path}: qm.atoms: without a section mm expected all {len(system)} atoms, "
+            f"found {len(indices)}"
+        )
+    fixed, charges = _read_point_charges(config.point_charges)
+    partition = Partition(
+        numbers=np.concatenate([system.numbers, np.zeros(len(charges), dtype=np.int64)]),
+        qm_indices=indices,
+        charges=np.concatenate([np.zeros(len(system)), charges]),
+    )
+    return QMRegion(
+        partition,
+        Particles(len(system), fixed=fixed),
+        FixedCharges(partition),
+        force_field=None,
+        force_field_charges=np.zeros(len(indices)),
+        remainder=0.0,
+        charge=qm.charge,
+        multiplicity=qm.multiplicity,
+    )
+
+
+def _region_in_force_field(inputs: Inputs, topology: Topology, qm: QMConfig, indices: IntArray) -> QMRegion:
+    system, embedding = inputs.system, inputs.config.embedding
+    qm_particles = topology.with_sites(indices)
+    with _section("qm"):
+        if qm.engine == "ase" and topology.charges[qm_particles[len(indices) :]].any():
+            raise SettingError(
+                "engine",
+                "expected dftb or dftb+ for QM atoms with a virtual site, whose charge mechanical embedding "
+                f"would lose, found ase with {topology.label(int(qm_particles[len(indices)]))}",
             )
-        refuse_united_atoms(inputs.topology, indices)
-        charges = inputs.topology.charges[indices]
-        check_charge(indices, inputs.topology.charges, qm.charge)
-        partition = make_partition(system, indices, inputs.topology.charges)
-        embedding = CutoffEmbedding(partition, config.embedding.cutoff, config.embedding.switch, system.cell)
-    else:
-        if len(indices) != len(system):
-            raise ConfigError(
-                f"{config.path}: qm.atoms: without a section mm expected all {len(system)} atoms, "
-                f"found {len(indices)}"
-            )
-        partition = make_partition(system, indices, np.zeros(len(system)))
-        embedding = FixedCharges(partition.qm_numbers, *_read_point_charges(config.point_charges))
-    return QMRegion(partition, embedding, charges, qm.charge, qm.multiplicity)
+        refuse_united_atoms(topology, indices)
+        spread = None
+        if qm.charge_remainder is not None:
+            spread = _selected("qm.charge_remainder", qm.charge_remainder, system)
+        remainder = charge_remainder(topology.charges[qm_particles], qm.charge, spread=spread is not None)
+        if spread is not None:
+            charges = spread_remainder(topology.charges, qm_particles, remainder, spread)
+            topology, remainder = replace(topology, charges=charges), 0.0
+    left = topology.without_internal(indices)
+    particles, cells = topology.particles, None if system.cell is None else system.cell[None]
+    with _section("embedding"):
+        groups = make_groups(
+            topology,
+            np.setdiff1d(np.arange(topology.n_particles), qm_particles),
+            particles.place(system.positions[None], cells)[0],
+            system.cell,
+            unit=embedding.groups if isinstance(embedding.groups, str) else "residue",
+            listed=[
+                _selected("embedding.groups", group, system)
+                for group in ([] if isinstance(embedding.groups, str) else embedding.groups)
+            ],
+        )
+        numbers = np.concatenate([topology.numbers, np.zeros(len(topology.sites), dtype=np.int64)])
+        partition = Partition(numbers, indices, left.charges, groups)
+        surroundings = CutoffSurroundings(partition, embedding.cutoff, embedding.switch, system.cell)
+    return QMRegion(
+        partition,
+        particles,
+        surroundings,
+        force_field=left,
+        force_field_charges=topology.charges[indices],
+        remainder=remainder,
+        charge=qm.charge,
+        multiplicity=qm.multiplicity,
+    )
+
+
+def _selected(key: str, selection: str | list[int], system: System) -> IntArray:
+    try:
+        return select(selection, system)
+    except SettingError as error:
+        raise ConfigError(f"{key}: {error.problem}") from None
 
 
 def _read_point_charges(path: Path | None) -> tuple[FloatArray, FloatArray]:
@@ -446,10 +546,10 @@ def _committee(delta: DeltaConfig, region: QMRegion, low_level: str) -> Correcti
                 model,
                 region.numbers,
                 low_level,
-                region.embedding.settings,
+                region.surroundings.settings,
                 region.charge,
                 region.multiplicity,
-                region.partition.numbers[region.partition.group_atoms],
+                region.partition.mm_numbers,
             )
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from None

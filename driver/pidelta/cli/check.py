@@ -26,6 +26,7 @@ from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
 if TYPE_CHECKING:
     from pidelta.mm.topology import Topology
     from pidelta.qmmm.energy import QMMMEvaluator
+    from pidelta.qmmm.surroundings import CutoffSurroundings
     from pidelta.setup import Setup
 _SHOWN = 8
 """How many names that differ are listed."""
@@ -75,11 +76,13 @@ def check(
     rng = np.random.default_rng(seed)
     start = _Start(system.positions[None], None if system.cell is None else system.cell[None])
     tolerance = _tolerance(settings, evaluator)
-    console.print(_describe(given, system, setup.topology, evaluator))
+    console.print(_describe(given, setup, evaluator))
     if setup.name_differences:
         console.print(_describe_names(setup.name_differences))
     if setup.topology is not None:
         console.print(_describe_terms(setup.topology, evaluator))
+    for warning in setup.warnings:
+        console.print(f"[yellow]warning: {escape(warning)}[/yellow]", soft_wrap=True)
     console.print(_energies(evaluator, start))
     _show_uncertainty(console, setup, evaluator, start)
     chosen = _choose_atoms(evaluator, start, atoms, rng)
@@ -132,11 +135,13 @@ def _mesh_error(config: Config, evaluator: QMMMEvaluator, start: _Start) -> floa
     return 3.0 * config.mm.ewald_tolerance * float(np.linalg.norm(gradient))
 
 
-def _describe(config: Config, system: System, topology: Topology | None, evaluator: QMMMEvaluator) -> Table:
+def _describe(config: Config, setup: Setup, evaluator: QMMMEvaluator) -> Table:
     from ase.data import chemical_symbols
 
     from pidelta.core.selection import describe_atoms
+    from pidelta.qmmm.surroundings import CutoffSurroundings
 
+    system, topology = setup.system, setup.topology
     table = Table(title=f"set-up {config.path.name}", show_header=False)
     table.add_row("atoms", f"{len(system)} (residues: {int(system.residue_indices[-1]) + 1})")
     if system.cell is not None:
@@ -156,14 +161,15 @@ def _describe(config: Config, system: System, topology: Topology | None, evaluat
         for row in describe_method(config.qm):
             table.add_row(*row)
         table.add_row("low-level method", evaluator.engine.identity)
-    if evaluator.embedding is not None and config.mm is not None:
+    if isinstance(evaluator.surroundings, CutoffSurroundings) and topology is not None:
         lengths_text = ", ".join(
             f"{name} {value * BOHR_IN_ANGSTROM:.2f} angstrom" if isinstance(value, float) else str(value)
-            for name, value in evaluator.embedding.settings.items()
+            for name, value in evaluator.surroundings.settings.items()
         )
         table.add_row("embedding", lengths_text)
-    if evaluator.embedding is not None and config.point_charges is not None:
-        charges = evaluator.embedding.region(system.positions[None], None).site_charges[0]
+        table.add_row("charge groups", _describe_groups(setup, topology, evaluator.surroundings))
+    if evaluator.partition is not None and config.point_charges is not None:
+        charges = evaluator.partition.charges[len(system) :]
         table.add_row(
             "point charges",
             f"{len(charges)} from {config.point_charges.name}, {charges.sum():+.4f} e in all; they take up "
@@ -183,6 +189,29 @@ def _describe_names(differences: tuple[NameDifference, ...]) -> Table:
         rest = differences[_SHOWN:]
         table.add_row("others", "", "", str(sum(row.count for row in rest)))
     return table
+
+
+def _describe_groups(setup: Setup, topology: Topology, surroundings: CutoffSurroundings) -> str:
+    """How many there are, and the extremes: a charge this near to the QM region always counts in full."""
+    from pidelta.qmmm.border import CHARGED, group_facts
+
+    cell = setup.system.cell
+    cells = None if cell is None else cell[None]
+    particles = setup.qm_region.particles.place(setup.system.positions[None], cells)[0]
+    facts = group_facts(surroundings, particles, cell)
+    if facts is None:
+        return "none"
+    parts = [str(facts.count)]
+    if facts.several:
+        parts.append(f"{facts.several} of them large and counted whole as soon as a part is near")
+    parts.append(f"up to {facts.radius * BOHR_IN_ANGSTROM:.2f} angstrom wide: {topology.label(facts.widest)}")
+    if abs(facts.charge) > CHARGED:
+        parts.append(f"net charges up to {facts.charge:+.3f} e: {topology.label(facts.charged)}")
+    else:
+        parts.append("all neutral")
+    full = (surroundings.cutoff - surroundings.switch - facts.radius) * BOHR_IN_ANGSTROM
+    parts.append(f"charges within {full:.1f} angstrom of a QM atom count in full")
+    return "; ".join(parts)
 
 
 def describe_method(qm: QMConfig) -> list[tuple[str, str]]:
@@ -297,13 +326,13 @@ def _choose_atoms(
 ) -> dict[str, IntArray]:
     """Some QM atoms, the MM atoms next to them, and MM atoms whose weight is being switched off."""
     everyone = np.arange(len(evaluator.numbers))
-    if evaluator.partition is None or evaluator.embedding is None:
+    if evaluator.partition is None or evaluator.surroundings is None:
         return {"MM": _sample(everyone, 3 * count, rng)}
     partition = evaluator.partition
-    region = evaluator.embedding.region(start.positions, start.cells)
+    region = evaluator.surroundings.cut(evaluator.particles.place(start.positions, start.cells), start.cells)
     chosen = {"QM": _sample(partition.qm_indices, count, rng)}
-    atoms = region.site_atoms[0]
-    real = (atoms >= 0) & (partition.charges[atoms] != 0.0)
+    atoms = region.site_particles[0]
+    real = (atoms >= 0) & (atoms < len(everyone)) & (partition.charges[atoms] != 0.0)
     atoms, charges, positions = atoms[real], region.site_charges[0, real], region.site_positions[0, real]
     if len(atoms):
         weights = charges / partition.charges[atoms]
@@ -358,8 +387,7 @@ def _check_shifts(
     if start.cells is None:
         console.print(table)
         # Fixed point charges take the rest of the force.
-        takes_rest = evaluator.embedding is not None and evaluator.embedding.has_fixed_charges
-        return (0.0 if takes_rest else at_rest), 0.0
+        return (0.0 if len(evaluator.particles.fixed) else at_rest), 0.0
     residues = int(system.residue_indices[-1]) + 1
     shifts = rng.integers(-2, 3, size=(residues, 3)) @ start.cells[0]
     shifted = evaluator.evaluate(start.positions + shifts[system.residue_indices], start.cells).gradient[0]

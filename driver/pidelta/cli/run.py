@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pidelta.cli.evaluate import chosen_terms
@@ -71,6 +72,8 @@ def run(
 
     setup = Setup(settings)
     check_atom_order(simulation, setup.system)
+    for warning in setup.warnings:
+        console.print(f"[yellow]warning: {escape(warning)}[/yellow]", soft_wrap=True)
     file = simulation.main_properties
     follower = None if file is None else PropertiesFollower(file.path, continued=simulation.step > 0)
     started = time.monotonic()

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from pidelta.core.compilation import compiled
+from pidelta.core.vectors import add, add_outer, cross, dot, scale, vector
 from pidelta.mm.cmap import add_cmaps
-from pidelta.mm.geometry import add, add_dihedral_gradient, add_outer, cross, dihedral, dot, scale, vector
+from pidelta.mm.dihedrals import add_dihedral_gradient, dihedral
 from pidelta.mm.nonbonded import lennard_jones_pair
 from pidelta.mm.topology import Harmonic, Topology
 from pidelta.state import FloatArray

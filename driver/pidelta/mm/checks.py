@@ -18,17 +18,19 @@ def check_geometry(
     """Check a batch.
 
     Args:
-        topology: the atoms.
-        positions: (B, N, 3) in bohr.
+        topology: the particles.
+        positions: (B, P, 3) in bohr.
         cells: (B, 3, 3) lattice vectors as rows in bohr, or None.
         cutoff: in bohr, or None.
 
     Raises:
-        GeometryError: positions are not finite, far away or not of these atoms, or a cell is no cell or too
-            small for the cutoff.
+        GeometryError: positions are not finite, far away or not of these particles, or a cell is no cell or
+            too small for the cutoff.
     """
-    if positions.shape != (len(positions), len(topology), 3):
-        raise GeometryError(f"positions: expected shape (B, {len(topology)}, 3), found {positions.shape}")
+    if positions.shape != (len(positions), topology.n_particles, 3):
+        raise GeometryError(
+            f"positions: expected shape (B, {topology.n_particles}, 3), found {positions.shape}"
+        )
     bad = np.argwhere(~usable(positions))
     if len(bad):
         b, atom = bad[0]
@@ -74,7 +76,7 @@ def refuse_united_atoms(topology: Topology, indices: IntArray) -> None:
 
 
 def check_result(topology: Topology, b: int, energy: float, gradient: FloatArray) -> None:
-    """Name an atom of structure `b` whose gradient (N, 3) is not finite, if any.
+    """Name an atom of structure `b` whose gradient (P, 3) is not finite, if any.
 
     Raises:
         GeometryError: the energy or the gradient is not finite.

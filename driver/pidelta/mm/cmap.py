@@ -12,7 +12,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 
 from pidelta.core.compilation import compiled
-from pidelta.mm.geometry import add_dihedral_gradient, dihedral
+from pidelta.mm.dihedrals import add_dihedral_gradient, dihedral
 from pidelta.state import FloatArray
 
 _compiled = compiled(nogil=True, error_model="numpy")

@@ -68,7 +68,7 @@ def import_openmm() -> Any:
     try:
         return importlib.import_module("openmm")
     except ModuleNotFoundError:
-        raise MissingExtraError("openmm", "openmm", "mm.engine: openmm") from None
+        raise MissingExtraError("openmm", "openmm", "the engine openmm") from None
 
 
 def build_system(
@@ -142,7 +142,7 @@ def _refuse_unknown(topology: Topology) -> None:
         if len(getattr(table, "atoms", table)):
             raise TopologyError(
                 f"{topology.source}: the engine openmm does not evaluate {item.name.replace('_', ' ')}; "
-                "expected mm.engine: builtin"
+                "expected the engine builtin"
             )
 
 

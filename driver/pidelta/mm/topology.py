@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from pidelta.core.particles import Particles
+from pidelta.core.virtual_sites import VirtualSites, join_sites
 from pidelta.errors import TopologyError
 from pidelta.mm.cmap import grid_derivatives
 from pidelta.mm.lennard_jones import CombinationRule
-from pidelta.mm.virtual_sites import VirtualSites, join_sites
 from pidelta.state import FloatArray, IntArray
 
 BoolArray = npt.NDArray[np.bool_]
@@ -245,6 +246,11 @@ class Topology:
         return len(self.charges)
 
     @property
+    def particles(self) -> Particles:
+        """The map from atoms to particles."""
+        return Particles(len(self), self.sites)
+
+    @property
     def bonded_pairs(self) -> IntArray:
         """(n, 2) atoms of the bonds of every form."""
         return np.concatenate([self.bonds.atoms, self.quartic_bonds.atoms, self.morse_bonds.atoms])
@@ -264,6 +270,11 @@ class Topology:
             return f"the virtual site of {self.label(int(self.sites.parents[atom - len(self), 0]))}"
         residue = f"{self.residue_names[atom]}{self.residue_numbers[atom]}"
         return f"{residue}:{self.names[atom]} (atom {atom})"
+
+    def with_sites(self, atoms: IntArray) -> IntArray:
+        """The atoms and then the virtual sites that any of them is a parent of."""
+        sites = len(self) + np.flatnonzero(np.isin(self.sites.parents, atoms).any(axis=1))
+        return np.concatenate([atoms, sites])
 
     def without_internal(self, indices: npt.ArrayLike) -> Topology:
         """The topology with a QM region taken out, all but its Lennard-Jones with the other atoms.

@@ -12,7 +12,7 @@ from pidelta.data.frames import Frame
 from pidelta.data.store import FrameStore
 from pidelta.errors import DataError
 from pidelta.ipi.trajectories import Snapshot, read_trajectory
-from pidelta.qmmm.embedding import CutRegion
+from pidelta.qmmm.surroundings import CutRegion
 from pidelta.state import FloatArray, IntArray
 from pidelta.workflow.yardstick import Yardstick
 
@@ -99,7 +99,7 @@ def sample(
 def _frame(snapshot: Snapshot, region: QMRegion, periodic: bool, source: str) -> Frame:
     cut = region.cut(snapshot.positions[None], snapshot.cell[None] if periodic else None)
     # Neutral MM atoms count in the short-range features of a model.
-    kept = cut.site_atoms[0] >= 0
+    kept = cut.site_particles[0] >= 0
     return Frame(
         numbers=region.numbers,
         positions=cut.positions[0],

@@ -42,7 +42,7 @@ def read_topology(path: Path, parameters: Sequence[Path] = (), *, rigid_water: b
         if not file.is_file():
             raise TopologyError(f"{file}: no such file")
     if path.suffix != ".psf" and parameters:
-        raise TopologyError(f"{path}: mm.parameters: expected with a CHARMM .psf only, found {parameters[0]}")
+        raise TopologyError(f"{path}: expected parameters with a CHARMM .psf only, found {parameters[0]}")
     if path.suffix == ".psf":
         topology = read_charmm(path, parameters)
     elif path.suffix == ".top" and not _is_amber(path):

@@ -12,9 +12,9 @@ import numpy as np
 from parmed.amber import AmberFormat
 
 from pidelta.core.elements import guess_elements, misfit
+from pidelta.core.virtual_sites import LINEAR, VirtualSites
 from pidelta.errors import TopologyError
 from pidelta.mm.topology import CMAPs, Harmonic, Pairs14, Topology, Torsions, unique_pairs
-from pidelta.mm.virtual_sites import LINEAR, VirtualSites
 from pidelta.state import FloatArray, IntArray
 from pidelta.units import ANGSTROM, DALTON_IN_ELECTRON_MASS, KCAL_PER_MOL
 

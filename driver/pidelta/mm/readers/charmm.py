@@ -39,7 +39,7 @@ def read_charmm(path: Path, parameters: Sequence[Path]) -> Topology:
             such as lone pairs and Drude particles.
     """
     if not parameters:
-        raise TopologyError(f"{path}: mm.parameters: expected CHARMM .prm, .rtf or .str files, found none")
+        raise TopologyError(f"{path}: expected parameters in CHARMM .prm, .rtf or .str files, found none")
     _refuse_sections(path)
     for file in parameters:
         _refuse_options(file)

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from pidelta.core.elements import guess_elements, misfit
+from pidelta.core.virtual_sites import ANGLE, DISTANCE, LINEAR, OUT_OF_PLANE, VirtualSites
 from pidelta.errors import TopologyError
 from pidelta.mm.readers.conversion import in_table_order, no_parameters, pairs_within
 from pidelta.mm.readers.gromacs_bonded import BondedTypes, bonded_terms
 from pidelta.mm.readers.gromacs_force_field import ForceField, Molecule
 from pidelta.mm.topology import CMAPs, Pairs14, Topology, unique_pairs
-from pidelta.mm.virtual_sites import ANGLE, DISTANCE, LINEAR, OUT_OF_PLANE, VirtualSites
 from pidelta.state import FloatArray, IntArray
 from pidelta.units import DALTON_IN_ELECTRON_MASS, NANOMETER
 

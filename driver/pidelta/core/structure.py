@@ -282,7 +282,7 @@ def _check_cell(path: Path, content: Any) -> None:
 
 def _refuse_ipi_comment(path: Path) -> None:
     """i-PI puts the unit and the cell into a comment that ASE does not read: both would be lost."""
-    with path.open(errors="replace") as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:
         comment = "".join(islice(lines, 1, 2))
     if "CELL(" in comment or "positions{" in comment:
         raise StructureError(f"{path}: expected a plain or extended .xyz in angstrom, found one of i-PI")

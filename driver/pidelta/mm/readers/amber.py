@@ -184,7 +184,8 @@ class _Sections:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 content = AmberFormat()
-                with path.open() as file:  # of a name, a compiled reader is used, which truncated files crash
+                # of a name, a compiled reader is used, which truncated files crash
+                with path.open(encoding="utf-8", errors="replace") as file:
                     content.rdparm(file)
                 self._data: dict[str, list[Any]] = content.parm_data
         except Exception as error:  # ParmEd raises whatever its parsing meets

@@ -91,7 +91,7 @@ def _elements(path: Path, atoms: Any, masses: FloatArray) -> IntArray:
 
 
 def _refuse_sections(path: Path) -> None:
-    text = path.read_text(errors="replace")
+    text = path.read_text(encoding="utf-8", errors="replace")
     first = text.partition("\n")[0].upper().split()
     if first[:1] != ["PSF"]:
         raise TopologyError(f"{path}: expected a CHARMM .psf file, found one that starts with {first[:3]}")
@@ -106,7 +106,7 @@ def _refuse_sections(path: Path) -> None:
 
 def _refuse_options(path: Path) -> None:
     """Non-bonded options of a parameter file that would change the energy."""
-    text = path.read_text(errors="replace").lower()
+    text = path.read_text(encoding="utf-8", errors="replace").lower()
     text = re.sub(r"!.*", "", text)
     for option, expected in _OPTIONS.items():
         for value in re.findall(rf"\b{option}\s+(\S+)", text):

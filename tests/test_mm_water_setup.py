@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from mm_systems import DATA, WATER
-from pidelta.cli.first_frame import check_first_frame
 from pidelta.config import load_config
 from pidelta.errors import ConfigError, SetupError, StructureError, TopologyError
 from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.water import build_water
 from pidelta.setup import Setup
 from pidelta.units import ANGSTROM, NANOMETER
+from pidelta.workflow.yardstick import FirstPositions
 
 
 def molecules():
@@ -128,12 +128,12 @@ def test_virtual_sites_cannot_polarise_a_qm_region(setup):
 def test_bonds_of_every_form_are_looked_for_in_the_first_frame(setup):
     config = setup("{water: q-tip4p-f}")
     system = Setup(config).system
-    check = check_first_frame(Setup(config))
-    check(system.positions[None], system.cell[None])
+    yardstick = Setup(config).yardstick
+    FirstPositions(yardstick).before(system.positions[None], system.cell[None])
     swapped = system.positions.copy()
     swapped[[0, 4]] = swapped[[4, 0]]
     with pytest.raises(StructureError, match="are bonded"):
-        check(swapped[None], system.cell[None])
+        FirstPositions(yardstick).before(swapped[None], system.cell[None])
 
 
 def test_options_of_lennard_jones_reach_the_evaluator(setup):

@@ -10,9 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.data import chemical_symbols
 
-from pidelta.config import Config, DampingConfig, DeltaConfig, DFTBConfig, DFTBPlusConfig, MMConfig, QMConfig
+from pidelta.config import (
+    Config,
+    DampingConfig,
+    DeltaConfig,
+    DispersionConfig,
+    MMConfig,
+    QMConfig,
+    QMWithDFTB,
+    QMWithDFTBPlus,
+)
 from pidelta.core import structure
 from pidelta.core.names import NameDifference
 from pidelta.core.selection import select
@@ -25,31 +33,16 @@ from pidelta.mm.readers import read_topology
 from pidelta.mm.topology import Topology
 from pidelta.mm.water import build_water, with_water
 from pidelta.qm.ase import ASEEngine
-from pidelta.qm.base import QMEngine
-from pidelta.qm.dftb.engine import DFTBEngine
-from pidelta.qm.dftb.parameters import (
-    PUBLISHED_DAMPING_EXPONENTS,
-    PUBLISHED_HUBBARD_DERIVATIVES,
-    load_parameters,
-)
-from pidelta.qm.dftb.sets import SetFiles, builtin_set
-from pidelta.qm.dftb.spin import SpinConstants
-from pidelta.qm.dftbplus.engine import DFTBPlusEngine
-from pidelta.qm.dftbplus.inputs import DFTBSettings
-from pidelta.qm.dispersion import (
-    DEFAULT_S9,
-    PUBLISHED_DAMPING,
-    TITLES,
-    Damping,
-    Dispersion,
-    DispersionCorrected,
-    Method,
-)
+from pidelta.qm.base import QMEngine, reported_properties
+from pidelta.qm.dftb.method import DFTBMethod, DispersionSettings, MethodInputs
+from pidelta.qm.dftb.settings import DFTBSettings, SCCSettings
+from pidelta.qm.dispersion import DEFAULT_S9, Damping
 from pidelta.qmmm.embedding import CutoffEmbedding, CutRegion, Embedding, FixedCharges
 from pidelta.qmmm.energy import ClassicalEvaluator, QMMMEvaluator
 from pidelta.qmmm.partition import Partition, check_charge, make_partition
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.units import ANGSTROM
+from pidelta.workflow.yardstick import Yardstick
 
 
 @contextmanager
@@ -59,6 +52,16 @@ def _section(name: str) -> Iterator[None]:
         yield
     except SettingError as error:
         raise ConfigError(f"{name}.{error.quantity}: {error.problem}") from None
+
+
+@contextmanager
+def _method_section(name: str) -> Iterator[None]:
+    """As `_section`, for a method of the QM region, whose charge and multiplicity stand above its section."""
+    try:
+        yield
+    except SettingError as error:
+        section = "qm" if error.quantity in ("charge", "multiplicity") else f"qm.{name}"
+        raise ConfigError(f"{section}.{error.quantity}: {error.problem}") from None
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,17 @@ class Setup:
         """(n,) the QM atoms, sorted; none without a section qm."""
         if self.config.qm is None:
             return np.zeros(0, dtype=np.int64)
-        return select(self.config.qm.atoms, self.system)
+        bonds, charges = None, None
+        if self.topology is not None:
+            bonds, charges = self.topology.bonded_pairs, self.topology.charges[: len(self.system)]
+        with _section("qm"):
+            return select(self.config.qm.atoms, self.system, bonds, charges)
+
+    @cached_property
+    def yardstick(self) -> Yardstick:
+        """The bonds of the structure, which positions from elsewhere are measured by."""
+        bonds = None if self.topology is None else self.topology.bonded_pairs
+        return Yardstick.of(self.config.structure, self.system, bonds, self.qm_indices)
 
     @cached_property
     def qm_region(self) -> QMRegion:
@@ -175,6 +188,18 @@ class Setup:
             raise ConfigError(f"{self.config.path}: missing key delta")
         return _committee(self.config.delta, self.qm_region, self.engine.identity)
 
+    @property
+    def spread_threshold(self) -> float:
+        """Standard deviation of the committee, in hartree, above which users are warned.
+
+        Raises:
+            ConfigError: the configuration has no section delta.
+        """
+        delta = self.config.delta
+        if delta is not None and delta.warn_above is not None:
+            return delta.warn_above
+        return self.correction.uncertainty_threshold
+
     @cached_property
     def classical(self) -> ClassicalEvaluator:
         """The force field of all that the QM method does not describe, by the engine of the configuration.
@@ -203,11 +228,13 @@ class Setup:
                 evaluator,
                 partition=self.qm_region.partition,
                 embedding=self.qm_region.embedding,
-                properties=tuple(config.qm.properties),
             )
+        if "low" in chosen:
+            with _section("qm"):
+                properties = reported_properties(self.engine, self._qm.properties)
+            evaluator = replace(evaluator, engine=self.engine, properties=properties)
         return replace(
             evaluator,
-            engine=self.engine if "low" in chosen else None,
             delta=self.correction if "delta" in chosen else None,
             classical=self.classical if "mm" in chosen else None,
         )
@@ -331,7 +358,7 @@ def _read_point_charges(path: Path | None) -> tuple[FloatArray, FloatArray]:
     if not path.is_file():
         raise StructureError(f"{path}: no such file of point charges")
     try:
-        table = np.loadtxt(path, ndmin=2)
+        table = np.loadtxt(path, ndmin=2, encoding="utf-8")
     except ValueError as error:
         raise StructureError(f"{path}: expected columns x y z q ({error})") from None
     if table.shape[1] != 4 or not np.isfinite(table).all():
@@ -340,101 +367,71 @@ def _read_point_charges(path: Path | None) -> tuple[FloatArray, FloatArray]:
 
 
 def _engine(qm: QMConfig, region: QMRegion) -> QMEngine:
-    if qm.ase is not None:
-        return ASEEngine(
-            region.numbers,
-            qm.ase.calculator,
-            qm.ase.options,
-            charges=region.force_field_charges,
-            charge=qm.charge,
-            multiplicity=qm.multiplicity,
-        )
-    engine = _dftb_engine(qm, region.numbers)
-    settings = qm.dftb.dispersion
-    if settings.method == "none":
-        return engine
-    damping = _damping(qm.dftb, settings.method)
-    return DispersionCorrected(engine, Dispersion(region.numbers, settings.method, damping, qm.charge))
+    if qm.engine == "ase":
+        with _method_section("ase"):
+            return ASEEngine(
+                region.numbers,
+                qm.ase.calculator,
+                qm.ase.options,
+                charges=region.force_field_charges,
+                charge=qm.charge,
+                multiplicity=qm.multiplicity,
+            )
+    with _method_section("dftb"):
+        method = _dftb_method(qm)
+        inputs = method.inputs(region.numbers)
+        return method.with_dispersion(_dftb_engine(qm, region.numbers, inputs))
 
 
-def _damping(dftb: DFTBConfig, method: Method) -> Damping:
-    """Parameters of the dispersion: as configured, or those published for the Slater-Koster set."""
-    name = dftb.dispersion.damping
-    if isinstance(name, DampingConfig):
-        return Damping(**{"s9": DEFAULT_S9[method], **name.model_dump(exclude_none=True)})
-    if name is None and dftb.parameters == "builtin":
-        functional = _builtin_set(dftb.order).description.dispersion
-        if method == "d3bj" and functional is not None:
-            return Damping(**functional.model_dump())
-        name = "b3lyp"  # of the labels behind the repulsives
-    if name is None and isinstance(dftb.hubbard_derivatives, str):
-        name = dftb.hubbard_derivatives
-    published = PUBLISHED_DAMPING[method]
-    if name is None or name not in published:
-        raise ConfigError(
-            f"qm.dftb.dispersion.damping: expected s8, a1 and a2, or one of {', '.join(published)} as "
-            f"published for {TITLES[method]}, found {name or 'none'}"
-        )
-    return published[name]
-
-
-def _dftb_engine(qm: QMConfig, numbers: IntArray) -> QMEngine:
-    dftb = qm.dftb
-    elements = sorted({chemical_symbols[number] for number in numbers})
-    derivatives, damping_exponent = _published_derivatives(dftb)
-    spin_constants: SpinConstants | None = dftb.spin_constants
-    files: Path | SetFiles
-    if dftb.parameters == "builtin":
-        files = _builtin_set(dftb.order)
-        parameters = files.parameters(elements)
-        derivatives = derivatives or files.description.hubbard_derivatives
-        damping_exponent = damping_exponent or files.description.damping_exponent
-        spin_constants = spin_constants or files.description.spin_constants
-    else:
-        files = dftb.parameters
-        parameters = load_parameters(files, elements)
-    settings: dict[str, Any] = {
-        "order": dftb.order,
-        "hubbard_derivatives": derivatives,
-        "damping_exponent": damping_exponent,
-        "shell_resolved": dftb.shell_resolved,
-        "charge": qm.charge,
-        "multiplicity": qm.multiplicity,
-        "spin_polarised": dftb.spin_polarised,
-        "spin_constants": spin_constants,
-        "electronic_temperature": dftb.electronic_temperature,
-        "tolerance": dftb.scc.tolerance,
-        "max_iterations": dftb.scc.max_iterations,
-    }
+def _dftb_engine(qm: QMWithDFTB | QMWithDFTBPlus, numbers: IntArray, inputs: MethodInputs) -> QMEngine:
     if qm.engine == "dftb+":
-        own = qm.dftbplus or DFTBPlusConfig()
+        from pidelta.qm.dftbplus.engine import DFTBPlusEngine
+
         return DFTBPlusEngine(
-            numbers, parameters, files, DFTBSettings(**settings), user_input=own.input, library=own.library
+            numbers,
+            inputs.parameters,
+            inputs.files,
+            inputs.settings,
+            user_input=qm.dftbplus.input,
+            library=qm.dftbplus.library,
         )
-    return DFTBEngine(numbers, parameters, **settings, start=dftb.scc.start, device=dftb.device)
+    from pidelta.qm.dftb.engine import DFTBEngine  # with PyTorch, which takes its time
+
+    return DFTBEngine(numbers, inputs.parameters, inputs.settings)
 
 
-def _published_derivatives(dftb: DFTBConfig) -> tuple[dict[str, float] | None, float | None]:
-    """Hubbard derivatives and damping exponent as configured, the name of a published set resolved."""
-    name = dftb.hubbard_derivatives
-    if not isinstance(name, str):
-        return name, dftb.damping_exponent
-    if name not in PUBLISHED_HUBBARD_DERIVATIVES:
-        known = ", ".join(PUBLISHED_HUBBARD_DERIVATIVES)
-        raise ConfigError(f"qm.dftb.hubbard_derivatives: expected values or {known}, found {name!r}")
-    return PUBLISHED_HUBBARD_DERIVATIVES[name], dftb.damping_exponent or PUBLISHED_DAMPING_EXPONENTS[name]
+def _dftb_method(qm: QMWithDFTB | QMWithDFTBPlus) -> DFTBMethod:
+    dftb, derivatives = qm.dftb, qm.dftb.hubbard_derivatives
+    settings = DFTBSettings(
+        order=dftb.order,
+        hubbard_derivatives=None if isinstance(derivatives, str) else derivatives,
+        damping_exponent=dftb.damping_exponent,
+        shell_resolved=dftb.shell_resolved,
+        charge=qm.charge,
+        multiplicity=qm.multiplicity,
+        spin_polarised=dftb.spin_polarised,
+        spin_constants=dftb.spin_constants,
+        electronic_temperature=dftb.electronic_temperature,
+        scc=SCCSettings(dftb.scc.tolerance, dftb.scc.max_iterations, dftb.scc.start),
+        device=dftb.device,
+    )
+    return DFTBMethod(
+        settings,
+        folder=None if dftb.parameters == "builtin" else dftb.parameters,
+        published=derivatives if isinstance(derivatives, str) else None,
+        dispersion=_dispersion(dftb.dispersion),
+    )
 
 
-def _builtin_set(order: int) -> SetFiles:
-    orders = builtin_set()
-    if not orders:
-        raise ConfigError(
-            "qm.dftb.parameters: expected a folder of .skf files; the built-in set is not in this version"
-        )
-    if order not in orders:
-        known = " or ".join(map(str, orders))
-        raise ConfigError(f"qm.dftb.order: expected {known} with the built-in parameters, found {order}")
-    return orders[order]
+def _dispersion(dispersion: DispersionConfig) -> DispersionSettings | None:
+    method, damping = dispersion.method, dispersion.damping
+    if method == "none":
+        return None
+    if not isinstance(damping, DampingConfig):
+        return DispersionSettings(method, damping)
+    return DispersionSettings(
+        method, Damping(**{"s9": DEFAULT_S9[method], **damping.model_dump(exclude_none=True)})
+    )
 
 
 def _committee(delta: DeltaConfig, region: QMRegion, low_level: str) -> Correction:

@@ -17,19 +17,23 @@ TERMS = ("mm", "low", "delta")
 """The terms of the energy by role: the names that configurations, sockets and results use."""
 
 _ALIASES = {"dftb": "low"}
+TERM_NAMES = (*TERMS, *_ALIASES)
 
 
 def parse_terms(text: str) -> frozenset[str]:
-    """Terms joined by +, such as ``low+delta``; ``dftb`` stands for ``low``.
+    """Terms joined by +, such as ``low+delta``, blanks and capitals allowed; ``dftb`` stands for ``low``.
 
     Raises:
-        ValueError: a name is not that of a term.
+        ValueError: a name is not that of a term, or a term stands twice.
     """
-    terms = frozenset(_ALIASES.get(name, name) for name in text.split("+"))
-    unknown = sorted(terms - set(TERMS))
-    if unknown:
-        raise ValueError(f"expected {', '.join(TERMS)} joined by +, found {unknown[0]!r}")
-    return terms
+    names = [name.strip().lower() for name in text.split("+")]
+    terms = [_ALIASES.get(name, name) for name in names]
+    for term, name in zip(terms, names, strict=True):
+        if term not in TERMS:
+            raise ValueError(f"expected {', '.join(TERMS)} joined by +, found {name!r}")
+        if terms.count(term) > 1:
+            raise ValueError(f"expected each term once, found {term} twice")
+    return frozenset(terms)
 
 
 @dataclass(frozen=True)

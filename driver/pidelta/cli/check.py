@@ -4,30 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
-from ase.data import chemical_symbols
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from pidelta.cli import uncertainty
 from pidelta.config import Config, DFTBConfig, MMConfig, QMConfig, load_config
 from pidelta.core.cell import heights
 from pidelta.core.names import NameDifference
 from pidelta.errors import RunError
-from pidelta.mm.openmm import OpenMMEvaluator
-from pidelta.mm.topology import Topology
-from pidelta.mm.water import find_water
-from pidelta.qm.dftb.sets import builtin_set
-from pidelta.qm.dispersion import TITLES
-from pidelta.qmmm.energy import QMMMEvaluator
-from pidelta.setup import Setup
+from pidelta.ipi.observers import UncertaintyMonitor, merge_alarms
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.testing.derivatives import central_differences
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
 
+if TYPE_CHECKING:
+    from pidelta.mm.topology import Topology
+    from pidelta.qmmm.energy import QMMMEvaluator
+    from pidelta.setup import Setup
 _SHOWN = 8
 """How many names that differ are listed."""
 
@@ -67,6 +66,9 @@ def check(
     """Set-up, energies, forces against differences of the energy, and invariance to lattice shifts."""
     console = Console()
     given = load_config(config)
+
+    from pidelta.setup import Setup
+
     settings = _without_virial(given)
     setup = Setup(settings)
     system, evaluator = setup.system, setup.evaluator()
@@ -79,6 +81,7 @@ def check(
     if setup.topology is not None:
         console.print(_describe_terms(setup.topology, evaluator))
     console.print(_energies(evaluator, start))
+    _show_uncertainty(console, setup, evaluator, start)
     chosen = _choose_atoms(evaluator, start, atoms, rng)
     worst = _check_gradient(console, evaluator, start, chosen, tolerance.step)
     net_force, change = _check_shifts(console, system, evaluator, start, rng)
@@ -107,6 +110,8 @@ def _without_virial(config: Config) -> Config:
 
 
 def _tolerance(config: Config, evaluator: QMMMEvaluator) -> _Tolerance:
+    from pidelta.mm.openmm import OpenMMEvaluator
+
     classical = evaluator.classical
     if isinstance(classical, OpenMMEvaluator) and classical.precision != "double":
         return _SINGLE
@@ -128,6 +133,10 @@ def _mesh_error(config: Config, evaluator: QMMMEvaluator, start: _Start) -> floa
 
 
 def _describe(config: Config, system: System, topology: Topology | None, evaluator: QMMMEvaluator) -> Table:
+    from ase.data import chemical_symbols
+
+    from pidelta.core.selection import describe_atoms
+
     table = Table(title=f"set-up {config.path.name}", show_header=False)
     table.add_row("atoms", f"{len(system)} (residues: {int(system.residue_indices[-1]) + 1})")
     if system.cell is not None:
@@ -141,6 +150,8 @@ def _describe(config: Config, system: System, topology: Topology | None, evaluat
     if config.qm is not None and evaluator.partition is not None and evaluator.engine is not None:
         symbols = [chemical_symbols[number] for number in evaluator.partition.qm_numbers]
         table.add_row("QM region", f"{len(symbols)} atoms: {' '.join(symbols)}; charge {config.qm.charge:+d}")
+        atoms = describe_atoms(evaluator.partition.qm_indices, system)
+        table.add_row("by residue", escape("\n".join(atoms)))
         table.add_row("engine", evaluator.engine.program)
         for row in describe_method(config.qm):
             table.add_row(*row)
@@ -176,7 +187,9 @@ def _describe_names(differences: tuple[NameDifference, ...]) -> Table:
 
 def describe_method(qm: QMConfig) -> list[tuple[str, str]]:
     """What the low-level method is, as names and values for a table."""
-    if qm.ase is not None:
+    from pidelta.qm.dispersion import TITLES
+
+    if qm.engine == "ase":
         return [
             ("calculator", qm.ase.calculator),
             ("coupling", "mechanical embedding: MM charges do not polarise the QM region"),
@@ -188,11 +201,15 @@ def describe_method(qm: QMConfig) -> list[tuple[str, str]]:
 
 
 def _engine_name(evaluator: QMMMEvaluator) -> str:
+    from pidelta.mm.openmm import OpenMMEvaluator
+
     classical = evaluator.classical
     return classical.description if isinstance(classical, OpenMMEvaluator) else "the built-in evaluator"
 
 
 def _describe_source(mm: MMConfig, topology: Topology) -> str:
+    from pidelta.mm.water import find_water
+
     sources = [] if mm.topology is None else [mm.topology.name]
     if mm.water is not None:
         sources.append(f"water: {mm.water} ({len(find_water(topology))} molecules)")
@@ -239,6 +256,8 @@ def _count_loose_atoms(topology: Topology) -> int:
 
 
 def _parameters(dftb: DFTBConfig) -> str:
+    from pidelta.qm.dftb.sets import builtin_set
+
     if dftb.parameters != "builtin":
         return str(dftb.parameters)
     description = builtin_set()[dftb.order].description
@@ -258,6 +277,19 @@ def _energies(evaluator: QMMMEvaluator, start: _Start) -> Table:
                 row = f"{energy:.6f}", f"{energy * HARTREE_IN_KCAL_PER_MOL:.2f}"
                 table.add_row(f"  {part.replace('_', ' ')}", *row)
     return table
+
+
+def _show_uncertainty(console: Console, setup: Setup, evaluator: QMMMEvaluator, start: _Start) -> None:
+    """How sure the delta model is at the structure."""
+    if evaluator.delta is None:
+        return
+    monitor = UncertaintyMonitor(setup.spread_threshold)
+    monitor.after(start.positions, start.cells, evaluator.evaluate(start.positions, start.cells))
+    alarms = merge_alarms([monitor.alarms])
+    for name, value in uncertainty.rows(alarms):
+        console.print(f"{name}: {value}", markup=False, highlight=False)
+    for line in uncertainty.warnings(alarms):
+        console.print(f"[yellow]warning: {line}[/yellow]")
 
 
 def _choose_atoms(

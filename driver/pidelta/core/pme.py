@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 import scipy.fft
 
+from pidelta.core.compilation import compiled
 from pidelta.core.ewald import Electrostatics
 from pidelta.errors import SetupError
 from pidelta.state import FloatArray
@@ -21,7 +21,7 @@ from pidelta.state import FloatArray
 ORDER = 5
 _LARGEST_GRID = 2**27  # a gigabyte
 
-_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+_compiled = compiled(nogil=True, error_model="numpy")
 
 
 def grid_for(cell: FloatArray, alpha: float, tolerance: float) -> tuple[int, int, int]:

@@ -18,6 +18,7 @@ from ase.geometry import cellpar_to_cell
 from parmed.charmm import CharmmCrdFile
 
 from pidelta.core.amber_restart import read_restart
+from pidelta.core.cell import FARTHEST, is_cell, usable
 from pidelta.core.elements import name_element
 from pidelta.core.names import Labels, NamedAtoms, NameDifference, compare_names
 from pidelta.errors import StructureError
@@ -239,9 +240,11 @@ def _load(path: Path, *, periodic: bool = False) -> Any:
         raise StructureError(f"{path}: cannot be read as {path.suffix} ({reason})") from None
     if coordinates is None or np.size(coordinates) == 0:
         raise StructureError(f"{path}: expected atoms, found none")
-    bad = np.flatnonzero(~np.isfinite(np.reshape(coordinates, (-1, 3))).all(axis=1))
+    bad = np.flatnonzero(~usable(np.reshape(coordinates, (-1, 3)) * ANGSTROM))
     if len(bad):
-        raise StructureError(f"{path}: expected finite coordinates, found others at atom {bad[0]}")
+        raise StructureError(
+            f"{path}: expected finite coordinates below {FARTHEST:g} bohr, found others at atom {bad[0]}"
+        )
     _check_cell(path, content)
     return content
 
@@ -275,7 +278,7 @@ def _check_cell(path: Path, content: Any) -> None:
         cell = box if is_ase else _cell(box)
     except AssertionError:  # angles that no three vectors have
         cell = None
-    if cell is None or not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-6:
+    if cell is None or not is_cell(np.asarray(cell)):
         found = np.asarray(box).tolist()
         raise StructureError(f"{path}: expected a cell of three independent vectors, found {found}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pidelta.core.cell import heights
+from pidelta.core.cell import FARTHEST, heights, is_cell, usable
 from pidelta.core.elements import united_hydrogens
 from pidelta.errors import GeometryError, TopologyError
 from pidelta.mm.topology import Topology
@@ -24,16 +24,16 @@ def check_geometry(
         cutoff: in bohr, or None.
 
     Raises:
-        GeometryError: positions are not finite or not of these atoms, or a cell is no cell or too small for
-            the cutoff.
+        GeometryError: positions are not finite, far away or not of these atoms, or a cell is no cell or too
+            small for the cutoff.
     """
     if positions.shape != (len(positions), len(topology), 3):
         raise GeometryError(f"positions: expected shape (B, {len(topology)}, 3), found {positions.shape}")
-    bad = np.argwhere(~np.isfinite(positions).all(axis=2))
+    bad = np.argwhere(~usable(positions))
     if len(bad):
         b, atom = bad[0]
         raise GeometryError(
-            f"structure {b}: expected finite coordinates, found {positions[b, atom]} "
+            f"structure {b}: expected finite coordinates below {FARTHEST:g} bohr, found {positions[b, atom]} "
             f"for {topology.label(int(atom))}"
         )
     for b, cell in enumerate([] if cells is None else cells):
@@ -44,7 +44,7 @@ def check_geometry(
 
 def cell_problem(cell: FloatArray, cutoff: float | None) -> str | None:
     """What is wrong with a cell (3, 3) in bohr and a cutoff in bohr, or None."""
-    if not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-9:
+    if not is_cell(cell):
         return f"expected three independent lattice vectors, found {np.asarray(cell).tolist()}"
     if cutoff is None:
         return "a periodic system needs a cutoff, found none"

@@ -7,10 +7,11 @@ Without periodicity, `cell` and its `inverse` are zero.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+from pidelta.core.compilation import compiled
+
+_compiled = compiled(nogil=True, error_model="numpy")
 
 
 @_compiled

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-import numba
 import numpy as np
 
+from pidelta.core.compilation import compiled
 from pidelta.core.neighbours import ALL, WIDTH, Apply, PairList
 from pidelta.mm.lennard_jones import LJModifier
 from pidelta.mm.topology import Topology
@@ -26,10 +26,10 @@ from pidelta.state import FloatArray
 _PARTS = 8
 _SMALLEST_PART = 5000
 
-_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+_compiled = compiled(nogil=True, error_model="numpy")
 # reordered sums and approximate single-precision square roots let loops vectorise; NaN and infinity stay
 _FAST = {"reassoc", "contract", "nsz", "arcp", "afn"}
-_vectorised = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+_vectorised = compiled(nogil=True, error_model="numpy", fastmath=_FAST)
 
 
 @dataclass(frozen=True)

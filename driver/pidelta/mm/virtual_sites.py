@@ -16,16 +16,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from pidelta.core.compilation import compiled
 from pidelta.mm.geometry import add, add_outer, cross, dot, scale, vector
 from pidelta.state import FloatArray, IntArray
 
 LINEAR, DISTANCE, ANGLE, OUT_OF_PLANE = range(4)
 
-_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+_compiled = compiled(nogil=True, error_model="numpy")
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import numba
 import numpy as np
 
 from pidelta.core.cell import heights, minimum_image
+from pidelta.core.compilation import compiled
 from pidelta.errors import GeometryError, SetupError
 from pidelta.qmmm.partition import Partition
 from pidelta.state import FloatArray, IntArray, Region, RegionGradient
@@ -263,7 +263,7 @@ class FixedCharges:
         return gradient.positions, virial
 
 
-@numba.njit(cache=True)
+@compiled()
 def _images_in_reach(qm, centres, cell, inverse, cutoff):  # type: ignore[no-untyped-def]
     """Groups and their images (as numbers of cells) within the cutoff of any QM atom.
 
@@ -305,7 +305,7 @@ def _images_in_reach(qm, centres, cell, inverse, cutoff):  # type: ignore[no-unt
     return group_array, image_array
 
 
-@numba.njit(cache=True)
+@compiled()
 def _steps(qm, centre, start, stop):  # type: ignore[no-untyped-def]
     """1 - s(d_A) and ds/dd_A / d_A for each QM atom A; the quintic of `core.switching.smooth_step`."""
     n = len(qm)
@@ -325,7 +325,7 @@ def _steps(qm, centre, start, stop):  # type: ignore[no-untyped-def]
     return rest, slope
 
 
-@numba.njit(cache=True)
+@compiled()
 def _group_weights(qm, centres, start, stop):  # type: ignore[no-untyped-def]
     weights = np.empty(len(centres))
     for g in range(len(centres)):
@@ -334,7 +334,7 @@ def _group_weights(qm, centres, start, stop):  # type: ignore[no-untyped-def]
     return weights
 
 
-@numba.njit(cache=True)
+@compiled()
 def _group_weight_gradients(qm, centres, start, stop, weight_gradient):  # type: ignore[no-untyped-def]
     """dE/dR of QM atoms and dE/dr of centres, from dE/dw."""
     qm_part = np.zeros_like(qm)

@@ -11,9 +11,10 @@ from typing import Protocol
 
 import numpy as np
 
+from pidelta.core.cell import FARTHEST, usable
 from pidelta.delta.base import Correction
 from pidelta.errors import GeometryError
-from pidelta.qm.base import PropertyName, QMEngine, QMResult
+from pidelta.qm.base import QMEngine, QMResult
 from pidelta.qmmm.embedding import CutRegion, Embedding
 from pidelta.qmmm.partition import Partition
 from pidelta.qmmm.point_charges import point_charge_gradients, point_charge_potential
@@ -39,7 +40,7 @@ class QMMMEvaluator:
         engine: the low-level QM method.
         delta: the correction to it.
         classical: the force field.
-        properties: results of `engine` to add to the extras.
+        properties: names of the properties of `engine` to report.
     """
 
     numbers: IntArray
@@ -49,7 +50,7 @@ class QMMMEvaluator:
     engine: QMEngine | None = None
     delta: Correction | None = None
     classical: ClassicalEvaluator | None = None
-    properties: tuple[PropertyName, ...] = ()
+    properties: tuple[str, ...] = ()
 
     def evaluate(self, positions: FloatArray, cells: FloatArray | None) -> Evaluation:
         """Evaluate a batch.
@@ -78,14 +79,11 @@ class QMMMEvaluator:
                 low, gradient = _low_level(self.engine, region, watch)
                 with watch("embedding"):
                     terms["low"] = _term(self.embedding, low.energy, region, gradient)
-                kind = low.embedding
+                kind = self.engine.embedding
                 if kind == "electrostatic" or low.charges.any():  # else the method says nothing of charges
                     charges = low.charges
                     dipole = np.einsum("ba,bai->bi", charges, region.positions)
-                properties["scc_iterations"] = low.iterations.astype(np.float64)
-                if low.fallbacks is not None:
-                    properties["scc_fallbacks"] = low.fallbacks.astype(np.float64)
-                properties.update({name: low.property(name) for name in self.properties})
+                properties.update({name: low.properties[name] for name in self.properties})
             if self.delta is not None:
                 with watch("delta"):
                     delta = self.delta.evaluate(region)
@@ -106,10 +104,13 @@ class QMMMEvaluator:
             raise GeometryError(f"expected {len(self.numbers)} atoms, found {positions.shape[1:]}")
         if self.periodic and cells is None:
             raise GeometryError("the system is periodic: expected a cell with the positions, found none")
-        bad = np.argwhere(~np.isfinite(positions).all(axis=2))
+        bad = np.argwhere(~usable(positions))
         if len(bad):
             b, atom = bad[0]
-            raise GeometryError(f"expected finite positions, found {positions[b, atom]} at atom {atom}")
+            raise GeometryError(
+                f"structure {b}: expected finite positions below {FARTHEST:g} bohr, "
+                f"found {positions[b, atom]} at atom {atom}"
+            )
 
 
 class _Stopwatch:

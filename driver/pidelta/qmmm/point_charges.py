@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from pidelta.core.compilation import compiled
 from pidelta.state import FloatArray
 
 
@@ -42,7 +42,7 @@ def point_charge_gradients(
     return np.asarray(qm), np.asarray(env), np.asarray(charge)
 
 
-@numba.njit(cache=True)
+@compiled()
 def _potential(positions, site_positions, site_charges):  # type: ignore[no-untyped-def]
     batch, n, _ = positions.shape
     phi = np.zeros((batch, n))
@@ -56,7 +56,7 @@ def _potential(positions, site_positions, site_charges):  # type: ignore[no-unty
     return phi
 
 
-@numba.njit(cache=True)
+@compiled()
 def _gradients(positions, site_positions, site_charges, qm_charges):  # type: ignore[no-untyped-def]
     batch, n, _ = positions.shape
     m = site_charges.shape[1]

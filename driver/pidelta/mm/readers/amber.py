@@ -184,7 +184,7 @@ class _Sections:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 content = AmberFormat()
-                # of a name, a compiled reader is used, which truncated files crash
+                # Of a name a compiled reader is used, which truncated files crash.
                 with path.open(encoding="utf-8", errors="replace") as file:
                     content.rdparm(file)
                 self._data: dict[str, list[Any]] = content.parm_data

@@ -9,14 +9,14 @@ from ase import Atoms
 from ase.io import read, write
 
 from conftest import ROOT, SHARED
-from pidelta.cli.first_frame import check_first_frame
 from pidelta.config import load_config
 from pidelta.errors import StructureError
 from pidelta.ipi.client import encode_extras
-from pidelta.setup import build_evaluator, read_system
+from pidelta.setup import Setup
 from pidelta.state import parse_terms
 from pidelta.testing.derivatives import central_differences
 from pidelta.units import BOHR_IN_ANGSTROM
+from pidelta.workflow.yardstick import FirstPositions
 
 SLAKO = SHARED / "slako" / "3ob-3-1"
 REFERENCE = SHARED / "reference" / "dftbplus-25.1.json"
@@ -93,15 +93,16 @@ def shipped(solution):
 def test_forces_of_the_shipped_set_up_are_the_gradient_of_the_energy(shipped):
     """All three terms: QM atoms, MM atoms next to them, and MM atoms whose weight is being switched off."""
     config = load_config(shipped)
-    system, evaluator = read_system(config), build_evaluator(config)
+    setup = Setup(config)
+    system, evaluator = setup.system, setup.evaluator()
     cells = system.cell[None]
     evaluation = evaluator.evaluate(system.positions[None], cells)
     assert set(evaluation.terms) == {"mm", "low", "delta"}
-    region = evaluator.embedding.region(system.positions[None], cells)
-    weights = region.site_charges[0] / evaluator.partition.charges[region.site_atoms[0]]
-    switching = region.site_atoms[0][(weights > 0.1) & (weights < 0.9)]
+    region = evaluator.surroundings.cut(system.positions[None], cells)
+    weights = region.site_charges[0] / evaluator.partition.charges[region.site_particles[0]]
+    switching = region.site_particles[0][(weights > 0.1) & (weights < 0.9)]
     nearest = np.linalg.norm(region.site_positions[0][:, None] - region.positions[0], axis=2).min(axis=1)
-    nearby = region.site_atoms[0][np.argsort(nearest)]
+    nearby = region.site_particles[0][np.argsort(nearest)]
     for atoms in ([0, 4, 8, 11], nearby[:4], switching[:4]):
 
         def energy(positions):
@@ -114,7 +115,8 @@ def test_forces_of_the_shipped_set_up_are_the_gradient_of_the_energy(shipped):
 
 def test_virial_of_the_shipped_set_up_is_minus_the_strain_derivative(shipped):
     config = load_config(shipped)
-    system, evaluator = read_system(config), build_evaluator(config)
+    setup = Setup(config)
+    system, evaluator = setup.system, setup.evaluator()
     virial = evaluator.evaluate(system.positions[None], system.cell[None]).virial[0]
     for i, j in ((0, 0), (1, 2)):
         energies = []
@@ -131,6 +133,9 @@ def test_check_finds_a_sound_set_up(shipped, run, capsys):
     output = capsys.readouterr().out
     assert "built-in pid 1.1" in output
     assert "MM in the switching region" in output
+    assert "spread of the delta models: 0." in output
+    assert "extrapolation: " in output
+    assert "URA 1: " in output
     assert "all checks passed" in output
 
 
@@ -180,10 +185,10 @@ def test_properties_on_request(tmp_path, run):
     assert sum(extras["spin_populations"]) == pytest.approx(1.0, abs=1e-10)
     assert extras["spin_populations"][0] > 0.9
     assert extras["scc_fallbacks"] == 0.0
-    positions = read_system(load_config(config)).positions
+    positions = Setup(load_config(config)).system.positions
     np.testing.assert_allclose(frame["dipole"], np.array(frame["charges"]) @ positions, atol=1e-12)
 
-    evaluation = build_evaluator(load_config(config)).evaluate(positions[None], None)
+    evaluation = Setup(load_config(config)).evaluator().evaluate(positions[None], None)
     assert {*names, "charges", "dipole"} <= set(json.loads(encode_extras(evaluation, 0)))
 
 
@@ -224,7 +229,7 @@ def test_frames_of_another_molecule(solution, fail):
 
 def test_frames_from_i_pi_keep_their_cell_and_unit(solution, run, tmp_path):
     """The structure written as i-PI does by default, in bohr with the cell in the comment."""
-    system = read_system(load_config(solution))
+    system = Setup(load_config(solution)).system
     lengths = " ".join(f"{edge:.10f}" for edge in np.diag(system.cell))
     comment = (
         f"# CELL(abcABC): {lengths} 90 90 90 Step: 0 Bead: 0 positions{{atomic_unit}} cell{{atomic_unit}}"
@@ -243,7 +248,7 @@ def test_frames_from_i_pi_keep_their_cell_and_unit(solution, run, tmp_path):
 
 
 def test_periodic_system_without_a_cell(solution, fail):
-    system = read_system(load_config(solution))
+    system = Setup(load_config(solution)).system
     molecule = Atoms(system.numbers, system.positions * BOHR_IN_ANGSTROM)
     write(solution.parent / "nocell.xyz", molecule, format="xyz")
     message = fail("evaluate", solution, "--frames", solution.parent / "nocell.xyz")
@@ -257,7 +262,7 @@ def test_output_that_cannot_be_written(solution, fail):
 
 def test_charge_that_the_force_field_does_not_have(solution, fail):
     edit(solution, "charge: 0", "charge: 1")
-    assert "qm.charge: expected +0.0000" in fail("check", solution)
+    assert "qm.charge: expected +0, as the force-field charges" in fail("check", solution)
 
 
 def test_point_charges_need_four_columns(tmp_path, fail):
@@ -271,27 +276,27 @@ def test_point_charges_need_four_columns(tmp_path, fail):
 def test_first_frame_of_i_pi_must_have_the_structures_order(solution):
     """Water written H O H, the solute at the end, and two of its atoms swapped; a stretched bond is fine."""
     config = load_config(solution)
-    system = read_system(config)
-    check = check_first_frame(config)
+    system = Setup(config).system
+    yardstick = Setup(config).yardstick
     cells = system.cell[None]
     shifts = np.random.default_rng(0).integers(-1, 2, size=(len(system), 3)) @ system.cell
-    check((system.positions + shifts)[None], cells)
+    FirstPositions(yardstick).before((system.positions + shifts)[None], cells)
     order = np.arange(len(system))
     hoh = order.copy()
     hoh[[12, 13]] = hoh[[13, 12]]
     for wrong in (hoh, np.roll(order, -12), order[::-1]):
         with pytest.raises(StructureError, match="must list the atoms in the same order"):
-            check(system.positions[wrong][None], cells)
+            FirstPositions(yardstick).before(system.positions[wrong][None], cells)
     stretched = system.positions.copy()
     stretched[8] += 0.8 * (stretched[8] - stretched[0])  # a QM proton about to leave
-    check(stretched[None], cells)
+    FirstPositions(yardstick).before(stretched[None], cells)
 
 
 def test_units_of_the_ase_calculator(solution):
     from pidelta import Calculator
 
     config = load_config(solution)
-    system = read_system(config)
+    system = Setup(config).system
     atoms = Atoms(
         system.numbers,
         system.positions * BOHR_IN_ANGSTROM,
@@ -299,7 +304,7 @@ def test_units_of_the_ase_calculator(solution):
         pbc=True,
         calculator=Calculator(config),
     )
-    evaluation = build_evaluator(config).evaluate(system.positions[None], system.cell[None])
+    evaluation = Setup(config).evaluator().evaluate(system.positions[None], system.cell[None])
     assert atoms.get_potential_energy() == pytest.approx(evaluation.energy[0] * 27.211386246, rel=1e-9)
     assert atoms.get_charges()[:12].sum() == pytest.approx(0.0, abs=1e-9)
     forces, stress = atoms.get_forces(), atoms.get_stress()

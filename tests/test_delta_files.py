@@ -151,7 +151,7 @@ def test_incomplete_content_is_refused(path, change):
 
 def test_a_failed_save_leaves_the_earlier_file(path, monkeypatch):
     before = path.read_bytes()
-    monkeypatch.setattr("os.replace", lambda *paths: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("os.replace", lambda *paths: (_ for _ in ()).throw(OSError(28, "disk full")))
     with pytest.raises(OSError, match="disk full"):
         random_model(1).save(path)
     assert path.read_bytes() == before

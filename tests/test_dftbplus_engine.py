@@ -14,14 +14,13 @@ from ase.build import molecule as ase_molecule
 
 import dftb_sets
 from conftest import SHARED
-from dftb_sets import FOLDERS, SETTINGS, find_record, needs_sets, parameters, records
+from dftb_sets import FOLDERS, SETTINGS, find_record, make_settings, needs_sets, parameters, records
 from pidelta.config import load_config
 from pidelta.errors import GeometryError, SCCConvergenceError, SetupError
 from pidelta.qm.dftb import sets
 from pidelta.qm.dftbplus import engine as dftbplus_engine
 from pidelta.qm.dftbplus.engine import DFTBPlusEngine
-from pidelta.qm.dftbplus.inputs import DFTBSettings
-from pidelta.setup import build_engine, build_evaluator
+from pidelta.setup import Setup
 from pidelta.testing.engines import check_engine
 
 pytestmark = [
@@ -34,7 +33,7 @@ ELEMENTS = {"dftb2-mio": "H C N O S P", "dftb3-3ob": "H C N O S P Cl"}
 
 def make(model, numbers, **settings):
     folder = SHARED / "slako" / FOLDERS[model]
-    method = DFTBSettings(**{**SETTINGS[model], **settings})
+    method = make_settings(**{**SETTINGS[model], **settings})
     return DFTBPlusEngine(numbers, parameters(model, ELEMENTS[model]), folder, method)
 
 
@@ -53,7 +52,7 @@ def acetamide(tmp_path):
         path = tmp_path / "pidelta.yaml"
         path.write_text(f"structure: in.xyz\nqm: {qm}\n")
         config = load_config(path)
-        return build_engine(config), build_evaluator(config), atoms.positions[None] / 0.529177210903
+        return Setup(config).engine, Setup(config).evaluator(), atoms.positions[None] / 0.529177210903
 
     return build
 
@@ -175,9 +174,9 @@ _STOP = """
 import sys
 from pathlib import Path
 import numpy as np
-from pidelta.setup import build_engine
+from pidelta.setup import Setup
 from pidelta.config import load_config
-engine = build_engine(load_config(Path(sys.argv[1])))
+engine = Setup(load_config(Path(sys.argv[1]))).engine
 print(engine._session._hsd.parent)
 sys.stdout.flush()
 engine._builtin.check_geometry = lambda positions: None
@@ -247,7 +246,7 @@ def test_a_users_input(acetamide, tmp_path):
     assert mixed.identity == engine.identity
     found = mixed.evaluate(positions, potential)
     assert found.energy[0] == pytest.approx(expected.energy[0], abs=1e-10)
-    assert found.iterations[0] > expected.iterations[0]
+    assert found.properties["scc_iterations"][0] > expected.properties["scc_iterations"][0]
     other = build("ForceEvaluation = Dynamics")
     assert other.identity.startswith(f"{engine.identity} DFTB+input=")
     with pytest.raises(SetupError, match=r"DFTB\+ stopped at its set-up: .*Hamiltonian/DFTB/Wrong"):

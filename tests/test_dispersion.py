@@ -13,16 +13,16 @@ from ase.build import molecule
 from ase.data import atomic_numbers
 
 from conftest import ROOT
+from dftb_sets import make_engine
 from pidelta.cli.main import main
 from pidelta.config import load_config
 from pidelta.data.frames import Frame
 from pidelta.data.store import FrameStore
-from pidelta.errors import ConfigError, MissingExtraError, SetupError
-from pidelta.qm.dftb.engine import DFTBEngine
+from pidelta.errors import ConfigError, MissingExtraError, SettingError, SetupError
 from pidelta.qm.dftb.sets import builtin_set
 from pidelta.qm.dispersion import PUBLISHED_DAMPING, Damping, Dispersion, DispersionCorrected
 from pidelta.qm.reference import ReferenceSettings, label_frame
-from pidelta.setup import build_engine
+from pidelta.setup import Setup
 from pidelta.testing.derivatives import central_differences
 from pidelta.testing.engines import check_engine
 from pidelta.units import ANGSTROM, HARTREE_IN_KCAL_PER_MOL
@@ -40,7 +40,7 @@ def atoms_of(record):
 
 def dftb3(numbers, charge=0):
     files = builtin_set()[3]
-    return DFTBEngine(
+    return make_engine(
         numbers,
         files.parameters(files.description.elements),
         order=3,
@@ -145,15 +145,15 @@ def write(tmp_path, dftb, symbols="N2"):
     ],
 )
 def test_configured_dispersion_is_part_of_the_identity(tmp_path, dispersion, named):
-    plain = build_engine(load_config(write(tmp_path, "dispersion: none"))).identity
-    identity = build_engine(load_config(write(tmp_path, f"dispersion: {dispersion}"))).identity
+    plain = Setup(load_config(write(tmp_path, "dispersion: none"))).engine.identity
+    identity = Setup(load_config(write(tmp_path, f"dispersion: {dispersion}"))).engine.identity
     assert identity == f"{plain} + {named}"
 
 
 @pytest.mark.parametrize(
     ("dispersion", "message"),
     [
-        ("d2", "qm.dftb.dispersion.method: input should be 'none', 'd3bj' or 'd4', found 'd2'"),
+        ("d2", "qm.dftb.dispersion: input should be 'none', 'd3bj' or 'd4', found 'd2'"),
         ("{method: d3bj, damping: mio}", "qm.dftb.dispersion.damping: expected s8, a1 and a2, or one of 3ob"),
         ("{method: d3bj, damping: {s8: 1, a1: 1}}", "missing key qm.dftb.dispersion.damping.a2"),
         ("{damping: 3ob}", "missing key qm.dftb.dispersion.method"),
@@ -161,7 +161,7 @@ def test_configured_dispersion_is_part_of_the_identity(tmp_path, dispersion, nam
 )
 def test_wrong_dispersion_is_explained_in_one_line(tmp_path, dispersion, message):
     with pytest.raises(ConfigError) as error:
-        build_engine(load_config(write(tmp_path, f"dispersion: {dispersion}")))
+        Setup(load_config(write(tmp_path, f"dispersion: {dispersion}"))).evaluator()
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -171,9 +171,9 @@ def test_folder_of_skf_files_needs_a_name(tmp_path):
 
     write_made_up_set(tmp_path / "slako", 2)
     with pytest.raises(ConfigError, match=r"damping: expected .* published for D3\(BJ\), found none"):
-        build_engine(load_config(write(tmp_path, "parameters: slako, dispersion: d3bj", "CH4")))
+        Setup(load_config(write(tmp_path, "parameters: slako, dispersion: d3bj", "CH4"))).evaluator()
     config = load_config(write(tmp_path, "parameters: slako, dispersion: {method: d4, damping: mio}", "CH4"))
-    assert "D4 s6=1 s8=1.29162" in build_engine(config).identity
+    assert "D4 s6=1 s8=1.29162" in Setup(config).engine.identity
 
 
 def test_missing_package_and_element(monkeypatch):
@@ -220,7 +220,7 @@ def test_dft_labels_with_dispersion():
     assert energy[0] < -1e-5
     assert "PBE-D3(BJ)/STO-3G" in full.method
     assert "D3" not in bare.method
-    with pytest.raises(ConfigError, match=r"no published D3\(BJ\) parameters for SVWN"):
+    with pytest.raises(SettingError, match=r"dispersion: found no published D3\(BJ\) parameters for SVWN"):
         label_frame(frame, replace(settings, xc="SVWN"))
 
 

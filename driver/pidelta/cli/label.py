@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import track
 
+from pidelta.cli.processors import allowed_processors
 from pidelta.config import load_config
-from pidelta.data.store import FrameStore, LabelKind
 from pidelta.errors import ConfigError, DataError
-from pidelta.qm.reference import ReferenceSettings
-from pidelta.setup import build_engine, build_region, read_system
-from pidelta.workflow import labelling, sampling
 
-_DEFAULT = ReferenceSettings()
+if TYPE_CHECKING:
+    from pidelta.data.store import FrameStore, LabelKind
+    from pidelta.qm.reference import ReferenceSettings
+    from pidelta.workflow.labelling import Outcome
 
 
 def sample(
@@ -34,17 +33,23 @@ def sample(
 ) -> None:
     """Cut QM regions and their point charges out of trajectories, as frames to label."""
     settings = load_config(config)
-    system, region = read_system(settings), build_region(settings)
+
+    from pidelta.data.store import FrameStore
+    from pidelta.setup import Setup
+    from pidelta.workflow import sampling
+
+    setup = Setup(settings)
     with FrameStore(output, "a") as store:
-        store.set_embedding(region.embedding.settings)
+        store.set_embedding(setup.surroundings.settings)
         added = 0
         for trajectory in track(trajectories, "sampling", console=Console(stderr=True)):
             added += sampling.sample(
                 trajectory,
-                region,
+                setup.qm_region,
                 store,
-                numbers=system.numbers,
-                periodic=system.cell is not None,
+                numbers=setup.system.numbers,
+                yardstick=setup.yardstick,
+                periodic=setup.system.cell is not None,
                 every=every,
                 skip=skip,
                 limit=limit,
@@ -57,13 +62,13 @@ def label(
     low: Annotated[
         Path | None, typer.Option(help="Label with the low-level method of this configuration instead.")
     ] = None,
-    xc: Annotated[str, typer.Option(help="Density functional, as PySCF names it.")] = _DEFAULT.xc,
-    basis: Annotated[str, typer.Option(help="Orbital basis, as PySCF names it.")] = _DEFAULT.basis,
-    grid_level: Annotated[int, typer.Option(min=0, max=9, help="Integration grid.")] = _DEFAULT.grid_level,
+    xc: Annotated[str, typer.Option(help="Density functional, as PySCF names it.")] = "B3LYP",
+    basis: Annotated[str, typer.Option(help="Orbital basis, as PySCF names it.")] = "def2-SVP",
+    grid_level: Annotated[int, typer.Option(min=0, max=9, help="Integration grid.")] = 2,
     dispersion: Annotated[
         str, typer.Option(help="none or d3bj, with the published parameters of the functional.")
-    ] = _DEFAULT.dispersion,
-    workers: Annotated[int, typer.Option(min=1, help="Frames computed at once.")] = os.cpu_count() or 1,
+    ] = "none",
+    workers: Annotated[int, typer.Option(min=1, help="Frames computed at once.")] = allowed_processors(),
     replace: Annotated[
         bool, typer.Option("--replace", help="Label frames again that have a label by this method.")
     ] = False,
@@ -72,21 +77,27 @@ def label(
 
     A frame keeps its labels by other methods.
     """
-    if low is not None and dispersion != _DEFAULT.dispersion:
+    if low is not None and dispersion != "none":
         raise ConfigError(
             f"--dispersion: expected none with --low, whose configuration has qm.dftb.dispersion, "
             f"found {dispersion}"
         )
+    config = None if low is None else load_config(low)
+
+    from pidelta.qm.reference import ReferenceSettings
+    from pidelta.setup import Setup
+    from pidelta.workflow import labelling
+
     with open_frames(frames) as store:
-        if low is None:
+        if config is None:
             reference = ReferenceSettings(
                 xc=xc, basis=basis, grid_level=grid_level, dispersion=_parse_dispersion(dispersion)
             )
             indices = _wanted(store, "reference", reference.method, replace)
             failures = label_with_dft(store, indices, reference, workers, replace)
         else:
-            config = load_config(low)
-            region, engine = build_region(config), build_engine(config)
+            setup = Setup(config)
+            region, engine = setup.qm_region, setup.engine
             indices = _wanted(store, "low", engine.identity, replace)
             outcomes = labelling.low_labels(store, indices, engine, region.charge, region.multiplicity)
             failures = _label(store, "low", engine.identity, len(indices), outcomes, replace)
@@ -110,6 +121,9 @@ def open_frames(frames: Path) -> FrameStore:
     """
     if not frames.is_file():
         raise DataError(f"{frames}: no such file of frames")
+
+    from pidelta.data.store import FrameStore
+
     return FrameStore(frames, "a")
 
 
@@ -121,6 +135,8 @@ def label_with_dft(
     store: FrameStore, indices: list[int], settings: ReferenceSettings, workers: int, replace: bool = False
 ) -> list[str]:
     """Label frames with DFT, with a progress bar; print and return what went wrong with which."""
+    from pidelta.workflow import labelling
+
     for program, count in store.programs("reference", settings.method).items():
         if program != settings.program and not replace:
             print(f"note: {count} frames have labels by this method from {program}, which stay")
@@ -129,13 +145,10 @@ def label_with_dft(
 
 
 def _label(
-    store: FrameStore,
-    kind: LabelKind,
-    method: str,
-    count: int,
-    outcomes: Iterable[labelling.Outcome],
-    replace: bool,
+    store: FrameStore, kind: LabelKind, method: str, count: int, outcomes: Iterable[Outcome], replace: bool
 ) -> list[str]:
+    from pidelta.workflow import labelling
+
     for other, indices in store.methods(kind).items():
         if other != method:
             print(f"note: {len(indices)} frames have {kind} labels by {other}, which stay")

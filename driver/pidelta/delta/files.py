@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import os
 import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from pidelta.delta.base import UNITS
 from pidelta.errors import ModelError
+from pidelta.output_files import replacing
 
 Content = dict[str, Any]
 
@@ -37,9 +37,8 @@ def write_file(path: Path, schema: str, content: Mapping[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save({**content, "units": UNITS}, buffer)
     payload = buffer.getvalue()
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(f"{schema} sha256 {_digest(schema, payload)}\n".encode("ascii") + payload)
-    os.replace(part, path)
+    with replacing(path, "wb") as stream:
+        stream.write(f"{schema} sha256 {_digest(schema, payload)}\n".encode("ascii") + payload)
 
 
 def read_file(path: Path) -> tuple[str, Content]:

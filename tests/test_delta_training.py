@@ -244,7 +244,7 @@ def test_a_model_remembers_what_it_was_trained_on(tmp_path):
     assert (model.provenance.charge, model.provenance.multiplicity) == (0, 1)
     epochs = json.loads(trained.with_suffix(".json").read_text())["epochs"]
     best = min(epochs, key=lambda row: row["validation_loss"])
-    assert model.uncertainty_threshold == best["energy_rmse"]
+    assert model.uncertainty_threshold == 2.0 * best["energy_rmse"]
 
 
 def test_held_out_frames_are_within_the_coverage_and_long_bonds_beyond_it(store, data, tmp_path):
@@ -260,12 +260,12 @@ def test_held_out_frames_are_within_the_coverage_and_long_bonds_beyond_it(store,
             (group,) = prepare(prepared.settings, [replace(item, frame=frame)])
             found += list(prepared.coverage.extrapolation(group.features.numpy(), group.species.numpy()))
     assert np.quantile(ordinary, 0.9) < 1.0
-    assert np.max(ordinary) < 1.5
-    assert np.min(stretched) > 1.2
+    assert np.max(ordinary) < 1.2
+    assert np.min(stretched) > 1.0
     assert np.median(stretched) > 2.0 * np.median(ordinary)
     for group in prepared.groups:
         training = prepared.coverage.extrapolation(group.features.numpy(), group.species.numpy())
-        assert training.max() <= 1.0
+        assert training.max() <= 0.8
 
 
 @pytest.mark.parametrize(

@@ -259,8 +259,8 @@ class EmbeddingConfig(Section):
 class DeltaConfig(Section):
     """Files of delta models; several form a committee.
 
-    `warn_above` is the standard deviation of a committee that deserves a warning: by default the error that
-    the models had on frames held back from their training.
+    `warn_above` is the standard deviation of a committee that deserves a warning: by default twice the error
+    that the models had on frames held back from their training.
     """
 
     models: list[FilePath] = Field(min_length=1)

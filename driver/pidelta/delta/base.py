@@ -96,7 +96,7 @@ class Correction(Protocol):
     def uncertainty_threshold(self) -> float:
         """Standard deviation of a committee in hartree above which a structure deserves a warning.
 
-        It is the energy error that the model had on frames held back from its training.
+        It comes from the errors of the energy on frames held back from the training.
         """
 
     def evaluate(self, region: Region) -> CorrectionResult:

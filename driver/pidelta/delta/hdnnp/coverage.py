@@ -28,6 +28,8 @@ _LEAST_DEVIATION = 0.05
 # A direction of less than this share of the mean variance counts as if it had it.
 _LEAST_VARIANCE = 1e-3
 _FOLDS = 5
+# Longer runs go farther than the farthest of some hundred frames: the alarm leaves them this much.
+_MARGIN = 1.25
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,8 @@ class Coverage:
             species: (n,) place of each atom's element.
 
         Returns:
-            (B,) distance of the farthest atom. At 1 it is as far from the training frames as the farthest
-            atom in frames that were held back from them.
+            (B,) distance of the farthest atom. At 1 it is 1.25 times as far from the training frames as the
+            farthest atom in frames that were held back from them.
         """
         count = len(self.structure[0].mean)
         distances = []
@@ -179,7 +181,7 @@ def _ellipsoid(
     folds: Sequence[tuple[IntArray, IntArray]],
     blocks: Sequence[slice],
 ) -> Ellipsoid:
-    """The ellipsoid of features (A, D) with its unit: the farthest atom of frames held back."""
+    """The ellipsoid of features (A, D) with its unit, by the farthest atom of frames held back."""
     blocks = [block for block in blocks if block.start < block.stop]
     reach = 0.0
     for train, held_back in folds:
@@ -188,6 +190,6 @@ def _ellipsoid(
             reach = max(reach, float(Ellipsoid.around(inside, blocks).distances(outside).max()))
     whole = Ellipsoid.around(features, blocks)
     if reach > 0.0:
-        whole = replace(whole, scale=whole.scale / reach)
+        whole = replace(whole, scale=whole.scale / (_MARGIN * reach))
     # In the precision of the file, so that a model is the same before and after it.
     return Ellipsoid(**{name: array.astype(np.float32).astype(float) for name, array in vars(whole).items()})

@@ -66,8 +66,8 @@ class HDNNP:
 
     @property
     def uncertainty_threshold(self) -> float:
-        """The error of the energy in validation, in hartree."""
-        return self.validation_error
+        """Twice the error of the energy in validation, in hartree: few frames have a larger one."""
+        return 2.0 * self.validation_error
 
     def evaluate(self, region: Region) -> CorrectionResult:
         """Energy correction and its derivatives for a batch.

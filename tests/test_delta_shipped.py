@@ -1,0 +1,110 @@
+"""The models that ship: what they say of themselves, where they are refused, and what gives an alarm."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from conftest import ROOT
+from pidelta.config import load_config
+from pidelta.errors import ModelError
+from pidelta.setup import Setup
+from pidelta.units import ANGSTROM, KCAL_PER_MOL
+
+INPUTS = ROOT / "inputs" / "uracil-water"
+BOND = (6, 10)  # C5-H5
+WATERS = [12, 13, 14, 600, 601, 602]  # two of them
+
+
+@pytest.fixture(scope="module")
+def setup():
+    return Setup(load_config(INPUTS / "pidelta.yaml"))
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A copy of the set-up that a test can change."""
+    for name in (
+        "pidelta.yaml",
+        "uracil-water.gro",
+        "uracil-water.top",
+        *(f"delta-{k}.pt" for k in range(3)),
+    ):
+        shutil.copy(INPUTS / name, tmp_path)
+    return tmp_path / "pidelta.yaml"
+
+
+def evaluate(setup, positions):
+    region = setup.surroundings.cut(positions[None], setup.system.cell[None])
+    return setup.correction.evaluate(region)
+
+
+def test_energy_is_that_of_the_trained_networks(setup):
+    """As the same weights gave it before the file had a checksum."""
+    result = evaluate(setup, setup.system.positions)
+    assert result.energy[0] == pytest.approx(-394.8415879286828, abs=1e-10)
+    assert result.properties["delta_standard_deviation"][0] == pytest.approx(0.00057844, abs=1e-8)
+
+
+def test_provenance(setup):
+    provenance = setup.correction.provenance
+    assert provenance.compositions == ((1, 1, 1, 1, 6, 6, 6, 6, 7, 7, 8, 8),)
+    assert provenance.site_elements == (1, 8)
+    assert (provenance.charge, provenance.multiplicity) == (0, 1)
+    assert provenance.reference.startswith("RKS B3LYP (VWN-RPA)/def2-SVP")
+    assert 0.5 * KCAL_PER_MOL < setup.correction.uncertainty_threshold < 2.0 * KCAL_PER_MOL
+
+
+def test_a_stretched_bond_gives_an_alarm_that_the_spread_does_not(setup):
+    """C5-H5 longer by 0.4 angstrom: an error of 1.3 kcal/mol, about which the members agree."""
+    positions = setup.system.positions
+    bond = positions[BOND[1]] - positions[BOND[0]]
+    found = {}
+    for longer in (0.0, 0.1, 0.2, 0.4, 0.6):
+        moved = positions.copy()
+        moved[BOND[1]] += longer * ANGSTROM * bond / np.linalg.norm(bond)
+        found[longer] = evaluate(setup, moved).properties
+    assert found[0.4]["delta_standard_deviation"] < 0.2 * KCAL_PER_MOL
+    distances = [float(found[longer]["delta_extrapolation"][0]) for longer in found]
+    assert max(distances[:3]) < 0.7
+    assert min(distances[3:]) > 1.1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"resname URA"', str([*range(12), *WATERS]), "a QM region C4H4N2O2, found C4H8N2O4"),
+        ('"resname URA"', str(WATERS), "a QM region C4H4N2O2, found H4O2"),
+        ("charge: 0", "charge: 0\n  multiplicity: 3", "multiplicity 1, found 3"),
+        ("order: 3", "order: 2", "the low-level method it was trained on"),
+        ("switch: 0.2 nm", "switch: 0.3 nm", "embedding switch"),
+    ],
+)
+def test_another_set_up_is_refused(config, old, new, message):
+    text = config.read_text()
+    assert old in text
+    config.write_text(text.replace(old, new))
+    with pytest.raises(ModelError, match=message) as info:
+        _ = Setup(load_config(config)).correction
+    assert "delta-0.pt: " in str(info.value)
+    assert "\n" not in str(info.value)
+
+
+def test_check_refuses_in_one_line(config, fail):
+    """The case of a user who takes some waters into the QM region and keeps the models."""
+    config.write_text(config.read_text().replace('"resname URA"', str([*range(12), *WATERS])))
+    message = fail("check", config)
+    assert message.endswith("delta model: expected a QM region C4H4N2O2, found C4H8N2O4")
+    assert "delta-0.pt" in message
+
+
+def test_check_refuses_a_damaged_model_in_one_line(config, fail):
+    model = config.parent / "delta-1.pt"
+    content = bytearray(model.read_bytes())
+    content[-5000] ^= 4
+    model.write_bytes(content)
+    message = fail("check", config)
+    assert "delta-1.pt" in message
+    assert "damaged" in message

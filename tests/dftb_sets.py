@@ -46,6 +46,7 @@ def settings_of(order: int) -> dict[str, Any]:
         "order": order,
         "hubbard_derivatives": description.hubbard_derivatives if order == 3 else None,
         "damping_exponent": description.damping_exponent,
+        "spin_constants": description.spin_constants,
     }
 
 
@@ -62,7 +63,6 @@ def record_settings(record: dict[str, Any]) -> dict[str, Any]:
         "multiplicity": record["multiplicity"],
         "shell_resolved": record["shell_resolved"],
         "electronic_temperature": record["temperature"],
-        "spin_constants": builtin(record["order"])[0].spin_constants,
     }
 
 

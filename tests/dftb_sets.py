@@ -1,4 +1,4 @@
-"""The built-in Slater-Koster set and DFTB+'s records with it; published sets, where they lie beside the checkout."""
+"""The built-in Slater-Koster set with DFTB+'s records, and published sets where `../shared` has them."""
 
 from __future__ import annotations
 

@@ -193,7 +193,7 @@ def test_starts_save_iterations_on_a_smooth_path():
 
 @pytest.mark.parametrize("curvature", [-1e-7, 1e-3])
 def test_overlap_that_is_no_basis_is_named(parameters, curvature):
-    """That of two hydrogens is 1 + curvature r^2 up to 3 bohr: nearly singular with a Cholesky factor, or above 1."""
+    """That of two hydrogens is 1 + curvature r^2 up to 3 bohr: nearly singular, or above 1."""
     file = parameters.pairs["H", "H"]
     r = file.spacing * np.arange(1, len(file.overlap) + 1)
     overlap = np.zeros_like(file.overlap)

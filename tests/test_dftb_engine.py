@@ -107,9 +107,7 @@ def test_bad_start_is_forgotten():
 
 def test_tolerance_is_kept():
     numbers, positions = molecule(find_record("CC(=O)[O-]"))
-    loose, tight = (
-        vacuum(engine(numbers, charge=-1, tolerance=t), positions) for t in (1e-3, 1e-12)
-    )
+    loose, tight = (vacuum(engine(numbers, charge=-1, tolerance=t), positions) for t in (1e-3, 1e-12))
     assert loose.iterations[0] < tight.iterations[0]
     assert 1e-12 < np.abs(loose.charges - tight.charges).max() < 1e-3
 

@@ -176,8 +176,10 @@ def beside(positions: np.ndarray, part: np.ndarray, distance: float = 4.0) -> np
     return shifted
 
 
-def surroundings(positions: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (count, 3) in bohr of point charges, 4 to 10 bohr from the nearest atom, and charges (count,)."""
+def surroundings(
+    positions: np.ndarray, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (count, 3) of point charges, 4 to 10 bohr from the nearest atom; their charges (count,)."""
     found: list[np.ndarray] = []
     low, high = positions.min(axis=0) - 10.0, positions.max(axis=0) + 10.0
     while len(found) < count:

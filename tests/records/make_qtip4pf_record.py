@@ -2,9 +2,9 @@
 
     python tests/records/make_qtip4pf_record.py PATH_OF_i-pi-driver [OUTPUT]
 
-The driver comes with i-PI's repository (drivers/f90, ``make``). It is run once, on a droplet of 64 molecules in
-an orthorhombic box, with ASE as its server. The lattice is that of the liquid, so neighbours are near, and
-the box leaves room for the driver's cutoff of 9 angstrom.
+The driver comes with i-PI's repository (drivers/f90, ``make``). It is run once, with ASE as its server, on a
+droplet of 64 molecules in an orthorhombic box: neighbours are as near as in the liquid, and the box leaves
+room for the driver's cutoff of 9 angstrom.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def droplet() -> np.ndarray:
     grid = np.stack(np.meshgrid(*[np.arange(4)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     rotations = np.linalg.qr(rng.normal(size=(64, 3, 3)))[0]
     molecules = (WATER + rng.normal(0.0, 0.06, (64, 3, 3))) @ rotations
-    return np.round((SPACING * grid[:, None] + molecules + rng.normal(0.0, 0.2, (64, 1, 3))).reshape(-1, 3), 6)
+    return np.round(
+        (SPACING * grid[:, None] + molecules + rng.normal(0.0, 0.2, (64, 1, 3))).reshape(-1, 3), 6
+    )
 
 
 def main() -> None:

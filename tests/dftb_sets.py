@@ -15,6 +15,7 @@ from conftest import ROOT, SHARED
 from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.parameters import PUBLISHED_HUBBARD_DERIVATIVES, ParameterSet, load_parameters
 from pidelta.qm.dftb.sets import SetDescription, builtin_set
+from pidelta.qm.dftb.settings import DFTBSettings, SCCSettings
 
 # By tests/records/make_dftbplus_records.py.
 CONTENT = json.loads(lzma.decompress((ROOT / "tests/data/dftbplus-25.1-pid-1.1.json.xz").read_bytes()))
@@ -50,9 +51,20 @@ def settings_of(order: int) -> dict[str, Any]:
     }
 
 
+def make_settings(**settings: Any) -> DFTBSettings:
+    """Settings, those of the self-consistency among the others."""
+    scc = {key: settings.pop(key) for key in ("tolerance", "max_iterations", "start") if key in settings}
+    return DFTBSettings(**settings, scc=SCCSettings(**scc))
+
+
+def make_engine(numbers: Any, parameters: ParameterSet, **settings: Any) -> DFTBEngine:
+    """The built-in engine with settings as of `make_settings`."""
+    return DFTBEngine(numbers, parameters, make_settings(**settings))
+
+
 def engine(numbers: Any, order: int = 3, **settings: Any) -> DFTBEngine:
     """The built-in engine with the built-in set."""
-    return DFTBEngine(numbers, builtin(order)[1], **{**settings_of(order), **settings})
+    return make_engine(numbers, builtin(order)[1], **{**settings_of(order), **settings})
 
 
 def record_settings(record: dict[str, Any]) -> dict[str, Any]:
@@ -98,7 +110,7 @@ def published(model: str) -> ParameterSet:
 
 
 def published_engine(model: str, numbers: Any, **settings: Any) -> DFTBEngine:
-    return DFTBEngine(numbers, published(model), **{**PUBLISHED_SETTINGS[model], **settings})
+    return make_engine(numbers, published(model), **{**PUBLISHED_SETTINGS[model], **settings})
 
 
 @cache

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dftb_sets import builtin, engine, find_record, molecule
+from dftb_sets import builtin, engine, find_record, make_engine, molecule
 from pidelta.errors import GeometryError, ParameterError, SCCConvergenceError, SetupError
 from pidelta.qm.dftb.engine import DFTBEngine
+from pidelta.qm.dftb.settings import DFTBSettings
 from pidelta.testing.engines import check_charges, check_engine, check_gradient
 
 URACIL = "O=c1cc[nH]c(=O)[nH]1"
@@ -26,7 +27,7 @@ def test_contract_notices_a_wrong_engine():
             return super().evaluate(positions, 0.0 * potential, coulomb_correction)
 
     def make(numbers):
-        return Forgetful(numbers, builtin(2)[1])
+        return Forgetful(numbers, builtin(2)[1], DFTBSettings())
 
     with pytest.raises(AssertionError, match="the charges are dE/d"):
         check_engine(make, *WATER)
@@ -80,7 +81,7 @@ def test_warm_start_saves_iterations_and_changes_nothing():
     vacuum(warm, positions)
     moved = positions + rng.normal(0.0, 0.01, positions.shape)
     expected, found = vacuum(cold, moved), vacuum(warm, moved)
-    assert found.iterations[0] < expected.iterations[0]
+    assert found.properties["scc_iterations"][0] < expected.properties["scc_iterations"][0]
     np.testing.assert_allclose(found.energy, expected.energy, rtol=0, atol=1e-10)
     np.testing.assert_allclose(found.charges, expected.charges, rtol=0, atol=1e-8)
     np.testing.assert_allclose(found.gradient, expected.gradient, rtol=0, atol=1e-8)
@@ -93,7 +94,7 @@ def test_few_iterations_from_neutral_atoms(order, temperature):
     numbers, positions = molecule(find_record(URACIL))
     batch = positions + np.random.default_rng(0).normal(0.0, 0.05, (8, *positions.shape))
     method = engine(numbers, order, electronic_temperature=temperature, tolerance=1e-10)
-    assert method.evaluate(batch, np.zeros(batch.shape[:2])).iterations.max() <= 6
+    assert method.evaluate(batch, np.zeros(batch.shape[:2])).properties["scc_iterations"].max() <= 6
 
 
 def test_bad_start_is_forgotten():
@@ -108,7 +109,7 @@ def test_bad_start_is_forgotten():
 def test_tolerance_is_kept():
     numbers, positions = molecule(find_record("CC(=O)[O-]"))
     loose, tight = (vacuum(engine(numbers, charge=-1, tolerance=t), positions) for t in (1e-3, 1e-12))
-    assert loose.iterations[0] < tight.iterations[0]
+    assert loose.properties["scc_iterations"][0] < tight.properties["scc_iterations"][0]
     assert 1e-12 < np.abs(loose.charges - tight.charges).max() < 1e-3
 
 
@@ -119,10 +120,10 @@ def test_structures_that_converge_at_different_times():
     batch = stretch[:, None, None] * positions
     method = engine(numbers, charge=-1, start="none")
     together = method.evaluate(batch, np.zeros(batch.shape[:2]))
-    assert len(set(together.iterations)) > 1
+    assert len(set(together.properties["scc_iterations"])) > 1
     for row, geometry in enumerate(batch):
         alone = vacuum(method, geometry)
-        assert together.iterations[row] == alone.iterations[0]
+        assert together.properties["scc_iterations"][row] == alone.properties["scc_iterations"][0]
         np.testing.assert_allclose(together.energy[row], alone.energy[0], rtol=0, atol=1e-12)
         np.testing.assert_allclose(together.gradient[row], alone.gradient[0], rtol=0, atol=1e-10)
 
@@ -163,8 +164,10 @@ def test_impossible_settings():
     with pytest.raises(SetupError, match="leaves 1 to 12 valence electrons, found 8"):
         engine(numbers, order=2, charge=8)
     with pytest.raises(SetupError, match="order: expected 2 or 3, found 1"):
-        DFTBEngine(numbers, builtin(2)[1], order=1)
-    with pytest.raises(SetupError, match="Hubbard derivative of every element, found none for H"):
+        make_engine(numbers, builtin(2)[1], order=1)
+    with pytest.raises(
+        SetupError, match=r"hubbard_derivatives: expected .* every element .*, found none for H"
+    ):
         engine(numbers, hubbard_derivatives={"O": -0.1})
     with pytest.raises(ParameterError, match=r"atom 0: expected one of .* found Ne"):
         engine(np.array([10]))

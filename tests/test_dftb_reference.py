@@ -9,6 +9,7 @@ from dftb_sets import (
     CONTENT,
     RECORDS,
     builtin,
+    make_engine,
     molecule,
     published_engine,
     published_records,
@@ -16,7 +17,6 @@ from dftb_sets import (
     record_name,
     record_settings,
 )
-from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dispersion import PUBLISHED_DAMPING, Damping, Dispersion, DispersionCorrected
 from pidelta.testing.engines import check_engine
 
@@ -40,7 +40,7 @@ def evaluate(engine, record, scale=1.0):
 
 def make(record, numbers):
     """The engine of a record of the built-in set for these atoms."""
-    engine = DFTBEngine(numbers, builtin(record["order"])[1], **record_settings(record))
+    engine = make_engine(numbers, builtin(record["order"])[1], **record_settings(record))
     if record["dispersion"] == "none":
         return engine
     pytest.importorskip("dftd4" if record["dispersion"] == "d4" else "dftd3")
@@ -70,12 +70,12 @@ def test_agrees_with_dftbplus(record):
     assert result.energy[0] == pytest.approx(record["energy"], rel=0, abs=energy_tolerance)
     np.testing.assert_allclose(gradient, record["gradient"], rtol=0, atol=5e-9)
     np.testing.assert_allclose(result.charges[0], record["charges"], rtol=0, atol=charge_tolerance)
-    orbitals = result.property("orbital_energies")[0]
+    orbitals = result.properties["orbital_energies"][0]
     np.testing.assert_allclose(orbitals, record["orbital_energies"], rtol=0, atol=charge_tolerance)
     if record["mm_charges"]:
         np.testing.assert_allclose(mm_gradient, record["mm_gradient"], rtol=0, atol=1e-9)
     if record["multiplicity"] > 1:
-        spins = result.property("spin_populations")[0]
+        spins = result.properties["spin_populations"][0]
         np.testing.assert_allclose(spins, record["spin_populations"], rtol=0, atol=charge_tolerance)
 
 

@@ -19,6 +19,8 @@ from dftb_sets import (
     RECORDS,
     builtin,
     find_record,
+    make_engine,
+    make_settings,
     molecule,
     published,
     published_engine,
@@ -32,11 +34,9 @@ from pidelta.config import load_config
 from pidelta.errors import GeometryError, SCCConvergenceError, SetupError
 from pidelta.parametrisation.writer import write_skf
 from pidelta.qm.dftb import sets
-from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.parameters import load_parameters
 from pidelta.qm.dftbplus import engine as dftbplus_engine
 from pidelta.qm.dftbplus.engine import DFTBPlusEngine
-from pidelta.qm.dftbplus.inputs import DFTBSettings
 from pidelta.setup import Setup
 from pidelta.testing.engines import check_engine
 
@@ -51,12 +51,12 @@ def of_published_set(record):
     numbers, _ = molecule(record)
     settings = {**PUBLISHED_SETTINGS[record["model"]], "charge": record["charge"]}
     folder = PUBLISHED_FOLDERS[record["model"]]
-    theirs = DFTBPlusEngine(numbers, published(record["model"]), folder, DFTBSettings(**settings))
+    theirs = DFTBPlusEngine(numbers, published(record["model"]), folder, make_settings(**settings))
     return theirs, published_engine(record["model"], numbers, charge=record["charge"])
 
 
 def of_builtin_set(record, numbers, **settings):
-    settings = DFTBSettings(**{**record_settings(record), **settings})
+    settings = make_settings(**{**record_settings(record), **settings})
     return DFTBPlusEngine(numbers, builtin(record["order"])[1], sets.builtin_set()[record["order"]], settings)
 
 
@@ -107,7 +107,7 @@ CLOSED_SHELLS = [
 @pytest.mark.parametrize("record", CLOSED_SHELLS, ids=record_name)
 def test_agrees_with_the_builtin_engine(record, quick):
     numbers, _ = molecule(record)
-    ours = DFTBEngine(numbers, builtin(record["order"])[1], **record_settings(record))
+    ours = make_engine(numbers, builtin(record["order"])[1], **record_settings(record))
     found = compare(of_builtin_set(record, numbers), ours, record)
     np.testing.assert_allclose(found.charges[0], record["charges"], rtol=0, atol=1e-7)
 
@@ -258,7 +258,7 @@ def test_overlap_that_would_stop_the_library(tmp_path, quick):
     folder = write_made_up_set(tmp_path / "set", 2)
     file = pair_file("H", "H", stiffness=0.2)
     write_skf(folder / "H-H.skf", replace(file, overlap=3.0 * file.overlap), 1.008, ["made up"])
-    method = DFTBPlusEngine(np.array([1, 1]), load_parameters(folder, "H"), folder, DFTBSettings())
+    method = DFTBPlusEngine(np.array([1, 1]), load_parameters(folder, "H"), folder, make_settings())
     positions = np.array([[[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]])
     with pytest.raises(GeometryError, match=r"atom 0 \(H\) and atom 1 \(H\): expected a positive definite"):
         method.evaluate(positions, np.zeros((1, 2)))
@@ -283,7 +283,7 @@ def test_a_users_input(acetamide, tmp_path):
     assert mixed.identity == engine.identity
     found = mixed.evaluate(positions, potential)
     assert found.energy[0] == pytest.approx(expected.energy[0], abs=1e-10)
-    assert found.iterations[0] > expected.iterations[0]
+    assert found.properties["scc_iterations"][0] > expected.properties["scc_iterations"][0]
     other = build("ForceEvaluation = Dynamics")
     assert other.identity.startswith(f"{engine.identity} DFTB+input=")
     with pytest.raises(SetupError, match=r"DFTB\+ stopped at its set-up: .*Hamiltonian/DFTB/Wrong"):

@@ -14,11 +14,10 @@ from ase import Atoms
 from ase.build import molecule
 from ase.io import read, write
 
-from dftb_sets import RECORDS, record_name
+from dftb_sets import RECORDS, make_engine, record_name
 from made_up_set import ONSITE, SPIN_CONSTANTS, write_made_up_set
 from make_dftbplus_records import run_dftbplus as run_record
 from pidelta.qm.dftb import sets
-from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.units import ANGSTROM
 
 DFTBPLUS = shutil.which("dftb+")
@@ -68,7 +67,7 @@ def test_dftbplus_reads_the_exported_set(name: str, order: int, tmp_path: Path) 
     energy, gradient = run_dftbplus(tmp_path, hamiltonian)
 
     description = files.description
-    engine = DFTBEngine(
+    engine = make_engine(
         atoms.numbers.astype(np.int64),
         files.parameters(description.elements),
         order=order,

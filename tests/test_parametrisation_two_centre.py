@@ -11,7 +11,7 @@ import pytest
 from dftb_sets import PUBLISHED_FOLDERS, published_sets
 from pidelta.parametrisation.atom import Atom, AtomSolver, Shell
 from pidelta.parametrisation.two_centre import ConfinedElement, HalfPlaneGrid, PairIntegrator, resample
-from pidelta.qm.dftb.skf import INTEGRALS, read_skf
+from pidelta.qm.dftb.skf import INTEGRALS, parse_skf
 
 pytest.importorskip("pyscf")
 
@@ -156,7 +156,7 @@ def test_quadrature_and_resampling_are_converged() -> None:
 @published_sets
 def test_carbon_at_the_radii_of_mio_gives_mio() -> None:
     # The radii stand in the documentation at the end of mio's C-C.skf: 2.7 and 7.0 bohr.
-    mio = read_skf(PUBLISHED_FOLDERS["dftb2-mio"] / "C-C.skf", homonuclear=True)
+    mio = parse_skf((PUBLISHED_FOLDERS["dftb2-mio"] / "C-C.skf").read_bytes(), "mio", homonuclear=True)
     carbon = confined_element(6, 2.7, 7.0)
     pair = PairIntegrator(carbon, carbon, Functional("PBE"))
     for row in range(19, 480, 23):

@@ -18,15 +18,15 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-import numba
 import numpy as np
 from numpy.polynomial import chebyshev
 from scipy import special
 
 from pidelta.core.cell import minimum_image
+from pidelta.core.compilation import compiled
 from pidelta.state import FloatArray, IntArray
 
-_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+_compiled = compiled(nogil=True, error_model="numpy")
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 import scipy.fft
 
+from pidelta.core.compilation import compiled
 from pidelta.core.ewald import Electrostatics
-from pidelta.errors import SetupError
+from pidelta.errors import SettingError
 from pidelta.state import FloatArray
 
 ORDER = 5
 _LARGEST_GRID = 2**27  # a gigabyte
 
-_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+_compiled = compiled(nogil=True, error_model="numpy")
 
 
 def grid_for(cell: FloatArray, alpha: float, tolerance: float) -> tuple[int, int, int]:
@@ -33,14 +33,15 @@ def grid_for(cell: FloatArray, alpha: float, tolerance: float) -> tuple[int, int
         tolerance: of forces, relative.
 
     Raises:
-        SetupError: the grid would take more than a gigabyte.
+        SettingError: the grid would take more than a gigabyte.
     """
     wanted = 2.0 * alpha * np.linalg.norm(cell, axis=1) / (3.0 * tolerance ** (1.0 / ORDER))
     n1, n2, n3 = (scipy.fft.next_fast_len(max(math.ceil(n), ORDER + 1), real=True) for n in wanted)
     if n1 * n2 * n3 > _LARGEST_GRID:
-        raise SetupError(
-            f"mm.ewald_tolerance: {tolerance} needs a grid of {n1} x {n2} x {n3} points, expected at most "
-            f"{_LARGEST_GRID}; electrostatics: ewald of the engine builtin reaches such tolerances"
+        raise SettingError(
+            "ewald_tolerance",
+            f"{tolerance} needs a grid of {n1} x {n2} x {n3} points, expected at most {_LARGEST_GRID}; "
+            "electrostatics: ewald of the engine builtin reaches such tolerances",
         )
     return n1, n2, n3
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pidelta.core import ewald
 from pidelta.core.pme import ParticleMeshEwald, grid_for
-from pidelta.errors import SetupError
+from pidelta.errors import SettingError
 from pidelta.mm.nonbonded import Truncation
 from pidelta.state import FloatArray, IntArray
 
@@ -28,14 +28,14 @@ class LongRange:
             grid stays when the cell changes, so that the energy has no steps.
 
     Raises:
-        SetupError: the tolerance is out of range, or too small for the memory of PME's grid.
+        SettingError: the tolerance is out of range, or too small for the memory of PME's grid.
     """
 
     def __init__(
         self, method: str, cutoff: float, tolerance: float, excluded: IntArray, cell: FloatArray | None
     ) -> None:
         if not 1e-12 <= tolerance <= 0.05:
-            raise SetupError(f"mm.ewald_tolerance: expected 1e-12 to 0.05, found {tolerance}")
+            raise SettingError("ewald_tolerance", f"expected 1e-12 to 0.05, found {tolerance}")
         self._tolerance = tolerance
         self._cutoff = cutoff
         self._excluded = excluded

@@ -50,3 +50,12 @@ def fail(run, capsys):
         return lines[0]
 
     return fail_command
+
+
+@pytest.fixture(scope="session")
+def charmm(tmp_path_factory):
+    """Folder of protein.psf, protein.rtf and protein.prm of a small protein, and positions in bohr."""
+    from mm_files import write_charmm
+
+    folder = tmp_path_factory.mktemp("charmm")
+    return folder, write_charmm(folder)

@@ -13,7 +13,7 @@ from pidelta.cli.first_frame import check_first_frame
 from pidelta.config import load_config
 from pidelta.errors import StructureError
 from pidelta.ipi.client import encode_extras
-from pidelta.setup import build_evaluator, read_system
+from pidelta.setup import Setup
 from pidelta.state import parse_terms
 from pidelta.testing.derivatives import central_differences
 from pidelta.units import BOHR_IN_ANGSTROM
@@ -93,7 +93,8 @@ def shipped(solution):
 def test_forces_of_the_shipped_set_up_are_the_gradient_of_the_energy(shipped):
     """All three terms: QM atoms, MM atoms next to them, and MM atoms whose weight is being switched off."""
     config = load_config(shipped)
-    system, evaluator = read_system(config), build_evaluator(config)
+    setup = Setup(config)
+    system, evaluator = setup.system, setup.evaluator()
     cells = system.cell[None]
     evaluation = evaluator.evaluate(system.positions[None], cells)
     assert set(evaluation.terms) == {"mm", "low", "delta"}
@@ -114,7 +115,8 @@ def test_forces_of_the_shipped_set_up_are_the_gradient_of_the_energy(shipped):
 
 def test_virial_of_the_shipped_set_up_is_minus_the_strain_derivative(shipped):
     config = load_config(shipped)
-    system, evaluator = read_system(config), build_evaluator(config)
+    setup = Setup(config)
+    system, evaluator = setup.system, setup.evaluator()
     virial = evaluator.evaluate(system.positions[None], system.cell[None]).virial[0]
     for i, j in ((0, 0), (1, 2)):
         energies = []
@@ -180,10 +182,10 @@ def test_properties_on_request(tmp_path, run):
     assert sum(extras["spin_populations"]) == pytest.approx(1.0, abs=1e-10)
     assert extras["spin_populations"][0] > 0.9
     assert extras["scc_fallbacks"] == 0.0
-    positions = read_system(load_config(config)).positions
+    positions = Setup(load_config(config)).system.positions
     np.testing.assert_allclose(frame["dipole"], np.array(frame["charges"]) @ positions, atol=1e-12)
 
-    evaluation = build_evaluator(load_config(config)).evaluate(positions[None], None)
+    evaluation = Setup(load_config(config)).evaluator().evaluate(positions[None], None)
     assert {*names, "charges", "dipole"} <= set(json.loads(encode_extras(evaluation, 0)))
 
 
@@ -224,7 +226,7 @@ def test_frames_of_another_molecule(solution, fail):
 
 def test_frames_from_i_pi_keep_their_cell_and_unit(solution, run, tmp_path):
     """The structure written as i-PI does by default, in bohr with the cell in the comment."""
-    system = read_system(load_config(solution))
+    system = Setup(load_config(solution)).system
     lengths = " ".join(f"{edge:.10f}" for edge in np.diag(system.cell))
     comment = (
         f"# CELL(abcABC): {lengths} 90 90 90 Step: 0 Bead: 0 positions{{atomic_unit}} cell{{atomic_unit}}"
@@ -243,7 +245,7 @@ def test_frames_from_i_pi_keep_their_cell_and_unit(solution, run, tmp_path):
 
 
 def test_periodic_system_without_a_cell(solution, fail):
-    system = read_system(load_config(solution))
+    system = Setup(load_config(solution)).system
     molecule = Atoms(system.numbers, system.positions * BOHR_IN_ANGSTROM)
     write(solution.parent / "nocell.xyz", molecule, format="xyz")
     message = fail("evaluate", solution, "--frames", solution.parent / "nocell.xyz")
@@ -271,8 +273,8 @@ def test_point_charges_need_four_columns(tmp_path, fail):
 def test_first_frame_of_i_pi_must_have_the_structures_order(solution):
     """Water written H O H, the solute at the end, and two of its atoms swapped; a stretched bond is fine."""
     config = load_config(solution)
-    system = read_system(config)
-    check = check_first_frame(config)
+    system = Setup(config).system
+    check = check_first_frame(Setup(config))
     cells = system.cell[None]
     shifts = np.random.default_rng(0).integers(-1, 2, size=(len(system), 3)) @ system.cell
     check((system.positions + shifts)[None], cells)
@@ -291,7 +293,7 @@ def test_units_of_the_ase_calculator(solution):
     from pidelta import Calculator
 
     config = load_config(solution)
-    system = read_system(config)
+    system = Setup(config).system
     atoms = Atoms(
         system.numbers,
         system.positions * BOHR_IN_ANGSTROM,
@@ -299,7 +301,7 @@ def test_units_of_the_ase_calculator(solution):
         pbc=True,
         calculator=Calculator(config),
     )
-    evaluation = build_evaluator(config).evaluate(system.positions[None], system.cell[None])
+    evaluation = Setup(config).evaluator().evaluate(system.positions[None], system.cell[None])
     assert atoms.get_potential_energy() == pytest.approx(evaluation.energy[0] * 27.211386246, rel=1e-9)
     assert atoms.get_charges()[:12].sum() == pytest.approx(0.0, abs=1e-9)
     forces, stress = atoms.get_forces(), atoms.get_stress()

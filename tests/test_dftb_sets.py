@@ -25,7 +25,7 @@ from pidelta.parametrisation.recipe import BUILTIN_RECIPE, read_recipe
 from pidelta.qm.base import QMEngine
 from pidelta.qm.dftb import sets
 from pidelta.qm.dftb.parameters import load_parameters
-from pidelta.setup import build_engine
+from pidelta.setup import Setup
 
 METHANE = np.array([[0, 0, 0], [1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1.1]]) * 1.2  # bohr
 
@@ -55,7 +55,7 @@ def engine(folder: Path, dftb: str, symbols: str = "CHHHH") -> QMEngine:
     lines = [f"{s} {x} {y} {z}" for s, (x, y, z) in zip(symbols, METHANE, strict=True)]
     (folder / "m.xyz").write_text("\n".join(["5", "", *lines, ""]))
     (folder / "m.yaml").write_text(f"structure: m.xyz\nqm: {{dftb: {{{dftb}}}}}\n")
-    return build_engine(load_config(folder / "m.yaml"))
+    return Setup(load_config(folder / "m.yaml")).engine
 
 
 def energy(of: QMEngine) -> float:

@@ -21,7 +21,7 @@ from pidelta.qm.dftb import sets
 from pidelta.qm.dftbplus import engine as dftbplus_engine
 from pidelta.qm.dftbplus.engine import DFTBPlusEngine
 from pidelta.qm.dftbplus.inputs import DFTBSettings
-from pidelta.setup import build_engine, build_evaluator
+from pidelta.setup import Setup
 from pidelta.testing.engines import check_engine
 
 pytestmark = [
@@ -53,7 +53,7 @@ def acetamide(tmp_path):
         path = tmp_path / "pidelta.yaml"
         path.write_text(f"structure: in.xyz\nqm: {qm}\n")
         config = load_config(path)
-        return build_engine(config), build_evaluator(config), atoms.positions[None] / 0.529177210903
+        return Setup(config).engine, Setup(config).evaluator(), atoms.positions[None] / 0.529177210903
 
     return build
 
@@ -175,9 +175,9 @@ _STOP = """
 import sys
 from pathlib import Path
 import numpy as np
-from pidelta.setup import build_engine
+from pidelta.setup import Setup
 from pidelta.config import load_config
-engine = build_engine(load_config(Path(sys.argv[1])))
+engine = Setup(load_config(Path(sys.argv[1]))).engine
 print(engine._session._hsd.parent)
 sys.stdout.flush()
 engine._builtin.check_geometry = lambda positions: None

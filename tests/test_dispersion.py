@@ -22,7 +22,7 @@ from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.sets import builtin_set
 from pidelta.qm.dispersion import PUBLISHED_DAMPING, Damping, Dispersion, DispersionCorrected
 from pidelta.qm.reference import ReferenceSettings, label_frame
-from pidelta.setup import build_engine
+from pidelta.setup import Setup
 from pidelta.testing.derivatives import central_differences
 from pidelta.testing.engines import check_engine
 from pidelta.units import ANGSTROM, HARTREE_IN_KCAL_PER_MOL
@@ -145,8 +145,8 @@ def write(tmp_path, dftb, symbols="N2"):
     ],
 )
 def test_configured_dispersion_is_part_of_the_identity(tmp_path, dispersion, named):
-    plain = build_engine(load_config(write(tmp_path, "dispersion: none"))).identity
-    identity = build_engine(load_config(write(tmp_path, f"dispersion: {dispersion}"))).identity
+    plain = Setup(load_config(write(tmp_path, "dispersion: none"))).engine.identity
+    identity = Setup(load_config(write(tmp_path, f"dispersion: {dispersion}"))).engine.identity
     assert identity == f"{plain} + {named}"
 
 
@@ -161,7 +161,7 @@ def test_configured_dispersion_is_part_of_the_identity(tmp_path, dispersion, nam
 )
 def test_wrong_dispersion_is_explained_in_one_line(tmp_path, dispersion, message):
     with pytest.raises(ConfigError) as error:
-        build_engine(load_config(write(tmp_path, f"dispersion: {dispersion}")))
+        Setup(load_config(write(tmp_path, f"dispersion: {dispersion}"))).evaluator()
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -171,9 +171,9 @@ def test_folder_of_skf_files_needs_a_name(tmp_path):
 
     write_made_up_set(tmp_path / "slako", 2)
     with pytest.raises(ConfigError, match=r"damping: expected .* published for D3\(BJ\), found none"):
-        build_engine(load_config(write(tmp_path, "parameters: slako, dispersion: d3bj", "CH4")))
+        Setup(load_config(write(tmp_path, "parameters: slako, dispersion: d3bj", "CH4"))).evaluator()
     config = load_config(write(tmp_path, "parameters: slako, dispersion: {method: d4, damping: mio}", "CH4"))
-    assert "D4 s6=1 s8=1.29162" in build_engine(config).identity
+    assert "D4 s6=1 s8=1.29162" in Setup(config).engine.identity
 
 
 def test_missing_package_and_element(monkeypatch):

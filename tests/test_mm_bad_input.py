@@ -18,7 +18,7 @@ from pidelta.core.structure import read_coordinates
 from pidelta.errors import PideltaError
 from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.readers import read_topology
-from pidelta.setup import read_system
+from pidelta.setup import Setup
 from pidelta.units import BOHR_IN_ANGSTROM
 
 ENGINES = ["builtin", "openmm"]
@@ -289,7 +289,7 @@ def test_a_topology_with_a_box_needs_a_cell(files, tmp_path, fail):
     assert "m.rst7: expected a cell, as " in message
     assert "m.prmtop has a box, found none" in message
     (tmp_path / "m.rst7").write_text("\n".join([*lines, ""]))
-    assert read_system(load_config(config)).cell is not None
+    assert Setup(load_config(config)).system.cell is not None
 
 
 def test_restart_with_an_overflown_coordinate(files, tmp_path):

@@ -11,7 +11,7 @@ from pidelta.config import load_config
 from pidelta.errors import ConfigError, SetupError, StructureError, TopologyError
 from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.water import build_water
-from pidelta.setup import build_evaluator, read_system
+from pidelta.setup import Setup
 from pidelta.units import ANGSTROM, NANOMETER
 
 
@@ -45,8 +45,8 @@ def setup(tmp_path):
 
 
 def energy(config):
-    system = read_system(config)
-    evaluator = build_evaluator(config)
+    system = Setup(config).system
+    evaluator = Setup(config).evaluator()
     return evaluator.evaluate(system.positions[None], system.cell[None]).energy[0]
 
 
@@ -54,7 +54,7 @@ def energy(config):
 @pytest.mark.parametrize("topology", ["", f"topology: {DATA / 'tip4p.top'}, "])
 def test_q_tip4p_f_from_any_files(setup, with_site, topology):
     config = setup(f"{{{topology}water: q-tip4p-f}}", with_site=with_site)
-    system = read_system(config)
+    system = Setup(config).system
     np.testing.assert_allclose(system.positions, molecules().reshape(-1, 3), atol=1e-6)
     expected = MMEvaluator(
         build_water(system, "q-tip4p-f"), cutoff=10.0 * ANGSTROM, cell=system.cell, electrostatics="pme"
@@ -122,13 +122,13 @@ def test_check_names_the_model_of_water(setup, run, capsys, monkeypatch, source,
 def test_virtual_sites_cannot_polarise_a_qm_region(setup):
     config = setup(f"{{topology: {DATA / 'tip4p.top'}}}", with_site=True, more="qm: {atoms: [0, 1, 2]}\n")
     with pytest.raises(SetupError, match=r"virtual sites cannot polarise a QM region yet.* q-spc-fw"):
-        build_evaluator(config)
+        Setup(config).evaluator()
 
 
 def test_bonds_of_every_form_are_looked_for_in_the_first_frame(setup):
     config = setup("{water: q-tip4p-f}")
-    system = read_system(config)
-    check = check_first_frame(config)
+    system = Setup(config).system
+    check = check_first_frame(Setup(config))
     check(system.positions[None], system.cell[None])
     swapped = system.positions.copy()
     swapped[[0, 4]] = swapped[[4, 0]]

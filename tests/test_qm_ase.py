@@ -21,7 +21,7 @@ from pidelta.data.store import FrameStore
 from pidelta.errors import ConfigError, ModelError, RunError
 from pidelta.ipi.client import encode_extras
 from pidelta.qm.ase import ASEEngine
-from pidelta.setup import build_engine, build_evaluator, build_region, read_system
+from pidelta.setup import Setup
 from pidelta.testing.derivatives import central_differences
 from pidelta.testing.engines import check_engine
 from pidelta.units import ANGSTROM
@@ -193,7 +193,8 @@ def solution(tmp_path):
 
 def test_forces_in_water_are_the_gradient(solution):
     config = load_config(solution)
-    system, evaluator = read_system(config), build_evaluator(config)
+    setup = Setup(config)
+    system, evaluator = setup.system, setup.evaluator()
     cells = system.cell[None]
     evaluation = evaluator.evaluate(system.positions[None], cells)
     nearest = np.linalg.norm(system.positions[:, None] - system.positions[None, :12], axis=2).min(axis=1)
@@ -204,7 +205,7 @@ def test_forces_in_water_are_the_gradient(solution):
 
     numerical = central_differences(energy, system.positions, atoms)
     np.testing.assert_allclose(evaluation.gradient[0, atoms], numerical, rtol=0, atol=1e-6)
-    vacuum = build_engine(config).evaluate(system.positions[None, :12], np.zeros((1, 12)))
+    vacuum = setup.engine.evaluate(system.positions[None, :12], np.zeros((1, 12)))
     assert abs(evaluation.terms["low"].energy[0] - vacuum.energy[0]) > 1e-3  # water and the charges
     extras = json.loads(encode_extras(evaluation, 0))
     assert extras["embedding"] == "mechanical"
@@ -223,13 +224,14 @@ def test_delta_models_of_another_method_are_refused(solution, method, found):
     text = solution.read_text().replace(WITH_EMT, method)
     solution.write_text(text + "delta: {models: [delta-0.pt]}\n")
     with pytest.raises(ModelError, match=rf"expected the low-level method .*'DFTB3/.*{found}"):
-        build_evaluator(load_config(solution))
+        Setup(load_config(solution)).evaluator()
 
 
 def test_low_level_labels(solution):
     """What delta models are trained on: the calculator, and the force field's charges among the others."""
     config = load_config(solution)
-    system, region, engine = read_system(config), build_region(config), build_engine(config)
+    setup = Setup(config)
+    system, region, engine = setup.system, setup.qm_region, setup.engine
     cut = region.cut(system.positions[None], system.cell[None])
     frame = Frame(
         numbers=region.numbers,
@@ -243,7 +245,7 @@ def test_low_level_labels(solution):
         store.set_embedding(region.embedding.settings)
         store.append(frame)
         ((_, label),) = low_labels(store, [0], engine, 0, 1)
-    expected = build_evaluator(config).evaluate(system.positions[None], system.cell[None]).terms["low"]
+    expected = setup.evaluator().evaluate(system.positions[None], system.cell[None]).terms["low"]
     assert label.energy == pytest.approx(expected.energy[0], abs=1e-10)
     assert label.method == engine.identity
     np.testing.assert_array_equal(label.charges, region.force_field_charges)

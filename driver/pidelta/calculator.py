@@ -15,7 +15,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from pidelta.config import Config, load_config
 from pidelta.errors import StructureError
-from pidelta.setup import build_evaluator
+from pidelta.setup import Setup
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV
 
 
@@ -54,7 +54,7 @@ class Calculator(ASECalculator):
     def __init__(self, config: Config | str | Path) -> None:
         super().__init__()
         self.config = config if isinstance(config, Config) else load_config(Path(config))
-        self._evaluator = build_evaluator(self.config)
+        self._evaluator = Setup(self.config).evaluator()
 
     def calculate(
         self,

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
 
-from pidelta.config import Config, DampingConfig, DFTBConfig, DFTBPlusConfig, MMConfig, QMConfig
+from pidelta.config import Config, DampingConfig, DeltaConfig, DFTBConfig, DFTBPlusConfig, MMConfig, QMConfig
 from pidelta.core import structure
 from pidelta.core.selection import select
-from pidelta.delta.committee import Committee
-from pidelta.delta.model import check_fits, load_model
+from pidelta.delta.base import Correction
 from pidelta.errors import ConfigError, ModelError, SettingError, SetupError, StructureError
 from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.openmm import OpenMMEvaluator
@@ -91,39 +91,124 @@ class Inputs:
     topology: Topology | None
 
 
-def read_system(config: Config) -> System:
-    """Atoms, positions and cell; elements and names come from the topology where there is one.
+class Setup:
+    """What a configuration describes; each part is made when it is first asked for, and once.
 
-    Raises:
-        StructureError, TopologyError: a file is missing or malformed, or they do not fit together.
-        SetupError: the configuration or the topology expects a cell, and the structure has none.
+    Args:
+        config: the configuration.
+
+    Whatever is asked for raises SetupError where files, charges, cutoffs or models are missing, malformed or
+    do not fit together.
     """
-    return read_inputs(config).system
 
+    def __init__(self, config: Config) -> None:
+        self.config = config
 
-def read_force_field(config: Config) -> Topology | None:
-    """The topology of the whole system, the QM region included, or None without a section mm.
+    @cached_property
+    def _inputs(self) -> Inputs:
+        config = self.config
+        if config.mm is None:
+            # DFTB knows no lattice here: a molecule in a box is a molecule in vacuum.
+            system = replace(structure.read_structure(config.structure), cell=None)
+            return Inputs(config, system, None)
+        read = _box_of_water if config.mm.topology is None else _from_topology
+        inputs = read(config, config.mm)
+        _refuse_lost_cell(inputs, config.mm)
+        return inputs
 
-    Raises:
-        SetupError: as `read_system`.
-    """
-    return read_inputs(config).topology
+    @property
+    def system(self) -> System:
+        """Atoms, positions and cell; elements and names come from the topology where there is one."""
+        return self._inputs.system
 
+    @property
+    def topology(self) -> Topology | None:
+        """The force field of the whole system, the QM region included, or None without a section mm."""
+        return self._inputs.topology
 
-def read_inputs(config: Config) -> Inputs:
-    """Atoms, positions and cell, with the force field where there is one.
+    @cached_property
+    def qm_indices(self) -> IntArray:
+        """(n,) the QM atoms, sorted; none without a section qm."""
+        if self.config.qm is None:
+            return np.zeros(0, dtype=np.int64)
+        return select(self.config.qm.atoms, self.system)
 
-    Raises:
-        StructureError, TopologyError: as `read_system`.
-    """
-    if config.mm is None:
-        # DFTB knows no lattice here: a molecule in a box is a molecule in vacuum.
-        system = replace(structure.read_structure(config.structure), cell=None)
-        return Inputs(config, system, None)
-    read = _box_of_water if config.mm.topology is None else _from_topology
-    inputs = read(config, config.mm)
-    _refuse_lost_cell(inputs, config.mm)
-    return inputs
+    @cached_property
+    def qm_region(self) -> QMRegion:
+        """The QM region and the rule for its surroundings.
+
+        Raises:
+            ConfigError: the configuration has no section qm.
+        """
+        return _region(self._inputs, self._qm, self.qm_indices)
+
+    @property
+    def surroundings(self) -> Embedding:
+        """The rule for the point charges around the QM region."""
+        return self.qm_region.embedding
+
+    @cached_property
+    def engine(self) -> QMEngine:
+        """The low-level QM method.
+
+        Raises:
+            ConfigError: the configuration has no section qm.
+        """
+        return _engine(self._qm, self.qm_region)
+
+    @cached_property
+    def correction(self) -> Correction:
+        """The delta model, checked against the QM region and its method.
+
+        Raises:
+            ConfigError: the configuration has no section delta.
+        """
+        if self.config.delta is None:
+            raise ConfigError(f"{self.config.path}: missing key delta")
+        return _committee(self.config.delta, self.qm_region, self.engine.identity)
+
+    @cached_property
+    def classical(self) -> ClassicalEvaluator:
+        """The force field of all that the QM method does not describe, by the engine of the configuration.
+
+        Raises:
+            ConfigError: the configuration has no section mm.
+        """
+        if self.config.mm is None or self.topology is None:
+            raise ConfigError(f"{self.config.path}: missing key mm")
+        topology = self.topology
+        if self.config.qm is not None:
+            topology = topology.without_internal(self.qm_region.partition.qm_indices)
+        return _classical(self.config.mm, topology, self.system.cell)
+
+    def evaluator(self, terms: frozenset[str] | None = None) -> QMMMEvaluator:
+        """The sum of terms: all that the configuration has, or a subset of ``mm``, ``low`` and ``delta``.
+
+        Raises:
+            ConfigError: the configuration has no section for one of the terms.
+        """
+        config = self.config
+        chosen = _choose_terms(config, terms)
+        evaluator = QMMMEvaluator(numbers=self.system.numbers, periodic=self.system.cell is not None)
+        if config.qm is not None:
+            evaluator = replace(
+                evaluator,
+                partition=self.qm_region.partition,
+                embedding=self.qm_region.embedding,
+                properties=tuple(config.qm.properties),
+            )
+        return replace(
+            evaluator,
+            engine=self.engine if "low" in chosen else None,
+            delta=self.correction if "delta" in chosen else None,
+            classical=self.classical if "mm" in chosen else None,
+        )
+
+    @property
+    def _qm(self) -> QMConfig:
+        if self.config.qm is None:
+            raise ConfigError(f"{self.config.path}: missing key qm")
+        return self.config.qm
 
 
 def _refuse_lost_cell(inputs: Inputs, mm: MMConfig) -> None:
@@ -166,40 +251,6 @@ def _box_of_water(config: Config, mm: MMConfig) -> Inputs:
     return Inputs(config, replace(system, residue_indices=topology.residue_indices), topology)
 
 
-def build_evaluator(config: Config, terms: frozenset[str] | None = None) -> QMMMEvaluator:
-    """Everything a configuration describes, or only some terms of it.
-
-    Args:
-        config: the set-up.
-        terms: a subset of ``mm``, ``low`` and ``delta``; all that the configuration has by default.
-
-    Raises:
-        SetupError: files, charges, cutoffs or models do not fit together.
-    """
-    inputs = read_inputs(config)
-    chosen = _choose_terms(config, terms)
-    cell = inputs.system.cell
-    evaluator = QMMMEvaluator(numbers=inputs.system.numbers, periodic=cell is not None)
-    if config.qm is not None:
-        region = _region(inputs, config.qm)
-        evaluator = replace(evaluator, partition=region.partition, embedding=region.embedding)
-        if chosen & {"low", "delta"}:
-            # The engine knows the identity that models remember, so it is made for them as well.
-            engine = _engine(config.qm, region)
-            evaluator = replace(
-                evaluator,
-                engine=engine if "low" in chosen else None,
-                properties=tuple(config.qm.properties),
-                delta=_committee(config, region, engine.identity) if "delta" in chosen else None,
-            )
-    if config.mm is not None and inputs.topology is not None and "mm" in chosen:
-        topology = inputs.topology
-        if evaluator.partition is not None:
-            topology = topology.without_internal(evaluator.partition.qm_indices)
-        evaluator = replace(evaluator, classical=_classical(config.mm, topology, cell))
-    return evaluator
-
-
 def _classical(mm: MMConfig, topology: Topology, cell: FloatArray | None) -> ClassicalEvaluator:
     """The force field by the engine that the configuration names."""
     settings: dict[str, Any] = {
@@ -219,32 +270,6 @@ def _classical(mm: MMConfig, topology: Topology, cell: FloatArray | None) -> Cla
     return MMEvaluator(topology, **settings)
 
 
-def build_region(config: Config) -> QMRegion:
-    """The QM region and its embedding.
-
-    Raises:
-        ConfigError: the configuration has no section qm.
-        SetupError: as `build_evaluator`.
-    """
-    return _region(read_inputs(config), _qm(config))
-
-
-def build_engine(config: Config) -> QMEngine:
-    """The low-level QM method.
-
-    Raises:
-        ConfigError: the configuration has no section qm.
-        SetupError: as `build_evaluator`.
-    """
-    return _engine(_qm(config), build_region(config))
-
-
-def _qm(config: Config) -> QMConfig:
-    if config.qm is None:
-        raise ConfigError(f"{config.path}: missing key qm")
-    return config.qm
-
-
 def _choose_terms(config: Config, terms: frozenset[str] | None) -> frozenset[str]:
     if terms is None:
         return frozenset(config.terms)
@@ -256,9 +281,8 @@ def _choose_terms(config: Config, terms: frozenset[str] | None) -> frozenset[str
     return terms
 
 
-def _region(inputs: Inputs, qm: QMConfig) -> QMRegion:
+def _region(inputs: Inputs, qm: QMConfig, indices: IntArray) -> QMRegion:
     system, config = inputs.system, inputs.config
-    indices = select(qm.atoms, system)
     embedding: Embedding
     charges = np.zeros(len(indices))
     if inputs.topology is not None:
@@ -395,10 +419,12 @@ def _builtin_set(order: int) -> SetFiles:
     return orders[order]
 
 
-def _committee(config: Config, region: QMRegion, low_level: str) -> Committee:
-    assert config.delta is not None
+def _committee(delta: DeltaConfig, region: QMRegion, low_level: str) -> Correction:
+    from pidelta.delta.committee import Committee  # with PyTorch, which takes its time
+    from pidelta.delta.model import check_fits, load_model
+
     models = []
-    for path in config.delta.models:
+    for path in delta.models:
         model = load_model(path)
         try:
             check_fits(

@@ -21,7 +21,7 @@ from rich.table import Table
 from pidelta.config import load_config
 from pidelta.ipi.client import serve
 from pidelta.ipi.transports import SocketTransport
-from pidelta.setup import build_evaluator, read_system
+from pidelta.setup import Setup
 
 DEFAULT = Path(__file__).parents[2] / "inputs" / "uracil-water" / "pidelta.yaml"
 PARTS = ("low", "delta", "mm", "embedding")
@@ -97,7 +97,8 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # as the clients of `pidelta run`
     config = load_config(arguments.config)
-    system, evaluator = read_system(config), build_evaluator(config)
+    setup = Setup(config)
+    system, evaluator = setup.system, setup.evaluator()
     rng = np.random.default_rng(0)
     table = Table(
         "batch", *PARTS, "socket and rest", "whole call", "per structure", title="median of a call / ms"

@@ -22,7 +22,7 @@ from pidelta.mm.water import find_water
 from pidelta.qm.dftb.sets import builtin_set
 from pidelta.qm.dispersion import TITLES
 from pidelta.qmmm.energy import QMMMEvaluator
-from pidelta.setup import build_evaluator, read_force_field, read_system
+from pidelta.setup import Setup
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.testing.derivatives import central_differences
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
@@ -64,15 +64,14 @@ def check(
     console = Console()
     given = load_config(config)
     settings = _without_virial(given)
-    system = read_system(settings)
-    evaluator = build_evaluator(settings)
+    setup = Setup(settings)
+    system, evaluator = setup.system, setup.evaluator()
     rng = np.random.default_rng(seed)
     start = _Start(system.positions[None], None if system.cell is None else system.cell[None])
     tolerance = _tolerance(settings, evaluator)
-    topology = read_force_field(settings)
-    console.print(_describe(given, system, topology, evaluator))
-    if topology is not None:
-        console.print(_describe_terms(topology, evaluator))
+    console.print(_describe(given, system, setup.topology, evaluator))
+    if setup.topology is not None:
+        console.print(_describe_terms(setup.topology, evaluator))
     console.print(_energies(evaluator, start))
     chosen = _choose_atoms(evaluator, start, atoms, rng)
     worst = _check_gradient(console, evaluator, start, chosen, tolerance.step)

@@ -13,7 +13,7 @@ from pidelta.cli.first_frame import check_first_frame
 from pidelta.config import load_config
 from pidelta.ipi.client import serve
 from pidelta.ipi.transports import SOCKETS_PREFIX, connect
-from pidelta.setup import build_evaluator
+from pidelta.setup import Setup
 
 
 def client(
@@ -28,9 +28,9 @@ def client(
     patience: Annotated[float, typer.Option(help="Seconds to wait for i-PI to listen.")] = 10.0,
 ) -> None:
     """Serve forces to an i-PI that is already running; ends with it and reports its work in JSON."""
-    settings = load_config(config)
-    evaluator = build_evaluator(settings, chosen_terms(terms))
-    check = check_first_frame(settings)
+    setup = Setup(load_config(config))
+    evaluator = setup.evaluator(chosen_terms(terms))
+    check = check_first_frame(setup)
     with closing(connect(mode, address, port, sockets_prefix=sockets_prefix, patience=patience)) as transport:
         summary = serve(evaluator, transport, on_first_positions=check)
     print(summary.to_json())

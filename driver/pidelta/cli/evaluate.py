@@ -15,10 +15,10 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from pidelta.config import Config, load_config
+from pidelta.config import load_config
 from pidelta.errors import ConfigError, StructureError
-from pidelta.setup import build_evaluator, read_system
-from pidelta.state import Evaluation, FloatArray, IntArray, json_values, parse_terms
+from pidelta.setup import Setup
+from pidelta.state import Evaluation, FloatArray, IntArray, System, json_values, parse_terms
 from pidelta.units import ANGSTROM
 from pidelta.workflow.sampling import is_trajectory_of_ipi, read_trajectory
 
@@ -32,9 +32,9 @@ def evaluate(
     output: Annotated[Path | None, typer.Option(help="Where to write; standard output by default.")] = None,
 ) -> None:
     """Energies, gradients and charges of the structure or of FRAMES, in atomic units."""
-    settings = load_config(config)
-    evaluator = build_evaluator(settings, chosen_terms(terms))
-    structures = _read_frames(settings, frames, evaluator.numbers)
+    setup = Setup(load_config(config))
+    evaluator = setup.evaluator(chosen_terms(terms))
+    structures = _read_frames(setup.system, frames, setup.config.structure)
     # Opened first: a path that cannot be written to should not show after hours of work.
     with nullcontext(sys.stdout) if output is None else output.open("w") as stream:
         results = [
@@ -77,11 +77,10 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _read_frames(
-    config: Config, frames: Path | None, numbers: IntArray
+    system: System, frames: Path | None, structure: Path
 ) -> list[tuple[FloatArray, FloatArray | None]]:
     """Positions and cells in bohr, from what i-PI wrote or from any format of ASE."""
     if frames is None:
-        system = read_system(config)
         return [(system.positions, system.cell)]
     if not frames.is_file():
         raise StructureError(f"{frames}: no such file of frames")
@@ -95,9 +94,9 @@ def _read_frames(
             for a in _read_with_ase(frames)
         ]
     for index, (found, _, _) in enumerate(images):
-        if not np.array_equal(found, numbers):
+        if not np.array_equal(found, system.numbers):
             raise StructureError(
-                f"{frames}: expected the {len(numbers)} atoms of {config.structure} in their order, "
+                f"{frames}: expected the {len(system)} atoms of {structure} in their order, "
                 f"found others in frame {index}"
             )
     return [(positions, cell) for _, positions, cell in images]

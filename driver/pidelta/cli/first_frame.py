@@ -8,11 +8,9 @@ import numpy as np
 import vesin
 from ase.data import covalent_radii
 
-from pidelta.config import Config
 from pidelta.core.cell import minimum_image
-from pidelta.core.selection import select
 from pidelta.errors import StructureError
-from pidelta.setup import read_inputs
+from pidelta.setup import Setup
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM
 
@@ -20,7 +18,7 @@ _BOND_FACTOR = 1.25  # of the sum of covalent radii: what counts as bonded in th
 _STRETCH_FACTOR = 1.5  # of the structure's length: what no flexible bond reaches
 
 
-def check_first_frame(config: Config) -> Callable[[FloatArray, FloatArray | None], None]:
+def check_first_frame(setup: Setup) -> Callable[[FloatArray, FloatArray | None], None]:
     """A check that positions from i-PI list the atoms in the structure's order.
 
     i-PI sends no elements, so the bonds of the topology (or, in vacuum, of the structure) are looked for: a
@@ -30,12 +28,10 @@ def check_first_frame(config: Config) -> Callable[[FloatArray, FloatArray | None
     Returns:
         check(positions (B, N, 3), cells (B, 3, 3) or None), which raises StructureError.
     """
-    inputs = read_inputs(config)
-    system = inputs.system
-    pairs = _bonds_by_radii(system) if inputs.topology is None else inputs.topology.bonded_pairs
+    system = setup.system
+    pairs = _bonds_by_radii(system) if setup.topology is None else setup.topology.bonded_pairs
     lengths = _distances(system.positions, pairs, system.cell)
-    qm_indices = select(config.qm.atoms, system) if config.qm is not None else np.zeros(0, dtype=np.int64)
-    reactive = np.isin(pairs, qm_indices).all(axis=1)
+    reactive = np.isin(pairs, setup.qm_indices).all(axis=1)
 
     def check(positions: FloatArray, cells: FloatArray | None) -> None:
         cell = cells[0] if cells is not None and system.cell is not None else None
@@ -48,7 +44,7 @@ def check_first_frame(config: Config) -> Callable[[FloatArray, FloatArray | None
             worst = int(np.flatnonzero(suspicious)[0])
             i, j = pairs[worst]
             raise StructureError(
-                f"{config.structure}: atoms {i} and {j} are bonded, "
+                f"{setup.config.structure}: atoms {i} and {j} are bonded, "
                 f"{lengths[worst] * BOHR_IN_ANGSTROM:.2f} angstrom, but "
                 f"{found[worst] * BOHR_IN_ANGSTROM:.2f} angstrom apart in the first positions from i-PI: "
                 "its file must list the atoms in the same order"

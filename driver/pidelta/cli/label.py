@@ -16,7 +16,7 @@ from pidelta.config import load_config
 from pidelta.data.store import FrameStore, LabelKind
 from pidelta.errors import ConfigError, DataError
 from pidelta.qm.reference import ReferenceSettings
-from pidelta.setup import build_engine, build_region, read_system
+from pidelta.setup import Setup
 from pidelta.workflow import labelling, sampling
 
 _DEFAULT = ReferenceSettings()
@@ -33,18 +33,17 @@ def sample(
     limit: Annotated[int | None, typer.Option(min=1, help="Frames to take from each file at most.")] = None,
 ) -> None:
     """Cut QM regions and their point charges out of trajectories, as frames to label."""
-    settings = load_config(config)
-    system, region = read_system(settings), build_region(settings)
+    setup = Setup(load_config(config))
     with FrameStore(output, "a") as store:
-        store.set_embedding(region.embedding.settings)
+        store.set_embedding(setup.surroundings.settings)
         added = 0
         for trajectory in track(trajectories, "sampling", console=Console(stderr=True)):
             added += sampling.sample(
                 trajectory,
-                region,
+                setup.qm_region,
                 store,
-                numbers=system.numbers,
-                periodic=system.cell is not None,
+                numbers=setup.system.numbers,
+                periodic=setup.system.cell is not None,
                 every=every,
                 skip=skip,
                 limit=limit,
@@ -79,8 +78,8 @@ def label(
             indices = store.unlabelled("reference", reference.method)
             failures = label_with_dft(store, indices, reference, workers)
         else:
-            config = load_config(low)
-            region, engine = build_region(config), build_engine(config)
+            setup = Setup(load_config(low))
+            region, engine = setup.qm_region, setup.engine
             missing = store.unlabelled("low", engine.identity)
             outcomes = labelling.low_labels(store, missing, engine, region.charge, region.multiplicity)
             failures = _label(store, "low", engine.identity, len(missing), outcomes)

@@ -25,11 +25,10 @@ from pidelta.analysis.plots import plot_bond_lengths, plot_thermodynamics
 from pidelta.analysis.summary import summarise
 from pidelta.cli.check import describe_method
 from pidelta.config import Config, load_config
-from pidelta.core.selection import select
 from pidelta.errors import DataError
 from pidelta.ipi.simulation import PropertiesFile, Simulation, check_atom_order, read_simulation
 from pidelta.ipi.supervisor import Supervisor
-from pidelta.setup import read_system
+from pidelta.setup import Setup
 from pidelta.state import IntArray, System
 
 _REFRESH_SECONDS = 0.2
@@ -52,7 +51,8 @@ def run(
     simulation = read_simulation(input_file)
     config = config or input_file.parent / "pidelta.yaml"
     settings = load_config(config)
-    system = read_system(settings)
+    setup = Setup(settings)
+    system = setup.system
     check_atom_order(simulation, system)
     command = [sys.executable, "-m", "pidelta", "client", str(config.resolve())]
     _show_terms(console, simulation, settings)
@@ -64,7 +64,7 @@ def run(
     if follower is None:
         console.print("no summary: the i-PI input asks for no <properties>")
     elif follower.has_started:
-        _report(console, simulation, supervisor, settings, system, time.monotonic() - started)
+        _report(console, simulation, supervisor, setup, time.monotonic() - started)
     if not finished:
         raise typer.Exit(_INTERRUPTED)
 
@@ -161,12 +161,11 @@ def _report(
     console: Console,
     simulation: Simulation,
     supervisor: Supervisor,
-    config: Config,
-    system: System,
+    setup: Setup,
     wall_seconds: float,
 ) -> None:
     """Print the summary table, draw the plots and print their paths."""
-    file = simulation.main_properties
+    file, system = simulation.main_properties, setup.system
     if file is None:
         return
     try:
@@ -185,8 +184,8 @@ def _report(
     )
     for row in summary.rows():
         table.add_row(*row)
-    if config.qm is not None:
-        for row in describe_method(config.qm):
+    if setup.config.qm is not None:
+        for row in describe_method(setup.config.qm):
             table.add_row(*row)
     console.print(table)
     thermo = simulation.plot_path("thermo")
@@ -194,7 +193,7 @@ def _report(
     console.print(f"plots: {thermo}", soft_wrap=True)
     distributions = simulation.plot_path("distributions")
     try:
-        if _plot_distributions(simulation, _qm_atoms(config, system), system, distributions):
+        if _plot_distributions(simulation, _followed_atoms(setup), system, distributions):
             console.print(f"       {distributions}", soft_wrap=True)
     except DataError as error:
         console.print(f"no plot of bond lengths: {error}", soft_wrap=True)
@@ -209,10 +208,9 @@ def _force_seconds_per_step(simulation: Simulation, supervisor: Supervisor) -> f
     return max(seconds) / (step - simulation.step)
 
 
-def _qm_atoms(config: Config, system: System) -> IntArray:
-    if config.qm is None:
-        return np.arange(len(system))
-    return select(config.qm.atoms, system)
+def _followed_atoms(setup: Setup) -> IntArray:
+    """The QM atoms, or all atoms without a QM region."""
+    return np.arange(len(setup.system)) if setup.config.qm is None else setup.qm_indices
 
 
 def _plot_distributions(simulation: Simulation, atoms: IntArray, system: System, path: Path) -> bool:

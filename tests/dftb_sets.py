@@ -13,6 +13,7 @@ from ase.data import atomic_numbers
 from conftest import SHARED
 from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.parameters import PUBLISHED_HUBBARD_DERIVATIVES, ParameterSet, load_parameters
+from pidelta.qm.dftb.settings import DFTBSettings, SCCSettings
 
 needs_sets = pytest.mark.skipif(not (SHARED / "slako").is_dir(), reason="no published Slater-Koster sets")
 
@@ -32,9 +33,20 @@ def parameters(model: str, elements: str) -> ParameterSet:
     return load_parameters(SHARED / "slako" / FOLDERS[model], elements.split())
 
 
+def make_settings(**settings: Any) -> DFTBSettings:
+    """Settings, those of the self-consistency among the others."""
+    scc = {key: settings.pop(key) for key in ("tolerance", "max_iterations", "start") if key in settings}
+    return DFTBSettings(**settings, scc=SCCSettings(**scc))
+
+
+def make_engine(numbers: Any, parameters: ParameterSet, **settings: Any) -> DFTBEngine:
+    """The built-in engine with settings as of `make_settings`."""
+    return DFTBEngine(numbers, parameters, make_settings(**settings))
+
+
 def engine(model: str, numbers: Any, **settings: Any) -> DFTBEngine:
     elements = "H C N O S P" if model == "dftb2-mio" else "H C N O S P Cl"
-    return DFTBEngine(numbers, parameters(model, elements), **{**SETTINGS[model], **settings})
+    return make_engine(numbers, parameters(model, elements), **{**SETTINGS[model], **settings})
 
 
 @cache

@@ -9,6 +9,7 @@ import pytest
 
 from pidelta.errors import GeometryError
 from pidelta.state import FloatArray
+from pidelta.testing.evaluators import OfAtoms
 from pidelta.units import ANGSTROM
 
 DATA = Path(__file__).parent / "data" / "mm"
@@ -86,3 +87,8 @@ def check_refused_geometries(evaluator, positions: FloatArray, cells: FloatArray
     same[0, 6] = same[0, 9]
     with pytest.raises(GeometryError, match=r"structure 0: .* SOL3:OW \(atom 6\) coincides"):
         evaluator.evaluate(same, cells)
+
+
+def on_atoms(evaluator):
+    """An evaluator of particles as one of the atoms of its topology."""
+    return OfAtoms(evaluator, evaluator.topology.particles)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from ipi.scripting import read_output
 
-from pidelta.analysis.ipi_output import PropertiesFollower, read_positions, read_properties
+from pidelta.analysis.ipi_output import PropertiesFollower, read_properties
 from pidelta.errors import DataError
-from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV, HARTREE_IN_KELVIN
+from pidelta.units import HARTREE_IN_EV, HARTREE_IN_KELVIN
 
 HEADER = """# column   1     --> step : The current simulation time step.
 # column   2     --> time{picosecond} : The elapsed simulation time.
@@ -110,36 +110,3 @@ def test_follower_waits_for_the_file_of_its_own_run(tmp_path):
     path.write_text(HEADER + row(0) + row(2))
     assert new.latest()["step"] == 2.0
     assert new.has_started
-
-
-def write_trajectory(path, positions, unit="angstrom"):
-    with path.open("w") as stream:
-        for index, frame in enumerate(positions):
-            stream.write(f"{len(frame)}\n# CELL(abcABC): 9 9 9 90 90 90  Step: {10 * index}  Bead: 0 ")
-            stream.write(f"positions{{{unit}}}  cell{{atomic_unit}}\n")
-            stream.writelines(f"  H {x:.10e} {y:.10e} {z:.10e}\n" for x, y, z in frame)
-
-
-def test_positions(tmp_path):
-    frames = np.random.default_rng(3).normal(size=(7, 5, 3))
-    write_trajectory(tmp_path / "a.xyz", frames)
-    atoms = np.array([4, 0, 2])
-    steps, positions = read_positions(tmp_path / "a.xyz", atoms, 100)
-    np.testing.assert_array_equal(steps, np.arange(0, 70, 10))
-    np.testing.assert_allclose(positions * BOHR_IN_ANGSTROM, frames[:, atoms], rtol=1e-7)
-    steps, positions = read_positions(tmp_path / "a.xyz", atoms, 3)
-    np.testing.assert_array_equal(steps, [0, 30, 60])
-    np.testing.assert_allclose(positions * BOHR_IN_ANGSTROM, frames[::3][:, atoms], rtol=1e-7)
-    write_trajectory(tmp_path / "b.xyz", frames, "atomic_unit")
-    np.testing.assert_allclose(
-        read_positions(tmp_path / "b.xyz", atoms, 3)[1], frames[::3][:, atoms], rtol=1e-9
-    )
-
-
-@pytest.mark.parametrize(
-    "text", ["", "five\n", "2\n# Step: 0 positions{angstrom}\nH 0 0 x\nH 0 0 0\n", "1\n#\nH 0 0 0\n"]
-)
-def test_malformed_trajectory(tmp_path, text):
-    (tmp_path / "a.xyz").write_text(text)
-    with pytest.raises(DataError, match=r"a\.xyz: expected"):
-        read_positions(tmp_path / "a.xyz", np.array([0]), 10)

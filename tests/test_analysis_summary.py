@@ -11,7 +11,7 @@ from pidelta.analysis.ipi_output import Properties
 from pidelta.analysis.plots import plot_bond_lengths, plot_thermodynamics
 from pidelta.analysis.summary import fit_drift, mean_with_error, summarise
 from pidelta.units import ANGSTROM, HARTREE_IN_EV
-from test_analysis_ipi_output import write_trajectory
+from test_ipi_trajectories import write_trajectory
 
 RNG = np.random.default_rng(11)
 

@@ -9,7 +9,6 @@ from ase import Atoms
 from ase.io import read, write
 
 from conftest import ROOT, SHARED
-from pidelta.cli.first_frame import check_first_frame
 from pidelta.config import load_config
 from pidelta.errors import StructureError
 from pidelta.ipi.client import encode_extras
@@ -17,6 +16,7 @@ from pidelta.setup import Setup
 from pidelta.state import parse_terms
 from pidelta.testing.derivatives import central_differences
 from pidelta.units import BOHR_IN_ANGSTROM
+from pidelta.workflow.yardstick import FirstPositions
 
 SLAKO = SHARED / "slako" / "3ob-3-1"
 REFERENCE = SHARED / "reference" / "dftbplus-25.1.json"
@@ -98,11 +98,11 @@ def test_forces_of_the_shipped_set_up_are_the_gradient_of_the_energy(shipped):
     cells = system.cell[None]
     evaluation = evaluator.evaluate(system.positions[None], cells)
     assert set(evaluation.terms) == {"mm", "low", "delta"}
-    region = evaluator.embedding.region(system.positions[None], cells)
-    weights = region.site_charges[0] / evaluator.partition.charges[region.site_atoms[0]]
-    switching = region.site_atoms[0][(weights > 0.1) & (weights < 0.9)]
+    region = evaluator.surroundings.cut(system.positions[None], cells)
+    weights = region.site_charges[0] / evaluator.partition.charges[region.site_particles[0]]
+    switching = region.site_particles[0][(weights > 0.1) & (weights < 0.9)]
     nearest = np.linalg.norm(region.site_positions[0][:, None] - region.positions[0], axis=2).min(axis=1)
-    nearby = region.site_atoms[0][np.argsort(nearest)]
+    nearby = region.site_particles[0][np.argsort(nearest)]
     for atoms in ([0, 4, 8, 11], nearby[:4], switching[:4]):
 
         def energy(positions):
@@ -133,6 +133,9 @@ def test_check_finds_a_sound_set_up(shipped, run, capsys):
     output = capsys.readouterr().out
     assert "built-in pid 1.1" in output
     assert "MM in the switching region" in output
+    assert "spread of the delta models: 0." in output
+    assert "extrapolation: " in output
+    assert "URA 1: " in output
     assert "all checks passed" in output
 
 
@@ -259,7 +262,7 @@ def test_output_that_cannot_be_written(solution, fail):
 
 def test_charge_that_the_force_field_does_not_have(solution, fail):
     edit(solution, "charge: 0", "charge: 1")
-    assert "qm.charge: expected +0.0000" in fail("check", solution)
+    assert "qm.charge: expected +0, as the force-field charges" in fail("check", solution)
 
 
 def test_point_charges_need_four_columns(tmp_path, fail):
@@ -274,19 +277,19 @@ def test_first_frame_of_i_pi_must_have_the_structures_order(solution):
     """Water written H O H, the solute at the end, and two of its atoms swapped; a stretched bond is fine."""
     config = load_config(solution)
     system = Setup(config).system
-    check = check_first_frame(Setup(config))
+    yardstick = Setup(config).yardstick
     cells = system.cell[None]
     shifts = np.random.default_rng(0).integers(-1, 2, size=(len(system), 3)) @ system.cell
-    check((system.positions + shifts)[None], cells)
+    FirstPositions(yardstick).before((system.positions + shifts)[None], cells)
     order = np.arange(len(system))
     hoh = order.copy()
     hoh[[12, 13]] = hoh[[13, 12]]
     for wrong in (hoh, np.roll(order, -12), order[::-1]):
         with pytest.raises(StructureError, match="must list the atoms in the same order"):
-            check(system.positions[wrong][None], cells)
+            FirstPositions(yardstick).before(system.positions[wrong][None], cells)
     stretched = system.positions.copy()
     stretched[8] += 0.8 * (stretched[8] - stretched[0])  # a QM proton about to leave
-    check(stretched[None], cells)
+    FirstPositions(yardstick).before(stretched[None], cells)
 
 
 def test_units_of_the_ase_calculator(solution):

@@ -3,7 +3,6 @@
 import pytest
 
 from pidelta.config import load_config
-from pidelta.core.selection import select
 from pidelta.core.structure import read_structure
 from pidelta.errors import ConfigError, StructureError
 from pidelta.units import ANGSTROM, parse_quantity
@@ -57,10 +56,6 @@ def test_units_and_paths(tmp_path):
         (
             GOOD.replace("order: 3", "scc: {start: middle}, order: 3"),
             "qm.dftb.scc.start: input should be 'none', 'previous' or 'extrapolated', found 'middle'",
-        ),
-        (
-            GOOD.replace("atoms: resname URA", "properties: [gap, colour]"),
-            "qm.properties.1: input should be 'orbital_energies', 'occupations', 'homo', 'lumo', 'gap',",
         ),
         ("structure: a.gro\n", "expected a section qm, mm or both"),
         ("structure: a.gro\nmm: {topology: a.top}\ndelta: {models: [a.pt]}\n", "expected a section qm"),
@@ -122,27 +117,6 @@ def water(tmp_path):
         )
     path.write_text("\n".join([*lines, "END", ""]))
     return read_structure(path)
-
-
-def test_selection(water):
-    assert select("all", water).tolist() == [0, 1, 2, 3]
-    assert select("resname HOH and element H", water).tolist() == [1, 2]
-    assert select("resid 2", water).tolist() == [3]
-    assert select("name O NA", water).tolist() == [0, 3]
-    assert select([2, 0], water).tolist() == [0, 2]
-    for wrong in (
-        "resname XYZ",
-        "colour blue",
-        "element",
-        "",
-        "element H and  and name O",
-        [4],
-        [0, 0],
-        [],
-        [10**30],
-    ):
-        with pytest.raises(ConfigError, match=r"qm\.atoms"):
-            select(wrong, water)
 
 
 def test_structure_in_bohr(water):

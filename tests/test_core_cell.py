@@ -1,7 +1,12 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
-from pidelta.core.cell import heights, minimum_image, wrapping_shifts
+from pidelta.core.cell import heights, is_cell, minimum_image, usable, wrapping_shifts
+from pidelta.errors import GeometryError
+
+POINTS = np.array([[1.0, 2.0, 3.0], [-4.0, 5.0, 6.0]])
 
 CELLS = {
     "orthorhombic": np.diag([7.0, 9.0, 11.0]),
@@ -44,3 +49,30 @@ def test_wrapping_moves_by_lattice_vectors_into_the_cell(cell):
     fractional = (positions + shifts) @ np.linalg.inv(cell)
     assert fractional.min() > -1e-12
     assert fractional.max() < 1 + 1e-12
+
+
+SINGULAR = (
+    np.zeros((3, 3)),
+    np.array([[9.0, 0.0, 0.0], [9.0, 0.0, 0.0], [0.0, 0.0, 9.0]]),
+    np.array([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [9.0, 9.0, 1e-12]]),
+    np.diag([9.0, 9.0, np.nan]),
+    np.diag([9.0, 9.0, np.inf]),
+    np.diag([9.0, 9.0, 1e300]),
+)
+
+
+@pytest.mark.parametrize("cell", SINGULAR)
+def test_cells_that_are_none(cell):
+    assert not is_cell(cell)
+    for use in (heights, partial(wrapping_shifts, POINTS), partial(minimum_image, POINTS)):
+        with pytest.raises(GeometryError, match="expected a cell of three independent lattice vectors"):
+            use(cell)
+
+
+def test_small_and_large_cells():
+    assert is_cell(np.stack([np.eye(3), 0.01 * np.eye(3), 1e5 * np.eye(3)])).all()
+
+
+def test_usable_positions():
+    points = np.array([[1.0, -1e7, 0.0], [0.0, 0.0, 1e300], [np.nan, 0.0, 0.0], [0.0, -np.inf, 0.0]])
+    assert usable(points).tolist() == [True, False, False, False]

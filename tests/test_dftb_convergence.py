@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import made_up_set
+from dftb_sets import make_engine
 from pidelta.errors import GeometryError, SCCConvergenceError
 from pidelta.qm.dftb import convergence
-from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.parameters import load_parameters
 from pidelta.qm.dftb.sets import builtin_set
 from pidelta.qm.dftb.start import StartingPopulations
@@ -70,31 +70,31 @@ def evaluate(method, *structures):
 
 @pytest.mark.parametrize("hard", [SMALL_STEPS_HELP, ANNEALING_HELPS])
 def test_fallback_reaches_self_consistency_at_the_settings_asked_for(hard, parameters):
-    result = evaluate(DFTBEngine(ETHYLENE, parameters), (NORMAL, np.zeros(6)), hard)
-    np.testing.assert_array_equal(result.fallbacks, [False, True])
-    assert result.iterations[0] < 10
-    assert result.iterations[1] > 100
-    alone = evaluate(DFTBEngine(ETHYLENE, parameters), (NORMAL, np.zeros(6)))
+    result = evaluate(make_engine(ETHYLENE, parameters), (NORMAL, np.zeros(6)), hard)
+    np.testing.assert_array_equal(result.properties["scc_fallbacks"], [False, True])
+    assert result.properties["scc_iterations"][0] < 10
+    assert result.properties["scc_iterations"][1] > 100
+    alone = evaluate(make_engine(ETHYLENE, parameters), (NORMAL, np.zeros(6)))
     assert result.energy[0] == pytest.approx(alone.energy[0], abs=1e-11)
     # Aufbau, as at 0 K, and a state that reproduces itself.
-    np.testing.assert_array_equal(np.unique(result.orbitals.occupations), [0.0, 2.0])
-    method = DFTBEngine(ETHYLENE, parameters)
+    np.testing.assert_array_equal(np.unique(result.properties["occupations"]), [0.0, 2.0])
+    method = make_engine(ETHYLENE, parameters)
     first, again = evaluate(method, hard), evaluate(method, hard)
-    assert again.iterations[0] == 1
-    assert not again.fallbacks[0]
+    assert again.properties["scc_iterations"][0] == 1
+    assert not again.properties["scc_fallbacks"][0]
     np.testing.assert_allclose(again.charges, first.charges, rtol=0, atol=1e-8)
     # The free energy goes to the energy of the ground state with the temperature, from below.
-    warm = evaluate(DFTBEngine(ETHYLENE, parameters, electronic_temperature=1e-5), hard)
+    warm = evaluate(make_engine(ETHYLENE, parameters, electronic_temperature=1e-5), hard)
     assert first.energy[0] - 1e-4 < warm.energy[0] < first.energy[0] + 1e-9
 
 
 def test_fallbacks_are_logged_once(parameters, caplog):
     convergence._warn.cache_clear()
     with caplog.at_level(logging.WARNING, "pidelta"):
-        evaluate(DFTBEngine(ETHYLENE, parameters), (NORMAL, np.zeros(6)))
+        evaluate(make_engine(ETHYLENE, parameters), (NORMAL, np.zeros(6)))
         assert not caplog.messages
         for _ in range(2):
-            evaluate(DFTBEngine(ETHYLENE, parameters, start="none"), SMALL_STEPS_HELP)
+            evaluate(make_engine(ETHYLENE, parameters, start="none"), SMALL_STEPS_HELP)
     assert [message[:20] for message in caplog.messages] == ["SCC did not converge"]
 
 
@@ -104,12 +104,12 @@ def test_no_solution_is_an_error(parameters):
     positions = np.array(
         [[0.0, 0.0, 0.0], [0.0, 2.0, 0.0], [1.7, -1.0, 0.0], [-1.7, -1.0, 0.0], [0.0, 0.0, 30.0]]
     )
-    method = DFTBEngine(numbers, parameters)
+    method = make_engine(numbers, parameters)
     with pytest.raises(
-        SCCConvergenceError, match=r"raise qm\.dftb\.scc\.max_iterations or qm\.dftb\.electronic_temp"
+        SCCConvergenceError, match="raise the number of SCC iterations or the electronic temp"
     ):
         evaluate(method, (positions, np.zeros(5)))
-    warm = DFTBEngine(numbers, parameters, electronic_temperature=0.002)
+    warm = make_engine(numbers, parameters, electronic_temperature=0.002)
     assert np.isfinite(evaluate(warm, (positions, np.zeros(5))).energy).all()
 
 
@@ -121,7 +121,7 @@ def builtin():
 
 def formamide(**settings):
     description, parameters = builtin()
-    return DFTBEngine(
+    return make_engine(
         FORMAMIDE,
         parameters,
         order=3,
@@ -142,7 +142,7 @@ def test_results_do_not_depend_on_the_start(settings):
     for _ in range(8):
         batch = rng.permutation(batch + rng.normal(0.0, 0.02, batch.shape))
         results = {start: method.evaluate(batch, np.zeros((4, 6))) for start, method in engines.items()}
-        iterations.append([results[start].iterations.mean() for start in engines])
+        iterations.append([results[start].properties["scc_iterations"].mean() for start in engines])
         for found in results.values():
             np.testing.assert_allclose(found.energy, results["none"].energy, rtol=0, atol=1e-10)
             np.testing.assert_allclose(found.charges, results["none"].charges, rtol=0, atol=1e-7)
@@ -178,7 +178,9 @@ def test_starts_save_iterations_on_a_smooth_path():
     for start in ("none", "previous", "extrapolated"):
         method = formamide(start=start)
         counts = [
-            method.evaluate(FORMAMIDE_POSITIONS + np.sin(0.1 * step) * modes, np.zeros((2, 6))).iterations
+            method.evaluate(FORMAMIDE_POSITIONS + np.sin(0.1 * step) * modes, np.zeros((2, 6))).properties[
+                "scc_iterations"
+            ]
             for step in range(20)
         ]
         iterations[start] = np.mean(counts[6:])
@@ -198,7 +200,7 @@ def test_nearly_singular_overlap_is_named(parameters):
     overlap = np.zeros_like(file.overlap)
     overlap[:, -1] = np.exp(-1e-7 * r**2 - np.maximum(0.0, r - 3.0) ** 2)
     pairs = {("H", "H"): replace(file, overlap=overlap)}
-    method = DFTBEngine(np.array([1, 1]), replace(parameters, pairs=pairs))
+    method = make_engine(np.array([1, 1]), replace(parameters, pairs=pairs))
     far, near = ([[0.0, 0.0, 0.0], [0.0, 0.0, z]] for z in (4.5, 2.0))
     evaluate(method, (far, np.zeros(2)))
     with pytest.raises(

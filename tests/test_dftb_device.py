@@ -7,15 +7,15 @@ import pytest
 import torch
 from ase.build import molecule
 
+from dftb_sets import make_engine
 from pidelta.errors import SetupError
 from pidelta.qm.dftb import sets
-from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.units import ANGSTROM
 
 
 def make(atoms, **settings):
     files = sets.builtin_set()[3]
-    return DFTBEngine(
+    return make_engine(
         atoms.numbers.astype(np.int64),
         files.parameters(set(atoms.symbols)),
         order=3,
@@ -51,9 +51,7 @@ def test_every_tensor_is_made_on_the_device_of_the_engine(settings):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_cuda_is_refused():
-    with pytest.raises(
-        SetupError, match=r"qm\.dftb\.device: expected a GPU that torch .* can use, found none"
-    ):
+    with pytest.raises(SetupError, match=r"device: expected a GPU that torch .* can use, found none"):
         make(molecule("H2O"), device="cuda")
 
 

@@ -7,18 +7,18 @@ import pytest
 import torch
 from scipy.integrate import quad
 
+from pidelta.qm.dftb.centres import ChargeCentres
 from pidelta.qm.dftb.charges import ChargeEnergy
 from pidelta.qm.dftb.gamma import GammaFunction
-from pidelta.qm.dftb.sites import Sites
 
 ZETA = 4.0
 
 
 def interaction(u, distance, derivatives=None, zeta=None, symbols=("H", "C")):
     pair = [np.array([index]) for index in (0, 1, 0)]
-    sites = Sites(symbols, np.arange(2), np.arange(2), np.ones(2), np.array(u), *pair)
+    centres = ChargeCentres(symbols, np.arange(2), np.arange(2), np.ones(2), np.array(u), *pair)
     derivatives = None if derivatives is None else np.array(derivatives)
-    function = GammaFunction(sites, derivatives, zeta, torch.device("cpu"))
+    function = GammaFunction(centres, derivatives, zeta, torch.device("cpu"))
     return function, function.evaluate(np.array([[distance]]))
 
 

@@ -159,8 +159,8 @@ def test_the_wheel_has_the_set(tmp_path: Path) -> None:
     builtin.mkdir(parents=True)
     (package / "__init__.py").touch()
     (builtin / "made-up-1.2.tar.xz").write_bytes(b"a set")
-    (builtin.parent / "slater_koster").mkdir()
-    shutil.copy(BUILTIN_RECIPE, builtin.parent / "slater_koster")
+    (package / "parametrisation").mkdir()
+    shutil.copy(BUILTIN_RECIPE, package / "parametrisation")
     command = "from setuptools.build_meta import build_wheel; build_wheel('.')"
     subprocess.run([sys.executable, "-c", command], cwd=tmp_path, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")

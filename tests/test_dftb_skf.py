@@ -8,7 +8,7 @@ import pytest
 from pidelta.errors import ParameterError
 from pidelta.qm.dftb.parameters import load_parameters
 from pidelta.qm.dftb.repulsive import RepulsiveTables
-from pidelta.qm.dftb.skf import INTEGRALS, parse_numbers, read_skf
+from pidelta.qm.dftb.skf import INTEGRALS, parse_numbers, parse_skf
 
 ROWS = 12
 SPLINE = """Spline
@@ -52,8 +52,8 @@ def test_numbers_follow_fortran():
 
 
 @pytest.mark.parametrize("extended", [False, True])
-def test_tables(tmp_path, extended):
-    file = read_skf(write(tmp_path, skf_text(extended=extended)), homonuclear=True)
+def test_tables(extended):
+    file = parse_skf(skf_text(extended=extended).encode(), "H-H.skf", homonuclear=True)
     columns = np.array([7, 8, 9, 12, 13, 14, 15, 17, 18, 19]) if extended else np.arange(10)
     expected = np.arange(1, ROWS + 1)[:, None] + columns / 100
     assert file.spacing == 0.1
@@ -65,8 +65,8 @@ def test_tables(tmp_path, extended):
     np.testing.assert_array_equal(file.occupations, [1.0, 0.0, 0.0])
 
 
-def test_heteronuclear_has_no_atom(tmp_path):
-    file = read_skf(write(tmp_path, skf_text(homonuclear=False)), homonuclear=False)
+def test_heteronuclear_has_no_atom():
+    file = parse_skf(skf_text(homonuclear=False).encode(), "H-H.skf", homonuclear=False)
     assert file.onsite is None
     assert len(file.hamiltonian) == ROWS
 
@@ -76,8 +76,8 @@ def repulsive_energy(file, distances):
     return tables.evaluate(np.array(distances)[None])
 
 
-def test_spline_repulsive(tmp_path):
-    file = read_skf(write(tmp_path, skf_text()), homonuclear=True)
+def test_spline_repulsive():
+    file = parse_skf(skf_text().encode(), "H-H.skf", homonuclear=True)
     r = np.array([0.5, 1.2, 1.6, 1.9, 2.0, 2.5])
     expected = [
         np.exp(-1.5 * 0.5 + 0.4) - 0.01,
@@ -95,8 +95,8 @@ def test_spline_repulsive(tmp_path):
     np.testing.assert_allclose(slope[0, inside], numerical[0, inside], atol=1e-8)
 
 
-def test_polynomial_repulsive(tmp_path):
-    file = read_skf(write(tmp_path, skf_text(repulsive="")), homonuclear=True)
+def test_polynomial_repulsive():
+    file = parse_skf(skf_text(repulsive="").encode(), "H-H.skf", homonuclear=True)
     r = np.array([0.3, 1.0, 1.6, 3.0])
     x = np.clip(1.6 - r, 0.0, None)
     energy, slope = repulsive_energy(file, r)
@@ -123,10 +123,9 @@ def test_polynomial_repulsive(tmp_path):
         (lambda text: text[: text.index("1.8 2.0")], "the last spline, found the end of the file"),
     ],
 )
-def test_malformed_files(tmp_path, change, message):
-    path = write(tmp_path, change(skf_text()))
+def test_malformed_files(change, message):
     with pytest.raises(ParameterError, match=message) as caught:
-        read_skf(path, homonuclear=True)
+        parse_skf(change(skf_text()).encode(), "H-H.skf", homonuclear=True)
     assert "H-H.skf" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -169,6 +168,10 @@ def test_missing_and_unfit_files(tmp_path):
         load_parameters(tmp_path, ["Xx"])
     with pytest.raises(ParameterError, match=r"nowhere: expected a folder of \.skf files"):
         load_parameters(tmp_path / "nowhere", ["H"])
+    (tmp_path / "other").mkdir()
+    write(tmp_path / "other", skf_text(), "h-H.skf")
+    with pytest.raises(ParameterError, match=r"other: expected the file H-H.skf, found h-H.skf"):
+        load_parameters(tmp_path / "other", ["H"])
     write(tmp_path, skf_text(homonuclear=False, rows=20), "C-H.skf")
     with pytest.raises(ParameterError, match=r"12 rows of 0\.1 bohr as in H-C\.skf, found 20 rows"):
         load_parameters(tmp_path, ["C", "H"])

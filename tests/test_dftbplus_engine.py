@@ -14,13 +14,12 @@ from ase.build import molecule as ase_molecule
 
 import dftb_sets
 from conftest import SHARED
-from dftb_sets import FOLDERS, SETTINGS, find_record, needs_sets, parameters, records
+from dftb_sets import FOLDERS, SETTINGS, find_record, make_settings, needs_sets, parameters, records
 from pidelta.config import load_config
 from pidelta.errors import GeometryError, SCCConvergenceError, SetupError
 from pidelta.qm.dftb import sets
 from pidelta.qm.dftbplus import engine as dftbplus_engine
 from pidelta.qm.dftbplus.engine import DFTBPlusEngine
-from pidelta.qm.dftbplus.inputs import DFTBSettings
 from pidelta.setup import Setup
 from pidelta.testing.engines import check_engine
 
@@ -34,7 +33,7 @@ ELEMENTS = {"dftb2-mio": "H C N O S P", "dftb3-3ob": "H C N O S P Cl"}
 
 def make(model, numbers, **settings):
     folder = SHARED / "slako" / FOLDERS[model]
-    method = DFTBSettings(**{**SETTINGS[model], **settings})
+    method = make_settings(**{**SETTINGS[model], **settings})
     return DFTBPlusEngine(numbers, parameters(model, ELEMENTS[model]), folder, method)
 
 
@@ -247,7 +246,7 @@ def test_a_users_input(acetamide, tmp_path):
     assert mixed.identity == engine.identity
     found = mixed.evaluate(positions, potential)
     assert found.energy[0] == pytest.approx(expected.energy[0], abs=1e-10)
-    assert found.iterations[0] > expected.iterations[0]
+    assert found.properties["scc_iterations"][0] > expected.properties["scc_iterations"][0]
     other = build("ForceEvaluation = Dynamics")
     assert other.identity.startswith(f"{engine.identity} DFTB+input=")
     with pytest.raises(SetupError, match=r"DFTB\+ stopped at its set-up: .*Hamiltonian/DFTB/Wrong"):

@@ -13,9 +13,9 @@ from ase import Atoms
 from ase.build import molecule
 from ase.io import read, write
 
+from dftb_sets import make_engine
 from made_up_set import ONSITE, SPIN_CONSTANTS, write_made_up_set
 from pidelta.qm.dftb import sets
-from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.units import ANGSTROM
 
 DFTBPLUS = shutil.which("dftb+")
@@ -65,7 +65,7 @@ def test_dftbplus_reads_the_exported_set(name: str, order: int, tmp_path: Path) 
     energy, gradient = run_dftbplus(tmp_path, hamiltonian)
 
     description = files.description
-    engine = DFTBEngine(
+    engine = make_engine(
         atoms.numbers.astype(np.int64),
         files.parameters(description.elements),
         order=order,

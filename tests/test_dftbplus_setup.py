@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _ctypes
 import ctypes
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -11,12 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dftb_sets import make_engine, make_settings
 from made_up_set import DERIVATIVES, write_made_up_set
 from pidelta.config import load_config
-from pidelta.errors import ConfigError, SetupError
+from pidelta.errors import ConfigError, SCCConvergenceError, SetupError
 from pidelta.qm.dftb.parameters import load_parameters
-from pidelta.qm.dftbplus import inputs, library
+from pidelta.qm.dftb.settings import DFTBSettings
+from pidelta.qm.dftbplus import engine, inputs, library
+from pidelta.qm.dftbplus.engine import DFTBPlusEngine
 from pidelta.qm.dftbplus.hsd import parse_hsd, read_hsd
+from pidelta.testing.engines import check_shapes
 
 METHANE = np.array([6, 1, 1, 1, 1])
 GEOMETRY = 'Geometry = GenFormat {\n <<< "in.gen"\n}\n'
@@ -58,7 +63,7 @@ def folder(tmp_path):
 
 def user_keywords(folder, text):
     parameters = load_parameters(folder / "set", ["C", "H"])
-    settings = inputs.DFTBSettings(
+    settings = DFTBSettings(
         order=3,
         hubbard_derivatives=DERIVATIVES,
         damping_exponent=4.2,
@@ -68,6 +73,77 @@ def user_keywords(folder, text):
     path = folder / "dftb_in.hsd"
     path.write_text(text)
     return inputs.user_keywords(path, METHANE, expected, parameters)
+
+
+class FakeSession:
+    """Solves with the built-in engine, and keeps the input."""
+
+    def __init__(self, _, hsd):
+        self.input = parse_hsd(hsd.read_text(), "the input")
+        self.iterations = 4
+
+    def solve(self, positions, potential, correction):
+        parameters, settings = self.made_from
+        builtin = make_engine(METHANE, parameters, **settings)
+        kernel = None if correction is None else correction[None]
+        result = builtin.evaluate(positions[None], potential[None], kernel)
+        found = (result.energy[0], result.gradient[0], result.charges[0])
+        return library.Solution(*found, iterations=self.iterations, residual=1e-3)
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def fake_engine(folder, monkeypatch):
+    """The engine without a library; what else it does is its own."""
+    for name, fake in {
+        "load_library": lambda _: Path("libdftbplus.so"),
+        "version": lambda _: "0.4.0",
+        "rehearse": lambda *_: None,
+        "watch": lambda _: subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=-1),
+        "Session": FakeSession,
+    }.items():
+        monkeypatch.setattr(engine, name, fake)
+
+    def make(**settings):
+        parameters = load_parameters(folder / "set", ["C", "H"])
+        made = DFTBPlusEngine(METHANE, parameters, folder / "set", make_settings(**settings))
+        made._session.made_from = (parameters, settings)
+        return made
+
+    return make
+
+
+def test_settings_reach_dftbplus_whole(fake_engine):
+    """What the input says, key by key, and what the engine says of its results."""
+    made = fake_engine(
+        order=3,
+        hubbard_derivatives=DERIVATIVES,
+        damping_exponent=4.2,
+        electronic_temperature=0.001,
+        charge=2,
+        tolerance=1e-5,
+        max_iterations=50,
+    )
+    given = made._session.input
+    for key, value in {
+        "Charge": "2",
+        "SCCTolerance": "1e-05",
+        "MaxSCCIterations": "50",
+        "Filling.Temperature": "0.001",
+        "ThirdOrderFull": "Yes",
+        "HubbardDerivs.C": "-0.15",
+        "HCorrection.Exponent": "4.2",
+    }.items():
+        assert given.find(f"Hamiltonian.{key}").value == value, key
+    assert made.properties == ("scc_iterations",)
+    assert made.embedding == "electrostatic"
+    positions = 2.1 * np.array([[0, 0, 0], [1, 0, 0], [0, 1.1, 0], [0, 0, 1], [-1, 0.1, -1.0]])
+    check_shapes(made, positions, np.zeros(5), charge=2)
+    made._session.iterations = 50  # and the residual is above the tolerance
+    with pytest.raises(SCCConvergenceError, match="in 50 iterations"):
+        made.evaluate(positions[None], np.zeros((1, 5)))
 
 
 def test_hsd():
@@ -163,7 +239,15 @@ def test_keywords_that_change_the_method(folder):
             "",
             "Hamiltonian.hcorrection: expected damping .*, found no",
         ),
-        ("set/", "other/", "Hamiltonian.SlaterKosterFiles.Prefix: expected the files of qm.dftb.parameters"),
+        ("set/", "other/", "Hamiltonian.SlaterKosterFiles.Prefix: expected the files of the configuration"),
+        ('    Prefix = "set/"\n', "", "SlaterKosterFiles.Prefix: expected a folder, found ''"),
+        ('"set/"', '"set\n/"', "SlaterKosterFiles.Prefix: expected a folder, found"),
+        ('"-"', '"-', r"slaterkosterfiles.separator: expected - .*, found - suffix = "),
+        ("SCC = Yes", "SCC = Yes\0", "expected text, found a binary file"),
+        ("[K] = 300", "[K] = warm", "filling.temperature: expected 0.00095.* hartree .*, found warm K"),
+        ("[K] = 300", "[K] = 1e999", "filling.temperature: expected .*, found 1e999 K"),
+        ("[K] = 300", "[eV] = 0.02585", "filling.temperature: expected .* hartree .*, found 0.02585 eV"),
+        ('<<< "in.gen"', GEN.replace("1 1 0", "1 -1 0"), r"a geometry that DFTB\+ reads, found another"),
         ("set/", "nowhere/", "nowhere: expected a folder of .skf files, found none"),
         ("Hamiltonian = ", "Reks {}\nHamiltonian = ", "Reks: expected none with pidelta, found one"),
         (
@@ -184,9 +268,7 @@ def test_users_input_that_does_not_agree(folder, old, new, message):
 
 def test_module_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "dftbplus", None)
-    with pytest.raises(
-        SetupError, match=r"qm.engine: dftb\+ needs .*: conda install -c conda-forge dftbplus "
-    ):
+    with pytest.raises(SetupError, match=r"DFTB\+ needs .*: conda install -c conda-forge dftbplus "):
         library.load_library(None)
 
 
@@ -202,10 +284,10 @@ def test_library_missing(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "dftbplus", FakeModule(tmp_path))
     with pytest.raises(
         SetupError,
-        match=r"expected libdftbplus.so or .*DYNAMIC_LOADING, .* found none: conda",
+        match=r"expected the library of DFTB\+ \(libdftbplus.so or .*DYNAMIC_LOADING.* found none: conda",
     ):
         library.load_library(None)
-    with pytest.raises(SetupError, match=r"qm.dftbplus.library: .*, found no file .*wrong.so"):
+    with pytest.raises(SetupError, match=r"wrong.so: expected the library of DFTB\+, found no such file"):
         library.load_library(tmp_path / "wrong.so")
 
 
@@ -299,18 +381,20 @@ def test_periodic_inputs_are_refused(folder):
 @pytest.mark.parametrize(
     ("qm", "message"),
     [
-        ("{dftbplus: {library: a.so}}", "qm: dftbplus: expected engine dftb\\+ with it, found dftb"),
+        ("{dftbplus: {library: a.so}}", "unknown key qm.dftbplus with engine: dftb"),
         (
             "{engine: dftb+, dftb: {device: cuda}}",
-            "qm: dftb.device: expected cpu with engine dftb\\+, found cuda",
+            "qm.dftb.device: input should be 'cpu' with engine: dftb\\+, found 'cuda'",
         ),
-        ("{engine: dftb+, dftb: {scc: {start: none}}}", "qm: dftb.scc.start: expected previous with engine"),
+        ("{engine: dftb+, dftb: {scc: {start: none}}}", "qm.dftb.scc.start: input should be 'previous'"),
         (
             "{engine: dftb+, dftb: {scc: {start: extrapolated}}}",
-            "qm: dftb.scc.start: expected previous with engine dftb\\+, found extrapolated",
+            "qm.dftb.scc.start: input should be 'previous' with engine: dftb\\+, found 'extrapolated'",
         ),
-        ("{engine: dftb+, properties: [gap]}", "qm: expected no properties with engine dftb\\+, found gap"),
-        ("{engine: dftbplus}", "qm.engine: input should be .*, found 'dftbplus'"),
+        ("{engine: dftbplus}", "qm.engine: expected one of dftb, dftb\\+, ase, found dftbplus"),
+        ("{engine: [dftb]}", r"qm.engine: expected one of dftb, dftb\+, ase, found \['dftb'\]"),
+        ("{engine: dftb+, dftbplus: 5}", "qm.dftbplus: expected keys and values, found 5"),
+        ("{engine: dftb+, ase: {calculator: a.B}}", "unknown key qm.ase with engine: dftb\\+"),
     ],
 )
 def test_configurations(tmp_path, qm, message):

@@ -13,12 +13,12 @@ from ase.build import molecule
 from ase.data import atomic_numbers
 
 from conftest import ROOT
+from dftb_sets import make_engine
 from pidelta.cli.main import main
 from pidelta.config import load_config
 from pidelta.data.frames import Frame
 from pidelta.data.store import FrameStore
-from pidelta.errors import ConfigError, MissingExtraError, SetupError
-from pidelta.qm.dftb.engine import DFTBEngine
+from pidelta.errors import ConfigError, MissingExtraError, SettingError, SetupError
 from pidelta.qm.dftb.sets import builtin_set
 from pidelta.qm.dispersion import PUBLISHED_DAMPING, Damping, Dispersion, DispersionCorrected
 from pidelta.qm.reference import ReferenceSettings, label_frame
@@ -40,7 +40,7 @@ def atoms_of(record):
 
 def dftb3(numbers, charge=0):
     files = builtin_set()[3]
-    return DFTBEngine(
+    return make_engine(
         numbers,
         files.parameters(files.description.elements),
         order=3,
@@ -153,7 +153,7 @@ def test_configured_dispersion_is_part_of_the_identity(tmp_path, dispersion, nam
 @pytest.mark.parametrize(
     ("dispersion", "message"),
     [
-        ("d2", "qm.dftb.dispersion.method: input should be 'none', 'd3bj' or 'd4', found 'd2'"),
+        ("d2", "qm.dftb.dispersion: input should be 'none', 'd3bj' or 'd4', found 'd2'"),
         ("{method: d3bj, damping: mio}", "qm.dftb.dispersion.damping: expected s8, a1 and a2, or one of 3ob"),
         ("{method: d3bj, damping: {s8: 1, a1: 1}}", "missing key qm.dftb.dispersion.damping.a2"),
         ("{damping: 3ob}", "missing key qm.dftb.dispersion.method"),
@@ -220,7 +220,7 @@ def test_dft_labels_with_dispersion():
     assert energy[0] < -1e-5
     assert "PBE-D3(BJ)/STO-3G" in full.method
     assert "D3" not in bare.method
-    with pytest.raises(ConfigError, match=r"no published D3\(BJ\) parameters for SVWN"):
+    with pytest.raises(SettingError, match=r"dispersion: found no published D3\(BJ\) parameters for SVWN"):
         label_frame(frame, replace(settings, xc="SVWN"))
 
 

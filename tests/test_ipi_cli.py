@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from conftest import ROOT
 from ipi_support import unique_address
 from pidelta.analysis.ipi_output import PropertiesFollower, read_properties
-from pidelta.cli.main import main
+from pidelta.ipi.supervisor import Supervisor
+
+WATERS = np.array(
+    [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0], [2.9, 0.1, 0.1], [3.2, 0.9, 0.5], [3.3, -0.7, 0.6]]
+)
 
 
 @pytest.fixture
@@ -53,82 +59,158 @@ def folder(tmp_path):
     return tmp_path
 
 
-def fail(monkeypatch, capsys, *arguments):
-    """Run the command line in this process and return its one line on standard error."""
-    monkeypatch.setattr(sys, "argv", ["pidelta", *(str(argument) for argument in arguments)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1
-    return lines[0]
-
-
-def test_problems_of_run_are_one_line(folder, monkeypatch, capsys):
+def test_problems_of_run_are_one_line(folder, fail):
     path = folder / "input.xml"
     text = path.read_text()
-    assert "none.xml: cannot read the i-PI input" in fail(monkeypatch, capsys, "run", folder / "none.xml")
+    assert "none.xml: cannot read the i-PI input" in fail("run", folder / "none.xml")
     path.write_text(text.replace("</system>", "", 1))
-    assert "expected well-formed XML" in fail(monkeypatch, capsys, "run", path)
+    assert "expected well-formed XML" in fail("run", path)
     path.write_text(text.replace("ffsocket", "fflj"))
-    assert "expected an <ffsocket>" in fail(monkeypatch, capsys, "run", path)
+    assert "expected an <ffsocket>" in fail("run", path)
     path.write_text(text)
     lines = (folder / "init.xyz").read_text().splitlines()
     lines[2], lines[3] = lines[3], lines[2]
     (folder / "init.xyz").write_text("\n".join(lines) + "\n")
-    assert "init.xyz: the order of atoms differs" in fail(monkeypatch, capsys, "run", path)
+    assert "init.xyz: the order of atoms differs" in fail("run", path)
     shutil.move(folder / "pidelta.yaml", folder / "other.yaml")
-    assert "pidelta.yaml: no such file" in fail(monkeypatch, capsys, "run", path)
-    assert "order of atoms" in fail(monkeypatch, capsys, "run", path, "--config", folder / "other.yaml")
+    assert "pidelta.yaml: no such file" in fail("run", path)
+    assert "order of atoms" in fail("run", path, "--config", folder / "other.yaml")
 
 
-def test_client_without_ipi(folder, monkeypatch, capsys):
+def test_client_without_ipi(folder, fail):
     arguments = ["client", folder / "pidelta.yaml", "--address", unique_address(), "--patience", "0.1"]
-    assert "no i-PI is listening at unix:/tmp/ipi_pidelta-test" in fail(monkeypatch, capsys, *arguments)
+    assert "no i-PI is listening at unix:/tmp/ipi_pidelta-test" in fail(*arguments)
 
 
-@pytest.mark.slow
-def test_interrupted_and_continued(folder):
-    command = [sys.executable, "-m", "pidelta", "run"]
-    options = {"cwd": folder, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    options["env"] = {**os.environ, "COLUMNS": "100"}
-    follower, deadline = PropertiesFollower(folder / "ura.out"), time.monotonic() + 120.0
-    with subprocess.Popen([*command, "input.xml"], **options) as process:
+@pytest.fixture
+def water(tmp_path):
+    """A folder with a cluster of flexible water by a force field, which needs no PyTorch: runs in seconds."""
+    return write_water(tmp_path / "first")
+
+
+def write_water(folder, steps=100_000):
+    folder.mkdir()
+    rows = [f"{s} {x} {y} {z}" for s, (x, y, z) in zip("OHHOHH", WATERS, strict=True)]
+    (folder / "water.xyz").write_text("\n".join(["6", "", *rows, ""]))
+    (folder / "init.xyz").write_text("\n".join(["6", "# positions{angstrom} cell{angstrom}", *rows, ""]))
+    (folder / "pidelta.yaml").write_text("structure: water.xyz\nmm: {water: q-spc-fw}\n")
+    path = folder / "input.xml"
+    path.write_text(f"""<simulation verbosity='low' floatformat='%22.14e'>
+  <output prefix='water'>
+    <properties filename='out'> [ step, time{{picosecond}}, conserved, temperature{{kelvin}}, potential ]
+    </properties>
+    <trajectory filename='pos' stride='20'> positions{{angstrom}} </trajectory>
+  </output>
+  <total_steps> {steps} </total_steps>
+  <prng><seed>7</seed></prng>
+  <ffsocket name='pidelta' mode='unix' pbc='false'> <address> {unique_address()} </address> </ffsocket>
+  <system>
+    <initialize nbeads='1'>
+      <file mode='xyz'> init.xyz </file>
+      <cell mode='abc' units='angstrom'> [ 30, 30, 30 ] </cell>
+      <velocities mode='thermal' units='kelvin'> 300 </velocities>
+    </initialize>
+    <forces> <force forcefield='pidelta'/> </forces>
+    <ensemble> <temperature units='kelvin'> 300 </temperature> </ensemble>
+    <motion mode='dynamics'>
+      <dynamics mode='nve'> <timestep units='femtosecond'> 0.25 </timestep> </dynamics>
+    </motion>
+  </system>
+</simulation>
+""")
+    return path
+
+
+def test_interrupted_and_continued(water, run, capsys):
+    folder = water.parent
+    output = interrupt(folder, ["run", "input.xml"], PropertiesFollower(folder / "water.out"))
+    stopped_at = int(read_properties(folder / "water.out").columns["step"][-1])
+    assert 5 <= stopped_at < 100_000
+    restart = folder / "RESTART"
+    assert re.search(
+        rf"stopped; continue from step ({stopped_at}|{stopped_at + 1}) with: pidelta run RESTART", output
+    )
+    steps = stopped_at + 20
+    text = restart.read_text()
+    assert "<total_steps>100000</total_steps>" in text.replace(" ", "")
+    restart.write_text(re.sub("<total_steps>.*?</total_steps>", f"<total_steps>{steps}</total_steps>", text))
+    assert run("run", restart) == 0
+    printed = capsys.readouterr().out
+    for words in ("simulated time", "drift of the conserved quantity", "force time per step"):
+        assert words in printed
+
+    whole = write_water(folder.parent / "whole", steps)
+    (whole.parent / "water-thermo.png").write_text("of an earlier run")
+    assert run("run", whole) == 0
+    assert "kept water-thermo.png of an earlier run: #water-thermo.png#0#" in capsys.readouterr().out
+    assert (whole.parent / "#water-thermo.png#0#").read_text() == "of an earlier run"
+    one, two = (read_properties(path.parent / "water.out").columns for path in (whole, water))
+    np.testing.assert_array_equal(two["step"], np.arange(steps + 1))
+    for name in ("conserved", "potential", "temperature"):
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-7)
+    assert np.ptp(one["conserved"]) < 1e-3
+    for picture in ("water-thermo.png", "water-distributions.png"):
+        assert (folder / picture).stat().st_size > 10_000
+    assert not list(folder.glob("#water*"))
+
+
+def interrupt(folder, arguments, follower, step=5):
+    """Start `pidelta`, press Ctrl-C once i-PI has done some steps, and return what was printed."""
+    deadline = time.monotonic() + 120.0
+    with subprocess.Popen(
+        [sys.executable, "-m", "pidelta", *arguments],
+        cwd=folder,
+        env={**os.environ, "COLUMNS": "100"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
         try:
-            row = None
-            while row is None or row["step"] < 5:
-                assert process.poll() is None
+            while (follower.latest() or {"step": 0})["step"] < step:
+                assert process.poll() is None, process.stdout.read()
                 assert time.monotonic() < deadline
-                row = follower.latest() or row
                 time.sleep(0.02)
             process.send_signal(signal.SIGINT)
             output, _ = process.communicate(timeout=60.0)
         finally:
             process.kill()
     assert process.returncode == 130, output
-    assert "continue with: pidelta run RESTART" in output
-    stopped_at = read_properties(folder / "ura.out").columns["step"][-1]
-    assert 5 <= stopped_at < 300
-
-    completed = subprocess.run([*command, "RESTART"], timeout=180.0, check=False, **options)
-    assert completed.returncode == 0, completed.stdout
-    for text in ("simulated time", "0.075 ps", "drift of the conserved quantity", "force time per step"):
-        assert text in completed.stdout
-    properties = read_properties(folder / "ura.out").columns
-    assert properties["step"].tolist() == list(range(301))
-    assert abs(properties["conserved"] - properties["conserved"][0]).max() < 0.02
-    for picture in ("ura-thermo.png", "ura-distributions.png"):
-        assert (folder / picture).stat().st_size > 10_000
+    assert "Traceback" not in output
+    return output
 
 
-@pytest.mark.slow
-def test_failing_client_ends_the_run(folder):
-    config = folder / "pidelta.yaml"
-    config.write_text(config.read_text().replace("builtin", str(folder)))
-    command = [sys.executable, "-m", "pidelta", "run", "input.xml"]
-    completed = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=120.0, check=False
-    )
-    assert completed.returncode == 2
-    assert completed.stderr.startswith("pidelta: client 1: pidelta: ")
-    assert len(completed.stderr.strip().splitlines()) == 1
+def test_killed_client_ends_the_run(water, fail, monkeypatch):
+    follower = PropertiesFollower(water.parent / "water.out")
+    goes_on = Supervisor.is_running
+
+    def kill_a_client(supervisor):
+        if (follower.latest() or {"step": 0})["step"] > 5:
+            supervisor._clients[0].process.kill()
+        return goes_on(supervisor)
+
+    monkeypatch.setattr(Supervisor, "is_running", kill_a_client)
+    line = fail("run", water)
+    assert re.match(r"pidelta: client 1 was killed by signal SIGKILL; see .*/water\.client-1\.log; ", line)
+    assert re.search(r"; continue from step \d+ with: pidelta run .*/RESTART$", line)
+
+
+def test_failing_client_ends_the_run(water, fail):
+    """A cell too small for the cutoff is found by the client, which has the force field."""
+    lattice = 'Lattice="12 0 0 0 12 0 0 0 12"'
+    structure = water.parent / "water.xyz"
+    structure.write_text(structure.read_text().replace("6\n\n", f"6\n{lattice}\n"))
+    line = fail("run", water)
+    assert line.startswith("pidelta: client 1: pidelta: ")
+    assert "exceeds half of the smallest height of the cell" in line
+    assert line.endswith(f"; no step was saved: start again with: pidelta run {water}")
+
+
+def test_terms_are_checked_before_anything_starts(water, fail):
+    text = water.read_text()
+    water.write_text(text.replace("'pidelta'", "'dftb'"))
+    assert "expected terms among mm, found low" in fail("run", water)
+    water.write_text(text.replace("<ffsocket name='pidelta'", "<ffsocket name='mmm'"))
+    assert "expected a forcefield among mmm, found 'pidelta'" in fail("run", water)
+    water.write_text(text.replace("</forces>", "<force forcefield='pidelta'/> </forces>"))
+    assert "expected each of mm once, found mm 2 times, by pidelta" in fail("run", water)
+    assert not (water.parent / "water.i-pi.log").exists()

@@ -18,6 +18,7 @@ from ipi_support import CELL, NUMBERS, POSITIONS, SYMBOLS, Images, running_ipi, 
 from pidelta.analysis.ipi_output import read_properties
 from pidelta.errors import GeometryError, ProtocolError, SetupError, StructureError, TransportError
 from pidelta.ipi.client import ServeSummary, serve
+from pidelta.ipi.observers import Alarm, Observer
 from pidelta.ipi.transports import SocketTransport, connect, remove_stale_socket
 from pidelta.state import Evaluation, Term
 from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM, HARTREE_IN_EV
@@ -43,6 +44,17 @@ def strain_derivative(positions, cell):
     return virial / (2.0 * step)
 
 
+class Recorder(Observer):
+    def __init__(self):
+        self.before_calls, self.after_calls = [], []
+
+    def before(self, positions, cells):
+        self.before_calls.append((positions, cells))
+
+    def after(self, positions, cells, evaluation):
+        self.after_calls.append((positions, cells, evaluation))
+
+
 # i-PI's stress is in the order xx yy zz xy xz yz.
 VOIGT = ([0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2])
 
@@ -64,10 +76,10 @@ def test_simulation_by_ipi(tmp_path, mode, n_beads, batch_size):
         steps=steps,
         dynamics="nve" if n_beads == 1 else "nvt",
     )
-    evaluator, first = Images(), []
+    evaluator, seen = Images(), Recorder()
     with running_ipi(path) as ipi:
         with closing(connect(mode, address, port, patience=30.0)) as transport:
-            summary = serve(evaluator, transport, on_first_positions=lambda r, h: first.append((r, h)))
+            summary = serve(evaluator, transport, [seen])
         assert ipi.wait(30.0) == 0
 
     assert summary.end == "exit"
@@ -75,9 +87,9 @@ def test_simulation_by_ipi(tmp_path, mode, n_beads, batch_size):
     assert summary.requests >= (steps + 1) * -(-n_beads // batch_size)
     assert summary.structures == sum(len(positions) for positions, _ in evaluator.calls)
     assert summary.timings["all"] == pytest.approx(0.5 * summary.requests)
-    assert len(first) == 1
-    np.testing.assert_allclose(first[0][0][0], POSITIONS, atol=1e-9)
-    np.testing.assert_allclose(first[0][1][0], CELL, atol=1e-9)
+    assert len(seen.before_calls) == len(seen.after_calls) == len(evaluator.calls)
+    np.testing.assert_allclose(seen.before_calls[0][0][0], POSITIONS, atol=1e-9)
+    np.testing.assert_allclose(seen.before_calls[0][1][0], CELL, atol=1e-9)
 
     properties = read_properties(tmp_path / "sim.out").columns
     assert len(properties["step"]) == steps + 1
@@ -243,14 +255,27 @@ def test_wrong_number_of_atoms():
         serve(Images(), Memory(INIT + posdata(POSITIONS[:3])))
 
 
-def test_first_positions_are_checked_before_they_are_evaluated():
-    def refuse(positions, cells):
-        raise StructureError("atom order")
+def test_observers_see_positions_before_they_are_evaluated():
+    class Refusing(Observer):
+        def before(self, positions, cells):
+            raise StructureError("atom order")
 
     evaluator = Images()
     with pytest.raises(StructureError, match="atom order"):
-        serve(evaluator, Memory(INIT + posdata()), on_first_positions=refuse)
+        serve(evaluator, Memory(INIT + posdata()), [Refusing()])
     assert evaluator.calls == []
+
+
+def test_observers_see_evaluations_before_they_are_sent():
+    class Refusing(Observer):
+        def after(self, positions, cells, evaluation):
+            assert evaluation.energy.shape == (len(positions),)
+            raise GeometryError("too far")
+
+    transport = Memory(INIT + posdata())
+    with pytest.raises(GeometryError, match="too far"):
+        serve(Images(), transport, [Refusing()])
+    assert b"FORCEREADY" not in transport.sent
 
 
 @pytest.mark.parametrize("what", ["energy", "gradient of atom 2"])
@@ -268,7 +293,8 @@ def test_results_that_are_not_finite(what):
 
 
 def test_summary_survives_json():
-    summary = ServeSummary(requests=3, timings={"scc": 0.25}, end="exit")
+    alarms = {"delta_extrapolation": Alarm(1.0, structures=4, total=2.0, largest=1.5, above=1)}
+    summary = ServeSummary(requests=3, timings={"scc": 0.25}, alarms=alarms, end="exit")
     assert ServeSummary.from_json(summary.to_json()) == summary
     with pytest.raises(ValueError, match="summary"):
         ServeSummary.from_json('{"answer": 42}')
@@ -329,3 +355,32 @@ def test_socket_transport_reports_a_reset():
     with pytest.raises(TransportError, match="the connection to i-PI broke"):
         transport.send(b"x")
     transport.close()
+
+
+class Part(Images):
+    """Half of the energy."""
+
+    def evaluate(self, positions, cells):
+        whole = super().evaluate(positions, cells)
+        return Evaluation({"mm": whole.terms["mm"]}, properties=whole.properties)
+
+
+@pytest.mark.parametrize("parameters", [b" terms : mm , ", b"terms:MM,,batch_size:1"])
+def test_parameters_of_the_forcefield_choose_terms(parameters):
+    asked = []
+
+    def evaluator_of(terms):
+        asked.append(terms)
+        return Part()
+
+    init = b"INIT        " + integers(0, len(parameters)) + parameters
+    transport = Memory(init + posdata() + GETFORCE, EXIT)
+    serve(Images(), transport, on_terms=evaluator_of)
+    assert asked == [{"mm"}]
+    assert split_reply(transport.sent)[0] == pytest.approx(0.5 * Images().energy(POSITIONS, CELL))
+
+
+def test_parameters_of_the_forcefield_that_say_nothing():
+    init = b"INIT        " + integers(0, 10) + b"term : low"
+    with pytest.raises(SetupError, match="forcefield of the i-PI input: <parameters>: expected terms: A"):
+        serve(Images(), Memory(init), on_terms=lambda terms: Part())

@@ -17,7 +17,8 @@ from pidelta.state import System
 def system(*symbols):
     n = len(symbols)
     numbers = np.array([atomic_numbers[symbol] for symbol in symbols])
-    return System(numbers, np.zeros((n, 3)), None, symbols, ("MOL",) * n, np.zeros(n, dtype=np.int64))
+    residues = np.zeros(n, dtype=np.int64)
+    return System(numbers, np.zeros((n, 3)), None, symbols, ("MOL",) * n, residues, residues + 1, ("",) * n)
 
 
 def test_description(tmp_path):
@@ -29,7 +30,7 @@ def test_description(tmp_path):
         50,
         4,
     )
-    (ffsocket,) = simulation.sockets
+    (ffsocket,) = simulation.forces.sockets
     assert (ffsocket.mode, ffsocket.address, ffsocket.port, ffsocket.batch_size) == (
         "unix",
         "where",
@@ -51,25 +52,21 @@ def test_description(tmp_path):
     assert simulation.sockets_prefix == "/tmp/ipi_"
 
 
-@pytest.mark.parametrize(
-    ("name", "terms"), [("mm", {"mm"}), ("delta+mm", {"mm", "delta"}), ("all", None), ("mm+coulomb", None)]
-)
-def test_terms_in_the_name_of_an_ffsocket(tmp_path, name, terms):
-    assert read_simulation(write_input(tmp_path, address="x", ff_name=name)).sockets[0].terms == terms
-
-
 def test_nested_ffsockets_defaults_and_restart(tmp_path):
     path = tmp_path / "RESTART"
     path.write_text("""<!-- a comment --><simulation sockets_prefix='/tmp/other_'>
       <ffcommittee name='committee'> <ffsocket name='mm' mode='inet'/> </ffcommittee>
       <output> <properties> [ step ] </properties> </output>
       <step> 7 </step>
-      <system> <beads natoms='3' nbeads='8'> <names shape='(3)'> [ O, H, H ] </names> </beads> </system>
+      <system>
+        <beads natoms='3' nbeads='8'> <names shape='(3)'> [ O, H, H ] </names> </beads>
+        <forces> <force forcefield='committee'/> </forces>
+      </system>
     </simulation>""")
     simulation = read_simulation(path)
     assert (simulation.step, simulation.total_steps, simulation.n_beads) == (7, 1000, 8)
     assert simulation.sockets_prefix == "/tmp/other_"
-    assert (simulation.sockets[0].address, simulation.sockets[0].port) == ("localhost", 65535)
+    assert (simulation.forces.sockets[0].address, simulation.forces.sockets[0].port) == ("localhost", 65535)
     assert simulation.properties[0].path == tmp_path / "i-pi.out"
     check_atom_order(simulation, system("O", "H", "H"))
     assert step_in_restart(path) == 7
@@ -84,8 +81,26 @@ def test_nested_ffsockets_defaults_and_restart(tmp_path):
         ("ffsocket", "ffdirect", "expected an <ffsocket> for pidelta to connect to, found none"),
         ("mode='unix'", "mode='shm'", "mode of <ffsocket name='all'>: expected unix or inet, found 'shm'"),
         ("<batch_size>1", "<batch_size>many", "<batch_size>: expected an integer, found 'many'"),
+        ("<batch_size>1", "<batch_size>0", "<batch_size>: expected 1 or more, found 0"),
         ("<total_steps> 20", "<total_steps> 0", "nothing left to run: .* found 0"),
+        ("<total_steps> 20", "<total_steps> ten", "<total_steps>: expected an integer, found 'ten'"),
         ("init.xyz", "none.xyz", r"<file> in <initialize>: expected an existing file, found .*none\.xyz"),
+        ("nbeads='1'", "nbeads='0'", "nbeads of <initialize>: expected 1 or more, found 0"),
+        ("nbeads='1'", "nbeads='-4'", "nbeads of <initialize>: expected 1 or more, found -4"),
+        ("nbeads='1'", "nbeads='2.5'", "nbeads of <initialize>: expected an integer, found '2.5'"),
+        ("nbeads='1'", "", "<system>: expected <initialize nbeads='...'>, found none"),
+        ("<force forcefield='all'/>", "", "<system>: expected <forces> with a <force>, found none"),
+        ("<force f", "<force nbeads='-1' f", "nbeads of <force forcefield='all'>: expected 0 or more, found"),
+        (
+            "<force f",
+            "<force weight='x' f",
+            "weight of <force forcefield='all'>: expected a number, found 'x'",
+        ),
+        ("<force forcefield='all'", "<force forcefield='al'", "expected a forcefield among all, found 'al'"),
+        ("system>", "sistem>", "expected a <system>, found none"),
+        ("stride='1'", "stride='0'", "stride of <properties>: expected 1 or more, found 0"),
+        ("<simulation", "<?xml version='1.0' encoding='none'?><simulation", "expected well-formed XML"),
+        ("</ffsocket>", "</ffsocket><fflj name='all'/>", "a name of its own .* found 'all' twice"),
     ],
 )
 def test_problems(tmp_path, old, new, message):
@@ -126,7 +141,8 @@ def test_atom_names_of_a_pdb_file(tmp_path):
     path = write_input(tmp_path, address="x")
     path.write_text(path.read_text().replace("mode='xyz'", "mode='pdb'"))
     names = ("OW", "HW1", " CA", "CL", "1HB", "D")
-    rows = [f"ATOM  {i:5d} {name:<4s} MOL X   1" for i, name in enumerate(names)]
+    rows = ["CRYST1   20.000   21.000   22.000  90.00  90.00  90.00 P 1           1"]
+    rows += [f"ATOM  {i:5d} {name:<4s} MOL X   1    {i:8.3f}{0:8.3f}{0:8.3f}" for i, name in enumerate(names)]
     (tmp_path / "init.xyz").write_text("TITLE\n" + "\n".join(rows) + "\nEND\n")
     simulation = read_simulation(path)
     check_atom_order(simulation, system("O", "H", "C", "Cl", "H", "H"))

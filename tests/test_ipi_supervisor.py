@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,13 +20,16 @@ from pidelta.errors import RunError, SetupError
 from pidelta.ipi import supervisor as supervisor_module
 from pidelta.ipi.simulation import read_simulation
 from pidelta.ipi.supervisor import Supervisor
+from pidelta.ipi.watchdog import is_running
 
 SUPPORT = Path(__file__).with_name("ipi_support.py")
 SECOND_SOCKET = "<ffsocket name='dftb' mode='unix' pbc='false'> <address> {} </address> </ffsocket>"
 
 
 def supervise(path, behaviour="serve", n_clients=1):
-    return Supervisor(read_simulation(path), [sys.executable, str(SUPPORT), behaviour], n_clients)
+    simulation = read_simulation(path)
+    counts = {ffsocket.name: n_clients for ffsocket in simulation.forces.sockets}
+    return Supervisor(simulation, [sys.executable, str(SUPPORT), behaviour], counts)
 
 
 def wait_for_end(supervisor, seconds=60.0):
@@ -73,11 +79,7 @@ def test_interrupted_run_continues_where_it_stopped(tmp_path):
         wait_for_end(supervisor)
 
     with supervise(parts / "input.xml", "slow") as supervisor:
-        follower, row = PropertiesFollower(parts / "sim.out"), None
-        deadline = time.monotonic() + 60.0
-        while (row is None or row["step"] < 5) and time.monotonic() < deadline:
-            assert supervisor.is_running()
-            row = follower.latest() or row
+        wait_for_step(parts, supervisor, 5)
         supervisor.stop()
         assert not supervisor.finished()
     stopped_at = supervisor.last_step()
@@ -92,6 +94,124 @@ def test_interrupted_run_continues_where_it_stopped(tmp_path):
     np.testing.assert_allclose(two["conserved"], one["conserved"], rtol=1e-9)
     with pytest.raises(SetupError, match="nothing left to run"):
         read_simulation(parts / "RESTART")
+
+
+def wait_for_step(folder, supervisor, step=2, seconds=60.0):
+    follower, row = PropertiesFollower(folder / "sim.out"), None
+    deadline = time.monotonic() + seconds
+    while row is None or row["step"] < step:
+        assert time.monotonic() < deadline
+        assert supervisor.is_running()
+        row = follower.latest() or row
+        time.sleep(0.02)
+
+
+def test_killed_client_is_reported_and_the_run_can_go_on(tmp_path):
+    path = write_input(tmp_path, address=unique_address(), steps=1000)
+    message = r"^client 1 was killed by signal SIGKILL; see .*sim\.client-1\.log$"
+    with supervise(path, "slow") as supervisor:
+        wait_for_step(tmp_path, supervisor)
+        supervisor._clients[0].process.kill()
+        with pytest.raises(RunError, match=message):
+            wait_for_end(supervisor)
+    assert not any(is_running(child.process.pid) for child in supervisor._children())
+    path, step = supervisor.saved_state()
+    assert (path.name, step >= 2) == ("RESTART", True)
+
+
+def test_one_run_a_folder(tmp_path):
+    path = write_input(tmp_path, address=unique_address(), steps=1000)
+    other = tmp_path / "other.xml"
+    other.write_text(path.read_text().replace(path.stem, "other"))
+    with supervise(path) as supervisor:
+        log = (tmp_path / "sim.i-pi.log").stat().st_ino
+        message = (
+            rf"expected no other run in this folder, found that of input\.xml \(process {os.getpid()}\)$"
+        )
+        with pytest.raises(SetupError, match=message), supervise(other):
+            pass
+        supervisor.is_running()
+        assert (tmp_path / "sim.i-pi.log").stat().st_ino == log
+        supervisor.stop()
+    assert not (tmp_path / ".pidelta-run").exists()
+    # What a run leaves that was killed with its watchdog holds nobody up.
+    (tmp_path / ".pidelta-run").write_text("1 input.xml")
+    with supervise(write_input(tmp_path, address=unique_address(), steps=1)) as supervisor:
+        wait_for_end(supervisor)
+
+
+def test_logs_of_an_earlier_run_are_kept(tmp_path):
+    for text in ("first", "second"):
+        path = write_input(tmp_path, address=unique_address(), steps=1)
+        (tmp_path / "sim.client-1.log").write_text(text)
+        with supervise(path) as supervisor:
+            wait_for_end(supervisor)
+            kept = [log.name for log in supervisor.kept]
+    assert kept == ["#sim.i-pi.log#0#", "#sim.client-1.log#1#"]
+    assert (tmp_path / "#sim.client-1.log#0#").read_text() == "first"
+    assert (tmp_path / "#sim.client-1.log#1#").read_text() == "second"
+
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from test_ipi_supervisor import supervise
+with supervise(Path(sys.argv[1]), "slow") as supervisor:
+    print(*(child.process.pid for child in supervisor._children()), flush=True)
+    time.sleep(60.0)
+"""
+
+
+def test_killed_supervisor_leaves_nothing_behind(tmp_path):
+    address = unique_address()
+    path = write_input(tmp_path, address=address, steps=1000)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(path)], stdout=subprocess.PIPE, text=True, env=environment
+    ) as parent:
+        children = [int(word) for word in parent.stdout.readline().split()]
+        assert len(children) == 2
+        follower, deadline = PropertiesFollower(tmp_path / "sim.out"), time.monotonic() + 60.0
+        while (follower.latest() or {"step": 0})["step"] < 1 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert all(map(is_running, children))
+        parent.send_signal(signal.SIGKILL)
+    while any(map(is_running, children)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_running, children))
+    # i-PI was given the time to save its state, and to remove its socket.
+    assert read_simulation(tmp_path / "RESTART").step >= 1
+    assert not Path(f"/tmp/ipi_{address}").exists()
+    with supervise(write_input(tmp_path, address=unique_address(), steps=1)) as supervisor:
+        wait_for_end(supervisor)
+
+
+def limit_file_size():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+
+
+def test_full_disk(tmp_path, monkeypatch):
+    """A limit to the size of files, which i-PI meets in its trajectories as it would meet a full disk."""
+    address = unique_address()
+    path = write_input(tmp_path, address=address, steps=100_000)
+    checkpoint = "<checkpoint filename='chk' stride='10'/> </output>"
+    path.write_text(path.read_text().replace("</output>", checkpoint))
+    started = subprocess.Popen
+
+    def limited(command, **options):
+        limits = {} if str(SUPPORT) in command else {"preexec_fn": limit_file_size}
+        return started(command, **options, **limits)
+
+    monkeypatch.setattr(supervisor_module.subprocess, "Popen", limited)
+    with (
+        supervise(path) as supervisor,
+        pytest.raises(RunError, match=r"^i-PI: .*File too large.* \(exit code 1, log: .*\)$"),
+    ):
+        wait_for_end(supervisor)
+    state, step = supervisor.saved_state()
+    assert state.name in ("RESTART", "sim.chk")
+    assert step >= 10
+    assert not Path(f"/tmp/ipi_{address}").exists()
 
 
 def test_failing_client_is_reported_and_ipi_stopped(tmp_path):
@@ -129,7 +249,7 @@ def test_address_in_use(tmp_path, mode):
     with socket.socket(socket.AF_UNIX if mode == "unix" else socket.AF_INET) as server:
         server.bind(f"{tmp_path}/ipi_{address}" if mode == "unix" else (address, 0))
         server.listen()
-        port = 0 if mode == "unix" else server.getsockname()[1]
+        port = 31415 if mode == "unix" else server.getsockname()[1]
         path = write_input(tmp_path, address=address, mode=mode, port=port)
         path.write_text(
             path.read_text().replace("<simulation", f"<simulation sockets_prefix='{tmp_path}/ipi_'")

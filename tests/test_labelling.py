@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,10 +20,12 @@ from pidelta.data.store import FrameStore
 from pidelta.errors import DataError, RunError, SetupError
 from pidelta.qm.base import QMResult
 from pidelta.qm.reference import ReferenceSettings, label_frame
-from pidelta.qmmm.embedding import CutRegion
+from pidelta.qmmm.surroundings import CutRegion
+from pidelta.state import System
 from pidelta.units import ANGSTROM
 from pidelta.workflow import labelling
-from pidelta.workflow.sampling import read_trajectory, sample
+from pidelta.workflow.sampling import sample
+from pidelta.workflow.yardstick import Yardstick
 
 NUMBERS = np.array([8, 1, 1, 8, 1])
 QUICK = ReferenceSettings(xc="PBE", basis="STO-3G", grid_level=0)
@@ -33,6 +36,20 @@ def positions(step: int) -> np.ndarray:
     water = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
     other = np.array([[3.0, 0.1 * step, 0.0], [3.0, 0.1 * step, 0.97]])
     return np.concatenate([water, other])
+
+
+SYSTEM = System(
+    numbers=NUMBERS,
+    positions=positions(0) * ANGSTROM,
+    cell=np.diag([20.0, 21.0, 22.0]) * ANGSTROM,
+    names=tuple("OHHOH"),
+    residue_names=("UNK",) * 5,
+    residue_indices=np.zeros(5, dtype=np.int64),
+    residue_numbers=np.ones(5, dtype=np.int64),
+    segments=("",) * 5,
+)
+BONDS = np.array([[0, 1], [0, 2], [3, 4]])
+YARDSTICK = Yardstick.of(Path("water.pdb"), SYSTEM, BONDS, np.arange(3))
 
 
 def write_xyz(path, steps, unit="angstrom", what="positions"):
@@ -68,7 +85,7 @@ class WaterInCharges:
             site_positions=sites,
             site_charges=np.array([[-0.8, 0.4, 0.0]]),
             site_numbers=np.array([[8, 1, 0]]),
-            site_atoms=np.array([[3, 4, -1]]),
+            site_particles=np.array([[3, 4, -1]]),
         )
 
 
@@ -81,45 +98,24 @@ def region():
 def store(tmp_path, region):
     trajectory = write_xyz(tmp_path / "run.pos_0.xyz", range(0, 60, 20))
     with FrameStore(tmp_path / "frames.h5", "a") as frames:
-        sample(trajectory, region, frames, numbers=NUMBERS, periodic=True)
+        sample(trajectory, region, frames, numbers=NUMBERS, yardstick=YARDSTICK, periodic=True)
         yield frames
-
-
-@pytest.mark.parametrize("unit", ["angstrom", "atomic_unit"])
-def test_reads_what_ipi_writes(tmp_path, unit):
-    snapshots = list(read_trajectory(write_xyz(tmp_path / "a.xyz", [0, 7], unit)))
-    assert [snapshot.step for snapshot in snapshots] == [0, 7]
-    for snapshot in snapshots:
-        np.testing.assert_array_equal(snapshot.numbers, NUMBERS)
-        np.testing.assert_allclose(snapshot.positions, positions(snapshot.step) * ANGSTROM, atol=2e-5)
-        np.testing.assert_allclose(snapshot.cell, np.diag([20.0, 21.0, 22.0]) * ANGSTROM, atol=2e-5)
-
-
-@pytest.mark.parametrize("mode", ["xyz", "pdb"])
-def test_reads_a_skewed_cell_as_rows(tmp_path, mode):
-    """i-PI's own writer: its cell has lattice vectors as columns."""
-    from ipi.engine.atoms import Atoms
-    from ipi.engine.cell import Cell
-    from ipi.utils.io import print_file
-
-    columns = np.array([[30.0, 4.0, -3.0], [0.0, 28.0, 5.0], [0.0, 0.0, 25.0]])
-    atoms = Atoms(2)
-    atoms.names[:] = ["O", "D"]
-    atoms.q[:] = np.arange(6.0)
-    path = tmp_path / f"a.{mode}"
-    with path.open("w") as file:
-        print_file(mode, atoms, Cell(columns), file, title="Step:  12  Bead:  0 ", key="positions")
-    (snapshot,) = read_trajectory(path)
-    assert snapshot.step == 12
-    np.testing.assert_array_equal(snapshot.numbers, [8, 1])
-    np.testing.assert_allclose(snapshot.positions, np.arange(6.0).reshape(2, 3), atol=2e-3)
-    np.testing.assert_allclose(snapshot.cell, columns.T, atol=1e-2)
 
 
 def test_sample_takes_what_was_asked_for(tmp_path, region):
     trajectory = write_xyz(tmp_path / "run.pos_3.xyz", range(0, 100, 10))
     with FrameStore(tmp_path / "frames.h5", "a") as store:
-        count = sample(trajectory, region, store, numbers=NUMBERS, periodic=True, every=3, skip=2, limit=2)
+        count = sample(
+            trajectory,
+            region,
+            store,
+            numbers=NUMBERS,
+            yardstick=YARDSTICK,
+            periodic=True,
+            every=3,
+            skip=2,
+            limit=2,
+        )
         frames = list(store)
     assert count == 2
     assert [frame.source for frame in frames] == [f"{trajectory} step {step}" for step in (20, 50)]
@@ -132,62 +128,24 @@ def test_sample_takes_what_was_asked_for(tmp_path, region):
 
 def test_sampling_twice_adds_nothing(tmp_path, store, region):
     trajectory = tmp_path / "run.pos_0.xyz"
-    assert sample(trajectory, region, store, numbers=NUMBERS, periodic=False) == 0
+    assert sample(trajectory, region, store, numbers=NUMBERS, yardstick=YARDSTICK, periodic=False) == 0
     assert len(store) == 3
 
 
-@pytest.mark.parametrize("mode", ["xyz", "pdb"])
-@pytest.mark.parametrize("lost", [5, 60, 150])
-def test_incomplete_last_snapshot_is_passed_over(tmp_path, mode, lost):
-    path = tmp_path / f"a.{mode}"
-    if mode == "xyz":
-        write_xyz(path, [0, 1])
-    else:
-        one = "TITLE   Step:  {}  Bead: 0 positions{{angstrom}} cell{{angstrom}}\n"
-        cell = "CRYST1   20.000   21.000   22.000  90.00  90.00  90.00 P 1           1\n"
-        atom = "ATOM  {:5d} {:>4s}    1     1    {:8.3f}{:8.3f}{:8.3f}  0.00  0.00            0\n"
-        path.write_text(
-            "".join(
-                one.format(step)
-                + cell
-                + "".join(
-                    atom.format(i, *row)
-                    for i, row in enumerate(zip("OHHOH", *positions(step).T, strict=True))
-                )
-                + "END\n"
-                for step in (0, 1)
-            )
-        )
-    assert len(list(read_trajectory(path))) == 2
-    path.write_text(path.read_text()[:-lost])
-    steps = [snapshot.step for snapshot in read_trajectory(path)]
-    assert steps[0] == 0
-    assert len(steps) == 1 or lost == 5
-
-
 def test_trajectory_errors_are_one_line(tmp_path, region):
-    missing = tmp_path / "none.xyz"
     forces = write_xyz(tmp_path / "run.frc_0.xyz", [0], what="forces")
-    other = tmp_path / "junk.xyz"
-    other.write_text("5\n# nothing\nO 0 0\nH 1 1 1\nH\n")
-    strange = tmp_path / "strange.xyz"
-    strange.write_text(
-        "1\n# CELL(abcABC): 9 9 9 90 90 90 Step: 0 Bead: 0 positions{angstrom} cell{angstrom}\nX 0 0 0\n"
-    )
-    for path, message in (
-        (missing, "no such trajectory"),
-        (tmp_path / "run.dcd", "ending in .xyz or .pdb"),
-        (forces, "expected positions .* in snapshot 0"),
-        (other, "expected positions .* in snapshot 0"),
-        (strange, "expected the symbol of an element, found 'X'"),
-    ):
-        with pytest.raises(DataError, match=message) as caught:
-            list(read_trajectory(path))
-        assert str(path) in str(caught.value)
-        assert "\n" not in str(caught.value)
     good = write_xyz(tmp_path / "good.xyz", [0])
-    with FrameStore(tmp_path / "f.h5", "a") as store, pytest.raises(DataError, match="expected the 5 atoms"):
-        sample(good, region, store, numbers=NUMBERS[::-1], periodic=True)
+    with FrameStore(tmp_path / "f.h5", "a") as store:
+        for path, numbers, message in (
+            (tmp_path / "none.xyz", NUMBERS, "no such trajectory"),
+            (tmp_path / "run.dcd", NUMBERS, "ending in .xyz or .pdb"),
+            (forces, NUMBERS, "expected positions .* in snapshot 0"),
+            (good, NUMBERS[::-1], "expected the 5 atoms"),
+        ):
+            with pytest.raises(DataError, match=message) as caught:
+                sample(path, region, store, numbers=numbers, yardstick=YARDSTICK, periodic=True)
+            assert str(path) in str(caught.value)
+            assert "\n" not in str(caught.value)
 
 
 def test_labels_in_processes_equal_labels_here(store):
@@ -347,7 +305,6 @@ class ChargesInPotential:
             energy=potential @ self.charges + 0.5 * (positions**2).sum(axis=(1, 2)),
             gradient=positions.copy(),
             charges=self.charges[None],
-            iterations=np.ones(1, dtype=np.int64),
         )
 
 

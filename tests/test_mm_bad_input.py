@@ -5,6 +5,7 @@ import re
 import shutil
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import parmed
@@ -22,8 +23,23 @@ from pidelta.setup import Setup
 from pidelta.units import BOHR_IN_ANGSTROM
 
 ENGINES = ["builtin", "openmm"]
-NO_SITES = np.zeros(0, dtype=np.int64)
 ACETAMIDE = np.array([6, 1, 1, 1, 6, 8, 7, 1, 1])
+NAMES = ("C1", "H1", "H2", "H3", "C", "O", "N", "HN1", "HN2")
+
+
+def atoms(numbers, names=NAMES, residue_names=None, sites=(), **others):
+    """What a structure is compared with: one residue, unless `residue_indices` are given."""
+    count = len(numbers)
+    values = {
+        "numbers": np.asarray(numbers),
+        "names": tuple(names),
+        "residue_names": residue_names or ("ACM",) * count,
+        "residue_indices": np.zeros(count, dtype=np.int64),
+        "massless_rows": np.array(sites, dtype=np.int64),
+        "periodic": False,
+        "cell_angle": 90.0,
+    }
+    return SimpleNamespace(**(values | others))
 
 
 def write_structure(path, numbers, positions, cell=CUBIC):
@@ -134,7 +150,9 @@ def test_structure_with_a_coordinate_that_is_no_number(water, fail):
     lines = path.read_text().splitlines()
     lines[6] = f"{lines[6].split()[0]} nan 0.0 0.0"
     path.write_text("\n".join([*lines, ""]))
-    assert "water.xyz: expected finite coordinates, found others at atom 4" in fail("evaluate", water)
+    assert "water.xyz: expected finite coordinates below 1e+08 bohr, found others at atom 4" in fail(
+        "evaluate", water
+    )
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -185,7 +203,7 @@ def test_a_net_force_beyond_that_of_a_mesh(water, fail, monkeypatch):
 
 def test_options_of_openmm_need_openmm(water, fail):
     edit(water, "mm: {", "mm: {platform: CUDA, ")
-    assert "mm: expected platform with engine: openmm, and only with it" in fail("check", water)
+    assert "unknown key mm.platform with engine: builtin" in fail("check", water)
     edit(water, "mm: {", "mm: {engine: openmm, ")
     edit(water, "CUDA", "Abacus")
     assert "mm.platform: expected auto or" in fail("check", water)
@@ -211,7 +229,7 @@ def files(tmp_path_factory):
 
 
 def read_any(path):
-    return read_topology(path) if path.suffix == ".prmtop" else read_coordinates(path, ACETAMIDE, NO_SITES)
+    return read_topology(path) if path.suffix == ".prmtop" else read_coordinates(path, atoms(ACETAMIDE))
 
 
 def attempt(path):
@@ -238,7 +256,9 @@ def test_files_cut_off_anywhere_are_refused_or_complete(files, tmp_path, name):
             assert str(tmp_path / name) in problem
         else:
             assert name != "m.prmtop", stop
-            np.testing.assert_array_equal(found[0], whole[0])  # only what follows the atoms is lost
+            np.testing.assert_array_equal(
+                found.positions, whole.positions
+            )  # only what follows the atoms is lost
     assert refused > 100
 
 
@@ -247,9 +267,9 @@ def test_elements_of_a_structure_are_those_of_the_topology(files, tmp_path):
     swapped[[5, 6]] = swapped[[6, 5]]
     write_structure(tmp_path / "m.xyz", ACETAMIDE, np.resize(MIXED, (9, 3)))
     for path in (tmp_path / "m.xyz", files / "m.pdb"):
-        read_coordinates(path, ACETAMIDE, NO_SITES)
+        read_coordinates(path, atoms(ACETAMIDE))
         with pytest.raises(PideltaError, match=f"{path.name}: expected N at atom 5 .*, found O"):
-            read_coordinates(path, swapped, NO_SITES)
+            read_coordinates(path, atoms(swapped))
 
 
 def test_names_of_atoms_are_no_elements(files, tmp_path):
@@ -257,15 +277,15 @@ def test_names_of_atoms_are_no_elements(files, tmp_path):
     text = re.sub("^(HETATM.{70}).*$", r"\1", (files / "m.pdb").read_text(), flags=re.MULTILINE)
     assert text != (files / "m.pdb").read_text()
     (tmp_path / "m.pdb").write_text(text)
-    read_coordinates(tmp_path / "m.pdb", ACETAMIDE[::-1], NO_SITES)
+    read_coordinates(tmp_path / "m.pdb", atoms(ACETAMIDE))
 
 
 def test_rows_of_sites_have_no_element(tmp_path):
     write_structure(tmp_path / "m.xyz", [8, 1, 1, 0, 8, 1, 1, 0], np.resize(MIXED, (8, 3)))
     numbers, sites = np.array([8, 1, 1, 8, 1, 1]), np.array([3, 7])
-    read_coordinates(tmp_path / "m.xyz", numbers, sites)
+    read_coordinates(tmp_path / "m.xyz", atoms(numbers, sites=sites))
     with pytest.raises(PideltaError, match=r"m.xyz: expected H at atom 4 .*, found O"):
-        read_coordinates(tmp_path / "m.xyz", numbers[[0, 1, 2, 4, 3, 5]], sites)
+        read_coordinates(tmp_path / "m.xyz", atoms(numbers[[0, 1, 2, 4, 3, 5]], sites=sites))
 
 
 @pytest.mark.parametrize("key", ["electrostatics: pme", "cutoff: 0.6 nm", "ewald_tolerance: 1.0e-4"])
@@ -297,7 +317,7 @@ def test_restart_with_an_overflown_coordinate(files, tmp_path):
     lines[3] = lines[3][:48] + 12 * "*" + lines[3][60:]
     (tmp_path / "m.rst7").write_text("\n".join([*lines, ""]))
     with pytest.raises(PideltaError, match=r"m.rst7: expected a coordinate in 12 columns, .* at atom 3"):
-        read_coordinates(tmp_path / "m.rst7", ACETAMIDE, NO_SITES)
+        read_coordinates(tmp_path / "m.rst7", atoms(ACETAMIDE))
 
 
 def test_restart_with_impossible_angles(files, tmp_path):
@@ -305,7 +325,7 @@ def test_restart_with_impossible_angles(files, tmp_path):
     assert "80.0000000" in text
     (tmp_path / "m.rst7").write_text(text.replace("80.0000000", "  0.500000"))
     with pytest.raises(PideltaError, match=r"m.rst7: expected a cell of three independent vectors"):
-        read_coordinates(tmp_path / "m.rst7", ACETAMIDE, NO_SITES)
+        read_coordinates(tmp_path / "m.rst7", atoms(ACETAMIDE))
 
 
 @pytest.mark.parametrize(
@@ -348,3 +368,32 @@ def test_prmtop_files_with_numbers_out_of_range(files, tmp_path, flag, entry, va
     with pytest.raises(PideltaError) as caught:
         read_topology(tmp_path / "m.prmtop")
     assert f"m.prmtop: {flag}: {expected}" in str(caught.value)
+
+
+def write_gro(path, names, positions):
+    """Waters SOL with three names each."""
+    rows = [
+        f"{i // 3 + 1:5d}SOL  {names[i % 3]:>5s}{i + 1:5d}"
+        + "".join(f"{0.1 * x * BOHR_IN_ANGSTROM:8.3f}" for x in r)
+        for i, r in enumerate(positions)
+    ]
+    edges = 0.1 * np.diag(CUBIC) * BOHR_IN_ANGSTROM
+    path.write_text("\n".join(["water", str(len(rows)), *rows, "".join(f"{x:10.5f}" for x in edges), ""]))
+
+
+def test_check_lists_names_that_differ(water, run, fail, capsys):
+    """H1 is as good as HW1; an O where the topology has an H is not."""
+    edit(water, "water.xyz", "water.gro")
+    positions = water_positions(64, CUBIC, seed=0)
+    write_gro(water.parent / "water.gro", ("OW", "HW1", "HW2"), positions)
+    assert run("check", water, "--atoms", 1) == 0
+    assert "names that differ" not in capsys.readouterr().out
+    write_gro(water.parent / "water.gro", ("OW", "H1", "HW2"), positions)
+    assert run("check", water, "--atoms", 1) == 0
+    output = capsys.readouterr().out
+    assert "names that differ" in output
+    assert re.search(r"atom +│ H1 +│ HW1 +│ 64", output)
+    write_gro(water.parent / "water.gro", ("HW1", "OW", "HW2"), positions)
+    assert "water.gro: expected OW (O) at atom 0 as in the topology, found SOL1:HW1" in fail(
+        "evaluate", water
+    )

@@ -198,20 +198,22 @@ def test_coordinates_of_charmm(charmm, tmp_path):
     psf = CharmmPsfFile(str(folder / "protein.psf"))
     psf.coordinates = positions / ANGSTROM
     psf.save(str(tmp_path / "protein.crd"), format="charmmcrd")
-    found, cell = read_coordinates(
-        tmp_path / "protein.crd", np.ones(len(positions), dtype=int), np.zeros(0, dtype=int)
-    )
-    np.testing.assert_allclose(found, positions, atol=1e-4)
-    assert cell is None
+    topology = read_topology(folder / "protein.psf", [folder / "protein.prm"])
+    found = read_coordinates(tmp_path / "protein.crd", topology)
+    np.testing.assert_allclose(found.positions, positions, atol=1e-4)
+    assert found.cell is None
+    assert found.name_differences == ()
+    assert found.labels.names == tuple(atom.name for atom in psf.atoms)
+    assert found.labels.residue_numbers.tolist() == [atom.residue.number for atom in psf.atoms]
 
 
 def test_charmm_needs_parameters(charmm):
-    with pytest.raises(TopologyError, match=r"expected CHARMM \.prm, \.rtf or \.str files, found none"):
+    with pytest.raises(TopologyError, match=r"expected parameters in CHARMM \.prm, .* found none"):
         read_topology(charmm[0] / "protein.psf")
 
 
 def test_parameters_go_with_a_psf_only(charmm):
-    with pytest.raises(TopologyError, match=r"mm\.parameters: expected with a CHARMM \.psf only"):
+    with pytest.raises(TopologyError, match=r"expected parameters with a CHARMM \.psf only"):
         read_topology(DATA / "water.top", [charmm[0] / "protein.prm"])
     with pytest.raises(TopologyError, match=r"missing\.prm: no such file"):
         read_topology(charmm[0] / "protein.psf", [charmm[0] / "missing.prm"])

@@ -9,7 +9,7 @@ import parmed
 import pytest
 
 from mm_files import protein
-from mm_systems import DATA, TRICLINIC, water_positions
+from mm_systems import DATA, TRICLINIC, on_atoms, water_positions
 from openmm_support import (
     COMPONENT_OF,
     app,
@@ -76,7 +76,7 @@ def test_gromacs_file_with_sites(sites_top, cell):
     system.addForce(morse_bonds(top))
     use_conventions(system, CUTOFF, 1e30)
     energies, gradient = openmm_energies(system, rows, cell)
-    evaluator = MMEvaluator(top, cutoff=None if cell is None else CUTOFF)
+    evaluator = on_atoms(MMEvaluator(top, cutoff=None if cell is None else CUTOFF))
     term = evaluator.evaluate(x[None], None if cell is None else cell[None])
     found = {name: energy[0] for name, energy in term.components.items()}
     expected = dict.fromkeys(found, 0.0)
@@ -105,7 +105,7 @@ def test_box_of_four_point_water(tmp_path, cell):
     system = gromacs_system(path, cell)
     use_conventions(system, CUTOFF, 1e30)
     energies, gradient = openmm_energies(system, rows, cell)
-    evaluator = MMEvaluator(top, cutoff=None if cell is None else CUTOFF)
+    evaluator = on_atoms(MMEvaluator(top, cutoff=None if cell is None else CUTOFF))
     term = evaluator.evaluate(x[None], None if cell is None else cell[None])
     assert term.energy[0] == pytest.approx(energies.sum(), rel=1e-9)
     np.testing.assert_allclose(term.gradient[0], gradient[real], atol=1e-9)
@@ -155,9 +155,9 @@ def test_restarts_may_list_the_sites_or_leave_them_out(tip4p, tmp_path):
         restart.coordinates = coordinates / ANGSTROM
         restart.box = [20.0, 21.0, 22.0, 90.0, 90.0, 90.0]
         restart.write(str(tmp_path / name))
-        found, cell = read_coordinates(tmp_path / name, topology.numbers, topology.massless_rows)
-        np.testing.assert_allclose(found, positions, atol=1e-6)
-        np.testing.assert_allclose(np.diag(cell) / ANGSTROM, [20.0, 21.0, 22.0])
+        found = read_coordinates(tmp_path / name, topology)
+        np.testing.assert_allclose(found.positions, positions, atol=1e-6)
+        np.testing.assert_allclose(np.diag(found.cell) / ANGSTROM, [20.0, 21.0, 22.0])
 
 
 def test_binary_restarts(tip4p, tmp_path):
@@ -171,9 +171,9 @@ def test_binary_restarts(tip4p, tmp_path):
         restart.coordinates = positions / ANGSTROM
         restart.cell_lengths, restart.cell_angles = [20.0, 21.0, 22.0], [90.0, 80.0, 90.0]
         restart.close()
-    found, cell = read_coordinates(tmp_path / "water.nc", topology.numbers, topology.massless_rows)
-    np.testing.assert_allclose(found, positions, atol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(cell, axis=1) / ANGSTROM, [20.0, 21.0, 22.0])
+    found = read_coordinates(tmp_path / "water.nc", topology)
+    np.testing.assert_allclose(found.positions, positions, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(found.cell, axis=1) / ANGSTROM, [20.0, 21.0, 22.0])
 
 
 def test_extra_points_outside_water_are_refused(tip4p):

@@ -170,7 +170,7 @@ ANGLES = "[ angles ]"
             "[ bonds ]: expected a number in column 5, found '1 2 1 0.1012 x'",
         ),
         ("spcfw.itp", BOND, "1 4 1 0.1012 443153.3808", "expected atoms from 1 to 3"),
-        ("spcfw.itp", BOND, "1 2", "expected 2 atoms and a function type"),
+        ("spcfw.itp", BOND, "1", "expected 2 atoms and a function type"),
         ("spcfw.itp", BOND, "1 2 1", "no parameters for the bond 1 OW (OW) - 2 HW1 (HW)"),
         ("spcfw.itp", BOND, "1 2 3", "no parameters for the bond 1 OW (OW) - 2 HW1 (HW)"),
         (
@@ -195,7 +195,12 @@ ANGLES = "[ angles ]"
         ),
         ("spcfw.itp", "OW  1 -0.82 15.9994", "OW  1 -0.82 0.0", "atom 1 (OW) has no mass or element"),
         ("spcfw.itp", ANGLES, f"[ position_restraints ]\n1 1 9 9 9\n{ANGLES}", "position_restraints ]"),
-        ("spcfw.itp", "HW2 1  0.41  1.008", "HW2 1  0.41  1.008 HW 0.2 1.008", "second (free energy) state"),
+        (
+            "spcfw.itp",
+            "HW2 1  0.41  1.008",
+            "HW2 1  0.41  1.008 HW 0.2 1.008",
+            "expected a B state (of free energies) equal to the A state",
+        ),
         ("spcfw.itp", "1 OW 1 SOL OW  1 -0.82 15.9994", "1 OW 1", "[ atoms ]: expected at least 6 columns"),
         ("spcfw.itp", "#endif", "", "Unterminated #if"),
     ],

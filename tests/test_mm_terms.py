@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mm_systems import MIXED, TRICLINIC, scrambled
+from mm_systems import MIXED, TRICLINIC, on_atoms, scrambled
+from pidelta.core.virtual_sites import ANGLE, DISTANCE, LINEAR, OUT_OF_PLANE, VirtualSites
 from pidelta.errors import TopologyError
 from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.topology import (
@@ -19,7 +20,6 @@ from pidelta.mm.topology import (
     join,
     unique_pairs,
 )
-from pidelta.mm.virtual_sites import ANGLE, DISTANCE, LINEAR, OUT_OF_PLANE, VirtualSites
 from pidelta.testing.evaluators import check_evaluator
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KJ_PER_MOL
 
@@ -55,6 +55,8 @@ def topology(**changes):
         "names": tuple("ABCDEF"),
         "residue_names": ("RES",) * 6,
         "residue_indices": np.zeros(6, dtype=np.int64),
+        "residue_numbers": np.ones(6, dtype=np.int64),
+        "segments": ("",) * 6,
         "bonds": NO_BONDS,
         "quartic_bonds": QUARTIC,
         "morse_bonds": MORSE,
@@ -90,7 +92,7 @@ def two_molecules(seed):
 @pytest.mark.parametrize("cell", [TRICLINIC, None], ids=["triclinic", "open"])
 def test_derivatives_and_invariances(cell):
     system = join([topology(), topology()])
-    evaluator = MMEvaluator(system, cutoff=None if cell is None else CUTOFF)
+    evaluator = on_atoms(MMEvaluator(system, cutoff=None if cell is None else CUTOFF))
     batch = np.stack([two_molecules(0), two_molecules(5)])
     cells = None if cell is None else np.stack([cell, cell])
     check_evaluator(evaluator, batch, cells, system.residue_indices)
@@ -185,8 +187,8 @@ def test_same_as_openmm():
     context.setPositions(np.concatenate([x, np.zeros((4, 3))]) * NM)
     context.computeVirtualSites()
     placed = context.getState(getPositions=True).getPositions(asNumpy=True)._value / NM
-    np.testing.assert_allclose(top.sites.place(x, None), placed, atol=1e-9)
-    term = MMEvaluator(top, cutoff=None).evaluate(x[None], None)
+    np.testing.assert_allclose(top.particles.place(x[None], None)[0], placed, atol=1e-9)
+    term = on_atoms(MMEvaluator(top, cutoff=None)).evaluate(x[None], None)
     found = [term.components[name][0] for name in ("quartic_bond", "morse_bond", "cmap")]
     found.append(term.components["coulomb"][0] + term.components["coulomb14"][0])
     energies = [
@@ -198,9 +200,9 @@ def test_same_as_openmm():
 
 
 def test_sites_are_placed_next_to_the_image_of_their_first_atom():
-    whole = topology().sites.place(positions(0), TRICLINIC)
+    whole = topology().particles.place(positions(0)[None], TRICLINIC[None])[0]
     moved = scrambled(positions(0), TRICLINIC, seed=1)
-    broken = topology().sites.place(moved, TRICLINIC)
+    broken = topology().particles.place(moved[None], TRICLINIC[None])[0]
     first = SITES.parents[:, 0]
     np.testing.assert_allclose(broken[6:] - moved[first], whole[6:] - whole[first], atol=1e-9)
 
@@ -211,8 +213,8 @@ def test_joined_molecules_keep_their_own_terms_and_sites():
     assert (len(system), system.n_particles) == (12, 20)
     x = two_molecules(0)
     far = x + np.repeat([[0.0, 0.0, 0.0], [1e6, 0.0, 0.0]], 6, axis=0)
-    apart = [MMEvaluator(one, cutoff=None).evaluate(part[None], None) for part in (x[:6], x[6:])]
-    together = MMEvaluator(system, cutoff=None).evaluate(far[None], None)
+    apart = [on_atoms(MMEvaluator(one, cutoff=None)).evaluate(part[None], None) for part in (x[:6], x[6:])]
+    together = on_atoms(MMEvaluator(system, cutoff=None)).evaluate(far[None], None)
     np.testing.assert_allclose(together.energy, apart[0].energy + apart[1].energy, rtol=1e-9)
     np.testing.assert_array_equal(system.massless_rows, [2, 3, 6, 9, 12, 13, 16, 19])
 

@@ -11,8 +11,8 @@ import pytest
 from scipy.special import erfc
 
 from conftest import SHARED
-from mm_systems import DATA, TRICLINIC, acetamide_water, water_positions
-from pidelta.errors import TopologyError
+from mm_systems import DATA, TRICLINIC, acetamide_water, on_atoms, water_positions
+from pidelta.errors import SettingError
 from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.readers import read_topology
 from pidelta.mm.water import WATER_MODELS, build_water, find_water, with_water
@@ -32,6 +32,8 @@ def water_box(positions, cell):
         ("O", "H", "H") * n,
         ("HOH",) * 3 * n,
         np.repeat(np.arange(n), 3),
+        np.repeat(np.arange(n), 3) + 1,
+        ("",) * 3 * n,
     )
 
 
@@ -85,11 +87,15 @@ def q_tip4p_f_as_i_pi(record, **settings):
     x, box = np.array(record["positions"]), np.array(record["box"])
     cell = np.diag(box)
     topology = build_water(water_box(x, cell), "q-tip4p-f")
-    without_coulomb = MMEvaluator(
-        replace(topology, charges=np.zeros(topology.n_particles)), cutoff=9.0 * ANGSTROM, lj_modifier="none"
+    without_coulomb = on_atoms(
+        MMEvaluator(
+            replace(topology, charges=np.zeros(topology.n_particles)),
+            cutoff=9.0 * ANGSTROM,
+            lj_modifier="none",
+        )
     )
     term = without_coulomb.evaluate(x[None], cell[None])
-    particles = topology.sites.place(x, cell)
+    particles = topology.particles.place(x[None], cell[None])[0]
     molecules = np.concatenate([topology.residue_indices, topology.residue_indices[::3]])
     energy, gradient = ewald(particles, topology.charges, molecules, box, **settings)
     topology.sites.spread(particles, cell, gradient, np.zeros((3, 3)))
@@ -122,13 +128,15 @@ def test_q_tip4p_f_with_a_converged_ewald_sum(record):
 def test_q_tip4p_f_with_the_evaluators_own_electrostatics(record, method, tolerance):
     """Within the driver's approximations of the reference, and close to the converged sum above."""
     x, cell = np.array(record["positions"]), np.diag(record["box"])
-    evaluator = MMEvaluator(
-        build_water(water_box(x, cell), "q-tip4p-f"),
-        cutoff=9.0 * ANGSTROM,
-        cell=cell,
-        electrostatics=method,
-        ewald_tolerance=tolerance,
-        lj_modifier="none",
+    evaluator = on_atoms(
+        MMEvaluator(
+            build_water(water_box(x, cell), "q-tip4p-f"),
+            cutoff=9.0 * ANGSTROM,
+            cell=cell,
+            electrostatics=method,
+            ewald_tolerance=tolerance,
+            lj_modifier="none",
+        )
     )
     term = evaluator.evaluate(x[None], cell[None])
     assert abs(term.energy[0] - record["energy"]) < 216 * 1.5e-6
@@ -166,7 +174,8 @@ def test_a_named_model_is_the_one_a_file_spells_out():
     named = with_water(from_file, "spc-fw")
     x = acetamide_water()
     before, after = (
-        MMEvaluator(top, cutoff=11.0).evaluate(x[None], TRICLINIC[None]) for top in (from_file, named)
+        on_atoms(MMEvaluator(top, cutoff=11.0)).evaluate(x[None], TRICLINIC[None])
+        for top in (from_file, named)
     )
     np.testing.assert_allclose(after.energy, before.energy, rtol=1e-8)
     np.testing.assert_allclose(after.gradient, before.gradient, atol=1e-9)
@@ -180,7 +189,9 @@ def test_every_model_can_replace_every_other():
     assert four_points.n_particles == len(four_points) + 60
     for name, top in direct.items():
         again = with_water(four_points, name)
-        one, two = (MMEvaluator(t, cutoff=11.0).evaluate(x[None], TRICLINIC[None]) for t in (top, again))
+        one, two = (
+            on_atoms(MMEvaluator(t, cutoff=11.0)).evaluate(x[None], TRICLINIC[None]) for t in (top, again)
+        )
         np.testing.assert_allclose(two.energy, one.energy, rtol=1e-12)
         np.testing.assert_allclose(two.gradient, one.gradient, atol=1e-12)
         np.testing.assert_allclose(top.charges.sum(), original.charges.sum(), atol=1e-9)
@@ -192,7 +203,9 @@ def test_every_model_can_replace_every_other():
 def test_solute_and_q_tip4p_f_pass_all_checks(electrostatics, net_force):
     topology = with_water(read_topology(DATA / "acetamide-water.top"), "q-tip4p-f")
     check_evaluator(
-        MMEvaluator(topology, cutoff=11.0, dispersion_correction=True, electrostatics=electrostatics),
+        on_atoms(
+            MMEvaluator(topology, cutoff=11.0, dispersion_correction=True, electrostatics=electrostatics)
+        ),
         acetamide_water()[None],
         TRICLINIC[None],
         topology.residue_indices,
@@ -210,13 +223,13 @@ def test_water_is_found_in_any_order_of_its_atoms():
 def test_refused():
     x = water_positions(2, np.eye(3) * 20.0, seed=0)
     box = water_box(x, None)
-    with pytest.raises(TopologyError, match="expected molecules O H H, found a break of the order at atom 3"):
+    with pytest.raises(SettingError, match="expected molecules O H H, found a break of the order at atom 3"):
         build_water(replace(box, numbers=np.array([8, 1, 1, 1, 8, 1])), "spc-fw")
-    with pytest.raises(TopologyError, match=r"mixed\.top, found none"):
+    with pytest.raises(SettingError, match=r"mixed\.top, found none"):
         with_water(read_topology(DATA / "mixed.top"), "spc-fw")
     top = read_topology(DATA / "acetamide-water.top")
     nbfix = top.lj_c6.copy()
     water_type, solute_type = top.lj_types[[9, 0]]
     nbfix[water_type, solute_type] = nbfix[solute_type, water_type] = 1.1 * nbfix[water_type, solute_type]
-    with pytest.raises(TopologyError, match=r"\(NBFIX\) between water and ACM1:C1"):
+    with pytest.raises(SettingError, match=r"\(NBFIX\) between water and ACM1:C1"):
         with_water(replace(top, lj_c6=nbfix), "spc-fw")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mm_systems import DATA, WATER
-from pidelta.cli.first_frame import check_first_frame
+from mm_systems import DATA, WATER, on_atoms
 from pidelta.config import load_config
-from pidelta.errors import ConfigError, SetupError, StructureError, TopologyError
+from pidelta.errors import ConfigError, StructureError, TopologyError
 from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.water import build_water
 from pidelta.setup import Setup
 from pidelta.units import ANGSTROM, NANOMETER
+from pidelta.workflow.yardstick import FirstPositions
 
 
 def molecules():
@@ -56,8 +56,10 @@ def test_q_tip4p_f_from_any_files(setup, with_site, topology):
     config = setup(f"{{{topology}water: q-tip4p-f}}", with_site=with_site)
     system = Setup(config).system
     np.testing.assert_allclose(system.positions, molecules().reshape(-1, 3), atol=1e-6)
-    expected = MMEvaluator(
-        build_water(system, "q-tip4p-f"), cutoff=10.0 * ANGSTROM, cell=system.cell, electrostatics="pme"
+    expected = on_atoms(
+        MMEvaluator(
+            build_water(system, "q-tip4p-f"), cutoff=10.0 * ANGSTROM, cell=system.cell, electrostatics="pme"
+        )
     )
     reference = expected.evaluate(system.positions[None], system.cell[None]).energy[0]
     assert energy(config) == pytest.approx(reference, rel=1e-12)
@@ -73,7 +75,7 @@ def rigid_top(tmp_path):
 
 
 def test_rigid_water_is_refused_unless_a_model_takes_its_place(setup, rigid_top):
-    with pytest.raises(TopologyError, match=r"\[ settles \] keeps distances rigid.* mm\.water: q-spc-fw"):
+    with pytest.raises(TopologyError, match=r"\[ settles \] keeps distances rigid.* water: q-spc-fw"):
         energy(setup(f"{{topology: {rigid_top}}}", with_site=True))
     named = energy(setup(f"{{topology: {rigid_top}, water: q-spc-fw}}", with_site=True))
     assert named == pytest.approx(energy(setup("{water: q-spc-fw}")), rel=1e-12)
@@ -92,7 +94,7 @@ def test_constraints_of_water_are_rigid_water_as_well(setup, rigid_top):
     start = text.index("[ settles ]")
     end = text.index("#endif", start)
     rigid_top.write_text(text[:start] + constraints + text[end:])
-    with pytest.raises(TopologyError, match=r"\[ constraints \] keeps distances rigid.* mm\.water: q-spc-fw"):
+    with pytest.raises(TopologyError, match=r"\[ constraints \] keeps distances rigid.* water: q-spc-fw"):
         energy(setup(f"{{topology: {rigid_top}}}", with_site=True))
     named = energy(setup(f"{{topology: {rigid_top}, water: q-spc-fw}}", with_site=True))
     assert named == pytest.approx(energy(setup("{water: q-spc-fw}")), rel=1e-12)
@@ -119,21 +121,15 @@ def test_check_names_the_model_of_water(setup, run, capsys, monkeypatch, source,
     assert described in capsys.readouterr().out
 
 
-def test_virtual_sites_cannot_polarise_a_qm_region(setup):
-    config = setup(f"{{topology: {DATA / 'tip4p.top'}}}", with_site=True, more="qm: {atoms: [0, 1, 2]}\n")
-    with pytest.raises(SetupError, match=r"virtual sites cannot polarise a QM region yet.* q-spc-fw"):
-        Setup(config).evaluator()
-
-
 def test_bonds_of_every_form_are_looked_for_in_the_first_frame(setup):
     config = setup("{water: q-tip4p-f}")
     system = Setup(config).system
-    check = check_first_frame(Setup(config))
-    check(system.positions[None], system.cell[None])
+    yardstick = Setup(config).yardstick
+    FirstPositions(yardstick).before(system.positions[None], system.cell[None])
     swapped = system.positions.copy()
     swapped[[0, 4]] = swapped[[4, 0]]
     with pytest.raises(StructureError, match="are bonded"):
-        check(swapped[None], system.cell[None])
+        FirstPositions(yardstick).before(swapped[None], system.cell[None])
 
 
 def test_options_of_lennard_jones_reach_the_evaluator(setup):

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dftb_sets import make_engine
 from parametrisation_support import RECIPE
 from pidelta.errors import ConfigError, ParameterError
 from pidelta.parametrisation.electronic import ElectronicTables, make_tables
 from pidelta.parametrisation.recipe import BUILTIN_RECIPE, Recipe, read_recipe
 from pidelta.parametrisation.writer import exponential_head, write_skf
-from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.parameters import load_parameters
 from pidelta.qm.dftb.repulsive import Repulsive, spline_repulsive
-from pidelta.qm.dftb.skf import SlaterKosterFile, read_skf
+from pidelta.qm.dftb.skf import SlaterKosterFile, parse_skf, read_content
 
 pytest.importorskip("pyscf")
 
@@ -127,7 +127,7 @@ def write_set(tables: ElectronicTables, folder: Path) -> None:
 def test_what_is_written_reads_back(tables: ElectronicTables, tmp_path: Path) -> None:
     write_set(tables, tmp_path)
     for (first, second), file in tables.files.items():
-        found = read_skf(tmp_path / f"{first}-{second}.skf", first == second)
+        found = parse_skf(read_content(tmp_path / f"{first}-{second}.skf"), "written", first == second)
         np.testing.assert_allclose(found.hamiltonian, file.hamiltonian, rtol=1e-10)
         np.testing.assert_allclose(found.overlap, file.overlap, rtol=1e-10)
         assert found.spacing == file.spacing
@@ -143,7 +143,7 @@ def test_files_and_tables_give_the_same_energies(tables: ElectronicTables, tmp_p
     pairs = {("H", "H"): repulsive(), ("O", "H"): repulsive(), ("O", "O"): repulsive()}
     positions = np.array([[[0.0, 0.0, 0.0], [1.43, 1.1, 0.0], [-1.43, 1.1, 0.0]]])
     results = [
-        DFTBEngine(np.array([8, 1, 1]), parameters).evaluate(positions, np.zeros((1, 3)))
+        make_engine(np.array([8, 1, 1]), parameters).evaluate(positions, np.zeros((1, 3)))
         for parameters in (load_parameters(tmp_path, ["H", "O"]), tables.parameter_set("test", pairs))
     ]
     np.testing.assert_allclose(results[0].energy, results[1].energy, atol=1e-9)
@@ -165,7 +165,7 @@ def test_extended_format_holds_d_shells(tmp_path: Path) -> None:
     path = tmp_path / "S-S.skf"
     write_skf(path, file, 32.06, [])
     assert path.read_text().startswith("@\n")
-    found = read_skf(path, homonuclear=True)
+    found = parse_skf(read_content(path), "written", homonuclear=True)
     for name in ("hamiltonian", "overlap", "onsite", "hubbard_u", "occupations"):
         np.testing.assert_allclose(getattr(found, name), getattr(file, name), rtol=1e-10)
 
@@ -201,7 +201,7 @@ def test_an_empty_d_shell_is_in_tables_files_and_energies(tmp_path: Path, cache:
 
     positions = np.array([[[0.0, 0.0, 0.0], [1.83, 1.78, 0.0], [-1.83, 1.78, 0.0]]])
     from_files, from_tables = (
-        DFTBEngine(np.array([16, 1, 1]), parameters).evaluate(positions, np.zeros((1, 3)))
+        make_engine(np.array([16, 1, 1]), parameters).evaluate(positions, np.zeros((1, 3)))
         for parameters in (load_parameters(tmp_path, ["H", "S"]), tables.parameter_set("test", repulsives))
     )
     np.testing.assert_allclose(from_files.energy, from_tables.energy, atol=1e-9)

@@ -10,6 +10,7 @@ import pytest
 from scipy.interpolate import CubicSpline
 from typer.testing import CliRunner
 
+from dftb_sets import make_engine
 from parametrisation_support import RECIPE, REPULSIVE
 from pidelta.cli.slater_koster import slater_koster
 from pidelta.data.frames import Frame, Label
@@ -21,7 +22,6 @@ from pidelta.parametrisation.repulsive_basis import RepulsiveBasis
 from pidelta.parametrisation.repulsive_fit import MoleculeData, fit_repulsives, missing_energies
 from pidelta.parametrisation.set_files import write_set
 from pidelta.qm.dftb import sets
-from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.parameters import load_parameters
 from pidelta.qm.dftb.repulsive import Repulsive, RepulsiveTables
 from pidelta.qm.dftb.sets import read_folder
@@ -192,7 +192,7 @@ def labelled_store(
     store = FrameStore(path, "a")
     numbers, reference = molecule
     positions = shaken(numbers, reference, 6, 8)
-    electronic = DFTBEngine(np.array(numbers), tables.parameter_set("electronic")).evaluate(
+    electronic = make_engine(np.array(numbers), tables.parameter_set("electronic")).evaluate(
         positions, np.zeros(positions.shape[:2])
     )
     energy, gradient = repulsion(numbers, positions)
@@ -253,7 +253,7 @@ def test_files_of_a_set_give_the_fitted_energies(tables: ElectronicTables, tmp_p
     assert described.description.dispersion == sets.DispersionD3(s8=1.9889, a1=0.3981, a2=4.4211)
     numbers, positions = PEROXIDE[0], shaken(*PEROXIDE, 2, 11)
     results = [
-        DFTBEngine(np.array(numbers), parameters).evaluate(positions, np.zeros(positions.shape[:2]))
+        make_engine(np.array(numbers), parameters).evaluate(positions, np.zeros(positions.shape[:2]))
         for parameters in (
             load_parameters(tmp_path / "set", ["H", "O"]),
             described.parameters(["H", "O"]),

@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from conftest import ROOT
+from dftb_sets import make_engine
 from pidelta.cli.slater_koster import slater_koster
 from pidelta.qm.dftb import sets
-from pidelta.qm.dftb.engine import DFTBEngine
 
 FRAMES = ROOT / "tests" / "quality" / "training-frames.h5.xz"
 METHANEDIOL = np.array(  # bohr, roughly
@@ -37,7 +37,7 @@ def test_recipe_and_frames_give_the_shipped_set(tmp_path: Path) -> None:
         energies = []
         for found in (again, files):
             derivatives = found.description.hubbard_derivatives if order == 3 else None
-            engine = DFTBEngine(
+            engine = make_engine(
                 np.array([6, 8, 8, 1, 1, 1, 1]),
                 found.parameters(["C", "H", "O"]),
                 order=order,

@@ -11,7 +11,7 @@ import pytest
 from conftest import SHARED
 from pidelta.parametrisation.atom import Atom, AtomSolver, Shell
 from pidelta.parametrisation.two_centre import ConfinedElement, HalfPlaneGrid, PairIntegrator, resample
-from pidelta.qm.dftb.skf import INTEGRALS, read_skf
+from pidelta.qm.dftb.skf import INTEGRALS, parse_skf
 
 pytest.importorskip("pyscf")
 
@@ -158,7 +158,7 @@ def test_carbon_at_the_radii_of_mio_gives_mio() -> None:
     path = SHARED / "slako" / "mio-1-1" / "C-C.skf"
     if not path.is_file():
         pytest.skip("needs mio-1-1")
-    mio = read_skf(path, homonuclear=True)
+    mio = parse_skf(path.read_bytes(), "mio", homonuclear=True)
     carbon = confined_element(6, 2.7, 7.0)
     pair = PairIntegrator(carbon, carbon, Functional("PBE"))
     for row in range(19, 480, 23):

@@ -18,7 +18,7 @@ from pidelta.cli.main import main
 from pidelta.config import load_config
 from pidelta.data.frames import Frame
 from pidelta.data.store import FrameStore
-from pidelta.errors import ConfigError, ModelError, RunError
+from pidelta.errors import ConfigError, ModelError, RunError, SettingError
 from pidelta.ipi.client import encode_extras
 from pidelta.qm.ase import ASEEngine
 from pidelta.setup import Setup
@@ -104,7 +104,7 @@ def test_two_lennard_jones_atoms_in_a_field():
     np.testing.assert_allclose(result.energy, 0.04 * (x**2 - x) + 0.015, rtol=0, atol=1e-9)
     slope = 0.04 * (-12.0 * x**2 + 6.0 * x) / r
     np.testing.assert_allclose(result.gradient[:, 1, 2], 0.8 * slope, rtol=0, atol=1e-9)
-    assert result.embedding == "mechanical"
+    assert engine.embedding == "mechanical"
     np.testing.assert_array_equal(result.charges, [[0.5, -0.5]] * 3)
 
 
@@ -138,29 +138,29 @@ def test_identity_tells_methods_apart():
 @pytest.mark.parametrize(
     ("calculator", "options", "message"),
     [
-        ("EMT", {}, r"qm.ase.calculator: expected a class with its module, found 'EMT'"),
-        ("no.such.thing.Calculator", {}, r"qm.ase.calculator: cannot import no.such.thing"),
+        ("EMT", {}, r"^calculator: expected a class with its module, found 'EMT'"),
+        ("no.such.thing.Calculator", {}, r"^calculator: cannot import no.such.thing"),
         (
             "ase.calculators.emt.Emt",
             {},
-            r"qm.ase.calculator: expected a class of ase.calculators.*found 'Emt'",
+            r"^calculator: expected a class of ase.calculators.*found 'Emt'",
         ),
         (
             "builtins.dict",
             {},
-            r"qm.ase.calculator: expected a calculator of ASE from .*found dict",
+            r"^calculator: expected a calculator of ASE from .*found dict",
         ),
         (
             "ase.calculators.mixing.SumCalculator",
             {"colour": 1},
-            r"qm.ase.options: .* refuses them \(.*colour",
+            r"^options: .* refuses them \(.*colour",
         ),
-        (f"{__name__}.Forceless", {}, r"qm.ase.calculator: expected one with forces, found none in "),
-        (LJ, {"charge": 1}, r"qm.ase.options.charge: expected 0 as qm.charge, found 1"),
+        (f"{__name__}.Forceless", {}, r"^calculator: expected one with forces, found none in "),
+        (LJ, {"charge": 1}, r"^options.charge: expected 0, the charge of the QM region, found 1"),
     ],
 )
 def test_wrong_calculators_are_explained_in_one_line(calculator, options, message):
-    with pytest.raises(ConfigError, match=message) as error:
+    with pytest.raises(SettingError, match=message) as error:
         ASEEngine(np.array([18]), calculator, options, charges=np.zeros(1))
     assert "\n" not in str(error.value)
 
@@ -242,7 +242,7 @@ def test_low_level_labels(solution):
         source="made up",
     )
     with FrameStore(solution.parent / "f.h5", "a") as store:
-        store.set_embedding(region.embedding.settings)
+        store.set_embedding(region.surroundings.settings)
         store.append(frame)
         ((_, label),) = low_labels(store, [0], engine, 0, 1)
     expected = setup.evaluator().evaluate(system.positions[None], system.cell[None]).terms["low"]
@@ -267,10 +267,9 @@ def test_check_says_mechanical_embedding(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("qm: {engine: ase}", "qm: expected a section ase with engine ase, found none"),
-        (f"qm:\n  dftb: {{order: 3}}\n{WITH_EMT}", "qm: expected no section dftb with engine ase, found one"),
-        (f"qm:\n  properties: [gap]\n{WITH_EMT}", "qm: expected no properties with engine ase, found gap"),
-        ("qm: {ase: {calculator: a.B}}", "qm: expected engine ase with a section ase, found dftb"),
+        ("qm: {engine: ase}", "missing key qm.ase with engine: ase"),
+        (f"qm:\n  dftb: {{order: 3}}\n{WITH_EMT}", "unknown key qm.dftb with engine: ase"),
+        ("qm: {ase: {calculator: a.B}}", "unknown key qm.ase with engine: dftb"),
         (f"point_charges: q.dat\nqm:\n{WITH_EMT}", "point_charges: not with engine ase"),
     ],
 )
@@ -278,6 +277,27 @@ def test_wrong_configurations(tmp_path, text, message):
     (tmp_path / "m.yaml").write_text(f"structure: m.xyz\n{text}\n")
     with pytest.raises(ConfigError, match=message):
         load_config(tmp_path / "m.yaml")
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (WITH_EMT, "qm.properties: expected none, as the engine gives none, found 'gap'"),
+        ("", "qm.properties: expected some of orbital_energies, .*scc_fallbacks, .* found 'colour'"),
+        (
+            "  dftb: {dispersion: d3bj}\n",
+            "qm.properties: expected some of orbital_energies, .*found 'colour'",
+        ),
+    ],
+)
+def test_properties_that_the_engine_does_not_give(tmp_path, method, message):
+    if "dispersion" in method:
+        pytest.importorskip("dftd3")
+    molecule("CH3CH2OH").write(tmp_path / "m.xyz", format="xyz")
+    config = tmp_path / "m.yaml"
+    config.write_text(f"structure: m.xyz\nqm:\n  properties: [gap, colour]\n{method}")
+    with pytest.raises(ConfigError, match=message):
+        Setup(load_config(config)).evaluator()
 
 
 class TestTBLite:

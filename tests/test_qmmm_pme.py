@@ -4,10 +4,16 @@ import numpy as np
 import pytest
 
 from pidelta.core.ewald import EwaldSum
-from pidelta.core.pme import ParticleMeshEwald, grid_for
+from pidelta.core.pme import ParticleMeshEwald, grid_for, reciprocal_sum
+from pidelta.qmmm.partition import Partition
 from pidelta.qmmm.pme_coupling import PMECoupling
+from pidelta.qmmm.surroundings import CutRegion
 from pidelta.testing.derivatives import central_differences
+from pidelta.testing.embeddings import Sample, check_coupling
 from test_core_ewald import CUBIC, TRICLINIC, random_charges, whole_energy
+from test_qmmm_surroundings import CUBE as WATER_CUBE
+from test_qmmm_surroundings import TRICLINIC as WATER_TRICLINIC
+from test_qmmm_surroundings import interesting_atoms, make_evaluator, make_system, perturbed
 
 QM = np.array([3, 4, 5, 11])
 CUTOFF = 6.0
@@ -24,10 +30,22 @@ def system(cell, net, seed=0, n=24):
     return positions, charges
 
 
+def coupled(charges, reciprocal):
+    """The coupling of the QM atoms to the other charges."""
+    mm = charges.copy()
+    mm[QM] = 0.0
+    return PMECoupling(Partition(np.full(len(charges), 8), QM, mm), reciprocal, CUTOFF)
+
+
+def field_of(coupling, positions, cell):
+    none = np.zeros((len(positions), 0))
+    region = CutRegion(np.full(len(QM), 8), positions[:, QM], none[..., None], none, none, none)
+    return coupling.field(positions, np.repeat(cell[None], len(positions), axis=0), region)
+
+
 def energy(coupling, positions, charges, cell):
     """Of the QM charges in the field, among themselves and with their images."""
-    batch, qm = len(positions), positions[:, QM]
-    field = coupling.field(positions, qm, np.repeat(cell[None], batch, axis=0))
+    field, qm = field_of(coupling, positions, cell), positions[:, QM]
     q = charges[QM]
     own = 0.0
     for a in range(len(QM)):
@@ -41,7 +59,7 @@ def energy(coupling, positions, charges, cell):
 def test_fixed_charges_give_the_ewald_energy_of_the_cell(cell, net):
     positions, charges = system(cell, net)
     alpha = 1.0  # the shift of the direct part is 4e-18
-    coupling = PMECoupling(QM, charges, EwaldSum(alpha, 1e-16), CUTOFF)
+    coupling = coupled(charges, EwaldSum(alpha, 1e-16))
     found = energy(coupling, positions[None], charges, cell)[0][0]
     mm = np.delete(np.arange(len(charges)), QM)
     other = EwaldSum(0.7, 1e-16)
@@ -59,14 +77,13 @@ def test_gradient_and_virial(cell, method):
     reciprocal = EwaldSum(alpha, 1e-14)
     if method == "pme":
         reciprocal = ParticleMeshEwald(alpha, grid_for(cell, alpha, 1e-4))
-    coupling = PMECoupling(QM, charges, reciprocal, CUTOFF)
+    coupling = coupled(charges, reciprocal)
     q = charges[QM]
     _, field = energy(coupling, positions[None], charges, cell)
     gradient, virial = coupling.pull_back(field, q[None])
 
     def without_own(moved, cell=cell):
-        batch = len(moved)
-        field = coupling.field(moved, moved[:, QM], np.repeat(cell[None], batch, axis=0))
+        field = field_of(coupling, moved, cell)
         return field.potential @ q + 0.5 * (field.kernel @ q) @ q
 
     everyone = np.arange(len(charges))
@@ -85,7 +102,7 @@ def test_gradient_and_virial(cell, method):
 def test_a_region_larger_than_the_cutoff_and_shifted_atoms():
     positions, charges = system(TRICLINIC, 0.0, seed=2)
     positions[QM[3]] = positions[QM[0]] + np.array([8.5, 0.4, 0.3])
-    coupling = PMECoupling(QM, charges, EwaldSum(1.0, 1e-16), CUTOFF)
+    coupling = coupled(charges, EwaldSum(1.0, 1e-16))
     found = energy(coupling, positions[None], charges, TRICLINIC)[0][0]
     mm = np.delete(np.arange(len(charges)), QM)
     expected = whole_energy(EwaldSum(0.7, 1e-16), positions, charges, TRICLINIC, 9.0)
@@ -95,3 +112,15 @@ def test_a_region_larger_than_the_cutoff_and_shifted_atoms():
     shifted[mm] += np.random.default_rng(0).integers(-2, 3, (len(mm), 3)) @ TRICLINIC
     again = energy(coupling, shifted[None], charges, TRICLINIC)[0][0]
     assert again == pytest.approx(found, abs=1e-11)
+
+
+@pytest.mark.parametrize("cell", [WATER_CUBE, WATER_TRICLINIC], ids=["orthorhombic", "triclinic"])
+def test_conformance(cell):
+    topology, positions = make_system(cell)
+    evaluator = make_evaluator(topology, positions, cell)
+    atoms = interesting_atoms(evaluator, positions, cell)
+    sample = Sample(
+        *perturbed(positions, cell), topology.residue_indices, atoms, alike=([3, 4, 5], [60, 61, 62])
+    )
+    coupling = PMECoupling(evaluator.partition, reciprocal_sum("ewald", 9.0, 1e-9, cell), 9.0)
+    check_coupling(evaluator, coupling, sample, np.array([0.4, -0.7, 0.3]))

@@ -13,7 +13,7 @@ pytest.importorskip("pyscf")
 from pyscf import dft, gto
 
 from pidelta.data.frames import Frame
-from pidelta.errors import ConfigError, GeometryError, RunError, SetupError
+from pidelta.errors import GeometryError, RunError, SettingError, SetupError
 from pidelta.qm.reference import ReferenceSettings, label_frame
 
 # PySCF leaves temporary files open until they are collected.
@@ -125,9 +125,9 @@ def test_many_charges_in_blocks_equal_few():
         ({"site_positions": WATER.positions}, {}, GeometryError, "a point charge sits on a QM atom"),
         ({"positions": np.zeros((3, 3))}, {}, GeometryError, "an atom sits on a QM atom"),
         ({"positions": np.full((3, 3), np.nan)}, {}, GeometryError, "not finite"),
-        ({}, {"xc": "B4LYP"}, ConfigError, "xc: expected .*found 'B4LYP'"),
-        ({}, {"basis": "def3-SVP"}, ConfigError, "basis: expected .*found 'def3-SVP'"),
-        ({}, {"auxiliary_basis": "nothing"}, ConfigError, "auxiliary_basis: expected .*found 'nothing'"),
+        ({}, {"xc": "B4LYP"}, SettingError, "xc: expected .*found 'B4LYP'"),
+        ({}, {"basis": "def3-SVP"}, SettingError, "basis: expected .*found 'def3-SVP'"),
+        ({}, {"auxiliary_basis": "nothing"}, SettingError, "auxiliary_basis: expected .*found 'nothing'"),
         ({}, {"max_iterations": 2}, RunError, "frame made up: the SCF .* did not converge in 2 iterations"),
     ],
 )

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pidelta.calculator import Calculator
 
+    __version__: str
+
 __all__ = ["Calculator"]
-__version__ = version("pidelta")
 
 
 def __getattr__(name: str) -> object:
     # The calculator brings torch and numba along, which `pidelta --help` and the protocol do not need.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("pidelta")
     if name == "Calculator":
         from pidelta.calculator import Calculator
 

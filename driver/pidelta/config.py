@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, FiniteFloat, PrivateAttr, model_validator
+from pydantic import Field, FiniteFloat, PrivateAttr, Tag, model_validator
 
-from pidelta.qm.base import PropertyName
 from pidelta.state import TERMS
 from pidelta.units import parse_quantity
-from pidelta.yaml_input import Length, Section, Temperature, read_yaml
+from pidelta.yaml_input import (
+    Energy,
+    FilePath,
+    Integer,
+    Length,
+    Section,
+    Temperature,
+    choose_by,
+    read_yaml,
+)
 
 
 class SCCConfig(Section):
@@ -23,9 +30,15 @@ class SCCConfig(Section):
     proved smooth. It changes the time, not the result.
     """
 
-    tolerance: float = Field(1.0e-8, gt=0.0)
-    max_iterations: int = Field(100, ge=1)
+    tolerance: FiniteFloat = Field(1.0e-8, gt=0.0)
+    max_iterations: Integer = Field(100, ge=1)
     start: Literal["none", "previous", "extrapolated"] = "extrapolated"
+
+
+class DFTBPlusSCCConfig(SCCConfig):
+    """Self-consistent charges of DFTB+, which starts from those of the call before."""
+
+    start: Literal["previous"] = "previous"
 
 
 class DampingConfig(Section):
@@ -73,10 +86,10 @@ class DFTBConfig(Section):
     `device` is where the built-in engine runs.
     """
 
-    parameters: Literal["builtin"] | Path = "builtin"
+    parameters: Literal["builtin"] | FilePath = "builtin"
     order: Literal[2, 3] = 3
-    hubbard_derivatives: str | dict[str, float] | None = None
-    damping_exponent: float | None = Field(None, gt=0.0)
+    hubbard_derivatives: str | dict[str, FiniteFloat] | None = None
+    damping_exponent: FiniteFloat | None = Field(None, gt=0.0)
     shell_resolved: bool = False
     spin_polarised: bool = True
     spin_constants: dict[str, FiniteFloat | list[list[FiniteFloat]]] | None = None
@@ -104,6 +117,13 @@ class DFTBConfig(Section):
         return self
 
 
+class DFTBMethodOfDFTBPlus(DFTBConfig):
+    """DFTB with what DFTB+ does not leave open."""
+
+    scc: DFTBPlusSCCConfig = DFTBPlusSCCConfig()
+    device: Literal["cpu"] = "cpu"
+
+
 class DFTBPlusConfig(Section):
     """What only DFTB+ needs: its library, if it is not where its Python module is, and an input of your own.
 
@@ -112,8 +132,8 @@ class DFTBPlusConfig(Section):
     of .skf files, must be absolute.
     """
 
-    library: Path | None = None
-    input: Path | None = None
+    library: FilePath | None = None
+    input: FilePath | None = None
 
 
 class ASEConfig(Section):
@@ -127,45 +147,48 @@ class ASEConfig(Section):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-class QMConfig(Section):
-    """The QM region and the method that describes it.
+class QMRegionConfig(Section):
+    """The QM region, whichever engine describes it; see the engines' own sections for their methods.
 
-    `engine: ase` takes its method from `ase`, with mechanical embedding; `dftb` has electrostatic embedding.
-    Either is the term `low` of the energy. `properties` are results to add to the extras, by the names and
-    in the units of `PropertyName`.
+    The method is the term `low` of the energy. `charge_remainder` selects MM atoms that take up, in equal
+    shares, what the force-field charges of the QM atoms have more than `charge`; without it, a remainder up
+    to 0.05 e, as rounding leaves, is dropped. `properties` are results to add to the extras, by the names
+    that `pidelta.qm.base.QMResult` explains; which of them an engine gives, it says itself.
     """
 
     atoms: str | list[int] = "all"
-    charge: int = 0
-    multiplicity: int = Field(1, ge=1)
-    engine: Literal["dftb", "dftb+", "ase"] = "dftb"
+    charge: Integer = 0
+    charge_remainder: str | list[int] | None = None
+    multiplicity: Integer = Field(1, ge=1)
+    properties: list[str] = Field(default_factory=list)
+
+
+class QMWithDFTB(QMRegionConfig):
+    """The QM region by the built-in DFTB, with electrostatic embedding."""
+
+    engine: Literal["dftb"] = "dftb"
     dftb: DFTBConfig = DFTBConfig()
-    ase: ASEConfig | None = None
-    dftbplus: DFTBPlusConfig | None = None
-    properties: list[PropertyName] = Field(default_factory=list)
-
-    @model_validator(mode="after")
-    def _check_engine(self) -> QMConfig:
-        if self.engine == "ase" and self.ase is None:
-            raise ValueError("expected a section ase with engine ase, found none")
-        if self.engine == "ase" and "dftb" in self.model_fields_set:
-            raise ValueError("expected no section dftb with engine ase, found one")
-        if self.engine != "dftb" and self.properties:
-            found = ", ".join(self.properties)
-            raise ValueError(f"expected no properties with engine {self.engine}, found {found}")
-        if self.engine != "ase" and self.ase is not None:
-            raise ValueError(f"expected engine ase with a section ase, found {self.engine}")
-        if self.dftbplus is not None and self.engine != "dftb+":
-            raise ValueError(f"dftbplus: expected engine dftb+ with it, found {self.engine}")
-        if self.engine == "dftb+" and self.dftb.device != "cpu":
-            raise ValueError(f"dftb.device: expected cpu with engine dftb+, found {self.dftb.device}")
-        scc = self.dftb.scc
-        if self.engine == "dftb+" and "start" in scc.model_fields_set and scc.start != "previous":
-            raise ValueError(f"dftb.scc.start: expected previous with engine dftb+, found {scc.start}")
-        return self
 
 
-class MMConfig(Section):
+class QMWithDFTBPlus(QMRegionConfig):
+    """The QM region by DFTB+, with electrostatic embedding."""
+
+    engine: Literal["dftb+"]
+    dftb: DFTBMethodOfDFTBPlus = DFTBMethodOfDFTBPlus()
+    dftbplus: DFTBPlusConfig = DFTBPlusConfig()
+
+
+class QMWithASE(QMRegionConfig):
+    """The QM region by a calculator of ASE, with mechanical embedding."""
+
+    engine: Literal["ase"]
+    ase: ASEConfig
+
+
+QMConfig: TypeAlias = QMWithDFTB | QMWithDFTBPlus | QMWithASE
+
+
+class ForceFieldConfig(Section):
     """The force field; lengths in bohr once read.
 
     `topology` comes with `parameters` where the format keeps them apart (CHARMM). `water` names a model that
@@ -173,36 +196,22 @@ class MMConfig(Section):
     `dispersion_correction` is off as in GROMACS and CHARMM; AMBER and OpenMM have it on.
     `electrostatics`, `cutoff` and `ewald_tolerance` are of periodic systems: given, they ask for a cell.
 
-    `threads` of one process share the beads of a request, or the work of a single structure. `platform`,
-    `precision` and `virial` are options of the engine openmm: one of its platforms, or the fastest that
-    works; the precision where the platform offers a choice; and whether to spend 12 evaluations of the energy
-    for each structure on the virial, which barostats and pressures need and nothing else.
+    `threads` of one process share the beads of a request, or the work of a single structure.
     """
 
-    topology: Path | None = None
-    parameters: list[Path] = Field(default_factory=list)
+    topology: FilePath | None = None
+    parameters: list[FilePath] = Field(default_factory=list)
     water: Literal["spc-fw", "q-spc-fw", "q-tip4p-f", "tip3p-flexible"] | None = None
     lj_modifier: Literal["switch", "potential-shift", "none"] = "switch"
     dispersion_correction: bool = False
-    engine: Literal["builtin", "openmm"] = "builtin"
-    platform: str = "auto"
-    precision: Literal["double", "mixed", "single"] = "double"
-    virial: bool = True
     electrostatics: Literal["pme", "ewald", "reaction-field", "cutoff"] = "pme"
-    ewald_tolerance: float = Field(1e-4, ge=1e-12, le=0.05)
+    ewald_tolerance: FiniteFloat = Field(1e-4, ge=1e-12, le=0.05)
     reaction_field_dielectric: float = Field(math.inf, ge=1.0)
     cutoff: Length = Field(parse_quantity("1.0 nm", "length"), gt=0.0)
-    threads: int = Field(1, ge=1)
+    threads: Integer = Field(1, ge=1)
 
     @model_validator(mode="after")
-    def _check_engine(self) -> MMConfig:
-        given = [name for name in ("platform", "precision", "virial") if name in self.model_fields_set]
-        if given and self.engine != "openmm":
-            raise ValueError(f"expected {given[0]} with engine: openmm, and only with it")
-        return self
-
-    @model_validator(mode="after")
-    def _check_source(self) -> MMConfig:
+    def _check_source(self) -> ForceFieldConfig:
         if self.topology is None and self.water is None:
             raise ValueError("expected topology, water or both, found neither")
         if self.topology is None and self.parameters:
@@ -210,30 +219,82 @@ class MMConfig(Section):
         return self
 
 
-class EmbeddingConfig(Section):
-    """How the MM charges enter the QM region; lengths in bohr once read."""
+class MMWithBuiltin(ForceFieldConfig):
+    """The force field by the built-in evaluator."""
 
-    scheme: Literal["cutoff"] = "cutoff"
+    engine: Literal["builtin"] = "builtin"
+
+
+class MMWithOpenMM(ForceFieldConfig):
+    """The force field by OpenMM.
+
+    `platform` is one of its platforms, or the fastest that works; `precision` counts where the platform
+    offers a choice. `virial` says whether to spend 12 evaluations of the energy for each structure on the
+    virial, which barostats and pressures need and nothing else.
+    """
+
+    engine: Literal["openmm"]
+    platform: str = "auto"
+    precision: Literal["double", "mixed", "single"] = "double"
+    virial: bool = True
+
+
+MMConfig: TypeAlias = MMWithBuiltin | MMWithOpenMM
+
+
+class EmbeddingConfig(Section):
+    """How the MM charges enter the QM region; lengths in bohr once read.
+
+    `scheme` is the potential that the low-level method feels: `cutoff`, that of the charges within `cutoff`,
+    or `pme`, that of all charges and images of a periodic system by an Ewald sum. Delta models see the
+    charges within `cutoff` in either case.
+
+    `groups` are the MM atoms that are switched off together at the cutoff: by residue, large ones split into
+    neutral groups where that is possible; by molecule; or lists of selections, each a group of its own, and
+    by residue what they leave. A large group counts whole as soon as a part of it is near.
+    """
+
+    scheme: Literal["cutoff", "pme"] = "cutoff"
+    groups: Literal["residue", "molecule"] | list[str | list[int]] = "residue"
     cutoff: Length = Field(parse_quantity("1.4 nm", "length"), gt=0.0)
     switch: Length = Field(parse_quantity("0.2 nm", "length"), gt=0.0)
 
 
 class DeltaConfig(Section):
-    """Files of delta models; several form a committee."""
+    """Files of delta models; several form a committee.
 
-    models: list[Path] = Field(min_length=1)
+    `warn_above` is the standard deviation of a committee that deserves a warning: by default the error that
+    the models had on frames held back from their training.
+    """
+
+    models: list[FilePath] = Field(min_length=1)
+    warn_above: Energy | None = Field(None, gt=0.0)
 
 
 class Config(Section):
     """A whole set-up. Paths are absolute once read."""
 
     _path: Path = PrivateAttr(default=Path())
-    structure: Path
-    qm: QMConfig | None = None
-    mm: MMConfig | None = None
+    structure: FilePath
+    qm: (
+        Annotated[
+            Annotated[QMWithDFTB, Tag("engine: dftb")]
+            | Annotated[QMWithDFTBPlus, Tag("engine: dftb+")]
+            | Annotated[QMWithASE, Tag("engine: ase")],
+            choose_by("engine", default="dftb"),
+        ]
+        | None
+    ) = None
+    mm: (
+        Annotated[
+            Annotated[MMWithBuiltin, Tag("engine: builtin")] | Annotated[MMWithOpenMM, Tag("engine: openmm")],
+            choose_by("engine", default="builtin"),
+        ]
+        | None
+    ) = None
     embedding: EmbeddingConfig = EmbeddingConfig()
     delta: DeltaConfig | None = None
-    point_charges: Path | None = None
+    point_charges: FilePath | None = None
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -252,6 +313,11 @@ class Config(Section):
             raise ValueError("expected a section qm, mm or both, found neither")
         if self.delta is not None and self.qm is None:
             raise ValueError("delta: expected a section qm to correct, found none")
+        electrostatics = "none" if self.mm is None else self.mm.electrostatics
+        if self.embedding.scheme == "pme" and electrostatics not in ("pme", "ewald"):
+            raise ValueError(
+                f"embedding.scheme: expected mm.electrostatics pme or ewald with pme, found {electrostatics}"
+            )
         if self.point_charges is not None and (self.mm is not None or self.qm is None):
             raise ValueError("point_charges: only for a QM molecule without a section mm")
         if self.point_charges is not None and self.qm is not None and self.qm.engine == "ase":
@@ -269,38 +335,6 @@ def load_config(path: Path) -> Config:
         ConfigError: the file is missing or not YAML, a key is unknown or missing, or a value is wrong; the
             message names the file and the key.
     """
-    return _with_absolute_paths(read_yaml(path, Config), path.resolve())
-
-
-def _with_absolute_paths(config: Config, path: Path) -> Config:
-    folder = path.parent
-    update: dict[str, Any] = {"structure": _join(folder, config.structure)}
-    if config.point_charges is not None:
-        update["point_charges"] = _join(folder, config.point_charges)
-    if config.mm is not None:
-        topology = None if config.mm.topology is None else _join(folder, config.mm.topology)
-        parameters = [_join(folder, file) for file in config.mm.parameters]
-        update["mm"] = config.mm.model_copy(update={"topology": topology, "parameters": parameters})
-    if config.delta is not None:
-        models = [_join(folder, model) for model in config.delta.models]
-        update["delta"] = config.delta.model_copy(update={"models": models})
-    if config.qm is not None:
-        update["qm"] = _qm_with_absolute_paths(config.qm, folder)
-    config = config.model_copy(update=update)
-    config._path = path
+    config = read_yaml(path, Config)
+    config._path = path.resolve()
     return config
-
-
-def _qm_with_absolute_paths(qm: QMConfig, folder: Path) -> QMConfig:
-    update: dict[str, Any] = {}
-    if isinstance(qm.dftb.parameters, Path):
-        parameters = _join(folder, qm.dftb.parameters)
-        update["dftb"] = qm.dftb.model_copy(update={"parameters": parameters})
-    if qm.dftbplus is not None:
-        paths = {key: _join(folder, path) for key, path in qm.dftbplus if path is not None}
-        update["dftbplus"] = qm.dftbplus.model_copy(update=paths)
-    return qm.model_copy(update=update)
-
-
-def _join(folder: Path, path: Path) -> Path:
-    return Path(os.path.normpath(folder / path))

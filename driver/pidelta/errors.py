@@ -6,8 +6,11 @@ the command line can print it as it is and exit with code 2.
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 class PideltaError(Exception):
@@ -100,7 +103,7 @@ class SCCConvergenceError(RunError):
     ) -> None:
         super().__init__(
             f"SCC did not converge in {iterations} iterations: the last change of a charge was "
-            f"{last_change:.2e} e; raise qm.dftb.scc.max_iterations or qm.dftb.electronic_temperature"
+            f"{last_change:.2e} e; raise the number of SCC iterations or the electronic temperature"
         )
         self.iterations = iterations
         self.last_change = last_change

@@ -7,47 +7,47 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from ase.data import chemical_symbols
 
-from pidelta.config import Config, DampingConfig, DeltaConfig, DFTBConfig, DFTBPlusConfig, MMConfig, QMConfig
+from pidelta.config import (
+    Config,
+    DampingConfig,
+    DeltaConfig,
+    DispersionConfig,
+    MMConfig,
+    QMConfig,
+    QMWithDFTB,
+    QMWithDFTBPlus,
+)
 from pidelta.core import structure
+from pidelta.core.names import NameDifference
+from pidelta.core.particles import Particles
+from pidelta.core.pme import reciprocal_sum
 from pidelta.core.selection import select
 from pidelta.delta.base import Correction
 from pidelta.errors import ConfigError, ModelError, SettingError, SetupError, StructureError
-from pidelta.mm.evaluator import MMEvaluator
+from pidelta.mm.checks import refuse_united_atoms
+from pidelta.mm.evaluator import MMEvaluator, PairSettings
 from pidelta.mm.openmm import OpenMMEvaluator
 from pidelta.mm.readers import read_topology
 from pidelta.mm.topology import Topology
 from pidelta.mm.water import build_water, with_water
 from pidelta.qm.ase import ASEEngine
-from pidelta.qm.base import QMEngine
-from pidelta.qm.dftb.engine import DFTBEngine
-from pidelta.qm.dftb.parameters import (
-    PUBLISHED_DAMPING_EXPONENTS,
-    PUBLISHED_HUBBARD_DERIVATIVES,
-    load_parameters,
-)
-from pidelta.qm.dftb.sets import SetFiles, builtin_set
-from pidelta.qm.dftb.spin import SpinConstants
-from pidelta.qm.dftbplus.engine import DFTBPlusEngine
-from pidelta.qm.dftbplus.inputs import DFTBSettings
-from pidelta.qm.dispersion import (
-    DEFAULT_S9,
-    PUBLISHED_DAMPING,
-    TITLES,
-    Damping,
-    Dispersion,
-    DispersionCorrected,
-    Method,
-)
-from pidelta.qmmm.embedding import CutoffEmbedding, CutRegion, Embedding, FixedCharges
+from pidelta.qm.base import QMEngine, reported_properties
+from pidelta.qm.dftb.method import DFTBMethod, DispersionSettings, MethodInputs
+from pidelta.qm.dftb.settings import DFTBSettings, SCCSettings
+from pidelta.qm.dispersion import DEFAULT_S9, Damping
+from pidelta.qmmm.border import border_warnings
+from pidelta.qmmm.coupling import Coupling, CutoffCoupling
 from pidelta.qmmm.energy import ClassicalEvaluator, QMMMEvaluator
-from pidelta.qmmm.partition import Partition, check_charge, make_partition
+from pidelta.qmmm.groups import make_groups
+from pidelta.qmmm.partition import Partition, charge_remainder, spread_remainder
+from pidelta.qmmm.pme_coupling import PMECoupling
+from pidelta.qmmm.surroundings import CutoffSurroundings, CutRegion, FixedCharges, Surroundings
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.units import ANGSTROM
+from pidelta.workflow.yardstick import Yardstick
 
 
 @contextmanager
@@ -59,16 +59,36 @@ def _section(name: str) -> Iterator[None]:
         raise ConfigError(f"{name}.{error.quantity}: {error.problem}") from None
 
 
+@contextmanager
+def _method_section(name: str) -> Iterator[None]:
+    """As `_section`, for a method of the QM region, whose charge and multiplicity stand above its section."""
+    try:
+        yield
+    except SettingError as error:
+        section = "qm" if error.quantity in ("charge", "multiplicity") else f"qm.{name}"
+        raise ConfigError(f"{section}.{error.quantity}: {error.problem}") from None
+
+
 @dataclass(frozen=True)
 class QMRegion:
     """The QM region of a configuration and what surrounds it.
 
-    `force_field_charges` (n,) are those of the QM atoms in e, zero without a force field.
+    Attributes:
+        partition: which particles are QM, and the charge groups of the others.
+        particles: the map from atoms to particles.
+        surroundings: the rule for the point charges that the region sees.
+        force_field: what is left to the force field, or None without one.
+        force_field_charges: (n,) of the QM atoms in e, zero without a force field.
+        remainder: in e, what these have more than `charge` and nothing else takes up.
+        charge, multiplicity: of the region.
     """
 
     partition: Partition
-    embedding: Embedding
+    particles: Particles
+    surroundings: Surroundings
+    force_field: Topology | None
     force_field_charges: FloatArray
+    remainder: float
     charge: int
     multiplicity: int
 
@@ -79,7 +99,7 @@ class QMRegion:
 
     def cut(self, positions: FloatArray, cells: FloatArray | None) -> CutRegion:
         """QM atoms and scaled point charges for positions (B, N, 3) with lattice rows (B, 3, 3)."""
-        return self.embedding.region(positions, cells)
+        return self.surroundings.cut(self.particles.place(positions, cells), cells)
 
 
 @dataclass(frozen=True)
@@ -89,6 +109,7 @@ class Inputs:
     config: Config
     system: System
     topology: Topology | None
+    name_differences: tuple[NameDifference, ...] = ()
 
 
 class Setup:
@@ -112,7 +133,8 @@ class Setup:
             system = replace(structure.read_structure(config.structure), cell=None)
             return Inputs(config, system, None)
         read = _box_of_water if config.mm.topology is None else _from_topology
-        inputs = read(config, config.mm)
+        with _section("mm"):
+            inputs = read(config, config.mm)
         _refuse_lost_cell(inputs, config.mm)
         return inputs
 
@@ -126,12 +148,27 @@ class Setup:
         """The force field of the whole system, the QM region included, or None without a section mm."""
         return self._inputs.topology
 
+    @property
+    def name_differences(self) -> tuple[NameDifference, ...]:
+        """Names in the structure file that are others in the topology."""
+        return self._inputs.name_differences
+
     @cached_property
     def qm_indices(self) -> IntArray:
         """(n,) the QM atoms, sorted; none without a section qm."""
         if self.config.qm is None:
             return np.zeros(0, dtype=np.int64)
-        return select(self.config.qm.atoms, self.system)
+        bonds, charges = None, None
+        if self.topology is not None:
+            bonds, charges = self.topology.bonded_pairs, self.topology.charges[: len(self.system)]
+        with _section("qm"):
+            return select(self.config.qm.atoms, self.system, bonds, charges)
+
+    @cached_property
+    def yardstick(self) -> Yardstick:
+        """The bonds of the structure, which positions from elsewhere are measured by."""
+        bonds = None if self.topology is None else self.topology.bonded_pairs
+        return Yardstick.of(self.config.structure, self.system, bonds, self.qm_indices)
 
     @cached_property
     def qm_region(self) -> QMRegion:
@@ -143,9 +180,41 @@ class Setup:
         return _region(self._inputs, self._qm, self.qm_indices)
 
     @property
-    def surroundings(self) -> Embedding:
+    def surroundings(self) -> Surroundings:
         """The rule for the point charges around the QM region."""
-        return self.qm_region.embedding
+        return self.qm_region.surroundings
+
+    @cached_property
+    def coupling(self) -> Coupling:
+        """The potential that the low-level method feels."""
+        mm, cell = self.config.mm, self.system.cell
+        if self.config.embedding.scheme == "cutoff" or mm is None:
+            return CutoffCoupling(self.surroundings)
+        if cell is None:
+            raise ConfigError(f"{self.config.path}: embedding.scheme: expected a cell with pme, found none")
+        with _section("mm"):
+            reciprocal = reciprocal_sum(mm.electrostatics, mm.cutoff, mm.ewald_tolerance, cell)
+        return PMECoupling(self.qm_region.partition, reciprocal, mm.cutoff)
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What a user should know before this set-up runs, a line each."""
+        if self.config.qm is None:
+            return []
+        region, system = self.qm_region, self.system
+        found = []
+        if region.remainder:
+            found.append(
+                f"the force-field charges of the QM atoms sum to {region.charge + region.remainder:+.4f} e, "
+                f"the QM region has {region.charge:+d} e, and the other atoms keep theirs: "
+                f"{region.remainder:+.4f} e are dropped"
+            )
+        if self.topology is not None and self.config.embedding.scheme == "cutoff":
+            qm = region.cut(
+                system.positions[None], None if system.cell is None else system.cell[None]
+            ).positions
+            found += border_warnings(region.surroundings, qm[0], region.charge, self.topology.label)
+        return found
 
     @cached_property
     def engine(self) -> QMEngine:
@@ -167,6 +236,18 @@ class Setup:
             raise ConfigError(f"{self.config.path}: missing key delta")
         return _committee(self.config.delta, self.qm_region, self.engine.identity)
 
+    @property
+    def spread_threshold(self) -> float:
+        """Standard deviation of the committee, in hartree, above which users are warned.
+
+        Raises:
+            ConfigError: the configuration has no section delta.
+        """
+        delta = self.config.delta
+        if delta is not None and delta.warn_above is not None:
+            return delta.warn_above
+        return self.correction.uncertainty_threshold
+
     @cached_property
     def classical(self) -> ClassicalEvaluator:
         """The force field of all that the QM method does not describe, by the engine of the configuration.
@@ -176,10 +257,10 @@ class Setup:
         """
         if self.config.mm is None or self.topology is None:
             raise ConfigError(f"{self.config.path}: missing key mm")
-        topology = self.topology
-        if self.config.qm is not None:
-            topology = topology.without_internal(self.qm_region.partition.qm_indices)
-        return _classical(self.config.mm, topology, self.system.cell)
+        left = self.topology if self.config.qm is None else self.qm_region.force_field
+        assert left is not None
+        with _section("mm"):
+            return _classical(self.config.mm, left, self.system.cell)
 
     def evaluator(self, terms: frozenset[str] | None = None) -> QMMMEvaluator:
         """The sum of terms: all that the configuration has, or a subset of ``mm``, ``low`` and ``delta``.
@@ -189,19 +270,27 @@ class Setup:
         """
         config = self.config
         chosen = _choose_terms(config, terms)
-        evaluator = QMMMEvaluator(numbers=self.system.numbers, periodic=self.system.cell is not None)
-        if config.qm is not None:
-            evaluator = replace(
-                evaluator,
-                partition=self.qm_region.partition,
-                embedding=self.qm_region.embedding,
-                properties=tuple(config.qm.properties),
+        periodic = self.system.cell is not None
+        if config.qm is None:
+            assert self.topology is not None
+            return QMMMEvaluator(
+                self.system.numbers, periodic, self.topology.particles, classical=self.classical
             )
-        return replace(
-            evaluator,
+        properties: tuple[str, ...] = ()
+        if "low" in chosen:
+            with _section("qm"):
+                properties = reported_properties(self.engine, config.qm.properties)
+        return QMMMEvaluator(
+            self.system.numbers,
+            periodic,
+            self.qm_region.particles,
+            partition=self.qm_region.partition,
+            surroundings=self.surroundings,
+            coupling=self.coupling,
             engine=self.engine if "low" in chosen else None,
             delta=self.correction if "delta" in chosen else None,
             classical=self.classical if "mm" in chosen else None,
+            properties=properties,
         )
 
     @property
@@ -231,16 +320,22 @@ def _from_topology(config: Config, mm: MMConfig) -> Inputs:
     topology = read_topology(mm.topology, mm.parameters, rigid_water=mm.water is not None)
     if mm.water is not None:
         topology = with_water(topology, mm.water)
-    positions, cell = structure.read_coordinates(config.structure, topology.numbers, topology.massless_rows)
+    found = structure.read_coordinates(config.structure, topology)
+    if found.labels is not None:  # the numbers that users see where they look up atoms
+        topology = replace(
+            topology, residue_numbers=found.labels.residue_numbers, segments=found.labels.segments
+        )
     system = System(
         numbers=topology.numbers,
-        positions=positions,
-        cell=cell,
+        positions=found.positions,
+        cell=found.cell,
         names=topology.names,
         residue_names=topology.residue_names,
         residue_indices=topology.residue_indices,
+        residue_numbers=topology.residue_numbers,
+        segments=topology.segments,
     )
-    return Inputs(config, system, topology)
+    return Inputs(config, system, topology, found.name_differences)
 
 
 def _box_of_water(config: Config, mm: MMConfig) -> Inputs:
@@ -248,12 +343,15 @@ def _box_of_water(config: Config, mm: MMConfig) -> Inputs:
     assert mm.water is not None
     system = structure.without_massless(structure.read_structure(config.structure))
     topology = build_water(system, mm.water)
-    return Inputs(config, replace(system, residue_indices=topology.residue_indices), topology)
+    system = replace(
+        system, residue_indices=topology.residue_indices, residue_numbers=topology.residue_numbers
+    )
+    return Inputs(config, system, topology)
 
 
 def _classical(mm: MMConfig, topology: Topology, cell: FloatArray | None) -> ClassicalEvaluator:
     """The force field by the engine that the configuration names."""
-    settings: dict[str, Any] = {
+    settings: PairSettings = {
         "cutoff": mm.cutoff if cell is not None else None,
         "cell": cell,
         "electrostatics": mm.electrostatics,
@@ -282,28 +380,84 @@ def _choose_terms(config: Config, terms: frozenset[str] | None) -> frozenset[str
 
 
 def _region(inputs: Inputs, qm: QMConfig, indices: IntArray) -> QMRegion:
-    system, config = inputs.system, inputs.config
-    embedding: Embedding
-    charges = np.zeros(len(indices))
     if inputs.topology is not None:
-        if len(inputs.topology.sites):
-            raise SetupError(
-                f"{config.path}: virtual sites cannot polarise a QM region yet; expected a model of water "
-                "without them, such as mm.water: q-spc-fw"
+        return _region_in_force_field(inputs, inputs.topology, qm, indices)
+    system, config = inputs.system, inputs.config
+    if len(indices) != len(system):
+        raise ConfigError(
+            f"{config.path}: qm.atoms: without a section mm expected all {len(system)} atoms, "
+            f"found {len(indices)}"
+        )
+    fixed, charges = _read_point_charges(config.point_charges)
+    partition = Partition(
+        numbers=np.concatenate([system.numbers, np.zeros(len(charges), dtype=np.int64)]),
+        qm_indices=indices,
+        charges=np.concatenate([np.zeros(len(system)), charges]),
+    )
+    return QMRegion(
+        partition,
+        Particles(len(system), fixed=fixed),
+        FixedCharges(partition),
+        force_field=None,
+        force_field_charges=np.zeros(len(indices)),
+        remainder=0.0,
+        charge=qm.charge,
+        multiplicity=qm.multiplicity,
+    )
+
+
+def _region_in_force_field(inputs: Inputs, topology: Topology, qm: QMConfig, indices: IntArray) -> QMRegion:
+    system, embedding = inputs.system, inputs.config.embedding
+    qm_particles = topology.with_sites(indices)
+    with _section("qm"):
+        if qm.engine == "ase" and topology.charges[qm_particles[len(indices) :]].any():
+            raise SettingError(
+                "engine",
+                "expected dftb or dftb+ for QM atoms with a virtual site, whose charge mechanical embedding "
+                f"would lose, found ase with {topology.label(int(qm_particles[len(indices)]))}",
             )
-        charges = inputs.topology.charges[indices]
-        check_charge(indices, inputs.topology.charges, qm.charge)
-        partition = make_partition(system, indices, inputs.topology.charges)
-        embedding = CutoffEmbedding(partition, config.embedding.cutoff, config.embedding.switch, system.cell)
-    else:
-        if len(indices) != len(system):
-            raise ConfigError(
-                f"{config.path}: qm.atoms: without a section mm expected all {len(system)} atoms, "
-                f"found {len(indices)}"
-            )
-        partition = make_partition(system, indices, np.zeros(len(system)))
-        embedding = FixedCharges(partition.qm_numbers, *_read_point_charges(config.point_charges))
-    return QMRegion(partition, embedding, charges, qm.charge, qm.multiplicity)
+        refuse_united_atoms(topology, indices)
+        spread = None
+        if qm.charge_remainder is not None:
+            spread = _selected("qm.charge_remainder", qm.charge_remainder, system)
+        remainder = charge_remainder(topology.charges[qm_particles], qm.charge, spread=spread is not None)
+        if spread is not None:
+            charges = spread_remainder(topology.charges, qm_particles, remainder, spread)
+            topology, remainder = replace(topology, charges=charges), 0.0
+    left = topology.without_internal(indices)
+    particles, cells = topology.particles, None if system.cell is None else system.cell[None]
+    with _section("embedding"):
+        groups = make_groups(
+            topology,
+            np.setdiff1d(np.arange(topology.n_particles), qm_particles),
+            particles.place(system.positions[None], cells)[0],
+            system.cell,
+            unit=embedding.groups if isinstance(embedding.groups, str) else "residue",
+            listed=[
+                _selected("embedding.groups", group, system)
+                for group in ([] if isinstance(embedding.groups, str) else embedding.groups)
+            ],
+        )
+        numbers = np.concatenate([topology.numbers, np.zeros(len(topology.sites), dtype=np.int64)])
+        partition = Partition(numbers, indices, left.charges, groups)
+        surroundings = CutoffSurroundings(partition, embedding.cutoff, embedding.switch, system.cell)
+    return QMRegion(
+        partition,
+        particles,
+        surroundings,
+        force_field=left,
+        force_field_charges=topology.charges[indices],
+        remainder=remainder,
+        charge=qm.charge,
+        multiplicity=qm.multiplicity,
+    )
+
+
+def _selected(key: str, selection: str | list[int], system: System) -> IntArray:
+    try:
+        return select(selection, system)
+    except SettingError as error:
+        raise ConfigError(f"{key}: {error.problem}") from None
 
 
 def _read_point_charges(path: Path | None) -> tuple[FloatArray, FloatArray]:
@@ -313,7 +467,7 @@ def _read_point_charges(path: Path | None) -> tuple[FloatArray, FloatArray]:
     if not path.is_file():
         raise StructureError(f"{path}: no such file of point charges")
     try:
-        table = np.loadtxt(path, ndmin=2)
+        table = np.loadtxt(path, ndmin=2, encoding="utf-8")
     except ValueError as error:
         raise StructureError(f"{path}: expected columns x y z q ({error})") from None
     if table.shape[1] != 4 or not np.isfinite(table).all():
@@ -322,101 +476,71 @@ def _read_point_charges(path: Path | None) -> tuple[FloatArray, FloatArray]:
 
 
 def _engine(qm: QMConfig, region: QMRegion) -> QMEngine:
-    if qm.ase is not None:
-        return ASEEngine(
-            region.numbers,
-            qm.ase.calculator,
-            qm.ase.options,
-            charges=region.force_field_charges,
-            charge=qm.charge,
-            multiplicity=qm.multiplicity,
-        )
-    engine = _dftb_engine(qm, region.numbers)
-    settings = qm.dftb.dispersion
-    if settings.method == "none":
-        return engine
-    damping = _damping(qm.dftb, settings.method)
-    return DispersionCorrected(engine, Dispersion(region.numbers, settings.method, damping, qm.charge))
+    if qm.engine == "ase":
+        with _method_section("ase"):
+            return ASEEngine(
+                region.numbers,
+                qm.ase.calculator,
+                qm.ase.options,
+                charges=region.force_field_charges,
+                charge=qm.charge,
+                multiplicity=qm.multiplicity,
+            )
+    with _method_section("dftb"):
+        method = _dftb_method(qm)
+        inputs = method.inputs(region.numbers)
+        return method.with_dispersion(_dftb_engine(qm, region.numbers, inputs))
 
 
-def _damping(dftb: DFTBConfig, method: Method) -> Damping:
-    """Parameters of the dispersion: as configured, or those published for the Slater-Koster set."""
-    name = dftb.dispersion.damping
-    if isinstance(name, DampingConfig):
-        return Damping(**{"s9": DEFAULT_S9[method], **name.model_dump(exclude_none=True)})
-    if name is None and dftb.parameters == "builtin":
-        functional = _builtin_set(dftb.order).description.dispersion
-        if method == "d3bj" and functional is not None:
-            return Damping(**functional.model_dump())
-        name = "b3lyp"  # of the labels behind the repulsives
-    if name is None and isinstance(dftb.hubbard_derivatives, str):
-        name = dftb.hubbard_derivatives
-    published = PUBLISHED_DAMPING[method]
-    if name is None or name not in published:
-        raise ConfigError(
-            f"qm.dftb.dispersion.damping: expected s8, a1 and a2, or one of {', '.join(published)} as "
-            f"published for {TITLES[method]}, found {name or 'none'}"
-        )
-    return published[name]
-
-
-def _dftb_engine(qm: QMConfig, numbers: IntArray) -> QMEngine:
-    dftb = qm.dftb
-    elements = sorted({chemical_symbols[number] for number in numbers})
-    derivatives, damping_exponent = _published_derivatives(dftb)
-    spin_constants: SpinConstants | None = dftb.spin_constants
-    files: Path | SetFiles
-    if dftb.parameters == "builtin":
-        files = _builtin_set(dftb.order)
-        parameters = files.parameters(elements)
-        derivatives = derivatives or files.description.hubbard_derivatives
-        damping_exponent = damping_exponent or files.description.damping_exponent
-        spin_constants = spin_constants or files.description.spin_constants
-    else:
-        files = dftb.parameters
-        parameters = load_parameters(files, elements)
-    settings: dict[str, Any] = {
-        "order": dftb.order,
-        "hubbard_derivatives": derivatives,
-        "damping_exponent": damping_exponent,
-        "shell_resolved": dftb.shell_resolved,
-        "charge": qm.charge,
-        "multiplicity": qm.multiplicity,
-        "spin_polarised": dftb.spin_polarised,
-        "spin_constants": spin_constants,
-        "electronic_temperature": dftb.electronic_temperature,
-        "tolerance": dftb.scc.tolerance,
-        "max_iterations": dftb.scc.max_iterations,
-    }
+def _dftb_engine(qm: QMWithDFTB | QMWithDFTBPlus, numbers: IntArray, inputs: MethodInputs) -> QMEngine:
     if qm.engine == "dftb+":
-        own = qm.dftbplus or DFTBPlusConfig()
+        from pidelta.qm.dftbplus.engine import DFTBPlusEngine
+
         return DFTBPlusEngine(
-            numbers, parameters, files, DFTBSettings(**settings), user_input=own.input, library=own.library
+            numbers,
+            inputs.parameters,
+            inputs.files,
+            inputs.settings,
+            user_input=qm.dftbplus.input,
+            library=qm.dftbplus.library,
         )
-    return DFTBEngine(numbers, parameters, **settings, start=dftb.scc.start, device=dftb.device)
+    from pidelta.qm.dftb.engine import DFTBEngine  # with PyTorch, which takes its time
+
+    return DFTBEngine(numbers, inputs.parameters, inputs.settings)
 
 
-def _published_derivatives(dftb: DFTBConfig) -> tuple[dict[str, float] | None, float | None]:
-    """Hubbard derivatives and damping exponent as configured, the name of a published set resolved."""
-    name = dftb.hubbard_derivatives
-    if not isinstance(name, str):
-        return name, dftb.damping_exponent
-    if name not in PUBLISHED_HUBBARD_DERIVATIVES:
-        known = ", ".join(PUBLISHED_HUBBARD_DERIVATIVES)
-        raise ConfigError(f"qm.dftb.hubbard_derivatives: expected values or {known}, found {name!r}")
-    return PUBLISHED_HUBBARD_DERIVATIVES[name], dftb.damping_exponent or PUBLISHED_DAMPING_EXPONENTS[name]
+def _dftb_method(qm: QMWithDFTB | QMWithDFTBPlus) -> DFTBMethod:
+    dftb, derivatives = qm.dftb, qm.dftb.hubbard_derivatives
+    settings = DFTBSettings(
+        order=dftb.order,
+        hubbard_derivatives=None if isinstance(derivatives, str) else derivatives,
+        damping_exponent=dftb.damping_exponent,
+        shell_resolved=dftb.shell_resolved,
+        charge=qm.charge,
+        multiplicity=qm.multiplicity,
+        spin_polarised=dftb.spin_polarised,
+        spin_constants=dftb.spin_constants,
+        electronic_temperature=dftb.electronic_temperature,
+        scc=SCCSettings(dftb.scc.tolerance, dftb.scc.max_iterations, dftb.scc.start),
+        device=dftb.device,
+    )
+    return DFTBMethod(
+        settings,
+        folder=None if dftb.parameters == "builtin" else dftb.parameters,
+        published=derivatives if isinstance(derivatives, str) else None,
+        dispersion=_dispersion(dftb.dispersion),
+    )
 
 
-def _builtin_set(order: int) -> SetFiles:
-    orders = builtin_set()
-    if not orders:
-        raise ConfigError(
-            "qm.dftb.parameters: expected a folder of .skf files; the built-in set is not in this version"
-        )
-    if order not in orders:
-        known = " or ".join(map(str, orders))
-        raise ConfigError(f"qm.dftb.order: expected {known} with the built-in parameters, found {order}")
-    return orders[order]
+def _dispersion(dispersion: DispersionConfig) -> DispersionSettings | None:
+    method, damping = dispersion.method, dispersion.damping
+    if method == "none":
+        return None
+    if not isinstance(damping, DampingConfig):
+        return DispersionSettings(method, damping)
+    return DispersionSettings(
+        method, Damping(**{"s9": DEFAULT_S9[method], **damping.model_dump(exclude_none=True)})
+    )
 
 
 def _committee(delta: DeltaConfig, region: QMRegion, low_level: str) -> Correction:
@@ -431,10 +555,10 @@ def _committee(delta: DeltaConfig, region: QMRegion, low_level: str) -> Correcti
                 model,
                 region.numbers,
                 low_level,
-                region.embedding.settings,
+                region.surroundings.settings,
                 region.charge,
                 region.multiplicity,
-                region.partition.numbers[region.partition.group_atoms],
+                region.partition.mm_numbers,
             )
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from None

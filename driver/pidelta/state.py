@@ -17,19 +17,23 @@ TERMS = ("mm", "low", "delta")
 """The terms of the energy by role: the names that configurations, sockets and results use."""
 
 _ALIASES = {"dftb": "low"}
+TERM_NAMES = (*TERMS, *_ALIASES)
 
 
 def parse_terms(text: str) -> frozenset[str]:
-    """Terms joined by +, such as ``low+delta``; ``dftb`` stands for ``low``.
+    """Terms joined by +, such as ``low+delta``, blanks and capitals allowed; ``dftb`` stands for ``low``.
 
     Raises:
-        ValueError: a name is not that of a term.
+        ValueError: a name is not that of a term, or a term stands twice.
     """
-    terms = frozenset(_ALIASES.get(name, name) for name in text.split("+"))
-    unknown = sorted(terms - set(TERMS))
-    if unknown:
-        raise ValueError(f"expected {', '.join(TERMS)} joined by +, found {unknown[0]!r}")
-    return terms
+    names = [name.strip().lower() for name in text.split("+")]
+    terms = [_ALIASES.get(name, name) for name in names]
+    for term, name in zip(terms, names, strict=True):
+        if term not in TERMS:
+            raise ValueError(f"expected {', '.join(TERMS)} joined by +, found {name!r}")
+        if terms.count(term) > 1:
+            raise ValueError(f"expected each term once, found {term} twice")
+    return frozenset(terms)
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,9 @@ class System:
         positions: (N, 3) in bohr.
         cell: (3, 3) lattice vectors as rows in bohr, or None without periodicity.
         names, residue_names: (N,) as read from the file, for selections and messages.
-        residue_indices: (N,) from 0; atoms of one residue are one charge group.
+        residue_indices: (N,) from 0, rising: the distinct residues.
+        residue_numbers: (N,) of the residues as the file has them; they need not be distinct.
+        segments: (N,) names of the chains or segments of the file, '' where there are none.
     """
 
     numbers: IntArray
@@ -50,6 +56,8 @@ class System:
     names: tuple[str, ...]
     residue_names: tuple[str, ...]
     residue_indices: IntArray
+    residue_numbers: IntArray
+    segments: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.numbers)

@@ -51,4 +51,7 @@ def parse_quantity(text: object, dimension: str) -> float:
     number, unit = match.groups()
     if unit not in units:
         raise ValueError(f"expected a {dimension} in one of {', '.join(units)}, found {text!r}")
-    return float(number) * units[unit]
+    value = float(number) * units[unit]
+    if not math.isfinite(value):
+        raise ValueError(f"expected a finite {dimension}, found {text!r}")
+    return value

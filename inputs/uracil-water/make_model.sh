@@ -6,10 +6,10 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 # Ring polymers on DFTB + MM: frames from every bead, every 50 fs once 0.1 ps have passed.
-[ -f sample.done ] || { pidelta run sample.xml && touch sample.done; }
+[ -f sample.done ] || { pidelta run sample.xml --terms mm+low && touch sample.done; }
 pidelta sample pidelta.yaml sample.pos_?.xyz --skip 4 --every 2 --output train.h5
 # Other velocities, from 0.5 ps on: frames that no training sees.
-[ -f holdout.done ] || { pidelta run holdout.xml && touch holdout.done; }
+[ -f holdout.done ] || { pidelta run holdout.xml --terms mm+low && touch holdout.done; }
 pidelta sample pidelta.yaml holdout.pos_?.xyz --skip 20 --every 4 --output holdout.h5
 
 for frames in train.h5 holdout.h5; do

@@ -32,6 +32,7 @@ from pidelta.qm.dftb.parameters import (
     PUBLISHED_HUBBARD_DERIVATIVES,
     load_parameters,
 )
+from pidelta.qm.dftb.settings import DFTBSettings, SCCSettings
 from pidelta.qm.dftbplus import inputs
 from pidelta.qm.dftbplus.library import load_library
 from pidelta.units import ANGSTROM, DALTON_IN_ELECTRON_MASS, FEMTOSECOND, parse_quantity
@@ -110,13 +111,13 @@ class Method:
         return DFTBEngine(
             numbers,
             self.parameters(elements),
-            order=3,
-            hubbard_derivatives=self.derivatives,
-            damping_exponent=self.damping_exponent,
-            tolerance=TOLERANCE,
-            max_iterations=MAX_ITERATIONS,
-            start=start,
-            device=device,
+            DFTBSettings(
+                order=3,
+                hubbard_derivatives=self.derivatives,
+                damping_exponent=self.damping_exponent,
+                scc=SCCSettings(TOLERANCE, MAX_ITERATIONS, start),
+                device=device,
+            ),
         )
 
     def dftbplus(self, numbers, elements, library, work):
@@ -128,12 +129,11 @@ class Method:
             folder = work / "set"
             if not folder.exists():
                 sets.export(self._files, folder)
-        settings = inputs.DFTBSettings(
+        settings = DFTBSettings(
             order=3,
             hubbard_derivatives=self.derivatives,
             damping_exponent=self.damping_exponent,
-            tolerance=TOLERANCE,
-            max_iterations=MAX_ITERATIONS,
+            scc=SCCSettings(TOLERANCE, MAX_ITERATIONS),
         )
         hamiltonian = inputs.hamiltonian(settings, numbers, self.parameters(elements), folder.resolve())
         (work / "dftb_in.hsd").write_text(inputs.whole_input(numbers, hamiltonian))
@@ -163,7 +163,9 @@ def measure(engine, program, atoms, batch, repeats, clock):
         with clock("DFTB+"):
             energy, *_ = evaluate_dftbplus(program, structure)
         assert abs(energy - result.energy[0]) < 1e-6, "the programs disagree"
-    return clock.medians(), float(np.mean([result.iterations for result in results[WARM_UP:]]))
+    return clock.medians(), float(
+        np.mean([result.properties["scc_iterations"] for result in results[WARM_UP:]])
+    )
 
 
 def row(name, engine, batch, times, iterations):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from pidelta.qm.dftb.parameters import (
     ParameterSet,
     load_parameters,
 )
+from pidelta.qm.dftb.settings import DFTBSettings
 from pidelta.units import ANGSTROM, EV
 
 PUBLISHED = Path(__file__).parents[3] / "shared" / "slako"
@@ -33,7 +34,7 @@ class Method:
 
     name: str
     parameters: ParameterSet
-    settings: dict = field(default_factory=dict)
+    settings: DFTBSettings
 
     def knows(self, frame: Frame) -> bool:
         """Whether the set has the elements of a frame."""
@@ -41,11 +42,11 @@ class Method:
 
     def evaluate(self, frame: Frame, positions: np.ndarray) -> QMResult:
         """Evaluate a batch (B, n, 3) of geometries of the molecule of a frame."""
-        engine = DFTBEngine(frame.numbers, self.parameters, charge=frame.charge, **self.settings)
+        engine = DFTBEngine(frame.numbers, self.parameters, replace(self.settings, charge=frame.charge))
         return engine.evaluate(positions, np.zeros(positions.shape[:2]))
 
     def function(self, frame: Frame) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
-        engine = DFTBEngine(frame.numbers, self.parameters, charge=frame.charge, **self.settings)
+        engine = DFTBEngine(frame.numbers, self.parameters, replace(self.settings, charge=frame.charge))
         potential = np.zeros((1, len(frame.numbers)))
 
         def evaluate(positions: np.ndarray) -> tuple[float, np.ndarray]:
@@ -74,9 +75,11 @@ class Method:
 def method_of(name: str, files: sets.SetFiles) -> Method:
     """A set with a description, as that says it is used."""
     description = files.description
-    settings = {"order": description.order, "damping_exponent": description.damping_exponent}
-    if description.order == 3:
-        settings["hubbard_derivatives"] = description.hubbard_derivatives
+    settings = DFTBSettings(
+        order=description.order,
+        hubbard_derivatives=description.hubbard_derivatives,
+        damping_exponent=description.damping_exponent,
+    )
     return Method(name, files.parameters(description.elements), settings)
 
 
@@ -91,13 +94,17 @@ def published_methods() -> list[Method]:
     """mio (order 2) and 3ob (order 3), where they are."""
     if not PUBLISHED.is_dir():
         return []
-    third_order = {
-        "order": 3,
-        "hubbard_derivatives": PUBLISHED_HUBBARD_DERIVATIVES["3ob"],
-        "damping_exponent": PUBLISHED_DAMPING_EXPONENTS["3ob"],
-    }
+    third_order = DFTBSettings(
+        order=3,
+        hubbard_derivatives=PUBLISHED_HUBBARD_DERIVATIVES["3ob"],
+        damping_exponent=PUBLISHED_DAMPING_EXPONENTS["3ob"],
+    )
     return [
-        Method("mio DFTB2", load_parameters(PUBLISHED / "mio-1-1", ("H", "C", "N", "O", "S")), {"order": 2}),
+        Method(
+            "mio DFTB2",
+            load_parameters(PUBLISHED / "mio-1-1", ("H", "C", "N", "O", "S")),
+            DFTBSettings(order=2),
+        ),
         Method(
             "3ob DFTB3", load_parameters(PUBLISHED / "3ob-3-1", ("H", "C", "N", "O", "S", "Cl")), third_order
         ),

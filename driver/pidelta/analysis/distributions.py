@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 
-from pidelta.analysis.ipi_output import read_positions
+from pidelta.ipi.trajectories import count_snapshots, read_trajectory
 from pidelta.state import FloatArray, IntArray
 from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM
 
@@ -69,7 +69,7 @@ def bond_length_distributions(
     Raises:
         DataError: a file is missing or malformed.
     """
-    trajectories = [read_positions(path, atoms, max_frames)[1] for path in files]
+    trajectories = [_read_positions(path, atoms, max_frames) for path in files]
     n_frames = min(len(positions) for positions in trajectories)
     beads = np.stack([positions[:n_frames] for positions in trajectories])
     bonds = find_x_h_bonds(numbers, beads[0, 0])
@@ -82,6 +82,12 @@ def bond_length_distributions(
         of_centroid = None if centroid is None else centroid[..., chosen].ravel()
         collected.append(BondLengths(kind, lengths[..., chosen].ravel(), of_centroid))
     return collected
+
+
+def _read_positions(path: Path, atoms: IntArray, max_frames: int) -> FloatArray:
+    """Positions (n, len(atoms), 3) in bohr; of a longer trajectory, evenly spaced ones."""
+    every = max(1, -(-count_snapshots(path) // max_frames))
+    return np.array([snapshot.positions for snapshot in read_trajectory(path, every=every, atoms=atoms)])
 
 
 def _lengths(positions: FloatArray, bonds: IntArray) -> FloatArray:

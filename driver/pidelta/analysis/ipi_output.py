@@ -1,13 +1,10 @@
-"""Read what i-PI writes: tables of properties, also while they grow, and trajectories of positions."""
+"""Read the tables of properties that i-PI writes, also while they grow."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 from ipi.utils.units import unit_to_internal
@@ -17,7 +14,6 @@ from pidelta.state import FloatArray, IntArray
 
 _COLUMN = re.compile(r"#\s*(?:column|cols\.)\s+(\d+)(?:-(\d+))?\s*-->\s*(\S+)")
 _UNIT = re.compile(r"\{([^}]*)\}")
-_POSITIONS_UNIT = re.compile(r"(?:positions|x_centroid)\{([^}]*)\}")
 
 _DIMENSIONS = {
     "time": "time",
@@ -119,7 +115,7 @@ def read_properties(path: Path) -> Properties:
         DataError: the file is missing, has no header or no rows, or a row does not fit the header.
     """
     try:
-        lines = path.read_text().splitlines(keepends=True)
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     except OSError as error:
         raise DataError(f"{path}: cannot read the properties: {error.strerror}") from error
     columns = _read_header(lines)
@@ -165,51 +161,3 @@ def _not_superseded(steps: FloatArray) -> IntArray:
     """Indices of the rows after which the step only grows."""
     least_later = np.minimum.accumulate(np.append(steps[1:], np.inf)[::-1])[::-1]
     return np.flatnonzero(steps < least_later)
-
-
-def read_positions(path: Path, atoms: IntArray, max_frames: int) -> tuple[IntArray, FloatArray]:
-    """Read some atoms from an xyz trajectory of i-PI.
-
-    Args:
-        path: the trajectory, of one bead or of the centroid.
-        atoms: indices of the atoms to read.
-        max_frames: frames to keep; of a longer trajectory, evenly spaced ones.
-
-    Returns:
-        steps (n,), and positions (n, len(atoms), 3) in bohr.
-
-    Raises:
-        DataError: the file is missing or is not such a trajectory.
-    """
-    try:
-        with path.open() as stream:
-            count = sum(1 for _ in stream)
-        with path.open() as stream:
-            n_atoms = int(next(stream, "0"))
-            n_frames = count // (n_atoms + 2)
-            stride = max(1, -(-n_frames // max_frames))
-            stream.seek(0)
-            frames = list(_read_frames(stream, n_atoms, n_frames, stride, atoms))
-    except (OSError, ValueError, IndexError) as error:
-        raise DataError(f"{path}: expected an xyz trajectory of positions from i-PI: {error}") from error
-    if not frames:
-        raise DataError(f"{path}: expected at least one frame, found none")
-    steps, positions = zip(*frames, strict=True)
-    return np.array(steps, dtype=np.int64), np.array(positions)
-
-
-def _read_frames(
-    stream: TextIO, n_atoms: int, n_frames: int, stride: int, atoms: IntArray
-) -> Iterator[tuple[int, FloatArray]]:
-    for index in range(n_frames):
-        lines = list(islice(stream, n_atoms + 2))
-        if index % stride:
-            continue
-        comment = lines[1]
-        unit = _POSITIONS_UNIT.search(comment)
-        factor = unit_to_internal("length", unit.group(1) if unit else "atomic_unit", 1.0)
-        step = re.search(r"Step:\s*(\d+)", comment)
-        if step is None:
-            raise ValueError(f"frame {index}: no step in the comment")
-        rows = [lines[atom + 2].split()[1:4] for atom in atoms]
-        yield int(step.group(1)), np.array(rows, dtype=np.float64) * factor

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
-from ase.data import chemical_symbols
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from pidelta.cli import uncertainty
 from pidelta.config import Config, DFTBConfig, MMConfig, QMConfig, load_config
 from pidelta.core.cell import heights
+from pidelta.core.names import NameDifference
 from pidelta.errors import RunError
-from pidelta.mm.openmm import OpenMMEvaluator
-from pidelta.mm.topology import Topology
-from pidelta.mm.water import find_water
-from pidelta.qm.dftb.sets import builtin_set
-from pidelta.qm.dispersion import TITLES
-from pidelta.qmmm.energy import QMMMEvaluator
-from pidelta.setup import Setup
+from pidelta.ipi.observers import UncertaintyMonitor, merge_alarms
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.testing.derivatives import central_differences
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
+
+if TYPE_CHECKING:
+    from pidelta.mm.topology import Topology
+    from pidelta.qmmm.energy import QMMMEvaluator
+    from pidelta.qmmm.surroundings import CutoffSurroundings
+    from pidelta.setup import Setup
+_SHOWN = 8
+"""How many names that differ are listed."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +67,24 @@ def check(
     """Set-up, energies, forces against differences of the energy, and invariance to lattice shifts."""
     console = Console()
     given = load_config(config)
+
+    from pidelta.setup import Setup
+
     settings = _without_virial(given)
     setup = Setup(settings)
     system, evaluator = setup.system, setup.evaluator()
     rng = np.random.default_rng(seed)
     start = _Start(system.positions[None], None if system.cell is None else system.cell[None])
     tolerance = _tolerance(settings, evaluator)
-    console.print(_describe(given, system, setup.topology, evaluator))
+    console.print(_describe(given, setup, evaluator))
+    if setup.name_differences:
+        console.print(_describe_names(setup.name_differences))
     if setup.topology is not None:
         console.print(_describe_terms(setup.topology, evaluator))
+    for warning in setup.warnings:
+        console.print(f"[yellow]warning: {escape(warning)}[/yellow]", soft_wrap=True)
     console.print(_energies(evaluator, start))
+    _show_uncertainty(console, setup, evaluator, start)
     chosen = _choose_atoms(evaluator, start, atoms, rng)
     worst = _check_gradient(console, evaluator, start, chosen, tolerance.step)
     net_force, change = _check_shifts(console, system, evaluator, start, rng)
@@ -101,6 +113,8 @@ def _without_virial(config: Config) -> Config:
 
 
 def _tolerance(config: Config, evaluator: QMMMEvaluator) -> _Tolerance:
+    from pidelta.mm.openmm import OpenMMEvaluator
+
     classical = evaluator.classical
     if isinstance(classical, OpenMMEvaluator) and classical.precision != "double":
         return _SINGLE
@@ -121,7 +135,13 @@ def _mesh_error(config: Config, evaluator: QMMMEvaluator, start: _Start) -> floa
     return 3.0 * config.mm.ewald_tolerance * float(np.linalg.norm(gradient))
 
 
-def _describe(config: Config, system: System, topology: Topology | None, evaluator: QMMMEvaluator) -> Table:
+def _describe(config: Config, setup: Setup, evaluator: QMMMEvaluator) -> Table:
+    from ase.data import chemical_symbols
+
+    from pidelta.core.selection import describe_atoms
+    from pidelta.qmmm.surroundings import CutoffSurroundings
+
+    system, topology = setup.system, setup.topology
     table = Table(title=f"set-up {config.path.name}", show_header=False)
     table.add_row("atoms", f"{len(system)} (residues: {int(system.residue_indices[-1]) + 1})")
     if system.cell is not None:
@@ -135,18 +155,21 @@ def _describe(config: Config, system: System, topology: Topology | None, evaluat
     if config.qm is not None and evaluator.partition is not None and evaluator.engine is not None:
         symbols = [chemical_symbols[number] for number in evaluator.partition.qm_numbers]
         table.add_row("QM region", f"{len(symbols)} atoms: {' '.join(symbols)}; charge {config.qm.charge:+d}")
+        atoms = describe_atoms(evaluator.partition.qm_indices, system)
+        table.add_row("by residue", escape("\n".join(atoms)))
         table.add_row("engine", evaluator.engine.program)
         for row in describe_method(config.qm):
             table.add_row(*row)
         table.add_row("low-level method", evaluator.engine.identity)
-    if evaluator.embedding is not None and config.mm is not None:
+    if isinstance(evaluator.surroundings, CutoffSurroundings) and topology is not None:
         lengths_text = ", ".join(
             f"{name} {value * BOHR_IN_ANGSTROM:.2f} angstrom" if isinstance(value, float) else str(value)
-            for name, value in evaluator.embedding.settings.items()
+            for name, value in evaluator.surroundings.settings.items()
         )
         table.add_row("embedding", lengths_text)
-    if evaluator.embedding is not None and config.point_charges is not None:
-        charges = evaluator.embedding.region(system.positions[None], None).site_charges[0]
+        table.add_row("charge groups", _describe_groups(setup, topology, evaluator.surroundings))
+    if evaluator.partition is not None and config.point_charges is not None:
+        charges = evaluator.partition.charges[len(system) :]
         table.add_row(
             "point charges",
             f"{len(charges)} from {config.point_charges.name}, {charges.sum():+.4f} e in all; they take up "
@@ -157,9 +180,45 @@ def _describe(config: Config, system: System, topology: Topology | None, evaluat
     return table
 
 
+def _describe_names(differences: tuple[NameDifference, ...]) -> Table:
+    """The names most often different; each row counts those that differ alike."""
+    table = Table("", "in the structure", "in the topology", "how many", title="names that differ")
+    for row in differences[:_SHOWN]:
+        table.add_row(row.kind, row.found, row.expected, str(row.count))
+    if len(differences) > _SHOWN:
+        rest = differences[_SHOWN:]
+        table.add_row("others", "", "", str(sum(row.count for row in rest)))
+    return table
+
+
+def _describe_groups(setup: Setup, topology: Topology, surroundings: CutoffSurroundings) -> str:
+    """How many there are, and the extremes: a charge this near to the QM region always counts in full."""
+    from pidelta.qmmm.border import CHARGED, group_facts
+
+    cell = setup.system.cell
+    cells = None if cell is None else cell[None]
+    particles = setup.qm_region.particles.place(setup.system.positions[None], cells)[0]
+    facts = group_facts(surroundings, particles, cell)
+    if facts is None:
+        return "none"
+    parts = [str(facts.count)]
+    if facts.several:
+        parts.append(f"{facts.several} of them large and counted whole as soon as a part is near")
+    parts.append(f"up to {facts.radius * BOHR_IN_ANGSTROM:.2f} angstrom wide: {topology.label(facts.widest)}")
+    if abs(facts.charge) > CHARGED:
+        parts.append(f"net charges up to {facts.charge:+.3f} e: {topology.label(facts.charged)}")
+    else:
+        parts.append("all neutral")
+    full = (surroundings.cutoff - surroundings.switch - facts.radius) * BOHR_IN_ANGSTROM
+    parts.append(f"charges within {full:.1f} angstrom of a QM atom count in full")
+    return "; ".join(parts)
+
+
 def describe_method(qm: QMConfig) -> list[tuple[str, str]]:
     """What the low-level method is, as names and values for a table."""
-    if qm.ase is not None:
+    from pidelta.qm.dispersion import TITLES
+
+    if qm.engine == "ase":
         return [
             ("calculator", qm.ase.calculator),
             ("coupling", "mechanical embedding: MM charges do not polarise the QM region"),
@@ -171,11 +230,15 @@ def describe_method(qm: QMConfig) -> list[tuple[str, str]]:
 
 
 def _engine_name(evaluator: QMMMEvaluator) -> str:
+    from pidelta.mm.openmm import OpenMMEvaluator
+
     classical = evaluator.classical
     return classical.description if isinstance(classical, OpenMMEvaluator) else "the built-in evaluator"
 
 
 def _describe_source(mm: MMConfig, topology: Topology) -> str:
+    from pidelta.mm.water import find_water
+
     sources = [] if mm.topology is None else [mm.topology.name]
     if mm.water is not None:
         sources.append(f"water: {mm.water} ({len(find_water(topology))} molecules)")
@@ -222,6 +285,8 @@ def _count_loose_atoms(topology: Topology) -> int:
 
 
 def _parameters(dftb: DFTBConfig) -> str:
+    from pidelta.qm.dftb.sets import builtin_set
+
     if dftb.parameters != "builtin":
         return str(dftb.parameters)
     description = builtin_set()[dftb.order].description
@@ -243,18 +308,31 @@ def _energies(evaluator: QMMMEvaluator, start: _Start) -> Table:
     return table
 
 
+def _show_uncertainty(console: Console, setup: Setup, evaluator: QMMMEvaluator, start: _Start) -> None:
+    """How sure the delta model is at the structure."""
+    if evaluator.delta is None:
+        return
+    monitor = UncertaintyMonitor(setup.spread_threshold)
+    monitor.after(start.positions, start.cells, evaluator.evaluate(start.positions, start.cells))
+    alarms = merge_alarms([monitor.alarms])
+    for name, value in uncertainty.rows(alarms):
+        console.print(f"{name}: {value}", markup=False, highlight=False)
+    for line in uncertainty.warnings(alarms):
+        console.print(f"[yellow]warning: {line}[/yellow]")
+
+
 def _choose_atoms(
     evaluator: QMMMEvaluator, start: _Start, count: int, rng: np.random.Generator
 ) -> dict[str, IntArray]:
     """Some QM atoms, the MM atoms next to them, and MM atoms whose weight is being switched off."""
     everyone = np.arange(len(evaluator.numbers))
-    if evaluator.partition is None or evaluator.embedding is None:
+    if evaluator.partition is None or evaluator.surroundings is None:
         return {"MM": _sample(everyone, 3 * count, rng)}
     partition = evaluator.partition
-    region = evaluator.embedding.region(start.positions, start.cells)
+    region = evaluator.surroundings.cut(evaluator.particles.place(start.positions, start.cells), start.cells)
     chosen = {"QM": _sample(partition.qm_indices, count, rng)}
-    atoms = region.site_atoms[0]
-    real = (atoms >= 0) & (partition.charges[atoms] != 0.0)
+    atoms = region.site_particles[0]
+    real = (atoms >= 0) & (atoms < len(everyone)) & (partition.charges[atoms] != 0.0)
     atoms, charges, positions = atoms[real], region.site_charges[0, real], region.site_positions[0, real]
     if len(atoms):
         weights = charges / partition.charges[atoms]
@@ -309,8 +387,7 @@ def _check_shifts(
     if start.cells is None:
         console.print(table)
         # Fixed point charges take the rest of the force.
-        takes_rest = evaluator.embedding is not None and evaluator.embedding.has_fixed_charges
-        return (0.0 if takes_rest else at_rest), 0.0
+        return (0.0 if len(evaluator.particles.fixed) else at_rest), 0.0
     residues = int(system.residue_indices[-1]) + 1
     shifts = rng.integers(-2, 3, size=(residues, 3)) @ start.cells[0]
     shifted = evaluator.evaluate(start.positions + shifts[system.residue_indices], start.cells).gradient[0]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pidelta.cli.evaluate import chosen_terms
-from pidelta.cli.first_frame import check_first_frame
 from pidelta.config import load_config
-from pidelta.ipi.client import serve
-from pidelta.ipi.transports import SOCKETS_PREFIX, connect
-from pidelta.setup import Setup
+from pidelta.errors import ConfigError
+from pidelta.ipi.transports import SOCKETS_PREFIX
+
+if TYPE_CHECKING:
+    from pidelta.qmmm.energy import QMMMEvaluator
 
 
 def client(
@@ -25,12 +26,40 @@ def client(
     sockets_prefix: Annotated[
         str, typer.Option(help="What i-PI puts before the address of a unix socket.")
     ] = SOCKETS_PREFIX,
+    status: Annotated[
+        Path | None, typer.Option(help="A file to keep the uncertainty of the delta model in, as JSON.")
+    ] = None,
     patience: Annotated[float, typer.Option(help="Seconds to wait for i-PI to listen.")] = 10.0,
 ) -> None:
     """Serve forces to an i-PI that is already running; ends with it and reports its work in JSON."""
-    setup = Setup(load_config(config))
-    evaluator = setup.evaluator(chosen_terms(terms))
-    check = check_first_frame(setup)
+    settings, chosen = load_config(config), chosen_terms(terms)
+
+    from pidelta.ipi.client import serve
+    from pidelta.ipi.observers import Observer, UncertaintyMonitor, merge_alarms
+    from pidelta.ipi.transports import connect
+    from pidelta.setup import Setup
+    from pidelta.workflow.yardstick import FirstPositions
+
+    setup = Setup(settings)
+    evaluator = setup.evaluator(chosen)
+    observers: list[Observer] = [FirstPositions(setup.yardstick)]
+    monitor = None
+    if evaluator.delta is not None:
+        monitor = UncertaintyMonitor(setup.spread_threshold, status)
+        observers.append(monitor)
+
+    def evaluator_of(asked: frozenset[str]) -> QMMMEvaluator:
+        """What the <parameters> of the forcefield ask for."""
+        if chosen not in (None, asked):
+            raise ConfigError(
+                f"--terms: expected {'+'.join(sorted(asked))} as in the <parameters> of the forcefield, "
+                f"found {terms}"
+            )
+        return setup.evaluator(asked)
+
     with closing(connect(mode, address, port, sockets_prefix=sockets_prefix, patience=patience)) as transport:
-        summary = serve(evaluator, transport, on_first_positions=check)
+        summary = serve(evaluator, transport, observers, on_terms=evaluator_of)
+    if monitor is not None:
+        monitor.write_status()
+        summary.alarms = merge_alarms([monitor.alarms])
     print(summary.to_json())

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import ase
-import ase.io
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
+from pidelta.cli.uncertainty import warnings
 from pidelta.config import load_config
-from pidelta.errors import ConfigError, StructureError
-from pidelta.setup import Setup
-from pidelta.state import Evaluation, FloatArray, IntArray, System, json_values, parse_terms
+from pidelta.errors import ConfigError, RunError, StructureError
+from pidelta.ipi.observers import Observer, UncertaintyMonitor
+from pidelta.output_files import replacing
+from pidelta.state import Evaluation, FloatArray, IntArray, json_values, parse_terms
 from pidelta.units import ANGSTROM
-from pidelta.workflow.sampling import is_trajectory_of_ipi, read_trajectory
+
+if TYPE_CHECKING:
+    import ase
+
+    from pidelta.qmmm.energy import QMMMEvaluator
+    from pidelta.setup import Setup
 
 
 def evaluate(
@@ -32,18 +38,47 @@ def evaluate(
     output: Annotated[Path | None, typer.Option(help="Where to write; standard output by default.")] = None,
 ) -> None:
     """Energies, gradients and charges of the structure or of FRAMES, in atomic units."""
-    setup = Setup(load_config(config))
-    evaluator = setup.evaluator(chosen_terms(terms))
-    structures = _read_frames(setup.system, frames, setup.config.structure)
+    settings, chosen = load_config(config), chosen_terms(terms)
+
+    from pidelta.setup import Setup
+
+    setup = Setup(settings)
+    evaluator = setup.evaluator(chosen)
+    structures = _read_frames(setup, frames)
+    monitor = None if evaluator.delta is None else UncertaintyMonitor(setup.spread_threshold)
     # Opened first: a path that cannot be written to should not show after hours of work.
-    with nullcontext(sys.stdout) if output is None else output.open("w") as stream:
-        results = [
-            as_json(evaluator.evaluate(positions[None], None if cell is None else cell[None]))
-            for positions, cell in track(
-                structures, "evaluating", console=Console(stderr=True), transient=True
-            )
-        ]
+    with nullcontext(sys.stdout) if output is None else replacing(output) as stream:
+        results = _evaluate_all(evaluator, structures, frames, [] if monitor is None else [monitor])
         stream.write(json.dumps({"frames": results}, indent=1) + "\n")
+    for line in () if monitor is None else warnings(monitor.alarms):
+        Console(stderr=True).print(f"warning: {line}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _evaluate_all(
+    evaluator: QMMMEvaluator,
+    structures: list[tuple[FloatArray, FloatArray | None]],
+    frames: Path | None,
+    observers: Sequence[Observer],
+) -> list[dict[str, Any]]:
+    """Evaluate one structure after the other, with a progress bar.
+
+    Raises:
+        RunError: one fails; the message names the frame.
+    """
+    results: list[dict[str, Any]] = []
+    try:
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            for positions, cell in progress.track(structures, description="evaluating"):
+                request = positions[None], None if cell is None else cell[None]
+                evaluation = evaluator.evaluate(*request)
+                for observer in observers:
+                    observer.after(*request, evaluation)
+                results.append(as_json(evaluation))
+    except RunError as error:
+        if frames is None:
+            raise
+        raise RunError(f"{frames}, frame {len(results)}: {error}") from error
+    return results
 
 
 def chosen_terms(text: str | None) -> frozenset[str] | None:
@@ -76,14 +111,15 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _read_frames(
-    system: System, frames: Path | None, structure: Path
-) -> list[tuple[FloatArray, FloatArray | None]]:
+def _read_frames(setup: Setup, frames: Path | None) -> list[tuple[FloatArray, FloatArray | None]]:
     """Positions and cells in bohr, from what i-PI wrote or from any format of ASE."""
+    system = setup.system
     if frames is None:
         return [(system.positions, system.cell)]
     if not frames.is_file():
         raise StructureError(f"{frames}: no such file of frames")
+    from pidelta.ipi.trajectories import is_trajectory_of_ipi, read_trajectory
+
     if is_trajectory_of_ipi(frames):
         images: list[tuple[IntArray, FloatArray, FloatArray | None]] = [
             (s.numbers, s.positions, s.cell) for s in read_trajectory(frames)
@@ -93,16 +129,19 @@ def _read_frames(
             (a.numbers, a.positions * ANGSTROM, a.cell.array * ANGSTROM if a.cell.rank == 3 else None)
             for a in _read_with_ase(frames)
         ]
-    for index, (found, _, _) in enumerate(images):
+    for index, (found, positions, cell) in enumerate(images):
         if not np.array_equal(found, system.numbers):
             raise StructureError(
-                f"{frames}: expected the {len(system)} atoms of {structure} in their order, "
+                f"{frames}: expected the {len(system)} atoms of {setup.config.structure} in their order, "
                 f"found others in frame {index}"
             )
+        setup.yardstick.check_unit(positions, cell, f"frame {index} of {frames}")
     return [(positions, cell) for _, positions, cell in images]
 
 
 def _read_with_ase(frames: Path) -> list[ase.Atoms]:
+    import ase.io
+
     try:
         return list(ase.io.read(frames, index=":"))
     except Exception as error:  # ASE's readers raise whatever their parsing hits

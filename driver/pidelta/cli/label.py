@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import track
 
+from pidelta.cli.processors import allowed_processors
 from pidelta.config import load_config
-from pidelta.data.store import FrameStore, LabelKind
 from pidelta.errors import ConfigError, DataError
-from pidelta.qm.reference import ReferenceSettings
-from pidelta.setup import Setup
-from pidelta.workflow import labelling, sampling
 
-_DEFAULT = ReferenceSettings()
+if TYPE_CHECKING:
+    from pidelta.data.store import FrameStore, LabelKind
+    from pidelta.qm.reference import ReferenceSettings
+    from pidelta.workflow.labelling import Outcome
 
 
 def sample(
@@ -33,7 +32,13 @@ def sample(
     limit: Annotated[int | None, typer.Option(min=1, help="Frames to take from each file at most.")] = None,
 ) -> None:
     """Cut QM regions and their point charges out of trajectories, as frames to label."""
-    setup = Setup(load_config(config))
+    settings = load_config(config)
+
+    from pidelta.data.store import FrameStore
+    from pidelta.setup import Setup
+    from pidelta.workflow import sampling
+
+    setup = Setup(settings)
     with FrameStore(output, "a") as store:
         store.set_embedding(setup.surroundings.settings)
         added = 0
@@ -43,6 +48,7 @@ def sample(
                 setup.qm_region,
                 store,
                 numbers=setup.system.numbers,
+                yardstick=setup.yardstick,
                 periodic=setup.system.cell is not None,
                 every=every,
                 skip=skip,
@@ -56,29 +62,35 @@ def label(
     low: Annotated[
         Path | None, typer.Option(help="Label with the low-level method of this configuration instead.")
     ] = None,
-    xc: Annotated[str, typer.Option(help="Density functional, as PySCF names it.")] = _DEFAULT.xc,
-    basis: Annotated[str, typer.Option(help="Orbital basis, as PySCF names it.")] = _DEFAULT.basis,
-    grid_level: Annotated[int, typer.Option(min=0, max=9, help="Integration grid.")] = _DEFAULT.grid_level,
+    xc: Annotated[str, typer.Option(help="Density functional, as PySCF names it.")] = "B3LYP",
+    basis: Annotated[str, typer.Option(help="Orbital basis, as PySCF names it.")] = "def2-SVP",
+    grid_level: Annotated[int, typer.Option(min=0, max=9, help="Integration grid.")] = 2,
     dispersion: Annotated[
         str, typer.Option(help="none or d3bj, with the published parameters of the functional.")
-    ] = _DEFAULT.dispersion,
-    workers: Annotated[int, typer.Option(min=1, help="Frames computed at once.")] = os.cpu_count() or 1,
+    ] = "none",
+    workers: Annotated[int, typer.Option(min=1, help="Frames computed at once.")] = allowed_processors(),
 ) -> None:
     """Label frames with DFT or, with --low, with DFTB; start it again to go on where it stopped."""
-    if low is not None and dispersion != _DEFAULT.dispersion:
+    if low is not None and dispersion != "none":
         raise ConfigError(
             f"--dispersion: expected none with --low, whose configuration has qm.dftb.dispersion, "
             f"found {dispersion}"
         )
+    config = None if low is None else load_config(low)
+
+    from pidelta.qm.reference import ReferenceSettings
+    from pidelta.setup import Setup
+    from pidelta.workflow import labelling
+
     with open_frames(frames) as store:
-        if low is None:
+        if config is None:
             reference = ReferenceSettings(
                 xc=xc, basis=basis, grid_level=grid_level, dispersion=_parse_dispersion(dispersion)
             )
             indices = store.unlabelled("reference", reference.method)
             failures = label_with_dft(store, indices, reference, workers)
         else:
-            setup = Setup(load_config(low))
+            setup = Setup(config)
             region, engine = setup.qm_region, setup.engine
             missing = store.unlabelled("low", engine.identity)
             outcomes = labelling.low_labels(store, missing, engine, region.charge, region.multiplicity)
@@ -103,6 +115,9 @@ def open_frames(frames: Path) -> FrameStore:
     """
     if not frames.is_file():
         raise DataError(f"{frames}: no such file of frames")
+
+    from pidelta.data.store import FrameStore
+
     return FrameStore(frames, "a")
 
 
@@ -110,13 +125,17 @@ def label_with_dft(
     store: FrameStore, indices: list[int], settings: ReferenceSettings, workers: int
 ) -> list[str]:
     """Label frames with DFT, with a progress bar; print and return what went wrong with which."""
+    from pidelta.workflow import labelling
+
     outcomes = labelling.reference_labels(store, indices, settings, min(workers, len(indices) or 1))
     return _label(store, "reference", settings.method, len(indices), outcomes)
 
 
 def _label(
-    store: FrameStore, kind: LabelKind, method: str, count: int, outcomes: Iterable[labelling.Outcome]
+    store: FrameStore, kind: LabelKind, method: str, count: int, outcomes: Iterable[Outcome]
 ) -> list[str]:
+    from pidelta.workflow import labelling
+
     print(f"{store.path}: {count} of {len(store)} frames to label with {method}")
     try:
         progress = track(outcomes, "labelling", count, console=Console(stderr=True))

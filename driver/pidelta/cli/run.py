@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-import os
+import shlex
 import signal
 import sys
 import time
@@ -11,25 +12,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from pidelta.analysis.distributions import bond_length_distributions
-from pidelta.analysis.ipi_output import PropertiesFollower, read_properties
-from pidelta.analysis.plots import plot_bond_lengths, plot_thermodynamics
-from pidelta.analysis.summary import summarise
-from pidelta.cli.check import describe_method
+from pidelta.cli.evaluate import chosen_terms
+from pidelta.cli.processors import allowed_processors, share_processors
+from pidelta.cli.uncertainty import in_short, warnings
 from pidelta.config import Config, load_config
-from pidelta.errors import DataError
-from pidelta.ipi.simulation import PropertiesFile, Simulation, check_atom_order, read_simulation
-from pidelta.ipi.supervisor import Supervisor
-from pidelta.setup import Setup
-from pidelta.state import IntArray, System
+from pidelta.errors import RunError
+
+if TYPE_CHECKING:
+    from pidelta.analysis.ipi_output import PropertiesFollower
+    from pidelta.ipi.simulation import PropertiesFile, Simulation
+    from pidelta.ipi.supervisor import Supervisor
 
 _REFRESH_SECONDS = 0.2
 _INTERRUPTED = 130
@@ -45,68 +44,122 @@ def run(
         int | None,
         typer.Option(min=1, help="Clients for each ffsocket; as many as can work at once by default."),
     ] = None,
+    terms: Annotated[
+        str | None, typer.Option(help="The terms that the run is about, such as mm+low; all by default.")
+    ] = None,
 ) -> None:
     """Run i-PI and its clients, show progress, and end with a summary and plots; Ctrl-C stops cleanly."""
     console = Console()
+    chosen = chosen_terms(terms)
+
+    from pidelta.ipi.simulation import check_atom_order, read_simulation
+
     simulation = read_simulation(input_file)
+    options = [] if config is None else ["--config", str(config)]
+    options += [] if terms is None else ["--terms", terms]
     config = config or input_file.parent / "pidelta.yaml"
     settings = load_config(config)
+    expected = [term for term in settings.terms if chosen is None or term in chosen]
+    _show_terms(console, simulation, expected)
+    n_clients = _share_clients(console, simulation, settings, clients)
+
+    # It would say that it found no folder for its cache, which matters little here.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    from pidelta.analysis.ipi_output import PropertiesFollower
+    from pidelta.cli.run_report import report
+    from pidelta.ipi.supervisor import Supervisor
+    from pidelta.setup import Setup
+
     setup = Setup(settings)
-    system = setup.system
-    check_atom_order(simulation, system)
-    command = [sys.executable, "-m", "pidelta", "client", str(config.resolve())]
-    _show_terms(console, simulation, settings)
+    check_atom_order(simulation, setup.system)
+    for warning in setup.warnings:
+        console.print(f"[yellow]warning: {escape(warning)}[/yellow]", soft_wrap=True)
     file = simulation.main_properties
     follower = None if file is None else PropertiesFollower(file.path, continued=simulation.step > 0)
     started = time.monotonic()
-    supervisor = Supervisor(simulation, command, clients or _useful_clients(simulation))
-    finished = _supervise(supervisor, simulation, follower, console)
+    command = [sys.executable, "-m", "pidelta", "client", str(config.resolve())]
+    command += [] if chosen is None else ["--terms", "+".join(expected)]
+    supervisor = Supervisor(simulation, command, n_clients)
+    finished = _supervise(supervisor, simulation, follower, console, options)
     if follower is None:
         console.print("no summary: the i-PI input asks for no <properties>")
     elif follower.has_started:
-        _report(console, simulation, supervisor, setup, time.monotonic() - started)
+        report(console, simulation, supervisor, setup, time.monotonic() - started)
+    for line in warnings(supervisor.alarms()):
+        console.print(f"[yellow]warning: {line}[/yellow]", soft_wrap=True)
     if not finished:
         raise typer.Exit(_INTERRUPTED)
 
 
-def _show_terms(console: Console, simulation: Simulation, config: Config) -> None:
-    """Say which socket serves which terms, and when that is not each term once."""
-    available = config.terms
-    served: list[str] = []
-    for ffsocket in simulation.sockets:
-        terms = [term for term in available if ffsocket.terms is None or term in ffsocket.terms]
-        served += terms
-        console.print(f"ffsocket {ffsocket.name}: {' + '.join(terms)}", markup=False, highlight=False)
-    missing = [term for term in available if term not in served]
-    twice = [term for term in available if served.count(term) > 1]
-    for what, terms in (("no ffsocket serves", missing), ("several ffsockets serve", twice)):
-        if terms:
-            console.print(f"[yellow]note: {what} {', '.join(terms)}[/yellow]")
+def _show_terms(console: Console, simulation: Simulation, terms: list[str]) -> None:
+    """Say which socket serves which terms, and which of them the weights do not count once.
+
+    Raises:
+        SetupError: the forces do not add up to the terms.
+    """
+    notes = simulation.forces.check(simulation.path, terms)
+    for ffsocket in simulation.forces.sockets:
+        served = " + ".join(simulation.forces.served(ffsocket, terms))
+        console.print(f"ffsocket {ffsocket.name}: {served}", markup=False, highlight=False)
+    for note in notes:
+        console.print(f"[yellow]note: {note}[/yellow]")
 
 
-def _useful_clients(simulation: Simulation) -> int:
-    """Clients of one ffsocket that find a batch of beads to work on and a core to do it."""
-    batches = min(math.ceil(simulation.n_beads / ffsocket.batch_size) for ffsocket in simulation.sockets)
-    return min(batches, os.cpu_count() or 1)
+def _share_clients(
+    console: Console, simulation: Simulation, config: Config, asked: int | None
+) -> dict[str, int]:
+    """Clients by ffsocket: those asked for, or those with a batch of beads and processors to work on it."""
+    sockets, forces = simulation.forces.sockets, simulation.forces
+    processors = allowed_processors()
+    threads = 1 if config.mm is None else config.mm.threads
+    batches = [math.ceil(forces.structures(ffsocket) / ffsocket.batch_size) for ffsocket in sockets]
+    shares = share_processors(batches, processors // threads)
+    counts = shares if asked is None else [asked] * len(sockets)
+    if sum(counts) * threads > max(processors, len(sockets)):
+        console.print(
+            f"[yellow]note: {sum(counts)} clients with {threads} threads each share {processors} "
+            "processors[/yellow]"
+        )
+    return {ffsocket.name: count for ffsocket, count in zip(sockets, counts, strict=True)}
 
 
 def _supervise(
-    supervisor: Supervisor, simulation: Simulation, follower: PropertiesFollower | None, console: Console
+    supervisor: Supervisor,
+    simulation: Simulation,
+    follower: PropertiesFollower | None,
+    console: Console,
+    options: list[str],
 ) -> bool:
-    """Run to the end (True) or until Ctrl-C or i-PI itself stops early (False)."""
-    with _signals_as_interrupts(), supervisor:
-        try:
-            _show_progress(supervisor, simulation, follower, console)
-        except KeyboardInterrupt:
-            console.print("stopping: i-PI writes RESTART ...")
-            supervisor.stop()
+    """Run to the end (True) or until Ctrl-C or i-PI itself stops early (False).
+
+    Raises:
+        RunError: i-PI or a client failed; the message says how to go on.
+    """
+    try:
+        with _signals_as_interrupts(), supervisor:
+            if supervisor.kept:
+                names = ", ".join(path.name for path in supervisor.kept)
+                console.print(f"kept logs of an earlier run: {names}", highlight=False, markup=False)
+            try:
+                _show_progress(supervisor, simulation, follower, console)
+            except KeyboardInterrupt:
+                console.print("stopping: i-PI writes RESTART ...")
+                supervisor.stop()
+    except RunError as error:
+        raise RunError(f"{error}; {_how_to_go_on(supervisor, simulation, options)}") from error
     if supervisor.finished():
         return True
-    if supervisor.last_step() is not None:
-        console.print(f"stopped; continue with: pidelta run {supervisor.restart_path}", soft_wrap=True)
-    else:
-        console.print("stopped before i-PI had a state to save: start again from the input", soft_wrap=True)
+    hint = _how_to_go_on(supervisor, simulation, options)
+    console.print(f"stopped; {hint}", soft_wrap=True, markup=False, highlight=False)
     return False
+
+
+def _how_to_go_on(supervisor: Supervisor, simulation: Simulation, options: list[str]) -> str:
+    path, step = supervisor.saved_state() or (simulation.path, simulation.step)
+    if step <= simulation.step:
+        again = shlex.join(["pidelta", "run", str(simulation.path), *options])
+        return f"no step was saved: start again with: {again}"
+    return f"continue from step {step} with: {shlex.join(['pidelta', 'run', str(path), *options])}"
 
 
 @contextmanager
@@ -140,7 +193,8 @@ def _show_progress(
         while supervisor.is_running():
             row = None if follower is None else follower.latest()
             if row is not None and file is not None:
-                progress.update(task, completed=row.get("step"), state=_describe(row, file))
+                state = [_describe(row, file), in_short(supervisor.alarms())]
+                progress.update(task, completed=row.get("step"), state="  ".join(filter(None, state)))
             time.sleep(_REFRESH_SECONDS)
         if supervisor.finished():
             progress.update(task, completed=simulation.total_steps)
@@ -155,71 +209,3 @@ def _describe(row: dict[str, float], file: PropertiesFile) -> str:
             unit = _UNIT_SYMBOLS.get(units.get(name, ""), units.get(name, ""))
             parts.append(f"{symbol} {row[name]:.{digits}g} {unit}".rstrip())
     return "  ".join(parts)
-
-
-def _report(
-    console: Console,
-    simulation: Simulation,
-    supervisor: Supervisor,
-    setup: Setup,
-    wall_seconds: float,
-) -> None:
-    """Print the summary table, draw the plots and print their paths."""
-    file, system = simulation.main_properties, setup.system
-    if file is None:
-        return
-    try:
-        properties = read_properties(file.path)
-    except DataError as error:
-        console.print(f"no summary: {error}", soft_wrap=True)
-        return
-    summary = summarise(
-        properties,
-        len(system),
-        wall_seconds=wall_seconds,
-        force_seconds_per_step=_force_seconds_per_step(simulation, supervisor),
-    )
-    table = Table(
-        "quantity", "value", title=simulation.path.name, caption="means and drift leave out the first 5 %"
-    )
-    for row in summary.rows():
-        table.add_row(*row)
-    if setup.config.qm is not None:
-        for row in describe_method(setup.config.qm):
-            table.add_row(*row)
-    console.print(table)
-    thermo = simulation.plot_path("thermo")
-    plot_thermodynamics(properties, len(system), thermo)
-    console.print(f"plots: {thermo}", soft_wrap=True)
-    distributions = simulation.plot_path("distributions")
-    try:
-        if _plot_distributions(simulation, _followed_atoms(setup), system, distributions):
-            console.print(f"       {distributions}", soft_wrap=True)
-    except DataError as error:
-        console.print(f"no plot of bond lengths: {error}", soft_wrap=True)
-
-
-def _force_seconds_per_step(simulation: Simulation, supervisor: Supervisor) -> float | None:
-    """Seconds in the evaluators per step, the slowest client counting; None if no client reported."""
-    step = supervisor.last_step()
-    seconds = [float(summary.seconds_evaluating) for summary in supervisor.client_summaries()]
-    if step is None or step <= simulation.step or not seconds:
-        return None
-    return max(seconds) / (step - simulation.step)
-
-
-def _followed_atoms(setup: Setup) -> IntArray:
-    """The QM atoms, or all atoms without a QM region."""
-    return np.arange(len(setup.system)) if setup.config.qm is None else setup.qm_indices
-
-
-def _plot_distributions(simulation: Simulation, atoms: IntArray, system: System, path: Path) -> bool:
-    """Draw the bond lengths if positions of beads were written as xyz and there are X-H bonds."""
-    trajectory = next((t for t in simulation.trajectories if t.is_bead_positions), None)
-    files = [] if trajectory is None else trajectory.bead_files()
-    if not files:
-        return False
-    distributions = bond_length_distributions(files, simulation.n_beads, atoms, system.numbers[atoms])
-    if distributions:
-        plot_bond_lengths(distributions, path)
-    return bool(distributions)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,14 +11,13 @@ from rich.progress import track
 from rich.table import Table
 
 from pidelta.cli.label import label_with_dft, open_frames
-from pidelta.data.store import FrameStore
+from pidelta.cli.processors import allowed_processors
 from pidelta.errors import ParameterError
-from pidelta.parametrisation.recipe import BUILTIN_RECIPE, read_recipe
-from pidelta.qm.dftb import sets
-from pidelta.qm.reference import ReferenceSettings
+from pidelta.output_files import replacing
 from pidelta.units import ANGSTROM, HARTREE_IN_EV, HARTREE_IN_KCAL_PER_MOL
 
 if TYPE_CHECKING:
+    from pidelta.parametrisation.recipe import Recipe
     from pidelta.parametrisation.repulsive_fit import RepulsiveFit
 
 slater_koster = typer.Typer(
@@ -28,20 +26,30 @@ slater_koster = typer.Typer(
     no_args_is_help=True,
 )
 
-_CORES = os.cpu_count() or 1
+_CORES = allowed_processors()
 WorkersOption = Annotated[int, typer.Option(min=1, help="Frames computed at once.")]
-RecipeOption = Annotated[Path, typer.Option("--recipe", help="The recipe of the set, a YAML file.")]
+RecipeOption = Annotated[
+    Path | None,
+    typer.Option("--recipe", help="The recipe of the set, a YAML file; that of the built-in set by default."),
+]
+
+
+def _read_recipe(path: Path | None) -> Recipe:
+    from pidelta.parametrisation.recipe import BUILTIN_RECIPE, read_recipe
+
+    return read_recipe(path or BUILTIN_RECIPE)
 
 
 @slater_koster.command()
 def geometries(
     frames: Annotated[Path, typer.Argument(help="The HDF5 file that frames are added to.")],
-    recipe: RecipeOption = BUILTIN_RECIPE,
+    recipe: RecipeOption = None,
 ) -> None:
     """Make the training geometries of a recipe; start it again to go on where it stopped."""
+    from pidelta.data.store import FrameStore
     from pidelta.parametrisation.geometries import add_training_frames
 
-    training = read_recipe(recipe).training
+    training = _read_recipe(recipe).training
     count = sum(len(part) for part in (training.smiles, training.dihedrals, training.transfers))
     with FrameStore(frames, "a") as store:
         steps = add_training_frames(store, training)
@@ -52,7 +60,7 @@ def geometries(
 @slater_koster.command()
 def label(
     frames: Annotated[Path, typer.Argument(help="The HDF5 file of frames.")],
-    recipe: RecipeOption = BUILTIN_RECIPE,
+    recipe: RecipeOption = None,
     workers: WorkersOption = _CORES,
 ) -> None:
     """Label the frames with the recipe's DFT; start it again to go on where it stopped."""
@@ -60,11 +68,12 @@ def label(
         raise typer.Exit(2)
 
 
-def _label_frames(frames: Path, recipe: Path, workers: int) -> list[str]:
+def _label_frames(frames: Path, recipe: Path | None, workers: int) -> list[str]:
     """Label what has no label and return what went wrong."""
     from pidelta.parametrisation.geometries import wants_diffuse_functions
+    from pidelta.qm.reference import ReferenceSettings
 
-    level = read_recipe(recipe).training.labels
+    level = _read_recipe(recipe).training.labels
     failures = []
     for basis, diffuse in ((level.basis, False), (level.diffuse_basis, True)):
         settings = ReferenceSettings(xc=level.xc, basis=basis)
@@ -82,7 +91,7 @@ def _label_frames(frames: Path, recipe: Path, workers: int) -> list[str]:
 def fit(
     frames: Annotated[Path, typer.Argument(help="The HDF5 file of labelled frames.")],
     output: Annotated[Path, typer.Argument(help="Folder for the set.")],
-    recipe: RecipeOption = BUILTIN_RECIPE,
+    recipe: RecipeOption = None,
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps tables [default: in OUTPUT].")] = None,
 ) -> None:
     """Compute the tables of a recipe, fit its repulsives to labelled frames, write the set and pack it.
@@ -94,7 +103,7 @@ def fit(
     from pidelta.parametrisation.set_files import write_set
 
     console = Console(stderr=True)
-    settings = read_recipe(recipe)
+    settings = _read_recipe(recipe)
     tables = make_tables(
         settings, cache or output / "cache", lambda stage: console.print(f"computing {stage}")
     )
@@ -117,7 +126,7 @@ def fit(
 @slater_koster.command()
 def make(
     output: Annotated[Path, typer.Argument(help="Folder for frames, tables and the set.")],
-    recipe: RecipeOption = BUILTIN_RECIPE,
+    recipe: RecipeOption = None,
     workers: WorkersOption = _CORES,
 ) -> None:
     """Make a set from its recipe alone: geometries, label, fit; start it again to go on where it stopped.
@@ -137,9 +146,12 @@ def pack(
     output: Annotated[Path, typer.Option(help="The file, NAME-VERSION.tar.xz.")],
 ) -> None:
     """Pack the orders of a set into one compressed file, as `fit` does."""
+    from pidelta.qm.dftb import sets
+
     orders = [sets.read_folder(folder) for folder in folders]
     content = sets.pack(orders)
-    output.write_bytes(content)
+    with replacing(output, "wb") as stream:
+        stream.write(content)
     description = orders[0].description
     numbers = sorted(files.description.order for files in orders)
     print(
@@ -156,6 +168,8 @@ def export(
     ] = None,
 ) -> None:
     """Write the .skf files of the built-in set, usable by DFTB+ as they are."""
+    from pidelta.qm.dftb import sets
+
     orders = sets.builtin_set()
     if not orders:
         raise ParameterError("the built-in Slater-Koster set is not in this version")

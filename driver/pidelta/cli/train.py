@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from pidelta.errors import DataError
+from pidelta.output_files import replacing
 
 if TYPE_CHECKING:
     from pidelta.delta.assessment import ErrorSummary
@@ -92,7 +93,8 @@ def test(
             "units": "kcal/mol, kcal/mol/angstrom; pairs are MAE, RMSE",
             "errors": {name: asdict(summary) for name, summary in errors.items()},
         }
-        output.write_text(json.dumps(content, indent=1) + "\n")
+        with replacing(output) as stream:
+            stream.write(json.dumps(content, indent=1) + "\n")
 
 
 def _error_table(errors: dict[str, ErrorSummary], count: int) -> Table:

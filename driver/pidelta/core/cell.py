@@ -7,7 +7,38 @@ from __future__ import annotations
 
 import numpy as np
 
-from pidelta.state import FloatArray
+from pidelta.errors import GeometryError
+from pidelta.state import BoolArray, FloatArray
+
+FARTHEST = 1.0e8
+"""In bohr; beyond it double precision knows coordinates no better than to some 1e-8 bohr."""
+
+_SMALLEST_VOLUME = 1e-9
+
+
+def usable(positions: FloatArray) -> BoolArray:
+    """Whether positions (..., 3) in bohr are numbers, and near enough to the origin to be exact: (...)."""
+    return np.asarray((np.abs(positions) < FARTHEST).all(axis=-1))  # not so for nan
+
+
+def is_cell(cell: FloatArray) -> BoolArray:
+    """Whether the rows of (..., 3, 3) in bohr are three independent vectors: (...)."""
+    finite = np.asarray(usable(cell).all(axis=-1))
+    vectors = np.where(finite[..., None, None], cell, 0.0)
+    largest = np.maximum(1.0, np.linalg.norm(vectors, axis=-1).prod(axis=-1))
+    return np.asarray(np.abs(np.linalg.det(vectors)) > _SMALLEST_VOLUME * largest)
+
+
+def _inverse(cell: FloatArray) -> FloatArray:
+    """Columns of reciprocal vectors: positions times these (..., 3, 3) are fractional coordinates.
+
+    Raises:
+        GeometryError: the rows of `cell` (..., 3, 3) in bohr are no three independent vectors.
+    """
+    if not is_cell(cell).all():
+        found = np.asarray(cell).tolist()
+        raise GeometryError(f"expected a cell of three independent lattice vectors, found {found}")
+    return np.asarray(np.linalg.inv(cell))
 
 
 def heights(cell: FloatArray) -> FloatArray:
@@ -18,8 +49,11 @@ def heights(cell: FloatArray) -> FloatArray:
 
     Returns:
         (..., 3) heights in bohr, in the order of the lattice vectors.
+
+    Raises:
+        GeometryError: they are no three independent vectors.
     """
-    return np.asarray(1.0 / np.linalg.norm(np.linalg.inv(cell), axis=-2))
+    return np.asarray(1.0 / np.linalg.norm(_inverse(cell), axis=-2))
 
 
 def wrapping_shifts(positions: FloatArray, cell: FloatArray) -> FloatArray:
@@ -31,8 +65,11 @@ def wrapping_shifts(positions: FloatArray, cell: FloatArray) -> FloatArray:
 
     Returns:
         (N, 3) in bohr: `positions` plus these lie in the cell.
+
+    Raises:
+        GeometryError: they are no three independent vectors.
     """
-    return np.asarray(-np.floor(positions @ np.linalg.inv(cell)) @ cell)
+    return np.asarray(-np.floor(positions @ _inverse(cell)) @ cell)
 
 
 def minimum_image(vectors: FloatArray, cell: FloatArray | None) -> FloatArray:
@@ -48,7 +85,10 @@ def minimum_image(vectors: FloatArray, cell: FloatArray | None) -> FloatArray:
 
     Returns:
         (..., 3) in bohr.
+
+    Raises:
+        GeometryError: they are no three independent vectors.
     """
     if cell is None:
         return vectors
-    return np.asarray(vectors - np.rint(vectors @ np.linalg.inv(cell)) @ cell)
+    return np.asarray(vectors - np.rint(vectors @ _inverse(cell)) @ cell)

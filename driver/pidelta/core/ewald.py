@@ -18,18 +18,18 @@ import math
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from numpy.polynomial import chebyshev
 from scipy import special
 
 from pidelta.core.cell import minimum_image
+from pidelta.core.compilation import compiled
 from pidelta.state import FloatArray, IntArray
 
 _Field = TypeVar("_Field")
 
-_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+_compiled = compiled(nogil=True, error_model="numpy")
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from pidelta.core.cell import heights, wrapping_shifts
+from pidelta.core.compilation import compiled
 from pidelta.state import FloatArray, IntArray
 
 Apply = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
-_compiled = numba.njit(cache=True, nogil=True)
+_compiled = compiled(nogil=True)
 
 WIDTH = 4  # atoms of a block
 MEMORY = 2**28  # bytes of lists kept beyond those of one batch

@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-from pidelta.core.ewald import Electrostatics
-from pidelta.errors import SetupError
+from pidelta.core.compilation import compiled
+from pidelta.core.ewald import Electrostatics, EwaldSum, ReciprocalSum, splitting
+from pidelta.errors import SettingError
 from pidelta.state import FloatArray, IntArray
 
 ORDER = 5
@@ -26,7 +26,7 @@ _LARGEST_GRID = 2**27  # a gigabyte
 Splines = tuple[IntArray, FloatArray, FloatArray]
 """First grid point (N, 3) of each atom, weights and slopes (N, 3, ORDER)."""
 
-_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+_compiled = compiled(nogil=True, error_model="numpy")
 
 
 def grid_for(cell: FloatArray, alpha: float, tolerance: float) -> tuple[int, int, int]:
@@ -38,16 +38,36 @@ def grid_for(cell: FloatArray, alpha: float, tolerance: float) -> tuple[int, int
         tolerance: of forces, relative.
 
     Raises:
-        SetupError: the grid would take more than a gigabyte.
+        SettingError: the grid would take more than a gigabyte.
     """
     wanted = 2.0 * alpha * np.linalg.norm(cell, axis=1) / (3.0 * tolerance ** (1.0 / ORDER))
     n1, n2, n3 = (scipy.fft.next_fast_len(max(math.ceil(n), ORDER + 1), real=True) for n in wanted)
     if n1 * n2 * n3 > _LARGEST_GRID:
-        raise SetupError(
-            f"mm.ewald_tolerance: {tolerance} needs a grid of {n1} x {n2} x {n3} points, expected at most "
-            f"{_LARGEST_GRID}; electrostatics: ewald of the engine builtin reaches such tolerances"
+        raise SettingError(
+            "ewald_tolerance",
+            f"{tolerance} needs a grid of {n1} x {n2} x {n3} points, expected at most {_LARGEST_GRID}; "
+            "electrostatics: ewald of the engine builtin reaches such tolerances",
         )
     return n1, n2, n3
+
+
+def reciprocal_sum(method: str, cutoff: float, tolerance: float, cell: FloatArray) -> ReciprocalSum:
+    """The reciprocal sum that goes with a direct part up to a cutoff.
+
+    Args:
+        method: ``pme`` or ``ewald``.
+        cutoff: of the direct part in bohr.
+        tolerance: sets the splitting, exp(-(alpha cutoff)^2) = 2 tolerance, the grid of PME and the end of
+            the plain sum.
+        cell: (3, 3) lattice vectors as rows in bohr, that the grid of PME is made for.
+
+    Raises:
+        SettingError: PME's grid would take more than a gigabyte.
+    """
+    alpha = splitting(cutoff, tolerance)
+    if method == "ewald":
+        return EwaldSum(alpha, tolerance)
+    return ParticleMeshEwald(alpha, grid_for(cell, alpha, tolerance))
 
 
 class ParticleMeshEwald:

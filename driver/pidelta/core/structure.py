@@ -1,12 +1,13 @@
-"""Structure files: GROMACS .gro, .pdb, AMBER restarts and CHARMM .crd through ParmEd, .xyz through ASE."""
+"""Structure files: GROMACS .gro, .pdb, AMBER restarts and CHARMM .crd, .xyz."""
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ase
 import ase.io
@@ -14,15 +15,52 @@ import numpy as np
 import parmed
 from ase.data import atomic_numbers, chemical_symbols
 from ase.geometry import cellpar_to_cell
+from parmed.charmm import CharmmCrdFile
 
+from pidelta.core.amber_restart import read_restart
+from pidelta.core.cell import FARTHEST, is_cell, usable
+from pidelta.core.elements import name_element
+from pidelta.core.names import Labels, NamedAtoms, NameDifference, compare_names
 from pidelta.errors import StructureError
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.units import ANGSTROM
 
-_AMBER_RESTARTS = (".rst7", ".inpcrd", ".ncrst")
-_COORDINATES_ONLY = (*_AMBER_RESTARTS, ".nc", ".crd")
+_COORDINATES_ONLY = (".rst7", ".inpcrd", ".rst", ".restrt", ".ncrst", ".nc", ".crd", ".mdcrd")
 _PARMED = (".gro", ".pdb")
 _KNOWN = (*_PARMED, ".xyz", *_COORDINATES_ONLY)
+
+
+class TopologyAtoms(NamedAtoms, Protocol):
+    """What a structure must fit.
+
+    `massless_rows` (R,) are the rows of virtual sites in a file that lists them, `periodic` says that the
+    system has a cell, `cell_angle` is the angle in degrees between its vectors where a file has their lengths
+    alone, None if it is unknown.
+    """
+
+    @property
+    def massless_rows(self) -> IntArray: ...  # noqa: D102
+    @property
+    def periodic(self) -> bool: ...  # noqa: D102
+    @property
+    def cell_angle(self) -> float | None: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """What a file says of the atoms of a topology.
+
+    Attributes:
+        positions: (N, 3) in bohr.
+        cell: (3, 3) lattice rows in bohr, or None.
+        labels: None where the file names no residues.
+        name_differences: names in the file that are others in the topology.
+    """
+
+    positions: FloatArray
+    cell: FloatArray | None
+    labels: Labels | None
+    name_differences: tuple[NameDifference, ...] = ()
 
 
 def read_structure(path: Path) -> System:
@@ -35,7 +73,7 @@ def read_structure(path: Path) -> System:
     if path.suffix in _COORDINATES_ONLY:
         raise StructureError(f"{path}: a {path.suffix} file names no elements; it needs a section mm")
     content = _load(path)
-    return _from_ase(content) if isinstance(content, ase.Atoms) else _from_parmed(content)
+    return _from_ase(content) if isinstance(content, ase.Atoms) else _from_parmed(path, content)
 
 
 def without_massless(system: System) -> System:
@@ -48,51 +86,110 @@ def without_massless(system: System) -> System:
         names=tuple(system.names[i] for i in real),
         residue_names=tuple(system.residue_names[i] for i in real),
         residue_indices=system.residue_indices[real],
+        residue_numbers=system.residue_numbers[real],
+        segments=tuple(system.segments[i] for i in real),
     )
 
 
-def read_coordinates(
-    path: Path, numbers: IntArray, massless_rows: IntArray
-) -> tuple[FloatArray, FloatArray | None]:
-    """Read positions (N, 3) and the cell (3, 3) or None, in bohr, for a topology of elements `numbers` (N,).
+def read_coordinates(path: Path, atoms: TopologyAtoms) -> Coordinates:
+    """Read positions, the cell and labels for the N atoms of a topology.
 
     Elements and names come from the topology then, so files without them (AMBER restarts, CHARMM .crd) will
     do. A file may list virtual sites, `massless_rows` of it, or leave them all out; where they are follows
     from the atoms.
 
     Raises:
-        StructureError: as `read_structure`, and where the file does not hold N atoms or names other elements.
+        StructureError: as `read_structure`, and where the file does not hold N atoms, or has other elements
+            or names of other elements.
     """
-    count = len(numbers)
-    if path.suffix in _COORDINATES_ONLY:
-        restart = _load(path)
-        positions, cell = _coordinates(restart), _cell(getattr(restart, "box", None))
-        found = np.zeros(len(positions), dtype=np.int64)
-    else:
-        system = read_structure(path)
-        positions, cell = system.positions, system.cell
-        found = _named_elements(path, system)
-    rows = np.arange(len(positions))
-    if len(massless_rows) and len(positions) == count + len(massless_rows):
-        rows = np.delete(rows, massless_rows)
+    count = len(atoms.numbers)
+    found = _rows(path, atoms)
+    rows = np.arange(len(found.positions))
+    if len(atoms.massless_rows) and len(rows) == count + len(atoms.massless_rows):
+        rows = np.delete(rows, atoms.massless_rows)
     if len(rows) != count:
-        raise StructureError(f"{path}: expected {count} atoms as in the topology, found {len(positions)}")
-    _refuse_other_elements(path, rows, numbers, found[rows])
-    return positions[rows], cell
+        raise StructureError(
+            f"{path}: expected {count} atoms as in the topology, found {len(found.positions)}"
+        )
+    if found.numbers is not None:
+        _refuse_other_elements(path, rows, atoms.numbers, found.numbers[rows])
+    labels = None if found.labels is None else found.labels.select(rows)
+    differences = () if labels is None else compare_names(path, labels, atoms)
+    return Coordinates(found.positions[rows], found.cell, labels, differences)
 
 
-def _named_elements(path: Path, system: System) -> IntArray:
-    """(M,) atomic numbers of the rows of a file, 0 where it names no element and the reader guessed."""
-    unknown = np.zeros(len(system), dtype=np.int64)
-    if path.suffix == ".xyz":
-        return system.numbers
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a file, in bohr; numbers (0 where unknown) and labels if it has them."""
+
+    positions: FloatArray
+    cell: FloatArray | None
+    numbers: IntArray | None = None
+    labels: Labels | None = None
+
+
+def _rows(path: Path, atoms: TopologyAtoms) -> _Rows:
+    content = _load(path, periodic=atoms.periodic)
+    if isinstance(content, ase.Atoms):
+        system = _from_ase(content)
+        return _Rows(system.positions, system.cell, system.numbers)
+    if isinstance(content, _Restart):
+        return _Rows(content.coordinates * ANGSTROM, _cell_of_restart(path, content.box, atoms.cell_angle))
+    positions, cell = _coordinates(content), _cell(getattr(content, "box", None))
+    if isinstance(content, CharmmCrdFile):
+        return _Rows(positions, cell, labels=_crd_labels(content))
+    if path.suffix in _COORDINATES_ONLY:
+        return _Rows(positions, cell)
+    return _Rows(positions, cell, _element_column(path, len(positions)), _labels(content))
+
+
+def _cell_of_restart(path: Path, box: FloatArray | None, angle: float | None) -> FloatArray | None:
+    if box is not None and len(box) == 3:
+        if angle is None:
+            raise StructureError(
+                f"{path}: expected a box with its angles, as that of the topology is triclinic, found lengths"
+            )
+        box = np.append(box, [angle] * 3)
+    return _cell(box)
+
+
+def _crd_labels(restart: Any) -> Labels:
+    """RESID is the number in the segment, as in the .psf file; it may end in an insertion code."""
+    resids = [re.match(r"-?\d+", resid) for resid in restart.resid]
+    numbers = [
+        int(found.group()) if found else ordinal for found, ordinal in zip(resids, restart.resno, strict=True)
+    ]
+    return Labels(
+        tuple(restart.atname), tuple(restart.resname), np.array(numbers, dtype=np.int64), tuple(restart.segid)
+    )
+
+
+def _element_column(path: Path, count: int) -> IntArray | None:
+    """(count,) atomic numbers in a .pdb file, 0 where it names none; None if it is no .pdb file."""
     if path.suffix != ".pdb":
-        return unknown
-    first_model = path.read_text(errors="replace").split("\nENDMDL")[0].splitlines()
+        return None
+    first_model = _text(path).split("\nENDMDL")[0].splitlines()
     symbols = [line[76:78].strip() for line in first_model if line.startswith(("ATOM", "HETATM"))]
-    if len(symbols) != len(system):  # alternate locations
-        return unknown
+    if len(symbols) != count:  # alternate locations
+        return np.zeros(count, dtype=np.int64)
     return np.array([atomic_numbers.get(symbol.capitalize(), 0) for symbol in symbols], dtype=np.int64)
+
+
+def _elements(path: Path, labels: Labels) -> IntArray:
+    """(N,) as a file names them, else from the names of atoms; 0 is a site without mass."""
+    numbers = _element_column(path, len(labels))
+    found = np.zeros(len(labels), dtype=np.int64) if numbers is None else numbers
+    residues = labels.residue_indices
+    sizes = np.bincount(residues)[residues]
+    for atom in np.flatnonzero(found == 0):
+        named = name_element(labels.names[atom], alone=bool(sizes[atom] == 1))
+        if named is None:
+            raise StructureError(
+                f"{path}: expected a name that stands for one element, found {labels.names[atom]} at atom "
+                f"{atom}; a .xyz file, or a .pdb file with its column of elements, says which it is"
+            )
+        found[atom] = named
+    return found
 
 
 def _refuse_other_elements(path: Path, rows: IntArray, expected: IntArray, found: IntArray) -> None:
@@ -105,8 +202,16 @@ def _refuse_other_elements(path: Path, rows: IntArray, expected: IntArray, found
         )
 
 
-def _load(path: Path) -> Any:
-    """ASE atoms from .xyz, ParmEd's structure or restart from the others."""
+@dataclass(frozen=True)
+class _Restart:
+    """An AMBER restart: coordinates (N, 3) in angstrom, and the box in angstrom and degrees."""
+
+    coordinates: FloatArray
+    box: FloatArray | None
+
+
+def _load(path: Path, *, periodic: bool = False) -> Any:
+    """ASE atoms from .xyz, a `_Restart`, or ParmEd's structure from the others."""
     if not path.is_file():
         raise StructureError(f"{path}: no such structure file")
     if path.suffix not in _KNOWN:
@@ -121,8 +226,12 @@ def _load(path: Path) -> Any:
                 content: Any = ase.io.read(path, format="extxyz", index=0)
                 coordinates = content.positions
             else:
-                _refuse_bad_fields(path)
-                content = parmed.load_file(str(path))
+                content = _load_restart(path, periodic) if path.suffix in _COORDINATES_ONLY else None
+                if content is None:
+                    _refuse_bad_fields(path)
+                    # ParmEd would look for bonds, 39 s of 30,000 atoms
+                    options = {"skip_bonds": True} if path.suffix in _PARMED else {}
+                    content = parmed.load_file(str(path), **options)
                 coordinates = content.coordinates
     except StructureError:
         raise
@@ -131,62 +240,78 @@ def _load(path: Path) -> Any:
         raise StructureError(f"{path}: cannot be read as {path.suffix} ({reason})") from None
     if coordinates is None or np.size(coordinates) == 0:
         raise StructureError(f"{path}: expected atoms, found none")
-    bad = np.flatnonzero(~np.isfinite(np.reshape(coordinates, (-1, 3))).all(axis=1))
+    bad = np.flatnonzero(~usable(np.reshape(coordinates, (-1, 3)) * ANGSTROM))
     if len(bad):
-        raise StructureError(f"{path}: expected finite coordinates, found others at atom {bad[0]}")
+        raise StructureError(
+            f"{path}: expected finite coordinates below {FARTHEST:g} bohr, found others at atom {bad[0]}"
+        )
     _check_cell(path, content)
     return content
+
+
+def _load_restart(path: Path, periodic: bool) -> Any:
+    """An AMBER restart in text or NetCDF 3; None if the file is a CHARMM .crd file."""
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic == b"\x89HDF":
+        raise StructureError(f"{path}: expected NetCDF 3, as AMBER writes it, found HDF5 (NetCDF 4)")
+    if magic[:3] == b"CDF":
+        content = parmed.load_file(str(path))
+        if np.ndim(content.coordinates) == 3 and len(content.coordinates) != 1:
+            frames = len(content.coordinates)
+            raise StructureError(f"{path}: expected one structure, found an AMBER trajectory of {frames}")
+        return content
+    if path.suffix == ".crd" and CharmmCrdFile.id_format(str(path)):
+        return None
+    return _Restart(*read_restart(path, periodic=periodic))
 
 
 def _check_cell(path: Path, content: Any) -> None:
     """A cell is three independent vectors, or none at all."""
     is_ase = isinstance(content, ase.Atoms)
     box = content.cell.array if is_ase else content.box
+    if isinstance(content, _Restart) and box is not None and len(box) == 3:
+        box = np.append(box, [90.0] * 3)  # the angles are the topology's
     if box is None or not np.any(np.asarray(box)[:3]):
         return
     try:
         cell = box if is_ase else _cell(box)
     except AssertionError:  # angles that no three vectors have
         cell = None
-    if cell is None or not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-6:
+    if cell is None or not is_cell(np.asarray(cell)):
         found = np.asarray(box).tolist()
         raise StructureError(f"{path}: expected a cell of three independent vectors, found {found}")
 
 
 def _refuse_ipi_comment(path: Path) -> None:
     """i-PI puts the unit and the cell into a comment that ASE does not read: both would be lost."""
-    with path.open(errors="replace") as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:
         comment = "".join(islice(lines, 1, 2))
     if "CELL(" in comment or "positions{" in comment:
         raise StructureError(f"{path}: expected a plain or extended .xyz in angstrom, found one of i-PI")
 
 
 def _refuse_bad_fields(path: Path) -> None:
-    """ParmEd skips coordinates of a restart that it cannot read, and takes what is left of a cut-off line."""
-    with path.open("rb") as file:
-        if file.read(3) == b"CDF":  # NetCDF
-            return
-    lines = path.read_text(errors="replace").splitlines()
+    """ParmEd takes what is left of a line that was cut off."""
+    lines = _text(path).splitlines()
     if path.suffix == ".gro" and (
         len(lines) < int(lines[1]) + 3 or len(lines[int(lines[1]) + 2].split()) < 3
     ):
         raise StructureError(f"{path}: expected {int(lines[1])} atoms and the box, found {len(lines)} lines")
-    rows: Iterable[tuple[int, str]] = []  # atoms and the columns of their coordinates
-    width = 8
-    if path.suffix == ".pdb":
-        records = [line for line in lines if line.startswith(("ATOM", "HETATM"))]
-        rows = enumerate(record[30:54] for record in records)
-    elif path.suffix in _AMBER_RESTARTS:
-        width = 12
-        count = int(lines[1].split()[0])
-        rows = ((atom, lines[2 + atom // 2][36 * (atom % 2) :][:36]) for atom in range(count))
-    for atom, text in rows:
-        for start in range(0, 3 * width, width):
-            column = text[start : start + width]
-            if len(column) < width or not _is_number(column):
+    if path.suffix != ".pdb":
+        return
+    records = [line for line in lines if line.startswith(("ATOM", "HETATM"))]
+    for atom, record in enumerate(records):
+        for start in range(30, 54, 8):
+            column = record[start : min(start + 8, 54)]
+            if len(column) < 8 or not _is_number(column):
                 raise StructureError(
-                    f"{path}: expected a coordinate in {width} columns, found {column!r} at atom {atom}"
+                    f"{path}: expected a coordinate in 8 columns, found {column!r} at atom {atom}"
                 )
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def _is_number(text: str) -> bool:
@@ -206,18 +331,35 @@ def _from_ase(atoms: ase.Atoms) -> System:
         names=tuple(atoms.symbols),
         residue_names=("UNK",) * count,
         residue_indices=np.zeros(count, dtype=np.int64),
+        residue_numbers=np.ones(count, dtype=np.int64),
+        segments=("",) * count,
     )
 
 
-def _from_parmed(content: parmed.Structure) -> System:
+def _labels(content: parmed.Structure) -> Labels:
     atoms = content.atoms
+    segments = [(atom.residue.segid or "").strip() for atom in atoms]
+    if not any(segments):
+        segments = [(atom.residue.chain or "").strip() for atom in atoms]
+    return Labels(
+        tuple(atom.name for atom in atoms),
+        tuple(atom.residue.name for atom in atoms),
+        np.asarray([atom.residue.number for atom in atoms], dtype=np.int64),
+        tuple(segments),
+    )
+
+
+def _from_parmed(path: Path, content: parmed.Structure) -> System:
+    labels = _labels(content)
     return System(
-        numbers=np.asarray([atom.atomic_number for atom in atoms], dtype=np.int64),
+        numbers=_elements(path, labels),
         positions=_coordinates(content),
         cell=_cell(content.box),
-        names=tuple(atom.name for atom in atoms),
-        residue_names=tuple(atom.residue.name for atom in atoms),
-        residue_indices=np.asarray([atom.residue.idx for atom in atoms], dtype=np.int64),
+        names=labels.names,
+        residue_names=labels.residue_names,
+        residue_indices=np.asarray([atom.residue.idx for atom in content.atoms], dtype=np.int64),
+        residue_numbers=labels.residue_numbers,
+        segments=labels.segments,
     )
 
 

@@ -1,16 +1,33 @@
-"""Smooth step functions with two continuous derivatives."""
+"""The smooth step with two continuous derivatives: everything that is switched off anywhere ends this way."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numba.extending import register_jitable
 
 from pidelta.state import FloatArray
 
 
-def smooth_step(r: FloatArray, start: float, stop: float) -> tuple[FloatArray, FloatArray]:
-    """Fall from 1 at `start` to 0 at `stop` with continuous first and second derivatives.
+@register_jitable(inline="always")
+def quintic(x: Any) -> Any:
+    """Fall from 1 at x = 0 to 0 at x = 1: 1 - 10 x^3 + 15 x^4 - 6 x^5, the "smootherstep".
 
-    s(x) = 1 - 10 x^3 + 15 x^4 - 6 x^5 with x = (r - start) / (stop - start): the quintic "smootherstep".
+    Args:
+        x: within [0, 1]; a number, an array of NumPy, a tensor of PyTorch, or a number in compiled code.
+    """
+    return 1.0 - x * x * x * (10.0 - 15.0 * x + 6.0 * x * x)
+
+
+@register_jitable(inline="always")
+def quintic_slope(x: Any) -> Any:
+    """The derivative of `quintic`, with zero slope at either end; x as there."""
+    return -30.0 * x * x * (1.0 - x) * (1.0 - x)
+
+
+def smooth_step(r: FloatArray, start: float, stop: float) -> tuple[FloatArray, FloatArray]:
+    """Fall from 1 at `start` to 0 at `stop` by the `quintic`.
 
     Args:
         r: distances, any shape, in bohr.
@@ -21,6 +38,4 @@ def smooth_step(r: FloatArray, start: float, stop: float) -> tuple[FloatArray, F
     """
     width = stop - start
     x = np.clip((r - start) / width, 0.0, 1.0)
-    value = 1.0 - x**3 * (10.0 - 15.0 * x + 6.0 * x * x)
-    slope = -30.0 * (x * (1.0 - x)) ** 2 / width
-    return value, slope
+    return quintic(x), quintic_slope(x) / width

@@ -23,6 +23,7 @@ from pidelta.delta.networks import AtomicNetworks
 from pidelta.delta.settings import TrainingFile, TrainingSettings
 from pidelta.delta.targets import LabelledFrame, TargetGroup, prepare
 from pidelta.errors import DataError, MissingExtraError
+from pidelta.output_files import replacing
 from pidelta.state import IntArray
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
 
@@ -151,7 +152,8 @@ def _train_one(
         "units": "hartree, hartree/bohr; losses relative to the low level alone",
         "epochs": fit.history,
     }
-    path.with_suffix(".json").write_text(json.dumps(log, indent=1) + "\n")
+    with replacing(path.with_suffix(".json")) as stream:
+        stream.write(json.dumps(log, indent=1) + "\n")
     plot_learning_curve(fit.history, path.with_suffix(".png"))
     # The model comes last: where it is, the training is complete.
     DeltaModel(data.settings, networks, data.training).save(path)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from pidelta.errors import GeometryError, TransportError
-from pidelta.ipi.protocol import Connection, Event, Exit, GetForce, PosData, Status, encode_forces
+from pidelta.errors import GeometryError, SetupError, TransportError
+from pidelta.ipi.forcefields import terms_in_parameters
+from pidelta.ipi.observers import Alarm, Observer
+from pidelta.ipi.protocol import Connection, Event, Exit, GetForce, Init, PosData, Status, encode_forces
 from pidelta.ipi.transports import Transport
 from pidelta.state import Evaluation, Evaluator, FloatArray, json_values
 
-FirstPositionsHook = Callable[[FloatArray, "FloatArray | None"], None]
+TermsHook = Callable[[frozenset[str]], Evaluator]
 
 
 @dataclass
@@ -27,6 +29,7 @@ class ServeSummary:
             not evaluated again.
         seconds_evaluating, seconds_waiting: wall time spent in the evaluator, and waiting for i-PI.
         timings: seconds by part, summed over what the evaluator reports.
+        alarms: what a monitor of the uncertainty saw, by property.
         end: how the conversation ended: ``exit`` (i-PI said so) or ``closed`` (the connection was closed).
     """
 
@@ -35,11 +38,12 @@ class ServeSummary:
     seconds_evaluating: float = 0.0
     seconds_waiting: float = 0.0
     timings: dict[str, float] = field(default_factory=dict)
+    alarms: dict[str, Alarm] = field(default_factory=dict)
     end: str = "closed"
 
     def to_json(self) -> str:
         """Return the attributes as one line of JSON."""
-        return json.dumps(vars(self))
+        return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> ServeSummary:
@@ -49,31 +53,36 @@ class ServeSummary:
             ValueError: `text` is something else.
         """
         try:
-            return cls(**json.loads(text))
-        except TypeError as error:
+            content = json.loads(text)
+            alarms = {name: Alarm(**values) for name, values in content.pop("alarms").items()}
+            return cls(**content, alarms=alarms)
+        except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"expected the summary of a client, found {text!r}") from error
 
 
 def serve(
     evaluator: Evaluator,
     transport: Transport,
+    observers: Sequence[Observer] = (),
     *,
-    on_first_positions: FirstPositionsHook | None = None,
+    on_terms: TermsHook | None = None,
 ) -> ServeSummary:
     """Answer i-PI until it says EXIT or closes the connection between two messages.
 
     Args:
         evaluator: evaluates the structures.
         transport: the connection to i-PI; left open.
-        on_first_positions: called with the first positions (B, N, 3) and cells before they are evaluated;
-            raises what is wrong with them.
+        observers: see each request and its evaluation; what they raise ends the conversation.
+        on_terms: called with the terms that the ``<parameters>`` of the forcefield ask for; returns the
+            evaluator of these, for as many atoms.
 
     Raises:
+        SetupError: the ``<parameters>`` hold something else, or ask for terms and there is no `on_terms`.
         ProtocolError: i-PI sent another number of atoms, or something the protocol does not allow.
         TransportError: the connection broke in the middle of a message or of an evaluation.
         GeometryError: the energy or a force is not finite.
     """
-    return _Server(evaluator, transport, on_first_positions).run()
+    return _Server(evaluator, transport, observers, on_terms).run()
 
 
 class _Server:
@@ -83,11 +92,13 @@ class _Server:
         self,
         evaluator: Evaluator,
         transport: Transport,
-        on_first_positions: FirstPositionsHook | None,
+        observers: Sequence[Observer],
+        on_terms: TermsHook | None,
     ) -> None:
         self._evaluator = evaluator
         self._transport = transport
-        self._on_first_positions = on_first_positions
+        self._observers = observers
+        self._on_terms = on_terms
         self._connection = Connection(len(evaluator.numbers))
         self._reply = b""
         self._summary = ServeSummary()
@@ -110,6 +121,8 @@ class _Server:
     def _handle(self, event: Event) -> None:
         if isinstance(event, Status):
             self._send(event.reply)
+        elif isinstance(event, Init):
+            self._choose_terms(event)
         elif isinstance(event, PosData):
             self._evaluate(event)
         elif isinstance(event, GetForce):
@@ -118,14 +131,25 @@ class _Server:
         elif isinstance(event, Exit):
             self._summary.end = "exit"
 
+    def _choose_terms(self, init: Init) -> None:
+        """Serve what i-PI asks for by the ``<parameters>`` of the forcefield."""
+        try:
+            terms = terms_in_parameters(init.parameters)
+        except ValueError as error:
+            raise SetupError(f"forcefield of the i-PI input: {error}") from None
+        if terms is None:
+            return
+        if self._on_terms is None:
+            raise SetupError(f"forcefield of the i-PI input: expected no terms, found {'+'.join(terms)}")
+        self._evaluator = self._on_terms(terms)
+
     def _evaluate(self, data: PosData) -> None:
         batch = len(data.positions)
         distinct = _count_without_padding(data)
         positions = data.positions[:distinct]
         cells = data.cells[:distinct]
-        if self._on_first_positions is not None:
-            self._on_first_positions(positions, cells)
-            self._on_first_positions = None
+        for observer in self._observers:
+            observer.before(positions, cells)
         started = time.perf_counter()
         evaluation = self._evaluator.evaluate(positions, cells)
         self._summary.seconds_evaluating += time.perf_counter() - started
@@ -134,6 +158,8 @@ class _Server:
             self._summary.timings[part] = self._summary.timings.get(part, 0.0) + seconds
         energy, gradient = evaluation.energy, evaluation.gradient
         _check_finite(energy, gradient)
+        for observer in self._observers:
+            observer.after(positions, cells, evaluation)
         slots = np.minimum(np.arange(batch), distinct - 1)
         extras = [encode_extras(evaluation, index) for index in range(distinct)]
         self._reply = encode_forces(

@@ -249,14 +249,16 @@ def _floats(name: str, values: npt.ArrayLike, shape: tuple[int, ...]) -> bytes:
     return array.tobytes()
 
 
+def read_parameters(text: str) -> dict[str, str]:
+    """Keys and values of ``<parameters>``: ``{key: value, ...}`` in an input, the same bare in INIT."""
+    tokens = text.strip(" \t\r\n\0").strip("{}").split(",")  # ASE sends a zero byte for nothing
+    pairs = (token.partition(":") for token in tokens if token.strip())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
 def _read_batch_size(parameters: str) -> int:
-    """Find ``batch_size:B`` among the comma-separated parameters of INIT; without it B is 1."""
-    for token in parameters.split(","):
-        key, _, value = token.partition(":")
-        if key.strip() == "batch_size":
-            if not value.strip().isdecimal() or int(value) < 1:
-                raise ProtocolError(
-                    f"i-PI sent INIT with a wrong batch_size: expected 1 or more, found {value.strip()!r}"
-                )
-            return int(value)
-    return 1
+    """Find ``batch_size:B`` among the parameters of INIT; without it B is 1."""
+    value = read_parameters(parameters).get("batch_size", "1")
+    if not value.isdecimal() or int(value) < 1:
+        raise ProtocolError(f"i-PI sent INIT with a wrong batch_size: expected 1 or more, found {value!r}")
+    return int(value)

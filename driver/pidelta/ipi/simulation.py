@@ -6,35 +6,15 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
-from ase.data import atomic_numbers, chemical_symbols
-
 from pidelta.errors import SetupError, StructureError
+from pidelta.ipi.forcefields import ForceSum, read_forces
 from pidelta.ipi.transports import SOCKETS_PREFIX
-from pidelta.state import System, parse_terms
+from pidelta.ipi.xml_input import integer_of, items_of, read_xml, systems_of, to_integer
+from pidelta.state import System
 
 _SHOWN = frozenset({"step", "time", "temperature", "conserved", "potential"})
-
-
-@dataclass(frozen=True)
-class ForceSocket:
-    """One ``<ffsocket>``: where i-PI listens, and for which terms (None: all of them)."""
-
-    name: str
-    mode: str
-    address: str
-    port: int
-    batch_size: int
-
-    @property
-    def terms(self) -> frozenset[str] | None:
-        """The terms its clients serve: a name such as ``low+delta`` selects them, any other means all."""
-        try:
-            return parse_terms(self.name)
-        except ValueError:
-            return None
 
 
 @dataclass(frozen=True)
@@ -81,6 +61,7 @@ class Simulation:
         step, total_steps: where it starts and ends.
         n_beads: number of beads of the (first) system.
         sockets_prefix: what i-PI puts before the address of a unix socket.
+        checkpoints: what the names of checkpoint files begin with, besides RESTART.
         atom_names: as i-PI will read them, from `names_path`; empty if they cannot be known beforehand.
     """
 
@@ -90,9 +71,10 @@ class Simulation:
     total_steps: int
     n_beads: int
     sockets_prefix: str
-    sockets: tuple[ForceSocket, ...]
+    forces: ForceSum
     properties: tuple[PropertiesFile, ...]
     trajectories: tuple[TrajectoryFiles, ...]
+    checkpoints: tuple[Path, ...]
     atom_names: tuple[str, ...]
     names_path: Path
 
@@ -114,31 +96,33 @@ def read_simulation(path: Path) -> Simulation:
     """Read an i-PI input file.
 
     Raises:
-        SetupError: the file is missing or malformed, has no ffsocket of mode unix or inet, has nothing left
-            to run, or names a missing file.
+        SetupError: the file is missing or malformed, has nothing left to run, names a missing file, has no
+            forces by an ffsocket of mode unix or inet, or an ffsocket that does not say what it serves.
     """
-    root = _read_xml(path)
-    step, total_steps = _integer(path, root, "step", 0), _integer(path, root, "total_steps", 1000)
+    root = read_xml(path)
+    step, total_steps = integer_of(path, root, "step", 0, 0), integer_of(path, root, "total_steps", 1000)
     if step >= total_steps:
         raise SetupError(
             f"{path}: nothing left to run: expected <total_steps> above <step> {step}, found {total_steps}"
         )
-    sockets = tuple(_read_socket(path, element) for element in root.iter("ffsocket"))
-    if not sockets:
-        raise SetupError(f"{path}: expected an <ffsocket> for pidelta to connect to, found none")
+    systems = list(systems_of(path, root))
+    if not systems:
+        raise SetupError(f"{path}: expected a <system>, found none")
+    beads = [_n_beads(path, system) for system in systems]
     output = root.find("output")
     prefix = "i-pi" if output is None else output.get("prefix", "i-pi")
-    names, names_path = _read_names(path, root)
+    names, names_path = _read_names(path, systems[0])
     return Simulation(
         path=path,
         prefix=prefix,
         step=step,
         total_steps=total_steps,
-        n_beads=_n_beads(path, root),
+        n_beads=beads[0],
         sockets_prefix=root.get("sockets_prefix", SOCKETS_PREFIX),
-        sockets=sockets,
+        forces=read_forces(path, root, systems, beads),
         properties=tuple(_properties(path, prefix, output)),
         trajectories=tuple(_trajectories(path, prefix, output)),
+        checkpoints=tuple(_checkpoints(path, prefix, output)),
         atom_names=names,
         names_path=names_path,
     )
@@ -152,6 +136,8 @@ def check_atom_order(simulation: Simulation, system: System) -> None:
     Raises:
         StructureError: the number of atoms, or the element of an atom, differs.
     """
+    from ase.data import chemical_symbols
+
     names = simulation.atom_names
     if not names:
         return
@@ -169,70 +155,12 @@ def check_atom_order(simulation: Simulation, system: System) -> None:
 
 
 def step_in_restart(path: Path) -> int | None:
-    """Return the step a RESTART file continues from, or None without such a file."""
-    try:
-        for _, element in ET.iterparse(path):
-            if element.tag == "step":
-                return int(element.text or "0")
-    except (OSError, ET.ParseError):
-        return None
-    return 0
-
-
-def _read_xml(path: Path) -> ET.Element:
+    """Return the step a RESTART file continues from, or None if there is no such file, or half of one."""
     try:
         root = ET.parse(path).getroot()
-    except OSError as error:
-        raise SetupError(f"{path}: cannot read the i-PI input: {error.strerror}") from error
-    except ET.ParseError as error:
-        raise SetupError(
-            f"{path}: line {error.position[0]}: expected well-formed XML, found {error}"
-        ) from error
-    if root.tag != "simulation":
-        raise SetupError(f"{path}: expected <simulation> as the outermost element, found <{root.tag}>")
-    return root
-
-
-def _text(element: ET.Element, tag: str, default: str) -> str:
-    return (element.findtext(tag) or default).strip()
-
-
-def _to_integer(path: Path, what: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise SetupError(f"{path}: {what}: expected an integer, found {text!r}") from None
-
-
-def _integer(path: Path, element: ET.Element, tag: str, default: int) -> int:
-    return _to_integer(path, f"<{tag}>", _text(element, tag, str(default)))
-
-
-def _read_socket(path: Path, element: ET.Element) -> ForceSocket:
-    name, mode = element.get("name", ""), element.get("mode", "inet").strip()
-    if mode not in ("unix", "inet"):
-        raise SetupError(f"{path}: mode of <ffsocket name={name!r}>: expected unix or inet, found {mode!r}")
-    return ForceSocket(
-        name=name.strip(),
-        mode=mode,
-        address=_text(element, "address", "localhost"),
-        port=_integer(path, element, "port", 65535),
-        batch_size=_batch_size(path, element),
-    )
-
-
-def _batch_size(path: Path, element: ET.Element) -> int:
-    batch_size = _integer(path, element, "batch_size", 1)
-    if batch_size < 1:
-        raise SetupError(f"{path}: <batch_size>: expected 1 or more, found {batch_size}")
-    return batch_size
-
-
-def _n_beads(path: Path, root: ET.Element) -> int:
-    for element in (*root.iter("initialize"), *root.iter("beads")):
-        if "nbeads" in element.attrib:
-            return _to_integer(path, f"nbeads of <{element.tag}>", element.attrib["nbeads"])
-    return 1
+        return int(root.findtext("step", "0")) if root.tag == "simulation" else None
+    except (OSError, ET.ParseError, ValueError):
+        return None
 
 
 def _output_path(path: Path, prefix: str, name: str) -> Path:
@@ -240,16 +168,15 @@ def _output_path(path: Path, prefix: str, name: str) -> Path:
 
 
 def _stride(path: Path, element: ET.Element) -> int:
-    return _to_integer(path, f"stride of <{element.tag}>", element.get("stride", "1"))
+    return to_integer(path, f"stride of <{element.tag}>", element.get("stride", "1"), 1)
 
 
 def _properties(path: Path, prefix: str, output: ET.Element | None) -> Iterator[PropertiesFile]:
     for element in () if output is None else output.iter("properties"):
-        columns = (element.text or "").strip().strip("[]").split(",")
         yield PropertiesFile(
             path=_output_path(path, prefix, element.get("filename", "out")),
             stride=_stride(path, element),
-            columns=tuple(column.strip() for column in columns if column.strip()),
+            columns=tuple(items_of(element.text)),
         )
 
 
@@ -263,12 +190,24 @@ def _trajectories(path: Path, prefix: str, output: ET.Element | None) -> Iterato
         )
 
 
-def _read_names(path: Path, root: ET.Element) -> tuple[tuple[str, ...], Path]:
+def _checkpoints(path: Path, prefix: str, output: ET.Element | None) -> Iterator[Path]:
+    for element in () if output is None else output.iter("checkpoint"):
+        yield _output_path(path, prefix, element.get("filename", "restart"))
+
+
+def _n_beads(path: Path, system: ET.Element) -> int:
+    for element in (*system.iterfind("initialize"), *system.iterfind("beads")):
+        if "nbeads" in element.attrib:
+            return to_integer(path, f"nbeads of <{element.tag}>", element.attrib["nbeads"], 1)
+    raise SetupError(f"{path}: <system>: expected <initialize nbeads='...'>, found none")
+
+
+def _read_names(path: Path, system: ET.Element) -> tuple[tuple[str, ...], Path]:
     """Return the atom names i-PI will use and the file they are in."""
-    element = next(root.iter("names"), None)
+    element = next(system.iter("names"), None)
     if element is not None:
         return _split_names(element), path
-    element = root.find("system/initialize/file")
+    element = system.find("initialize/file")
     if element is None:
         return (), path
     source = path.parent / (element.text or "").strip()
@@ -276,44 +215,28 @@ def _read_names(path: Path, root: ET.Element) -> tuple[tuple[str, ...], Path]:
     if not source.is_file():
         raise SetupError(f"{path}: <file> in <initialize>: expected an existing file, found {source}")
     if mode == "chk":
-        element = next(_read_xml(source).iter("names"), None)
+        element = next(read_xml(source).iter("names"), None)
         return (() if element is None else _split_names(element)), source
-    if mode == "xyz":
-        return _names_in_xyz(source), source
-    if mode == "pdb":
-        return _names_in_pdb(source), source
-    return (), source
+    if mode not in ("xyz", "pdb"):
+        return (), source
+
+    from pidelta.ipi.trajectories import read_names
+
+    return read_names(source, mode), source
 
 
 def _split_names(element: ET.Element) -> tuple[str, ...]:
-    return tuple(name.strip() for name in (element.text or "").strip().strip("[]").split(","))
-
-
-def _names_in_xyz(path: Path) -> tuple[str, ...]:
-    with path.open(errors="replace") as lines:
-        count = _to_integer(path, "line 1", next(lines, "").strip())
-        names = tuple(line.split()[0] for line in islice(lines, 1, count + 1) if line.strip())
-    if len(names) != count:
-        raise SetupError(f"{path}: expected {count} atoms as line 1 says, found {len(names)}")
-    return names
-
-
-def _names_in_pdb(path: Path) -> tuple[str, ...]:
-    names = []
-    with path.open(errors="replace") as lines:
-        for line in lines:
-            if line.startswith("END"):
-                break
-            if line.startswith(("ATOM", "HETATM")):
-                names.append(line[12:16].strip())
-    return tuple(names)
+    return tuple(items_of(element.text))
 
 
 def _possible_elements(name: str) -> frozenset[str]:
     """Return the symbols of the elements that the atom name `name` may stand for."""
-    if name == "D":
-        return frozenset({"H"})
-    if name in atomic_numbers:
-        return frozenset({name})
+    from ase.data import chemical_symbols
+
+    from pidelta.ipi.trajectories import number_of
+
+    number = number_of(name)
+    if number is not None:
+        return frozenset({chemical_symbols[number]})
     letters = re.sub(r"[^A-Za-z].*", "", name.lstrip("0123456789"))
     return frozenset({letters[:2].capitalize(), letters[:1].upper()})

@@ -11,14 +11,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pidelta.errors import RunError, SetupError
+from pidelta.ipi import watchdog
 from pidelta.ipi.client import ServeSummary
-from pidelta.ipi.simulation import ForceSocket, Simulation, step_in_restart
+from pidelta.ipi.folder_lock import FolderLock
+from pidelta.ipi.forcefields import ForceSocket
+from pidelta.ipi.observers import Alarm, merge_alarms, read_status
+from pidelta.ipi.simulation import Simulation, step_in_restart
 from pidelta.ipi.transports import remove_stale_socket, socket_path
+from pidelta.output_files import back_up
 
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -56,20 +61,31 @@ class Supervisor:
     """i-PI and its clients, as a context manager that leaves no process behind.
 
     The processes get sessions of their own, so that Ctrl-C in a terminal reaches only the supervisor: i-PI
-    writes RESTART on the first signal but aborts on a second.
+    writes RESTART on the first signal but aborts on a second. A watchdog ends them if the supervisor is
+    killed. Logs of an earlier run are kept under other names, as i-PI keeps its outputs.
 
     Args:
         simulation: what to run.
-        client_command: the command of a client; ``--mode``, ``--address`` and so on are appended.
-        n_clients: clients for each ffsocket.
+        client_command: the command of a client; ``--mode``, ``--address`` and so on are appended, and
+            ``--terms`` where the ffsocket says what it serves.
+        n_clients: clients by the name of an ffsocket, 1 where it is not there.
+
+    Attributes:
+        kept: logs of an earlier run, under their new names.
     """
 
-    def __init__(self, simulation: Simulation, client_command: Sequence[str], n_clients: int = 1) -> None:
+    def __init__(
+        self, simulation: Simulation, client_command: Sequence[str], n_clients: Mapping[str, int]
+    ) -> None:
+        self.kept: list[Path] = []
         self._simulation = simulation
         self._client_command = list(client_command)
         self._n_clients = n_clients
+        self._lock: FolderLock | None = None
+        self._watchdog: subprocess.Popen[bytes] | None = None
         self._ipi: _Process | None = None
         self._clients: list[_Process] = []
+        self._final_alarms: dict[str, Alarm] | None = None
         self._clients_gone_since: float | None = None
         self._stop_sent = False
         self._started = 0.0
@@ -78,18 +94,23 @@ class Supervisor:
         """Start i-PI and the clients.
 
         Raises:
-            SetupError: i-PI is not installed, or somebody listens at one of its addresses.
+            SetupError: i-PI is not installed, somebody listens at one of its addresses, or another run is
+                under way in this folder.
         """
-        for ffsocket in self._simulation.sockets:
-            _check_free(ffsocket, self._simulation.sockets_prefix)
-        self._started = time.time()
-        command = [*_ipi_command(), self._simulation.path.name]
-        folder = self._simulation.path.parent
-        self._ipi = self._start("i-PI", command, self._simulation.output_path("i-pi.log"), folder)
+        simulation = self._simulation
+        folder, prefix = simulation.path.parent, simulation.sockets_prefix
+        self._lock = FolderLock(folder, simulation.path.name)
         try:
+            for ffsocket in simulation.forces.sockets:
+                _check_free(ffsocket, prefix)
+            command = [*_ipi_command(), simulation.path.name]
+            self._watchdog = _start_watchdog(self._lock)
+            self._started = time.time()
+            self._ipi = self._start("i-PI", command, simulation.output_path("i-pi.log"), folder)
             for index, ffsocket in enumerate(self._sockets_of_clients(), start=1):
-                command = [*self._client_command, *_client_options(ffsocket, self._simulation.sockets_prefix)]
-                log = self._simulation.output_path(f"client-{index}.log")
+                command = [*self._client_command, *_client_options(ffsocket, prefix)]
+                log = simulation.output_path(f"client-{index}.log")
+                command += ["--status", str(_status_path(log).resolve())]
                 self._clients.append(self._start(f"client {index}", command, log, Path.cwd()))
         except BaseException:
             self.close()
@@ -99,11 +120,6 @@ class Supervisor:
     def __exit__(self, *exception: object) -> None:
         """Stop what still runs."""
         self.close()
-
-    @property
-    def restart_path(self) -> Path:
-        """The file from which the simulation continues after `stop`."""
-        return self._simulation.path.parent / "RESTART"
 
     @property
     def logs(self) -> list[Path]:
@@ -130,11 +146,23 @@ class Supervisor:
 
     def last_step(self) -> int | None:
         """Return the step i-PI, once it has ended, would continue from; None if this run saved nothing."""
-        # A file system may round times down.
-        path = self.restart_path
-        if not path.is_file() or path.stat().st_mtime < self._started - 1.0:
-            return None
-        return step_in_restart(path)
+        state = self.saved_state()
+        return None if state is None else state[1]
+
+    def saved_state(self) -> tuple[Path, int] | None:
+        """Return the newest whole state that this run saved, in RESTART or a checkpoint, and its step."""
+        names = tuple(path.name for path in self._simulation.checkpoints)
+        files = self._simulation.path.parent.iterdir()
+        times = {
+            path: path.stat().st_mtime
+            for path in files
+            if path.is_file() and (path.name == "RESTART" or path.name.startswith(names))
+        }
+        # A file system may round times down; of files of the same time RESTART is the last one.
+        for path in sorted(times, key=lambda path: (times[path], path.name == "RESTART"), reverse=True):
+            if times[path] > self._started - 1.0 and (step := step_in_restart(path)) is not None:
+                return path, step
+        return None
 
     def finished(self) -> bool:
         """Tell whether i-PI, once it has ended, did all of its steps."""
@@ -160,6 +188,15 @@ class Supervisor:
                 summaries.append(ServeSummary.from_json(_last_line(client.log)))
         return summaries
 
+    def alarms(self) -> dict[str, Alarm]:
+        """Return what the clients have seen of the uncertainty of the model, by property."""
+        if self._final_alarms is not None:
+            return self._final_alarms
+        return merge_alarms(read_status(path) for path in self._status_paths())
+
+    def _status_paths(self) -> list[Path]:
+        return [_status_path(client.log) for client in self._clients]
+
     def close(self) -> None:
         """Stop i-PI, then the clients; whoever stopped i-PI before and comes here again is in a hurry."""
         try:
@@ -169,6 +206,25 @@ class Supervisor:
                 if child.process.poll() is None:
                     child.process.kill()
                     child.process.wait()
+            self._clean_up()
+
+    def _clean_up(self) -> None:
+        """Remove what an i-PI that failed leaves behind, and let others run in this folder."""
+        if self._ipi is not None:
+            for ffsocket in self._simulation.forces.sockets:
+                if ffsocket.mode == "unix":
+                    with contextlib.suppress(SetupError):
+                        remove_stale_socket(socket_path(ffsocket.address, self._simulation.sockets_prefix))
+        self._final_alarms = self.alarms()
+        for path in self._status_paths():
+            path.unlink(missing_ok=True)
+        if self._watchdog is not None:
+            self._tell_watchdog(watchdog.DONE)
+            self._watchdog.communicate()
+            self._watchdog = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def _close_gently(self) -> None:
         if self._ipi is not None and not self._stop_sent:
@@ -182,7 +238,10 @@ class Supervisor:
 
     def _start(self, name: str, command: Sequence[str], log: Path, folder: Path) -> _Process:
         environment = {**dict.fromkeys(_THREAD_VARIABLES, "1"), "PYTHONUNBUFFERED": "1", **os.environ}
-        with log.open("ab" if self._simulation.step > 0 else "wb") as stream:
+        continued = self._simulation.step > 0
+        if not continued and (kept := back_up(log)) is not None:
+            self.kept.append(kept)
+        with log.open("ab" if continued else "wb") as stream:
             process = subprocess.Popen(
                 command,
                 cwd=folder,
@@ -192,11 +251,19 @@ class Supervisor:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._tell_watchdog(str(process.pid))
         return _Process(name, log, process)
 
-    def _sockets_of_clients(self) -> Iterator[ForceSocket]:
-        for ffsocket in self._simulation.sockets:
-            yield from [ffsocket] * self._n_clients
+    def _tell_watchdog(self, line: str) -> None:
+        if self._watchdog is not None and self._watchdog.stdin is not None:
+            with contextlib.suppress(OSError):  # somebody killed it
+                self._watchdog.stdin.write(f"{line}\n".encode())
+                self._watchdog.stdin.flush()
+
+    def _sockets_of_clients(self) -> list[ForceSocket]:
+        """The sockets in turn, each as often as it has clients."""
+        sockets = self._simulation.forces.sockets
+        return [socket for socket in sockets for _ in range(self._n_clients.get(socket.name, 1))]
 
     def _children(self) -> list[_Process]:
         return [*([] if self._ipi is None else [self._ipi]), *self._clients]
@@ -221,9 +288,27 @@ class Supervisor:
             )
 
 
+def _start_watchdog(lock: FolderLock) -> subprocess.Popen[bytes]:
+    """The watchdog holds the lock as well: a killed run blocks the folder until its processes have ended."""
+    return subprocess.Popen(
+        [sys.executable, "-m", watchdog.__name__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        pass_fds=(lock.descriptor,),
+    )
+
+
+def _status_path(log: Path) -> Path:
+    """Where a client says, while the run goes on, how sure the model is."""
+    return log.with_suffix(".status")
+
+
 def _last_line(path: Path) -> str:
     """Return the last line of a log that is not blank, or nothing."""
-    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = [line for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""
 
 

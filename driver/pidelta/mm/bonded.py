@@ -11,16 +11,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
+from pidelta.core.compilation import compiled
+from pidelta.core.vectors import add, add_outer, cross, dot, scale, vector
 from pidelta.mm.cmap import add_cmaps
-from pidelta.mm.geometry import add, add_dihedral_gradient, add_outer, cross, dihedral, dot, scale, vector
+from pidelta.mm.dihedrals import add_dihedral_gradient, dihedral
 from pidelta.mm.nonbonded import lennard_jones_pair
 from pidelta.mm.topology import Harmonic, Topology
 from pidelta.state import FloatArray
 
-_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+_compiled = compiled(nogil=True, error_model="numpy")
 
 
 def add_bonded(

@@ -1,13 +1,15 @@
-"""What positions and cells have to be before a force field is evaluated, whichever engine does it."""
+"""What a QM region, positions and cells have to be before anything is evaluated, whichever engine does it."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from pidelta.core.cell import heights
-from pidelta.errors import GeometryError
+from pidelta.core.cell import FARTHEST, heights, is_cell, usable
+from pidelta.core.elements import united_hydrogens
+from pidelta.errors import GeometryError, TopologyError
 from pidelta.mm.topology import Topology
-from pidelta.state import FloatArray
+from pidelta.state import FloatArray, IntArray
+from pidelta.units import DALTON_IN_ELECTRON_MASS
 
 
 def check_geometry(
@@ -16,22 +18,24 @@ def check_geometry(
     """Check a batch.
 
     Args:
-        topology: the atoms.
-        positions: (B, N, 3) in bohr.
+        topology: the particles.
+        positions: (B, P, 3) in bohr.
         cells: (B, 3, 3) lattice vectors as rows in bohr, or None.
         cutoff: in bohr, or None.
 
     Raises:
-        GeometryError: positions are not finite or not of these atoms, or a cell is no cell or too small for
-            the cutoff.
+        GeometryError: positions are not finite, far away or not of these particles, or a cell is no cell or
+            too small for the cutoff.
     """
-    if positions.shape != (len(positions), len(topology), 3):
-        raise GeometryError(f"positions: expected shape (B, {len(topology)}, 3), found {positions.shape}")
-    bad = np.argwhere(~np.isfinite(positions).all(axis=2))
+    if positions.shape != (len(positions), topology.n_particles, 3):
+        raise GeometryError(
+            f"positions: expected shape (B, {topology.n_particles}, 3), found {positions.shape}"
+        )
+    bad = np.argwhere(~usable(positions))
     if len(bad):
         b, atom = bad[0]
         raise GeometryError(
-            f"structure {b}: expected finite coordinates, found {positions[b, atom]} "
+            f"structure {b}: expected finite coordinates below {FARTHEST:g} bohr, found {positions[b, atom]} "
             f"for {topology.label(int(atom))}"
         )
     for b, cell in enumerate([] if cells is None else cells):
@@ -42,7 +46,7 @@ def check_geometry(
 
 def cell_problem(cell: FloatArray, cutoff: float | None) -> str | None:
     """What is wrong with a cell (3, 3) in bohr and a cutoff in bohr, or None."""
-    if not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-9:
+    if not is_cell(cell):
         return f"expected three independent lattice vectors, found {np.asarray(cell).tolist()}"
     if cutoff is None:
         return "a periodic system needs a cutoff, found none"
@@ -55,8 +59,24 @@ def cell_problem(cell: FloatArray, cutoff: float | None) -> str | None:
     return None
 
 
+def refuse_united_atoms(topology: Topology, indices: IntArray) -> None:
+    """A QM method would see the carbon of a united atom and not its hydrogens.
+
+    Raises:
+        TopologyError: an atom of the region `indices` (n,) has the mass of carbon and some hydrogens.
+    """
+    for atom in indices.tolist():
+        mass = float(topology.masses[atom]) / DALTON_IN_ELECTRON_MASS
+        hydrogens = united_hydrogens(mass, int(topology.numbers[atom]))
+        if hydrogens:
+            raise TopologyError(
+                f"{topology.source}: expected all atoms of the QM region, found {topology.label(atom)} of "
+                f"mass {mass:g}, a carbon united with {hydrogens} hydrogens"
+            )
+
+
 def check_result(topology: Topology, b: int, energy: float, gradient: FloatArray) -> None:
-    """Name an atom of structure `b` whose gradient (N, 3) is not finite, if any.
+    """Name an atom of structure `b` whose gradient (P, 3) is not finite, if any.
 
     Raises:
         GeometryError: the energy or the gradient is not finite.

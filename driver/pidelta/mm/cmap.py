@@ -8,14 +8,14 @@ those of periodic cubic splines through the grid.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-from pidelta.mm.geometry import add_dihedral_gradient, dihedral
+from pidelta.core.compilation import compiled
+from pidelta.mm.dihedrals import add_dihedral_gradient, dihedral
 from pidelta.state import FloatArray
 
-_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+_compiled = compiled(nogil=True, error_model="numpy")
 
 
 def grid_derivatives(grids: FloatArray) -> FloatArray:

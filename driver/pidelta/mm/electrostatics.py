@@ -6,8 +6,8 @@ import math
 from dataclasses import replace
 
 from pidelta.core import ewald
-from pidelta.core.pme import ParticleMeshEwald, grid_for
-from pidelta.errors import SetupError
+from pidelta.core.pme import reciprocal_sum
+from pidelta.errors import SettingError
 from pidelta.mm.nonbonded import Truncation
 from pidelta.state import FloatArray, IntArray
 
@@ -28,30 +28,26 @@ class LongRange:
             grid stays when the cell changes, so that the energy has no steps.
 
     Raises:
-        SetupError: the tolerance is out of range, or too small for the memory of PME's grid.
+        SettingError: the tolerance is out of range, or too small for the memory of PME's grid.
     """
 
     def __init__(
         self, method: str, cutoff: float, tolerance: float, excluded: IntArray, cell: FloatArray | None
     ) -> None:
         if not 1e-12 <= tolerance <= 0.05:
-            raise SetupError(f"mm.ewald_tolerance: expected 1e-12 to 0.05, found {tolerance}")
-        self._tolerance = tolerance
-        self._cutoff = cutoff
+            raise SettingError("ewald_tolerance", f"expected 1e-12 to 0.05, found {tolerance}")
+        self._method, self._cutoff, self._tolerance = method, cutoff, tolerance
         self._excluded = excluded
         self._alpha = ewald.splitting(cutoff, tolerance)
         self._shift = math.erfc(self._alpha * cutoff) / cutoff
         self._reciprocal: ewald.ReciprocalSum | None = None
-        if method == "ewald":
-            self._reciprocal = ewald.EwaldSum(self._alpha, tolerance)
-        elif cell is not None:
+        if cell is not None:
             self.prepare(cell)
 
     def prepare(self, cell: FloatArray) -> None:
-        """Make the grid for a cell, unless there is one."""
-        if self._reciprocal is not None:
-            return
-        self._reciprocal = ParticleMeshEwald(self._alpha, grid_for(cell, self._alpha, self._tolerance))
+        """Make the reciprocal sum for a cell, unless there is one."""
+        if self._reciprocal is None:
+            self._reciprocal = reciprocal_sum(self._method, self._cutoff, self._tolerance, cell)
 
     def truncate(self, end: Truncation) -> Truncation:
         """The same end of pair interactions, with the direct part of the sum for Coulomb."""

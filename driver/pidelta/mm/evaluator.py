@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypedDict
 
 import numpy as np
 
 from pidelta.core.neighbours import Apply, Exclusions, PairList, VerletLists
-from pidelta.errors import SetupError
+from pidelta.errors import SettingError
 from pidelta.mm.bonded import add_bonded
 from pidelta.mm.checks import cell_problem, check_geometry, check_result
 from pidelta.mm.electrostatics import LongRange
 from pidelta.mm.lennard_jones import LJModifier, tail_coefficient
 from pidelta.mm.nonbonded import Truncation, add_pairs
 from pidelta.mm.topology import Topology
-from pidelta.state import FloatArray, IntArray, Term
+from pidelta.state import FloatArray, Term
 
 COMPONENTS = (
     "bond", "quartic_bond", "morse_bond", "angle", "urey_bradley", "torsion", "improper", "cmap", "lj14",
     "coulomb14", "lj", "coulomb", "lj_tail",
 )  # fmt: skip
+
+
+class PairSettings(TypedDict):
+    """What `MMEvaluator` and `OpenMMEvaluator` both take, as the former describes it."""
+
+    cutoff: float | None
+    cell: FloatArray | None
+    electrostatics: str
+    ewald_tolerance: float
+    reaction_field_dielectric: float
+    lj_modifier: LJModifier
+    dispersion_correction: bool
+    threads: int
 
 
 class MMEvaluator:
@@ -43,7 +57,8 @@ class MMEvaluator:
         threads: over the structures of a batch, or over the parts of one; results do not depend on it.
 
     Raises:
-        SetupError: an option is out of range, or the cutoff exceeds half of the smallest height of the cell.
+        SettingError: an option is out of range, or the cutoff exceeds half of the smallest height of the
+            cell.
     """
 
     def __init__(
@@ -79,7 +94,7 @@ class MMEvaluator:
         if cell is not None:
             problem = cell_problem(cell, cutoff)
             if problem:
-                raise SetupError(f"mm.cutoff: {problem}")
+                raise SettingError("cutoff", problem)
         self._long_range: LongRange | None = None
         if cutoff is not None and electrostatics in ("pme", "ewald"):
             self._long_range = LongRange(electrostatics, cutoff, ewald_tolerance, topology.exclusions, cell)
@@ -88,28 +103,23 @@ class MMEvaluator:
         exclusions = Exclusions(topology.exclusions, topology.n_particles)
         self._lists = VerletLists(self._truncation.cutoff, skin, exclusions)
 
-    @property
-    def numbers(self) -> IntArray:
-        """(N,) atomic numbers."""
-        return self.topology.numbers
-
-    def evaluate(self, positions: FloatArray, cells: FloatArray | None) -> Term:
+    def evaluate(self, particles: FloatArray, cells: FloatArray | None) -> Term:
         """Evaluate a batch.
 
         Args:
-            positions: (B, N, 3) in bohr, unwrapped or not; any atom may be shifted by lattice vectors.
+            particles: (B, P, 3) in bohr, unwrapped or not; any of them may be shifted by lattice vectors.
             cells: (B, 3, 3) lattice vectors as rows in bohr, or None without periodicity.
 
         Returns:
-            The term, with the components COMPONENTS.
+            The term with the gradient of the particles (B, P, 3) and the components COMPONENTS.
 
         Raises:
-            GeometryError: positions are not finite or not of these atoms, atoms coincide, or a cell is too
+            GeometryError: positions are not finite or not of these particles, two coincide, or a cell is too
                 small for the cutoff.
         """
-        positions = np.ascontiguousarray(positions, dtype=np.float64)
-        batch = len(positions)
-        check_geometry(self.topology, positions, cells, self._cutoff)
+        particles = np.ascontiguousarray(particles, dtype=np.float64)
+        batch = len(particles)
+        check_geometry(self.topology, particles, cells, self._cutoff)
         lattices: list[FloatArray | None] = [None] * batch
         if cells is not None:
             lattices = list(np.ascontiguousarray(cells, dtype=np.float64))
@@ -117,8 +127,6 @@ class MMEvaluator:
             self._long_range.prepare(cells[0])
         across: Apply = map if self._pool is None else self._pool.map
         within: Apply = map if batch > 1 else across
-        sites = self.topology.sites
-        particles = np.stack([sites.place(x, cell) for x, cell in zip(positions, lattices, strict=True)])
         lists = self._lists.find_all(particles, lattices, across)
         energies = np.empty((batch, len(COMPONENTS)))
         gradient = np.zeros(particles.shape)
@@ -133,7 +141,7 @@ class MMEvaluator:
         for b in range(batch):
             check_result(self.topology, b, float(energies[b].sum()), gradient[b])
         components = {name: energies[:, c].copy() for c, name in enumerate(COMPONENTS)}
-        return Term(energies.sum(axis=1), gradient[:, : len(self.topology)], -strain, components)
+        return Term(energies.sum(axis=1), gradient, -strain, components)
 
     def _evaluate_one(
         self,
@@ -153,7 +161,6 @@ class MMEvaluator:
         coulomb += long_range
         gradient += other_gradient
         strain += other_strain
-        self.topology.sites.spread(x, cell, gradient, strain)
         tail = 0.0 if cell is None else self._tail / abs(float(np.linalg.det(cell)))
         strain -= tail * np.eye(3)
         return *bonded, lj, coulomb, tail
@@ -176,19 +183,19 @@ def truncation_options(
     """The distance in bohr where the Lennard-Jones switch starts, and the dielectric constant.
 
     Raises:
-        SetupError: an option is out of range.
+        SettingError: an option is out of range.
     """
     if electrostatics not in ("pme", "ewald", "reaction-field", "cutoff"):
-        raise SetupError(
-            f"mm.electrostatics: expected pme, ewald, reaction-field or cutoff, found {electrostatics!r}"
+        raise SettingError(
+            "electrostatics", f"expected pme, ewald, reaction-field or cutoff, found {electrostatics!r}"
         )
     dielectric = 1.0 if electrostatics == "cutoff" else reaction_field_dielectric
     switch = 0.9 * cutoff if switch_distance is None else switch_distance
     if not 0.0 < switch < cutoff:
-        raise SetupError(
-            f"mm.switch_distance: expected a distance between 0 and the cutoff of {cutoff:.3f} bohr, "
-            f"found {switch:.3f} bohr"
+        raise SettingError(
+            "switch_distance",
+            f"expected a distance between 0 and the cutoff of {cutoff:.3f} bohr, found {switch:.3f} bohr",
         )
     if not dielectric >= 1.0:
-        raise SetupError(f"mm.reaction_field_dielectric: expected at least 1, found {dielectric}")
+        raise SettingError("reaction_field_dielectric", f"expected at least 1, found {dielectric}")
     return switch, dielectric

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from pidelta.core.switching import quintic
 from pidelta.state import FloatArray, IntArray
 
 CombinationRule = Literal["lorentz-berthelot", "geometric"]
@@ -61,7 +62,7 @@ def tail_coefficient(
         nodes, weights = np.polynomial.legendre.leggauss(64)
         u = 0.5 * (nodes + 1.0)
         r = switch + u * (cutoff - switch)
-        lost = 0.5 * weights * (cutoff - switch) * u**3 * (10.0 - 15.0 * u + 6.0 * u**2)
+        lost = 0.5 * weights * (cutoff - switch) * (1.0 - quintic(u))
         repulsion += float(lost @ r**-10)
         attraction += float(lost @ r**-4)
     repulsion += shift6**2 * cutoff**3 / 3.0

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-import numba
 import numpy as np
 
+from pidelta.core.compilation import compiled
 from pidelta.core.neighbours import ALL, WIDTH, Apply, PairList
+from pidelta.core.switching import quintic, quintic_slope
 from pidelta.mm.lennard_jones import LJModifier
 from pidelta.mm.topology import Topology
 from pidelta.state import FloatArray
@@ -26,10 +27,10 @@ from pidelta.state import FloatArray
 _PARTS = 8
 _SMALLEST_PART = 5000
 
-_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+_compiled = compiled(nogil=True, error_model="numpy")
 # reordered sums and approximate single-precision square roots let loops vectorise; NaN and infinity stay
 _FAST = {"reassoc", "contract", "nsz", "arcp", "afn"}
-_vectorised = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+_vectorised = compiled(nogil=True, error_model="numpy", fastmath=_FAST)
 
 
 @dataclass(frozen=True)
@@ -191,8 +192,7 @@ def _lennard_jones(r2, inverse, c6, c12, cutoff, switch, shift6, slopes):
         i6 = i2 * i2 * i2
         attraction, repulsion = c6[m] * i6, c12[m] * i6 * i6
         u = max(r2[m] * inverse[m] - start, 0.0) * per_width
-        step = 1.0 - u * u * u * (10.0 - 15.0 * u + 6.0 * u * u)
-        step_slope = -30.0 * u * u * (1.0 - u) * (1.0 - u) * per_width
+        step, step_slope = quintic(u), quintic_slope(u) * per_width
         energy = repulsion - attraction - (c12[m] * shift6 - c6[m]) * shift6
         slopes[m] += (6.0 * attraction - 12.0 * repulsion) * i2 * step + energy * step_slope * inverse[m]
         total += energy * step

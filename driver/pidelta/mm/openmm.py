@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pidelta.errors import RunError, SetupError
+from pidelta.errors import RunError, SettingError
 from pidelta.mm.checks import cell_problem, check_geometry, check_result
 from pidelta.mm.evaluator import COMPONENTS, truncation_options
 from pidelta.mm.lennard_jones import LJModifier, tail_coefficient
@@ -23,7 +23,7 @@ from pidelta.mm.openmm_system import (
     import_openmm,
 )
 from pidelta.mm.topology import Topology
-from pidelta.state import FloatArray, IntArray, Term
+from pidelta.state import FloatArray, Term
 from pidelta.units import HARTREE_IN_KJ_PER_MOL
 
 _ALL_GROUPS = -1
@@ -57,7 +57,7 @@ class OpenMMEvaluator:
 
     Raises:
         MissingExtraError: OpenMM is not installed.
-        SetupError: an option is out of range, there is no such platform, or the cutoff exceeds half of the
+        SettingError: an option is out of range, there is no such platform, or the cutoff exceeds half of the
             smallest height of the cell.
         TopologyError: the topology has a term that OpenMM is not given.
     """
@@ -84,8 +84,8 @@ class OpenMMEvaluator:
         self._nonbonded: Nonbonded | None = None
         self._tail = 0.0
         if electrostatics == "ewald":
-            raise SetupError(
-                "mm.electrostatics: expected pme, reaction-field or cutoff with engine: openmm, found 'ewald'"
+            raise SettingError(
+                "electrostatics", "expected pme, reaction-field or cutoff with engine: openmm, found 'ewald'"
             )
         if cutoff is not None:
             switch, dielectric = truncation_options(
@@ -99,16 +99,11 @@ class OpenMMEvaluator:
                 )
         problem = None if cell is None else cell_problem(cell, cutoff)
         if problem:
-            raise SetupError(f"mm.cutoff: {problem}")
+            raise SettingError("cutoff", problem)
         self._options = (platform, {"Precision": precision, "Threads": str(threads)})
         self._with_virial = virial
         self._engines: dict[tuple[bool, int], _Engine] = {}
         self._engine(cell, 0)
-
-    @property
-    def numbers(self) -> IntArray:
-        """(N,) atomic numbers."""
-        return self.topology.numbers
 
     @property
     def precision(self) -> str:
@@ -121,42 +116,41 @@ class OpenMMEvaluator:
         engine = next(iter(self._engines.values()))
         return f"OpenMM {engine.version}, {engine.platform}, {engine.precision} precision"
 
-    def evaluate(self, positions: FloatArray, cells: FloatArray | None) -> Term:
+    def evaluate(self, particles: FloatArray, cells: FloatArray | None) -> Term:
         """Evaluate a batch, structure by structure.
 
         Args:
-            positions: (B, N, 3) in bohr, unwrapped or not; any atom may be shifted by lattice vectors.
+            particles: (B, P, 3) in bohr, unwrapped or not; any of them may be shifted by lattice vectors.
             cells: (B, 3, 3) lattice vectors as rows in bohr, or None without periodicity.
 
         Returns:
-            The term, with the components of `MMEvaluator`; these are evaluated when they are looked at.
+            The term with the gradient of the particles (B, P, 3) and the components of `MMEvaluator`; these
+            are evaluated when they are looked at.
 
         Raises:
-            GeometryError: positions are not finite or not of these atoms, atoms coincide, or a cell is too
+            GeometryError: positions are not finite or not of these particles, two coincide, or a cell is too
                 small for the cutoff.
             RunError: OpenMM failed.
         """
-        positions = np.array(positions, dtype=np.float64)
-        check_geometry(self.topology, positions, cells, self._cutoff)
-        batch = len(positions)
+        particles = np.array(particles, dtype=np.float64)
+        check_geometry(self.topology, particles, cells, self._cutoff)
+        batch = len(particles)
         energy, gradient = np.empty(batch), np.empty((batch, self.topology.n_particles, 3))
         strain = np.full((batch, 3, 3), np.nan)
         tails, evaluated = np.zeros(batch), []
         for b in range(batch):
             cell = None if cells is None else np.ascontiguousarray(cells[b], dtype=np.float64)
-            x = self.topology.sites.place(positions[b], cell)
-            engine, frame = self._engine(cell, b), _Frame(x, cell)
+            engine, frame = self._engine(cell, b), _Frame(particles[b], cell)
             with engine.errors():
                 energy[b], gradient[b] = engine.energy_and_gradient(frame)
                 check_result(self.topology, b, float(energy[b]), gradient[b])
                 if self._with_virial:
                     strain[b] = engine.strain_derivative(frame)
-            self.topology.sites.spread(x, cell, gradient[b], strain[b])
             tails[b] = 0.0 if cell is None else self._tail / abs(float(np.linalg.det(cell)))
             strain[b] -= tails[b] * np.eye(3)
             evaluated.append((engine, frame))
         components = _Components(evaluated, tails)
-        return Term(energy + tails, gradient[:, : len(self.topology)], -strain, components)
+        return Term(energy + tails, gradient, -strain, components)
 
     def _engine(self, cell: FloatArray | None, slot: int) -> _Engine:
         """For a structure of a batch, with or without a cell; the mesh of PME is that of the first cell seen.
@@ -352,9 +346,10 @@ def _make_context(openmm: Any, system: Any, platform: str, properties: Mapping[s
     found = [openmm.Platform.getPlatform(i) for i in range(openmm.Platform.getNumPlatforms())]
     names = [one.getName() for one in found]
     if platform != "auto" and platform not in names:
-        raise SetupError(
-            f"mm.platform: expected auto or what this OpenMM {openmm.__version__} finds, {', '.join(names)}; "
-            f"found {platform!r}"
+        raise SettingError(
+            "platform",
+            f"expected auto or what this OpenMM {openmm.__version__} finds, {', '.join(names)}; "
+            f"found {platform!r}",
         )
     candidates = [one for one in found if platform in ("auto", one.getName())]
     reason = ""
@@ -364,4 +359,4 @@ def _make_context(openmm: Any, system: Any, platform: str, properties: Mapping[s
             return openmm.Context(system, openmm.VerletIntegrator(1.0), candidate, own)
         except openmm.OpenMMException as error:
             reason = reason or f"{candidate.getName()}: {' '.join(str(error).split())}"
-    raise SetupError(f"mm.platform: expected a platform on which OpenMM works, found {reason}")
+    raise SettingError("platform", f"expected a platform on which OpenMM works, found {reason}")

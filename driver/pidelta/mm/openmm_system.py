@@ -36,8 +36,9 @@ _TABLES = "c6 = c6_of(type1, type2); c12 = c12_of(type1, type2)"
 _COULOMB = HARTREE_IN_KJ_PER_MOL * BOHR_IN_NM  # kJ/mol nm/e^2
 _RULE_TOLERANCE = 1e-7  # relative, of c6 and c12: files hold about eight digits
 _NO_TERMS = {
-    "source", "numbers", "masses", "charges", "names", "residue_names", "residue_indices", "lj_types",
-    "lj_c6", "lj_c12", "lj_rule", "exclusions", "sites", "massless_rows", "periodic",
+    "source", "numbers", "masses", "charges", "names", "residue_names", "residue_indices",
+    "residue_numbers", "segments", "lj_types", "lj_c6", "lj_c12", "lj_rule", "exclusions", "sites",
+    "massless_rows", "periodic", "cell_angle",
 }  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def import_openmm() -> Any:
     try:
         return importlib.import_module("openmm")
     except ModuleNotFoundError:
-        raise MissingExtraError("openmm", "openmm", "mm.engine: openmm") from None
+        raise MissingExtraError("openmm", "openmm", "the engine openmm") from None
 
 
 def build_system(
@@ -141,7 +142,7 @@ def _refuse_unknown(topology: Topology) -> None:
         if len(getattr(table, "atoms", table)):
             raise TopologyError(
                 f"{topology.source}: the engine openmm does not evaluate {item.name.replace('_', ' ')}; "
-                "expected mm.engine: builtin"
+                "expected the engine builtin"
             )
 
 

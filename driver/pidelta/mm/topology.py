@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from pidelta.core.particles import Particles
+from pidelta.core.virtual_sites import VirtualSites, join_sites
 from pidelta.errors import TopologyError
 from pidelta.mm.cmap import grid_derivatives
 from pidelta.mm.lennard_jones import CombinationRule
-from pidelta.mm.virtual_sites import VirtualSites, join_sites
 from pidelta.state import FloatArray, IntArray
 
 BoolArray = npt.NDArray[np.bool_]
@@ -188,6 +189,8 @@ class Topology:
         charges: (P,) in e.
         names, residue_names: (N,).
         residue_indices: (N,) from 0, rising.
+        residue_numbers: (N,) of the residues as the file has them; they need not be distinct.
+        segments: (N,) names of the chains or segments of the file, '' where there are none.
         bonds, angles, urey_bradley, impropers: harmonic terms.
         torsions: periodic dihedrals.
         lj_types: (P,) indices into `lj_c6`, `lj_c12` (T, T) in hartree bohr^6 and hartree bohr^12.
@@ -198,6 +201,8 @@ class Topology:
         massless_rows: (R,) rows of virtual sites, rising, among the N + R rows of a structure file that
             lists them.
         periodic: whether the file says that its system has a cell.
+        cell_angle: in degrees, between all three vectors of a cell of which a structure file gives the
+            lengths alone; None where the file says that it is triclinic.
         lj_rule: how `lj_c6` and `lj_c12` were combined; for models of water that are put in.
     """
 
@@ -208,6 +213,8 @@ class Topology:
     names: tuple[str, ...]
     residue_names: tuple[str, ...]
     residue_indices: IntArray
+    residue_numbers: IntArray
+    segments: tuple[str, ...]
     bonds: Harmonic
     angles: Harmonic
     urey_bradley: Harmonic
@@ -224,6 +231,7 @@ class Topology:
     sites: VirtualSites = field(default_factory=VirtualSites)
     massless_rows: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     periodic: bool = False
+    cell_angle: float | None = 90.0
     lj_rule: CombinationRule = "lorentz-berthelot"
 
     def __post_init__(self) -> None:
@@ -238,6 +246,11 @@ class Topology:
         return len(self.charges)
 
     @property
+    def particles(self) -> Particles:
+        """The map from atoms to particles."""
+        return Particles(len(self), self.sites)
+
+    @property
     def bonded_pairs(self) -> IntArray:
         """(n, 2) atoms of the bonds of every form."""
         return np.concatenate([self.bonds.atoms, self.quartic_bonds.atoms, self.morse_bonds.atoms])
@@ -249,11 +262,19 @@ class Topology:
         return {**counts, "virtual site": len(self.sites)}
 
     def label(self, atom: int) -> str:
-        """An atom as shown in messages, such as ``URA1:C5 (atom 3)``; atoms count from 0."""
+        """An atom as shown in messages, such as ``URA1:C5 (atom 3)``.
+
+        The number of the residue is that of the file; atoms count from 0.
+        """
         if atom >= len(self):
             return f"the virtual site of {self.label(int(self.sites.parents[atom - len(self), 0]))}"
-        residue = f"{self.residue_names[atom]}{self.residue_indices[atom] + 1}"
+        residue = f"{self.residue_names[atom]}{self.residue_numbers[atom]}"
         return f"{residue}:{self.names[atom]} (atom {atom})"
+
+    def with_sites(self, atoms: IntArray) -> IntArray:
+        """The atoms and then the virtual sites that any of them is a parent of."""
+        sites = len(self) + np.flatnonzero(np.isin(self.sites.parents, atoms).any(axis=1))
+        return np.concatenate([atoms, sites])
 
     def without_internal(self, indices: npt.ArrayLike) -> Topology:
         """The topology with a QM region taken out, all but its Lennard-Jones with the other atoms.
@@ -352,6 +373,7 @@ def join(parts: Sequence[Topology]) -> Topology:
         source=parts[0].source,
         names=tuple(name for part in parts for name in part.names),
         residue_names=tuple(name for part in parts for name in part.residue_names),
+        segments=tuple(name for part in parts for name in part.segments),
         residue_indices=column("residue_indices") + np.repeat(residue_offsets, n_atoms),
         lj_c6=parts[0].lj_c6,
         lj_c12=parts[0].lj_c12,
@@ -363,7 +385,7 @@ def join(parts: Sequence[Topology]) -> Topology:
         massless_rows=np.concatenate(
             [part.massless_rows + shift for part, shift in zip(parts, row_offsets[:-1], strict=True)]
         ),
-        **{name: column(name) for name in ("numbers", "masses")},
+        **{name: column(name) for name in ("numbers", "masses", "residue_numbers")},
         **{name: column(name, n_atoms) for name in ("charges", "lj_types")},
         **{name: table(name) for name in _TABLES},
     )

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from pidelta.errors import TopologyError
+from pidelta.core.virtual_sites import LINEAR, VirtualSites
+from pidelta.errors import SettingError
 from pidelta.mm.lennard_jones import combine, sigma_epsilon
 from pidelta.mm.topology import Harmonic, Pairs14, QuarticBonds, Topology, Torsions, unique_pairs
-from pidelta.mm.virtual_sites import LINEAR, VirtualSites
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.units import ANGSTROM, DALTON_IN_ELECTRON_MASS, KCAL_PER_MOL
 
@@ -97,23 +97,27 @@ def build_water(system: System, model: str) -> Topology:
         model: a key of WATER_MODELS.
 
     Raises:
-        TopologyError: the atoms are not O H H and so on.
+        SettingError: the atoms are not O H H and so on.
     """
     wrong = np.flatnonzero(system.numbers != np.resize([8, 1, 1], len(system)))
     if len(system) % 3 or len(wrong):
         where = f"atom {wrong[0]}" if len(wrong) else f"{len(system)} atoms in all"
-        raise TopologyError(
-            f"mm.water: without mm.topology expected molecules O H H, found a break of the order at {where}"
+        raise SettingError(
+            "water", f"without a topology expected molecules O H H, found a break of the order at {where}"
         )
     n_atoms = len(system)
+    molecules = np.arange(n_atoms) // 3
+    named = np.array_equal(molecules, system.residue_indices)
     blank = Topology(
-        source="mm.water",
+        source="the model of water",
         numbers=system.numbers,
         masses=np.array([_MASSES[int(number)] for number in system.numbers]) * DALTON_IN_ELECTRON_MASS,
         charges=np.zeros(n_atoms),
         names=system.names,
         residue_names=system.residue_names,
-        residue_indices=np.arange(n_atoms) // 3,
+        residue_indices=molecules,
+        residue_numbers=system.residue_numbers if named else molecules + 1,
+        segments=system.segments,
         bonds=Harmonic.none(2),
         angles=Harmonic.none(3),
         urey_bradley=Harmonic.none(2),
@@ -139,12 +143,12 @@ def with_water(topology: Topology, model: str) -> Topology:
         model: a key of WATER_MODELS.
 
     Raises:
-        TopologyError: there is no water, it is bonded to other atoms, or it has Lennard-Jones exceptions
+        SettingError: there is no water, it is bonded to other atoms, or it has Lennard-Jones exceptions
             with other types, which would be lost.
     """
     waters = find_water(topology)
     if not len(waters):
-        raise TopologyError(f"mm.water: expected water molecules in {topology.source}, found none")
+        raise SettingError("water", f"expected water molecules in {topology.source}, found none")
     _refuse_exceptions(topology, waters)
     description = WATER_MODELS[model]
     rest = topology.without_terms(waters)
@@ -220,9 +224,10 @@ def _refuse_exceptions(topology: Topology, waters: IntArray) -> None:
     if not np.allclose(found, expected, rtol=1e-3, atol=1e-6):
         type_ = others[np.argmax(np.abs(found - expected).max(axis=0))]
         atom = int(np.argmax(topology.lj_types == type_))
-        raise TopologyError(
-            f"mm.water: {topology.source} has pair-specific Lennard-Jones (NBFIX) between water and "
-            f"{topology.label(atom)}, which no other model of water fits"
+        raise SettingError(
+            "water",
+            f"{topology.source} has pair-specific Lennard-Jones (NBFIX) between water and "
+            f"{topology.label(atom)}, which no other model of water fits",
         )
 
 

@@ -26,6 +26,7 @@ from pidelta.parametrisation.recipe import Recipe
 from pidelta.parametrisation.repulsive_basis import RepulsiveBasis
 from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.repulsive import Repulsive
+from pidelta.qm.dftb.settings import DFTBSettings
 from pidelta.state import FloatArray, IntArray
 
 _HUBER = 1.345  # standard deviations; 95 % efficient for normal errors
@@ -106,11 +107,13 @@ def missing_energies(
         engine = DFTBEngine(
             frame.numbers,
             tables.parameter_set("electronic"),
-            order=order,
-            hubbard_derivatives=tables.hubbard_derivatives,
-            damping_exponent=damping_exponent,
-            charge=frame.charge,
-            multiplicity=frame.multiplicity,
+            DFTBSettings(
+                order=order,
+                hubbard_derivatives=tables.hubbard_derivatives,
+                damping_exponent=damping_exponent,
+                charge=frame.charge,
+                multiplicity=frame.multiplicity,
+            ),
         )
         return _molecule(members, engine)
 

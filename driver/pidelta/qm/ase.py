@@ -14,8 +14,8 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedError
 from ase.units import Bohr, Hartree
 
-from pidelta.errors import ConfigError, RunError
-from pidelta.qm.base import QMResult
+from pidelta.errors import RunError, SettingError
+from pidelta.qm.base import EmbeddingKind, QMResult
 from pidelta.state import FloatArray, IntArray
 
 
@@ -41,7 +41,8 @@ class ASEEngine:
         multiplicity: 2 S + 1.
 
     Raises:
-        ConfigError: there is no such calculator, or it refuses the options or has no forces.
+        SettingError: there is no such calculator, it refuses the options or has no forces, or the electrons
+            that the charge leaves cannot have the multiplicity.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class ASEEngine:
             magmoms=np.full(atoms, (multiplicity - 1) / atoms),
             info={"charge": charge, "spin": multiplicity},
         )
+        _check_electrons(int(self._numbers.sum()) - charge, charge, multiplicity)
         _check_options(options, charge, multiplicity)
         self._atoms.calc = _make_calculator(calculator, options)
 
@@ -82,6 +84,16 @@ class ASEEngine:
     def program(self) -> str:
         """The calculator and the version of its package, for reports."""
         return f"{self._name} {_release(self._name)}, ASE {version('ase')}"
+
+    @property
+    def embedding(self) -> EmbeddingKind:
+        """The potential acts on the fixed charges."""
+        return "mechanical"
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """None: of a calculator, energy and forces are used."""
+        return ()
 
     def evaluate(
         self, positions: FloatArray, potential: FloatArray, coulomb_correction: FloatArray | None = None
@@ -102,8 +114,6 @@ class ASEEngine:
             energy=energies,
             gradient=gradients,
             charges=np.tile(self._charges, (len(positions), 1)),
-            iterations=np.zeros(len(positions), dtype=np.int64),
-            embedding="mechanical",
         )
 
     def _calculate(self, row: int, positions: FloatArray) -> tuple[float, FloatArray]:
@@ -129,31 +139,46 @@ class ASEEngine:
 def _make_calculator(path: str, options: Mapping[str, Any]) -> BaseCalculator:
     module_name, _, name = path.rpartition(".")
     if not module_name:
-        raise ConfigError(f"qm.ase.calculator: expected a class with its module, found {path!r}")
+        raise SettingError("calculator", f"expected a class with its module, found {path!r}")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise ConfigError(f"qm.ase.calculator: cannot import {module_name} ({_one_line(error)})") from None
+        raise SettingError("calculator", f"cannot import {module_name} ({_one_line(error)})") from None
     if not callable(getattr(module, name, None)):
-        raise ConfigError(f"qm.ase.calculator: expected a class of {module_name}, found {name!r}")
+        raise SettingError("calculator", f"expected a class of {module_name}, found {name!r}")
     try:
         calculator = getattr(module, name)(**options)
     except Exception as error:  # whatever a calculator finds wrong with its options
-        raise ConfigError(f"qm.ase.options: {path} refuses them ({_one_line(error)})") from error
+        raise SettingError("options", f"{path} refuses them ({_one_line(error)})") from error
     if not isinstance(calculator, BaseCalculator):
-        raise ConfigError(
-            f"qm.ase.calculator: expected a calculator of ASE from {path}, found {type(calculator).__name__}"
+        raise SettingError(
+            "calculator", f"expected a calculator of ASE from {path}, found {type(calculator).__name__}"
         )
     if "forces" not in calculator.implemented_properties:
-        raise ConfigError(f"qm.ase.calculator: expected one with forces, found none in {path}")
+        raise SettingError("calculator", f"expected one with forces, found none in {path}")
     return calculator
 
 
+def _check_electrons(electrons: int, charge: int, multiplicity: int) -> None:
+    """Calculators may take numbers of electrons and unpaired electrons that contradict each other."""
+    if electrons < 0:
+        raise SettingError("charge", f"expected at most the charge of the nuclei, found {charge}")
+    if not (multiplicity - 1 <= electrons and (multiplicity - 1 - electrons) % 2 == 0):
+        kind = "an even" if electrons % 2 else "an odd"
+        raise SettingError(
+            "multiplicity",
+            f"expected {kind} number of {electrons + 1} at most with the {electrons} electrons that a charge "
+            f"of {charge} leaves, found {multiplicity}",
+        )
+
+
 def _check_options(options: Mapping[str, Any], charge: int, multiplicity: int) -> None:
-    """An option of the calculator that contradicts the section qm would win."""
+    """An option of the calculator that contradicts the QM region would win."""
     for key, value in (("charge", charge), ("multiplicity", multiplicity)):
         if options.get(key, value) != value:
-            raise ConfigError(f"qm.ase.options.{key}: expected {value} as qm.{key}, found {options[key]!r}")
+            raise SettingError(
+                f"options.{key}", f"expected {value}, the {key} of the QM region, found {options[key]!r}"
+            )
 
 
 def _identity(calculator: str, options: Mapping[str, Any], charges: FloatArray) -> str:

@@ -2,50 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
 
-from pidelta.errors import SetupError
-from pidelta.state import BoolArray, FloatArray, IntArray
+from pidelta.errors import SettingError
+from pidelta.state import FloatArray, IntArray
 
-PropertyName = Literal[
-    "orbital_energies", "occupations", "homo", "lumo", "gap", "spin_populations", "entropy_term"
-]
-"""Results on request: energies in hartree, populations in electrons, as in `Orbitals` and `QMResult`."""
+EmbeddingKind = Literal["electrostatic", "mechanical"]
 
-
-@dataclass(frozen=True)
-class Orbitals:
-    """Orbitals of B structures in C channels: one for closed shells, two (spin up, spin down) else.
-
-    Attributes:
-        energies: (B, C, N) in hartree, ascending.
-        occupations: (B, C, N) electrons, up to 2 for closed shells and up to 1 else.
-    """
-
-    energies: FloatArray
-    occupations: FloatArray
-
-    @property
-    def homo(self) -> FloatArray:
-        """(B,) energy of the highest orbital that is at least half full, nan if there is none."""
-        return _finite(np.where(self._filled, self.energies, -np.inf).max(axis=(1, 2)))
-
-    @property
-    def lumo(self) -> FloatArray:
-        """(B,) energy of the lowest orbital that is less than half full, nan if there is none."""
-        return _finite(np.where(self._filled, np.inf, self.energies).min(axis=(1, 2)))
-
-    @property
-    def gap(self) -> FloatArray:
-        """(B,) LUMO less HOMO in hartree."""
-        return self.lumo - self.homo
-
-    @property
-    def _filled(self) -> BoolArray:
-        return np.asarray(self.occupations * self.occupations.shape[1] >= 1.0)
+ALWAYS_REPORTED = ("scc_iterations", "scc_fallbacks")
+"""Properties that say how an evaluation went, and so are reported without being asked for."""
 
 
 @dataclass(frozen=True)
@@ -56,52 +25,19 @@ class QMResult:
         energy: (B,) in hartree, with the interaction with the potential included.
         gradient: (B, n, 3) dE/dR in hartree/bohr at fixed values of the potential.
         charges: (B, n) net charges in e; they are dE/d(potential).
-        iterations: (B,) SCC iterations done, 0 if the engine does not say.
-        fallbacks: (B,) whether the SCC needed more than its usual method, or None if the engine does not say.
-        spin_populations: (B, n) electrons of spin up less those of spin down, or None as above.
-        entropy_term: (B,) -T S of the electrons in hartree, which is part of the energy, or None as above.
-        orbitals: their energies and occupations, or None as above.
-        embedding: ``electrostatic`` if the potential polarises the QM region, ``mechanical`` if it acts on
-            fixed charges.
+        properties: what else the engine gives, by the names in `QMEngine.properties`, each (B, ...), energies
+            in hartree. These names mean the same for all engines:
+            ``orbital_energies`` and ``occupations`` (B, C, N) of one channel (closed shells, up to 2
+            electrons an orbital) or of spin up and spin down (up to 1); ``homo``, ``lumo``, ``gap`` (B,);
+            ``spin_populations`` (B, n), electrons of spin up less those of spin down; ``entropy_term`` (B,),
+            -T S of the electrons, which is part of the energy; ``scc_iterations`` (B,); ``scc_fallbacks``
+            (B,), 1 where the SCC needed more than its usual method.
     """
 
     energy: FloatArray
     gradient: FloatArray
     charges: FloatArray
-    iterations: IntArray
-    fallbacks: BoolArray | None = None
-    spin_populations: FloatArray | None = None
-    entropy_term: FloatArray | None = None
-    orbitals: Orbitals | None = None
-    embedding: Literal["electrostatic", "mechanical"] = "electrostatic"
-
-    def property(self, name: PropertyName) -> FloatArray:
-        """Return a result on request, (B, ...).
-
-        Raises:
-            SetupError: the engine does not have it.
-        """
-        if name == "spin_populations":
-            found = self.spin_populations
-        elif name == "entropy_term":
-            found = self.entropy_term
-        else:
-            found = None if self.orbitals is None else _orbital_property(self.orbitals, name)
-        if found is None:
-            raise SetupError(f"qm.properties: expected what the engine has, found {name}")
-        return found
-
-
-def _orbital_property(orbitals: Orbitals, name: PropertyName) -> FloatArray:
-    if name == "orbital_energies":
-        return orbitals.energies
-    if name == "occupations":
-        return orbitals.occupations
-    return {"homo": orbitals.homo, "lumo": orbitals.lumo, "gap": orbitals.gap}[name]
-
-
-def _finite(values: FloatArray) -> FloatArray:
-    return np.where(np.isfinite(values), values, np.nan)
+    properties: Mapping[str, FloatArray] = field(default_factory=dict)
 
 
 class QMEngine(Protocol):
@@ -119,6 +55,14 @@ class QMEngine(Protocol):
     def program(self) -> str:
         """The program that evaluates the method, with its version, for reports."""
 
+    @property
+    def embedding(self) -> EmbeddingKind:
+        """Whether the potential polarises the QM region (electrostatic) or acts on fixed charges."""
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """Names of all properties of its results."""
+
     def evaluate(
         self, positions: FloatArray, potential: FloatArray, coulomb_correction: FloatArray | None = None
     ) -> QMResult:
@@ -134,3 +78,46 @@ class QMEngine(Protocol):
             SCCConvergenceError: the charges did not converge.
             GeometryError: positions are not finite, or atoms coincide.
         """
+
+
+def reported_properties(engine: QMEngine, asked_for: Sequence[str]) -> tuple[str, ...]:
+    """Names of the properties to report: those asked for, and how the evaluation went.
+
+    Raises:
+        SettingError: the engine does not give one of them.
+    """
+    unknown = [name for name in asked_for if name not in engine.properties]
+    if unknown:
+        known = ", ".join(engine.properties)
+        given = f"some of {known}, which the engine gives" if known else "none, as the engine gives none"
+        raise SettingError("properties", f"expected {given}, found {unknown[0]!r}")
+    always = (name for name in ALWAYS_REPORTED if name in engine.properties)
+    return tuple(dict.fromkeys((*always, *asked_for)))
+
+
+def orbital_properties(energies: FloatArray, occupations: FloatArray) -> dict[str, FloatArray]:
+    """Properties of orbitals in C channels: one for closed shells, two (spin up, spin down) else.
+
+    The HOMO is the highest orbital that is at least half full, the LUMO the lowest one of the others.
+
+    Args:
+        energies: (B, C, N) in hartree.
+        occupations: (B, C, N) electrons, up to 2 for closed shells and up to 1 else.
+
+    Returns:
+        The arrays given, and ``homo``, ``lumo`` and ``gap`` (B,) in hartree, nan without such an orbital.
+    """
+    filled = occupations * occupations.shape[1] >= 1.0
+    homo = _finite(np.where(filled, energies, -np.inf).max(axis=(1, 2)))
+    lumo = _finite(np.where(filled, np.inf, energies).min(axis=(1, 2)))
+    return {
+        "orbital_energies": energies,
+        "occupations": occupations,
+        "homo": homo,
+        "lumo": lumo,
+        "gap": lumo - homo,
+    }
+
+
+def _finite(values: FloatArray) -> FloatArray:
+    return np.where(np.isfinite(values), values, np.nan)

@@ -12,12 +12,12 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from pidelta.errors import MissingExtraError, SetupError
-from pidelta.qm.base import QMEngine, QMResult
+from pidelta.qm.base import EmbeddingKind, QMEngine, QMResult
 from pidelta.state import FloatArray, IntArray
 
-Method = Literal["d3bj", "d4"]
+DispersionMethod = Literal["d3bj", "d4"]
 
-_PACKAGES: Mapping[Method, str] = {"d3bj": "dftd3", "d4": "dftd4"}
+_PACKAGES: Mapping[DispersionMethod, str] = {"d3bj": "dftd3", "d4": "dftd4"}
 _HEAVIEST = 103  # both packages return zero, or worse, beyond Lr
 
 
@@ -43,7 +43,7 @@ class Damping:
         return " ".join(f"{name}={getattr(self, name):g}" for name in ("s6", "s8", "s9", "a1", "a2"))
 
 
-PUBLISHED_DAMPING: Mapping[Method, Mapping[str, Damping]] = {
+PUBLISHED_DAMPING: Mapping[DispersionMethod, Mapping[str, Damping]] = {
     "d3bj": {
         "3ob": Damping(s8=3.209, a1=0.746, a2=4.191),
         "b3lyp": Damping(s8=1.9889, a1=0.3981, a2=4.4211),
@@ -69,10 +69,10 @@ terms: B3LYP of Caldeweyher et al., J. Chem. Phys. 150, 154122 (2019); Slater-Ko
 J. Chem. Phys. 152, 124101 (2020).
 """
 
-DEFAULT_S9: Mapping[Method, float] = {"d3bj": 0.0, "d4": 1.0}
+DEFAULT_S9: Mapping[DispersionMethod, float] = {"d3bj": 0.0, "d4": 1.0}
 """Published parameters of D3(BJ) are for two-body terms, those of D4 for three-body terms as well."""
 
-TITLES: Mapping[Method, str] = {"d3bj": "D3(BJ)", "d4": "D4"}
+TITLES: Mapping[DispersionMethod, str] = {"d3bj": "D3(BJ)", "d4": "D4"}
 
 
 class Dispersion:
@@ -93,7 +93,9 @@ class Dispersion:
         SetupError: an element has no parameters.
     """
 
-    def __init__(self, numbers: IntArray, method: Method, damping: Damping, charge: int = 0) -> None:
+    def __init__(
+        self, numbers: IntArray, method: DispersionMethod, damping: Damping, charge: int = 0
+    ) -> None:
         interface = load_package(method)
         outside = numbers[(numbers < 1) | (numbers > _HEAVIEST)]
         if len(outside):
@@ -159,6 +161,16 @@ class DispersionCorrected:
         """The programs that evaluate the method, with their versions, for reports."""
         return f"{self._engine.program}, {self._dispersion.program}"
 
+    @property
+    def embedding(self) -> EmbeddingKind:
+        """That of the engine."""
+        return self._engine.embedding
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """Those of the engine."""
+        return self._engine.properties
+
     def evaluate(
         self, positions: FloatArray, potential: FloatArray, coulomb_correction: FloatArray | None = None
     ) -> QMResult:
@@ -168,7 +180,7 @@ class DispersionCorrected:
         return replace(result, energy=result.energy + energy, gradient=result.gradient + gradient)
 
 
-def load_package(method: Method) -> Any:
+def load_package(method: DispersionMethod) -> Any:
     """Import the interface of the package behind a method.
 
     Raises:

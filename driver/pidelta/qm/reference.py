@@ -12,7 +12,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from pidelta.data.frames import Frame, Label
-from pidelta.errors import ConfigError, GeometryError, MissingExtraError, RunError, SetupError
+from pidelta.errors import GeometryError, MissingExtraError, RunError, SettingError, SetupError
 from pidelta.qm.dispersion import PUBLISHED_DAMPING, Damping, Dispersion, load_package
 from pidelta.state import FloatArray, IntArray
 
@@ -53,13 +53,13 @@ class ReferenceSettings:
         """Parameters of the dispersion, if there is any.
 
         Raises:
-            ConfigError: there is no D3(BJ) for the functional.
+            SettingError: there is no D3(BJ) for the functional.
         """
         if self.dispersion == "none":
             return None
         published = PUBLISHED_DAMPING[self.dispersion]
         if self.xc.lower() not in published:
-            raise ConfigError(f"dispersion: found no published D3(BJ) parameters for {self.xc}")
+            raise SettingError("dispersion", f"found no published D3(BJ) parameters for {self.xc}")
         return published[self.xc.lower()]
 
     @property
@@ -68,7 +68,7 @@ class ReferenceSettings:
 
         Raises:
             MissingExtraError: PySCF, or for the dispersion dftd3, is not installed.
-            ConfigError: there is no D3(BJ) for the functional.
+            SettingError: there is no D3(BJ) for the functional.
         """
         try:
             program = version("pyscf")
@@ -104,7 +104,7 @@ def label_frame(frame: Frame, settings: ReferenceSettings) -> Label:
 
     Raises:
         MissingExtraError: PySCF, or for the dispersion dftd3, is not installed.
-        ConfigError: PySCF does not know the functional or a basis, or there is no D3(BJ) for the functional.
+        SettingError: PySCF does not know the functional or a basis, or there is no D3(BJ) for the functional.
         SetupError: the frame is not closed-shell, or has elements beyond Kr.
         GeometryError: a point charge sits on a nucleus, or atoms coincide.
         RunError: the SCF did not converge.
@@ -177,8 +177,8 @@ def _check_basis(gto: Any, key: str, basis: str, numbers: IntArray) -> None:
             try:
                 gto.basis.load(basis, symbol)
             except (KeyError, RuntimeError):
-                raise ConfigError(
-                    f"{key}: expected one that PySCF has for {symbol}, found {basis!r}"
+                raise SettingError(
+                    key, f"expected one that PySCF has for {symbol}, found {basis!r}"
                 ) from None
 
 
@@ -189,7 +189,7 @@ def _converge(frame: Frame, molecule: Any, field: FloatArray, settings: Referenc
     try:
         dft.libxc.parse_xc(xc)
     except (KeyError, ValueError):
-        raise ConfigError(f"xc: expected a functional that PySCF has, found {settings.xc!r}") from None
+        raise SettingError("xc", f"expected a functional that PySCF has, found {settings.xc!r}") from None
     scf = dft.RKS(molecule, xc=xc).density_fit(auxbasis=settings.auxiliary_basis)
     core = scf.get_hcore() + field
     scf.get_hcore = lambda *_: core

@@ -1,4 +1,4 @@
-"""Who is QM, who is MM, and which MM atoms enter the embedding together."""
+"""Who is QM, who is MM, which MM charges act together, and whether the charges of both fit."""
 
 from __future__ import annotations
 
@@ -6,29 +6,37 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pidelta.errors import SetupError
-from pidelta.state import FloatArray, IntArray, System
+from pidelta.errors import SettingError
+from pidelta.qmmm.groups import NO_GROUPS, ChargeGroups
+from pidelta.state import FloatArray, IntArray
 
-_CHARGE_TOLERANCE = 1.0e-3
+REMAINDER = 0.05
+"""e: what the charges of a QM region may be off an integer by rounding, as those of AM1-BCC are."""
+
+_EXACT = 1.0e-4
 
 
 @dataclass(frozen=True)
 class Partition:
-    """The QM region and the charge groups of the rest.
+    """The QM region among the P particles, and the charge groups of the rest.
 
     Attributes:
-        numbers: (N,) atomic numbers of all atoms.
+        numbers: (P,) atomic numbers, 0 for a particle without a nucleus.
         qm_indices: (n,) the QM atoms, sorted.
-        charges: (N,) force-field charges in e, zero on QM atoms.
-        group_atoms: (M,) the MM atoms, group by group.
-        group_starts: (G + 1,) where each charge group starts in `group_atoms`.
+        charges: (P,) force-field charges in e, zero on QM atoms and their virtual sites.
+        groups: the charge groups of the MM particles.
     """
 
     numbers: IntArray
     qm_indices: IntArray
     charges: FloatArray
-    group_atoms: IntArray
-    group_starts: IntArray
+    groups: ChargeGroups = NO_GROUPS
+
+    @property
+    def mm_numbers(self) -> IntArray:
+        """(K,) atomic numbers of the MM particles with a nucleus."""
+        numbers = self.numbers[self.groups.particles]
+        return np.asarray(numbers[numbers > 0])
 
     @property
     def qm_numbers(self) -> IntArray:
@@ -36,38 +44,53 @@ class Partition:
         return self.numbers[self.qm_indices]
 
 
-def check_charge(qm_indices: IntArray, charges: FloatArray, qm_charge: int) -> None:
-    """Make sure that the total charge of the system stays what the topology says.
-
-    Args:
-        qm_indices: (n,) the QM atoms.
-        charges: (N,) force-field charges in e.
-        qm_charge: total charge of the QM region, which must replace force-field charges of the same sum.
+def spread_remainder(
+    charges: FloatArray, qm_particles: IntArray, remainder: float, atoms: IntArray
+) -> FloatArray:
+    """Charges (P,) with a remainder of the QM particles moved, in equal shares, to MM atoms.
 
     Raises:
-        SetupError: the charges do not fit.
+        SettingError: some of the atoms are QM.
     """
-    replaced = float(charges[qm_indices].sum())
-    if abs(replaced - qm_charge) > _CHARGE_TOLERANCE:
-        raise SetupError(
-            f"qm.charge: expected {replaced:+.4f}, the sum of the force-field charges of the QM atoms, "
-            f"found {qm_charge:+d}"
+    inside = np.intersect1d(atoms, qm_particles)
+    if len(inside):
+        raise SettingError(
+            "charge_remainder", f"expected atoms outside the QM region, found atom {inside[0]}"
         )
+    moved = np.array(charges)
+    moved[qm_particles] -= remainder / len(qm_particles)
+    moved[atoms] += remainder / len(atoms)
+    return moved
 
 
-def make_partition(system: System, qm_indices: IntArray, charges: FloatArray) -> Partition:
-    """Split a system; the MM atoms of one residue are one charge group.
+def charge_remainder(replaced: FloatArray, charge: int, *, spread: bool = False) -> float:
+    """What the force-field charges that the QM method replaces have more than it puts in their place.
+
+    A small remainder, which is one of rounding, may be dropped: the QM region then has the integer charge it
+    is meant to have, the rest keeps its charges.
 
     Args:
-        system: all atoms.
-        qm_indices: (n,) the QM atoms.
-        charges: (N,) force-field charges in e.
+        replaced: force-field charges in e of the QM atoms and their virtual sites.
+        charge: total charge of the QM region in e.
+        spread: whether a remainder of any size will be given to other atoms.
+
+    Returns:
+        the remainder in e.
+
+    Raises:
+        SettingError: the charges do not fit.
     """
-    is_mm = np.ones(len(system), dtype=bool)
-    is_mm[qm_indices] = False
-    mm_charges = np.where(is_mm, charges, 0.0)
-    group_atoms = np.flatnonzero(is_mm)
-    residues = system.residue_indices[group_atoms]
-    changes = np.flatnonzero(np.diff(residues)) + 1
-    starts = np.concatenate([[0], changes, [len(group_atoms)]]) if len(group_atoms) else np.zeros(1)
-    return Partition(system.numbers, qm_indices, mm_charges, group_atoms, starts.astype(np.int64))
+    total = float(replaced.sum())
+    if spread or abs(total - charge) <= REMAINDER:
+        return 0.0 if abs(total - charge) < _EXACT else total - charge
+    if abs(total - round(total)) <= REMAINDER:
+        raise SettingError(
+            "charge",
+            f"expected {round(total):+d}, as the force-field charges of the QM atoms sum to {total:+.4f}, "
+            f"found {charge:+d}",
+        )
+    raise SettingError(
+        "charge",
+        f"expected force-field charges of the QM atoms that sum to an integer within {REMAINDER:g} e, found "
+        f"{total:+.4f}: choose other QM atoms, or MM atoms that take up the remainder as charge_remainder",
+    )

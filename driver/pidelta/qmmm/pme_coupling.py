@@ -17,26 +17,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from pidelta.core import direct_sum, ewald
-from pidelta.state import FloatArray, IntArray
+from pidelta.errors import GeometryError
+from pidelta.qmmm.coupling import Field
+from pidelta.qmmm.partition import Partition
+from pidelta.qmmm.surroundings import CutRegion
+from pidelta.state import FloatArray
 
 
 @dataclass(frozen=True)
-class PMEField:
-    """What the QM region feels in B structures.
+class PMEField(Field):
+    """The field of a whole cell.
 
     Attributes:
-        potential: (B, n) in hartree/e.
-        kernel: (B, n, n) in hartree/e^2.
         particles: (B, P, 3) in bohr.
-        positions: (B, n, 3) of the QM atoms in bohr, the region whole.
         cells: (B, 3, 3) lattice vectors as rows in bohr.
         far: the reciprocal part of the potential of the MM charges, for each structure.
     """
 
-    potential: FloatArray
-    kernel: FloatArray
     particles: FloatArray
-    positions: FloatArray
     cells: FloatArray
     far: tuple[ewald.ReciprocalField, ...]
 
@@ -45,21 +43,16 @@ class PMECoupling:
     """All MM charges and all images of the QM region, by an Ewald sum.
 
     Args:
-        qm: (n,) the particles of the QM region.
-        charges: (P,) force-field charges in e; those of the QM region do not count.
+        partition: the QM region, and the charges of the other particles.
         reciprocal: the reciprocal sum, on a mesh or plain.
         cutoff: of the direct part in bohr.
     """
 
-    def __init__(
-        self, qm: IntArray, charges: FloatArray, reciprocal: ewald.ReciprocalSum, cutoff: float
-    ) -> None:
+    def __init__(self, partition: Partition, reciprocal: ewald.ReciprocalSum, cutoff: float) -> None:
         alpha = reciprocal.alpha
-        self._qm = qm
-        mm = charges.copy()
-        mm[qm] = 0.0
-        self._mm = np.flatnonzero(mm)
-        self._charges = mm[self._mm]
+        self._qm = partition.qm_indices
+        self._mm = np.flatnonzero(partition.charges)
+        self._charges = partition.charges[self._mm]
         self._reciprocal = reciprocal
         self._cutoff = cutoff
         # as the classical evaluator has it: the direct part is shifted to zero at the cutoff
@@ -68,45 +61,36 @@ class PMECoupling:
         self._smooth[0] -= shift
         self._own = -2.0 * alpha / math.sqrt(math.pi) - shift
 
-    def _background(self, cell: FloatArray) -> float:
-        """Potential of the neutralising background of a unit charge, in hartree/e."""
-        return -math.pi / (abs(float(np.linalg.det(cell))) * self._reciprocal.alpha**2)
+    def field(self, particles: FloatArray, cells: FloatArray | None, region: CutRegion) -> PMEField:
+        """The field of each structure; arguments as `Coupling.field`.
 
-    def field(self, particles: FloatArray, positions: FloatArray, cells: FloatArray) -> PMEField:
-        """The field of each structure.
-
-        Args:
-            particles: (B, P, 3) in bohr.
-            positions: (B, n, 3) of the QM atoms in bohr, the region whole.
-            cells: (B, 3, 3) lattice vectors as rows in bohr.
+        Raises:
+            GeometryError: there is no cell.
         """
-        batch, n = positions.shape[:2]
+        if cells is None:
+            raise GeometryError("expected a cell for an Ewald sum, found none")
+        batch, n = region.positions.shape[:2]
         potential, kernel = np.empty((batch, n)), np.empty((batch, n, n))
-        fields = []
-        for b in range(batch):
-            qm, mm, cell = positions[b], particles[b, self._mm], cells[b]
+        far = []
+        for b, (qm, cell) in enumerate(zip(region.positions, cells, strict=True)):
+            mm = particles[b, self._mm]
             background = self._background(cell)
-            far = self._reciprocal.field(mm, self._charges, cell)
-            potential[b] = far.at(qm)[0] + background * self._charges.sum()
+            far.append(self._reciprocal.field(mm, self._charges, cell))
+            potential[b] = far[b].at(qm)[0] + background * self._charges.sum()
             potential[b] += direct_sum.potential_of_many(
                 qm, mm, self._charges, cell, self._cutoff, self._smooth
             )
             kernel[b] = self._reciprocal.kernel(qm, cell) + background + self._own * np.eye(n)
             kernel[b] += direct_sum.kernel_of_images(qm, cell, self._cutoff, self._smooth)
-            fields.append(far)
-        return PMEField(potential, kernel, particles, positions, cells, tuple(fields))
+        return PMEField(potential, kernel, region, particles, cells, tuple(far))
 
-    def pull_back(self, field: PMEField, charges: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Gradient (B, P, 3) and virial (B, 3, 3) of sum_A q_A phi_A + 1/2 sum_AB q_A K_AB q_B.
-
-        Args:
-            field: as returned by `field`.
-            charges: (B, n) net charges of the QM atoms in e, at which derivatives are taken.
-        """
-        gradient = np.zeros_like(field.particles)
+    def pull_back(self, field: Field, charges: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """See `Coupling.pull_back`."""
+        assert isinstance(field, PMEField)
+        gradient = np.zeros(field.particles.shape)
         virial = np.empty((len(charges), 3, 3))
         for b, q in enumerate(charges):
-            qm, mm, cell = field.positions[b], field.particles[b, self._mm], field.cells[b]
+            qm, mm, cell = field.region.positions[b], field.particles[b, self._mm], field.cells[b]
             near, far = self._reciprocal.field(qm, q, cell), field.far[b]
             strain = near.strain(far) + 0.5 * near.strain(near)
             net = float(q.sum())
@@ -120,3 +104,7 @@ class PMECoupling:
             gradient[b, self._qm] += qm_part
             virial[b] = -strain
         return gradient, virial
+
+    def _background(self, cell: FloatArray) -> float:
+        """Potential of the neutralising background of a unit charge, in hartree/e."""
+        return -math.pi / (abs(float(np.linalg.det(cell))) * self._reciprocal.alpha**2)

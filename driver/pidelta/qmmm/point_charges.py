@@ -1,11 +1,16 @@
 """The bare Coulomb potential of point charges at the QM nuclei, and its derivatives."""
 
+# mypy: allow-untyped-defs
+
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from pidelta.core.compilation import compiled
 from pidelta.state import FloatArray
+
+# Sums may be taken in any order, so that several sites are added up at once.
+_vectorised = compiled(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
 
 
 def point_charge_potential(
@@ -21,7 +26,10 @@ def point_charge_potential(
     Returns:
         (B, n) potential.
     """
-    return np.asarray(_potential(positions, site_positions, site_charges))
+    phi = np.empty(positions.shape[:2])
+    for b, own in enumerate(phi):
+        _potential(_columns(positions[b]), _columns(site_positions[b]), _columns(site_charges[b]), own)
+    return phi
 
 
 def point_charge_gradients(
@@ -38,44 +46,49 @@ def point_charge_gradients(
     Returns:
         dE/dR (B, n, 3) and dE/dr (B, m, 3) in hartree/bohr, and dE/dq (B, m) in hartree/e.
     """
-    qm, env, charge = _gradients(positions, site_positions, site_charges, qm_charges)
-    return np.asarray(qm), np.asarray(env), np.asarray(charge)
+    qm, charge = np.empty(positions.shape), np.empty(site_charges.shape)
+    sites = np.empty((len(site_positions), 3, site_positions.shape[1]))
+    for b in range(len(positions)):
+        qm[b], charge[b] = _gradients(
+            _columns(positions[b]), _columns(site_positions[b]), _columns(site_charges[b]),
+            _columns(qm_charges[b]), sites[b],
+        )  # fmt: skip
+    return qm, sites.transpose(0, 2, 1).copy(), charge
 
 
-@numba.njit(cache=True)
-def _potential(positions, site_positions, site_charges):  # type: ignore[no-untyped-def]
-    batch, n, _ = positions.shape
-    phi = np.zeros((batch, n))
-    for b in range(batch):
-        for k in range(site_charges.shape[1]):
-            for a in range(n):
-                x = positions[b, a, 0] - site_positions[b, k, 0]
-                y = positions[b, a, 1] - site_positions[b, k, 1]
-                z = positions[b, a, 2] - site_positions[b, k, 2]
-                phi[b, a] += site_charges[b, k] / np.sqrt(x * x + y * y + z * z)
-    return phi
+def _columns(values: FloatArray) -> FloatArray:
+    return np.ascontiguousarray(values.T, dtype=np.float64)
 
 
-@numba.njit(cache=True)
-def _gradients(positions, site_positions, site_charges, qm_charges):  # type: ignore[no-untyped-def]
-    batch, n, _ = positions.shape
-    m = site_charges.shape[1]
-    qm = np.zeros((batch, n, 3))
-    env = np.zeros((batch, m, 3))
-    charge = np.zeros((batch, m))
-    for b in range(batch):
+@_vectorised
+def _potential(atoms, sites, site_charges, phi):
+    for a in range(len(phi)):
+        x, y, z = atoms[0, a], atoms[1, a], atoms[2, a]
+        total = 0.0
+        for k in range(len(site_charges)):
+            dx, dy, dz = x - sites[0, k], y - sites[1, k], z - sites[2, k]
+            total += site_charges[k] / np.sqrt(dx * dx + dy * dy + dz * dz)
+        phi[a] = total
+
+
+@_vectorised
+def _gradients(atoms, sites, site_charges, qm_charges, site_gradient):
+    n, m = len(qm_charges), len(site_charges)
+    qm, charge = np.zeros((n, 3)), np.zeros(m)
+    site_gradient[:] = 0.0
+    for a in range(n):
+        x, y, z, q = atoms[0, a], atoms[1, a], atoms[2, a], qm_charges[a]
+        gx = gy = gz = 0.0
         for k in range(m):
-            for a in range(n):
-                x = positions[b, a, 0] - site_positions[b, k, 0]
-                y = positions[b, a, 1] - site_positions[b, k, 1]
-                z = positions[b, a, 2] - site_positions[b, k, 2]
-                inverse = 1.0 / np.sqrt(x * x + y * y + z * z)
-                charge[b, k] += qm_charges[b, a] * inverse
-                scale = qm_charges[b, a] * site_charges[b, k] * inverse**3
-                qm[b, a, 0] -= scale * x
-                qm[b, a, 1] -= scale * y
-                qm[b, a, 2] -= scale * z
-                env[b, k, 0] += scale * x
-                env[b, k, 1] += scale * y
-                env[b, k, 2] += scale * z
-    return qm, env, charge
+            dx, dy, dz = x - sites[0, k], y - sites[1, k], z - sites[2, k]
+            inverse = 1.0 / np.sqrt(dx * dx + dy * dy + dz * dz)
+            charge[k] += q * inverse
+            scale = q * site_charges[k] * inverse * inverse * inverse
+            gx -= scale * dx
+            gy -= scale * dy
+            gz -= scale * dz
+            site_gradient[0, k] += scale * dx
+            site_gradient[1, k] += scale * dy
+            site_gradient[2, k] += scale * dz
+        qm[a, 0], qm[a, 1], qm[a, 2] = gx, gy, gz
+    return qm, charge

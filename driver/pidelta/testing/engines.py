@@ -61,13 +61,15 @@ def check_shapes(engine: QMEngine, positions: FloatArray, potential: FloatArray,
         "energy": (1,),
         "gradient": (1, *positions.shape),
         "charges": (1, len(positions)),
-        "iterations": (1,),
     }
     for name, shape in expected.items():
-        array = getattr(result, name)
+        assert getattr(result, name).shape == shape, f"{name}: expected {shape}"
+    assert set(result.properties) == set(engine.properties), "properties: not those that the engine announces"
+    arrays = {name: getattr(result, name) for name in expected} | dict(result.properties)
+    for name, array in arrays.items():
         assert isinstance(array, np.ndarray), f"{name}: not a numpy array"
-        assert array.shape == shape, f"{name}: shape {array.shape}, expected {shape}"
-        assert name == "iterations" or array.dtype == np.float64, f"{name}: not float64"
+        assert array.dtype == np.float64, f"{name}: not float64"
+        assert array.shape[:1] == (1,), f"{name}: shape {array.shape}, expected one row for each structure"
     _close(result.charges.sum(), float(charge), 1e-8, "the sum of the charges is the total charge")
 
 

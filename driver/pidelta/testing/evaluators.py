@@ -6,11 +6,14 @@ evaluator can call them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
-from pidelta.state import FloatArray, IntArray
+from pidelta.core.particles import Particles
+from pidelta.qmmm import energy
+from pidelta.state import FloatArray, IntArray, Term
 from pidelta.testing.derivatives import central_differences
 
 
@@ -35,6 +38,26 @@ class ClassicalEvaluator(Protocol):
 
     def evaluate(self, positions: FloatArray, cells: FloatArray | None) -> Result:
         """Evaluate (B, N, 3) in cells (B, 3, 3)."""
+
+
+@dataclass(frozen=True)
+class OfAtoms:
+    """An evaluator of particles as one of atoms.
+
+    Attributes:
+        evaluator: of particles, such as those of `pidelta.mm`.
+        particles: what they follow from.
+    """
+
+    evaluator: energy.ClassicalEvaluator
+    particles: Particles
+
+    def evaluate(self, positions: FloatArray, cells: FloatArray | None) -> Term:
+        """Evaluate atoms (B, N, 3) in cells (B, 3, 3)."""
+        placed = self.particles.place(positions, cells)
+        term = self.evaluator.evaluate(placed, cells)
+        gradient, virial = self.particles.pull_back(placed, cells, term.gradient, term.virial)
+        return replace(term, gradient=gradient, virial=virial)
 
 
 def check_evaluator(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -14,7 +15,8 @@ from pidelta.mm.readers.charmm import read_charmm
 from pidelta.mm.readers.gromacs import read_gromacs
 from pidelta.mm.topology import Topology
 
-_SUFFIXES = (".top", ".prmtop", ".parm7", ".psf")
+_SUFFIXES = (".top", ".prmtop", ".parm7", ".prm7", ".psf")
+_OLD_POINTERS = re.compile(r"( *\d+){12}\s*")
 
 
 def read_topology(path: Path, parameters: Sequence[Path] = (), *, rigid_water: bool = False) -> Topology:
@@ -40,15 +42,22 @@ def read_topology(path: Path, parameters: Sequence[Path] = (), *, rigid_water: b
         if not file.is_file():
             raise TopologyError(f"{file}: no such file")
     if path.suffix != ".psf" and parameters:
-        raise TopologyError(f"{path}: mm.parameters: expected with a CHARMM .psf only, found {parameters[0]}")
+        raise TopologyError(f"{path}: expected parameters with a CHARMM .psf only, found {parameters[0]}")
     if path.suffix == ".psf":
         topology = read_charmm(path, parameters)
-    elif path.suffix == ".top":
+    elif path.suffix == ".top" and not _is_amber(path):
         topology = read_gromacs(path, rigid_water=rigid_water)
     else:
         topology = read_amber(path)
     _check_finite(topology)
     return topology
+
+
+def _is_amber(path: Path) -> bool:
+    """AMBER's files often end in .top, too; before AMBER 7 they had no sections but twelve numbers a line."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        first, second = file.readline(), file.readline()
+    return first.startswith(("%VERSION", "%FLAG")) or _OLD_POINTERS.fullmatch(second) is not None
 
 
 def _check_finite(topology: Topology) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from parmed.amber import AmberFormat
 
+from pidelta.core.elements import guess_elements, misfit
+from pidelta.core.virtual_sites import LINEAR, VirtualSites
 from pidelta.errors import TopologyError
 from pidelta.mm.topology import CMAPs, Harmonic, Pairs14, Topology, Torsions, unique_pairs
-from pidelta.mm.virtual_sites import LINEAR, VirtualSites
 from pidelta.state import FloatArray, IntArray
 from pidelta.units import ANGSTROM, DALTON_IN_ELECTRON_MASS, KCAL_PER_MOL
 
@@ -55,8 +56,8 @@ def read_amber(path: Path) -> Topology:
     sections = _Sections(path)
     n_rows, n_types = sections.pointers["NATOM"], sections.pointers["NTYPES"]
     types = sections.indices("ATOM_TYPE_INDEX", 1, n_types, n_rows) - 1
-    numbers = sections.integers("ATOMIC_NUMBER", n_rows)
     names = [str(name).strip() for name in sections.get("ATOM_NAME", n_rows)]
+    numbers = _elements(sections, names)
     starts = sections.indices("RESIDUE_POINTER", 1, n_rows, sections.pointers["NRES"]) - 1
     residues = np.searchsorted(starts, np.arange(n_rows), side="right") - 1
     labels = [str(label).strip() for label in sections.get("RESIDUE_LABEL", sections.pointers["NRES"])]
@@ -93,6 +94,8 @@ def read_amber(path: Path) -> Topology:
         names=tuple(names[row] for row in real),
         residue_names=tuple(labels[r] for r in residues[real]),
         residue_indices=residues[real],
+        residue_numbers=sections.residue_numbers()[residues[real]],
+        segments=tuple(sections.chains()[r] for r in residues[real]),
         lj_types=types[order],
         lj_c6=c6,
         lj_c12=c12,
@@ -101,8 +104,41 @@ def read_amber(path: Path) -> Topology:
         sites=replace(sites, parents=particles[sites.parents]),
         massless_rows=rows,
         periodic=sections.pointers["IFBOX"] > 0,
+        cell_angle=_cell_angle(sections),
         **{name: table.renumbered(particles) for name, table in tables.items()},  # type: ignore[arg-type]
     )
+
+
+def _elements(sections: _Sections, names: list[str]) -> IntArray:
+    """(NATOM,) as the file has them, 0 for extra points; from masses, types and names where it has none.
+
+    Files of before AmberTools 12 have none, and tleap writes -1 of what it does not know.
+    """
+    count = len(names)
+    masses = sections.floats("MASS", count)
+    types = [""] * count
+    if "AMBER_ATOM_TYPE" in sections:
+        types = [str(kind).strip() for kind in sections.get("AMBER_ATOM_TYPE", count)]
+    numbers = np.full(count, -1)
+    if "ATOMIC_NUMBER" in sections:
+        numbers = sections.integers("ATOMIC_NUMBER", count)
+    found = np.where(numbers >= 0, numbers, guess_elements(masses, types, names))
+    wrong = np.flatnonzero(found < 0)
+    if len(wrong):
+        atom = int(wrong[0])
+        problem = misfit(float(masses[atom]), types[atom], names[atom])
+        raise TopologyError(f"{sections.path}: atom {atom + 1} ({names[atom]}): {problem}")
+    return found
+
+
+def _cell_angle(sections: _Sections) -> float | None:
+    """That of a truncated octahedron, or 90 degrees; a triclinic cell has its angles in the restart alone."""
+    kind = sections.pointers["IFBOX"]
+    if kind == 2:
+        return float(np.rad2deg(np.arccos(-1.0 / 3.0)))
+    if kind == 1 and "BOX_DIMENSIONS" in sections:
+        return float(sections.floats("BOX_DIMENSIONS")[0])
+    return 90.0 if kind < 2 else None
 
 
 def _extra_points(
@@ -148,7 +184,8 @@ class _Sections:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 content = AmberFormat()
-                with path.open() as file:  # of a name, a compiled reader is used, which truncated files crash
+                # Of a name a compiled reader is used, which truncated files crash.
+                with path.open(encoding="utf-8", errors="replace") as file:
                     content.rdparm(file)
                 self._data: dict[str, list[Any]] = content.parm_data
         except Exception as error:  # ParmEd raises whatever its parsing meets
@@ -241,6 +278,20 @@ class _Sections:
             )
         return values[indices]
 
+    def residue_numbers(self) -> IntArray:
+        """(R,) as ParmEd's addPDB keeps those of a .pdb file, else 1, 2, ..."""
+        count = self.pointers["NRES"]
+        if "RESIDUE_NUMBER" in self:
+            return self.integers("RESIDUE_NUMBER", count)
+        return np.arange(1, count + 1)
+
+    def chains(self) -> list[str]:
+        """(R,) likewise, '' where there are none."""
+        count = self.pointers["NRES"]
+        if "RESIDUE_CHAINID" in self:
+            return [str(chain).strip() for chain in self.get("RESIDUE_CHAINID", count)]
+        return [""] * count
+
     def scale(self, flag: str, indices: IntArray, default: float) -> FloatArray:
         """Scaling factors of 1-4 pairs, a default where the file is of before they were written."""
         if flag not in self._data:
@@ -264,7 +315,14 @@ def _charmm_terms(sections: _Sections, kind: str, n_atoms: int) -> Harmonic:
     index = rows[:, -1] - 1
     unit, x0 = (ANGSTROM, "EQUIL_VALUE") if n_atoms == 2 else (1.0, "PHASE")
     k = 2.0 * sections.parameters(f"CHARMM_{kind}_FORCE_CONSTANT", index) * KCAL_PER_MOL / unit**2
-    return Harmonic(rows[:, :-1] - 1, k, sections.parameters(f"CHARMM_{kind}_{x0}", index) * unit)
+    values = sections.parameters(f"CHARMM_{kind}_{x0}", index) * unit
+    return Harmonic(rows[:, :-1] - 1, k, values if n_atoms == 2 else _in_radians(values))
+
+
+def _in_radians(phases: FloatArray) -> FloatArray:
+    """Older programs (chamber, ParmEd before 2.0) wrote phases of impropers in degrees, newer in radians."""
+    in_degrees = np.abs(phases).max(initial=0.0) > 2.0 * np.pi
+    return np.deg2rad(phases) if in_degrees else phases
 
 
 def _cmaps(sections: _Sections) -> CMAPs:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from parmed.charmm import CharmmParameterSet, CharmmPsfFile
 
+from pidelta.core.elements import guess_elements, misfit
 from pidelta.errors import TopologyError
 from pidelta.mm.lennard_jones import CombinationRule, combine
 from pidelta.mm.readers.charmm_impropers import impropers
@@ -38,7 +39,7 @@ def read_charmm(path: Path, parameters: Sequence[Path]) -> Topology:
             such as lone pairs and Drude particles.
     """
     if not parameters:
-        raise TopologyError(f"{path}: mm.parameters: expected CHARMM .prm, .rtf or .str files, found none")
+        raise TopologyError(f"{path}: expected parameters in CHARMM .prm, .rtf or .str files, found none")
     _refuse_sections(path)
     for file in parameters:
         _refuse_options(file)
@@ -51,14 +52,17 @@ def read_charmm(path: Path, parameters: Sequence[Path]) -> Topology:
     c6, c12 = _lennard_jones(kinds, rule, of_14=False)
     harmonic_impropers, periodic = impropers(path, parameters, rows, psf.atoms)
     bonded = pairs_within(atoms_of(psf.bonds, 2), n_atoms, 3)
+    masses = np.array([atom.mass for atom in psf.atoms], dtype=np.float64)
     return Topology(
         source=str(path),
-        numbers=np.array([atom.atomic_number for atom in psf.atoms], dtype=np.int64),
-        masses=np.array([atom.mass for atom in psf.atoms]) * DALTON_IN_ELECTRON_MASS,
+        numbers=_elements(path, psf.atoms, masses),
+        masses=masses * DALTON_IN_ELECTRON_MASS,
         charges=np.array([atom.charge for atom in psf.atoms], dtype=np.float64),
         names=tuple(atom.name for atom in psf.atoms),
         residue_names=tuple(atom.residue.name for atom in psf.atoms),
         residue_indices=np.array([atom.residue.idx for atom in psf.atoms], dtype=np.int64),
+        residue_numbers=np.array([atom.residue.number for atom in psf.atoms], dtype=np.int64),
+        segments=tuple(atom.residue.segid.strip() for atom in psf.atoms),
         bonds=harmonic(psf.bonds, 2, "req"),
         angles=harmonic(psf.angles, 3, "theteq"),
         urey_bradley=harmonic(psf.urey_bradleys, 2, "req"),
@@ -74,8 +78,20 @@ def read_charmm(path: Path, parameters: Sequence[Path]) -> Topology:
     )
 
 
+def _elements(path: Path, atoms: Any, masses: FloatArray) -> IntArray:
+    """(N,) from masses, types and names: a .psf file has no elements, and ParmEd looks at masses alone."""
+    types, names = [str(atom.type) for atom in atoms], [atom.name for atom in atoms]
+    numbers = guess_elements(masses, types, names)
+    wrong = np.flatnonzero(numbers <= 0)
+    if len(wrong):
+        atom = int(wrong[0])
+        problem = misfit(float(masses[atom]), types[atom], names[atom])
+        raise TopologyError(f"{path}: atom {atom + 1} ({names[atom]}): {problem}")
+    return numbers
+
+
 def _refuse_sections(path: Path) -> None:
-    text = path.read_text(errors="replace")
+    text = path.read_text(encoding="utf-8", errors="replace")
     first = text.partition("\n")[0].upper().split()
     if first[:1] != ["PSF"]:
         raise TopologyError(f"{path}: expected a CHARMM .psf file, found one that starts with {first[:3]}")
@@ -90,7 +106,7 @@ def _refuse_sections(path: Path) -> None:
 
 def _refuse_options(path: Path) -> None:
     """Non-bonded options of a parameter file that would change the energy."""
-    text = path.read_text(errors="replace").lower()
+    text = path.read_text(encoding="utf-8", errors="replace").lower()
     text = re.sub(r"!.*", "", text)
     for option, expected in _OPTIONS.items():
         for value in re.findall(rf"\b{option}\s+(\S+)", text):

@@ -73,7 +73,7 @@ def _read(parameters: Sequence[Path]) -> dict[_Types, list[_Parameters]]:
     known: dict[_Types, list[_Parameters]] = {}
     for file in parameters:
         inside = False
-        for line in file.read_text(errors="replace").upper().splitlines():
+        for line in file.read_text(encoding="utf-8", errors="replace").upper().splitlines():
             words = line.partition("!")[0].split()
             if words and words[0].startswith(_HEADER) and len(words) == 1:  # of more words in a topology
                 inside = True

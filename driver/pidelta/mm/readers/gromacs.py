@@ -9,15 +9,18 @@ from __future__ import annotations
 import math
 import warnings
 from contextlib import closing
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 from parmed import gromacs
 from parmed.gromacs._gromacsfile import GromacsFile
 
 from pidelta.errors import TopologyError
 from pidelta.mm.readers.gromacs_bonded import BONDED, BondedTypes
 from pidelta.mm.readers.gromacs_force_field import ForceField, Line, Molecule
-from pidelta.mm.readers.gromacs_molecule import SITE_SECTIONS, molecule_topology, reason
+from pidelta.mm.readers.gromacs_molecule import SITE_SECTIONS, molecule_topology
 from pidelta.mm.topology import Topology, join
 
 # section: number of atoms, {function type: number of parameters}
@@ -36,7 +39,7 @@ _TYPES: dict[str, tuple[tuple[int, ...], set[str]]] = {
     "nonbond_params": ((2,), {"1"}),
     "angletypes": ((3,), {"1", "5"}),
     "cmaptypes": ((5,), {"1"}),
-    "dihedraltypes": ((2, 4), {"1", "2", "3", "4", "9"}),
+    "dihedraltypes": ((2, 4), {"1", "2", "3", "4", "5", "9"}),
 }
 _MINIMUM_WORDS = {
     "defaults": 2, "atomtypes": 6, "moleculetype": 2, "atoms": 6, "molecules": 2,
@@ -45,6 +48,7 @@ _MINIMUM_WORDS = {
 # sections of the force field without a part of the energy: constraints are refused, solvent is explicit
 _WITHOUT_ENERGY = {"constrainttypes", "implicit_genborn_params", "implicit_surface_params"}
 _RIGID = {"settles", "constraints"}
+_OTHER_STATE = "expected a B state (of free energies) equal to the A state"
 
 
 def read_gromacs(path: Path, *, rigid_water: bool = False) -> Topology:
@@ -88,12 +92,24 @@ def read_gromacs(path: Path, *, rigid_water: bool = False) -> Topology:
     parts = [templates[name] for name, count in contents for _ in range(count)]
     if not parts:
         raise TopologyError(f"{path}: [ molecules ]: expected at least one molecule, found none")
-    return join(parts)
+    return _numbered(join(parts), [len(part) for part in parts])
+
+
+def _numbered(topology: Topology, sizes: list[int]) -> Topology:
+    """Molecules of one residue are numbered on from the largest number of the others, as GROMACS does."""
+    indices = topology.residue_indices
+    starts = np.cumsum([0, *sizes])
+    alone = [int(indices[end - 1] == indices[start]) for start, end in pairwise(starts)]
+    is_alone = np.repeat(alone, sizes) == 1
+    numbers = topology.residue_numbers.copy()
+    largest = int(numbers[~is_alone].max(initial=0))
+    numbers[is_alone] = largest + np.repeat(np.cumsum(alone), sizes)[is_alone]
+    return replace(topology, residue_numbers=numbers)
 
 
 def _preprocess(path: Path) -> list[Line]:
     lines: list[Line] = []
-    section = ""
+    section: str | None = None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -102,10 +118,11 @@ def _preprocess(path: Path) -> list[Line]:
                 for text in file:
                     if text.strip().startswith("["):
                         section = text.strip()[1:].split("]")[0].strip()
-                    elif text.strip():
+                    elif text.strip() and section is not None:  # as grompp: the first lines may be anything
                         lines.append((section, text.split()))
     except Exception as error:  # ParmEd raises whatever its parsing meets
-        raise TopologyError(f"{path}: {reason(error)}") from error
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise TopologyError(f"{path}: not a readable GROMACS topology ({reason})") from error
     return lines
 
 
@@ -177,13 +194,16 @@ def _check_molecule(path: Path, molecule: Molecule, types: set[str]) -> None:
                 f"{where}: [ atoms ]: atom {words[0]} ({words[4]}) has the type {words[1]}, "
                 f"which [ atomtypes ] does not define"
             )
-        if len(words) > 8:
-            raise TopologyError(f"{where}: [ atoms ]: atom {words[0]} has a second (free energy) state")
-    for section, words in molecule.lines:
+        second = [words[column] for column in (1, 6, 7)[: max(0, len(words) - 8)]]
+        if not _same(second, words[8:]):
+            raise TopologyError(
+                f"{where}: [ atoms ]: atom {words[0]}: {_OTHER_STATE}, found {' '.join(words)!r}"
+            )
+    for row, (section, words) in enumerate(molecule.lines):
         if section in _RIGID:
             raise _rigid(where, section)
         if section in _TERMS:
-            _check_term(where, section, words, len(atoms))
+            molecule.lines[row] = (section, _checked_term(where, section, words, len(atoms)))
         elif section not in ("atoms", "exclusions"):
             raise TopologyError(f"{where}: [ {section} ] is not evaluated by pidelta")
         elif section == "exclusions":
@@ -193,13 +213,17 @@ def _check_molecule(path: Path, molecule: Molecule, types: set[str]) -> None:
 def _rigid(where: str, section: str) -> TopologyError:
     return TopologyError(
         f"{where}: [ {section} ] keeps distances rigid, but i-PI has no constraints for ring polymers; "
-        f"give flexible terms instead (#ifdef FLEXIBLE) or, for water, mm.water: q-spc-fw"
+        "give flexible terms instead (#ifdef FLEXIBLE) or, for water, name a built-in model, such as "
+        "water: q-spc-fw"
     )
 
 
-def _check_term(where: str, section: str, words: list[str], n_atoms: int) -> None:
+def _checked_term(where: str, section: str, words: list[str], n_atoms: int) -> list[str]:
+    """A row with its function type, which may be missing where it is 1, and without a B state."""
     size, functions = _TERMS[section]
     found = " ".join(words)
+    if len(words) == size and section in ("bonds", "pairs", "angles", "dihedrals"):
+        words = [*words, "1"]
     if len(words) <= size:
         raise TopologyError(
             f"{where}: [ {section} ]: expected {size} atoms and a function type, found {found!r}"
@@ -214,19 +238,37 @@ def _check_term(where: str, section: str, words: list[str], n_atoms: int) -> Non
         raise TopologyError(f"{where}: [ {section} ]: expected finite parameters, found {found!r}")
     n_parameters = functions[words[size]]
     optional = section not in SITE_SECTIONS
-    found_parameters = len(words) - size - 1
-    if found_parameters != n_parameters and not (optional and found_parameters == 0):
+    parameters = words[size + 1 :]
+    if optional and section != "cmap" and len(parameters) == 2 * n_parameters:
+        if not _same(parameters[:n_parameters], parameters[n_parameters:]):
+            raise TopologyError(f"{where}: [ {section} ]: {_OTHER_STATE}, found {found!r}")
+        return words[: size + 1 + n_parameters]
+    if len(parameters) != n_parameters and not (optional and not parameters):
         raise TopologyError(
             f"{where}: [ {section} ]: expected {n_parameters} parameters{' or none' if optional else ''}, "
             f"found {found!r}"
         )
+    return words
+
+
+def _same(first: list[str], second: list[str]) -> bool:
+    """Whether words are equal, as numbers where they are numbers."""
+    return len(first) == len(second) and all(
+        a == b or (not _is_text(a) and not _is_text(b) and float(a) == float(b))
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def _is_text(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return True
+    return False
 
 
 def _is_not_finite(word: str) -> bool:
-    try:
-        return not math.isfinite(float(word))
-    except ValueError:
-        return False
+    return not (_is_text(word) or math.isfinite(float(word)))
 
 
 def _check_indices(where: str, section: str, words: list[str], atoms: list[str], n_atoms: int) -> None:

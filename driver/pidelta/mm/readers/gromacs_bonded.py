@@ -25,7 +25,7 @@ from pidelta.units import KJ_PER_MOL, NANOMETER
 BONDED: dict[str, tuple[int, dict[str, int]]] = {
     "bonds": (2, {"1": 2, "3": 3, "4": 3}),
     "angles": (3, {"1": 2, "5": 4}),
-    "dihedrals": (4, {"1": 3, "2": 2, "3": 6, "4": 3, "9": 3}),
+    "dihedrals": (4, {"1": 3, "2": 2, "3": 6, "4": 3, "5": 4, "9": 3}),
 }
 _SECTION_OF = {"bondtypes": "bonds", "angletypes": "angles", "dihedraltypes": "dihedrals"}
 _PROPER = ("1", "9")  # periodic, in one list of types
@@ -122,8 +122,11 @@ class BondedTypes:
                 f"{self._force_field.source}: [ {where} ]: expected {n_parameters} parameters, "
                 f"found {' '.join(words)!r}"
             )
-        values = self._force_field.numbers(where, words, size + 1)[:n_parameters]
-        self._types.setdefault((section, _list_of(section, function)), _Types()).add(types, function, values)
+        values = self._force_field.numbers(where, words, size + 1)
+        known = self._types.setdefault((section, _list_of(section, function)), _Types())
+        known.add(types, function, values[:n_parameters])
+        if values[n_parameters:] not in ([], values[:n_parameters]):  # a B state of its own
+            known.blocks[_key(types)].contradicted = True
 
 
 def _list_of(section: str, function: str) -> str:
@@ -204,7 +207,7 @@ class _Reader:
         )
 
     def torsions(self) -> Torsions:
-        """Periodic torsions, and Ryckaert-Bellemans torsions as the cosine series they are equal to."""
+        """Periodic torsions; Ryckaert-Bellemans and Fourier torsions as the cosine series they are."""
         atoms, values = self.terms("dihedrals", "1", "4", "9")
         atoms3, coefficients = self.terms("dihedrals", "3")
         rows = [(row, phase, k, round(n)) for row, (phase, k, n) in zip(atoms.tolist(), values, strict=True)]
@@ -213,6 +216,10 @@ class _Reader:
             series = poly2cheb(powers * (-1.0) ** np.arange(6))
             rows += [(row, 0.0, k, n) for n, k in enumerate(series[1:].tolist(), start=1)]
             rows.append((row, 0.0, 0.5 * float(series[0] - series[1:].sum()), 0))
+        atoms5, halves = self.terms("dihedrals", "5")
+        for row, series in zip(atoms5.tolist(), halves, strict=True):
+            # 1/2 C_n (1 - (-1)^n cos(n phi))
+            rows += [(row, 180.0 * (n % 2 == 0), 0.5 * k, n) for n, k in enumerate(series.tolist(), start=1)]
         return Torsions(
             np.array([row[0] for row in rows], dtype=np.int64).reshape(-1, 4),
             np.array([row[2] for row in rows], dtype=np.float64) * KJ_PER_MOL,

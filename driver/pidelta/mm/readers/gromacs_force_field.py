@@ -88,8 +88,21 @@ class ForceField:
         third or both may be missing.
         """
         words = self.atom_types[atom_type]
-        has_bonded_name = len(words) > 7 or (len(words) == 7 and words[1][0].isalpha())
-        return words[1] if has_bonded_name else words[0]
+        return words[1] if _has_bonded_name(words) else words[0]
+
+    def atomic_number(self, atom_type: str) -> int:
+        """The number that the file gives an atom type, 0 without."""
+        words = self.atom_types[atom_type]
+        if len(words) < 7 or (len(words) == 7 and _has_bonded_name(words)):
+            return 0
+        return round(self.number("atomtypes", words, len(words) - 6))
+
+    def atom_value(self, words: list[str], column: int) -> float:
+        """The charge (column 6) or mass (7) of a row of [ atoms ], that of its type without one."""
+        if len(words) > column:
+            return self.number("atoms", words, column)
+        of_type = self.atom_types[words[1]]
+        return self.number("atomtypes", of_type, len(of_type) - (4 if column == 6 else 5))
 
     def _pairs(self, section: str) -> dict[frozenset[str], tuple[float, float]]:
         found = {}
@@ -135,3 +148,7 @@ class ForceField:
             maps[tuple(words[:5])] = len(grids)
             grids.append(np.array(values).reshape(size, size) * KJ_PER_MOL)
         return maps, np.array(grids) if grids else np.zeros((0, 0, 0))
+
+
+def _has_bonded_name(words: list[str]) -> bool:
+    return len(words) > 7 or (len(words) == 7 and words[1][0].isalpha())

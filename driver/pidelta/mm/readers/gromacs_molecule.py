@@ -1,27 +1,26 @@
 """One molecule type of a GROMACS topology as tables.
 
-ParmEd reads the atoms. All terms are read here and in `gromacs_bonded`, as GROMACS does: ParmEd knows neither
-all of them nor all of their rules (it looks up pair types by bonded names, leaves [ nonbond_params ] out of
-generated pairs, and mixes types of different functions).
+Read here and in `gromacs_bonded`, as GROMACS does: ParmEd knows neither all terms nor all of their rules (it
+looks up pair types by bonded names, leaves [ nonbond_params ] out of generated pairs, mixes types of
+different functions, and takes elements from masses).
 """
 
 from __future__ import annotations
 
-import warnings
+import re
 from dataclasses import dataclass
 from functools import cached_property
-from io import StringIO
 from typing import Any
 
 import numpy as np
-from parmed import gromacs
 
+from pidelta.core.elements import guess_elements, misfit
+from pidelta.core.virtual_sites import ANGLE, DISTANCE, LINEAR, OUT_OF_PLANE, VirtualSites
 from pidelta.errors import TopologyError
 from pidelta.mm.readers.conversion import in_table_order, no_parameters, pairs_within
 from pidelta.mm.readers.gromacs_bonded import BondedTypes, bonded_terms
 from pidelta.mm.readers.gromacs_force_field import ForceField, Molecule
 from pidelta.mm.topology import CMAPs, Pairs14, Topology, unique_pairs
-from pidelta.mm.virtual_sites import ANGLE, DISTANCE, LINEAR, OUT_OF_PLANE, VirtualSites
 from pidelta.state import FloatArray, IntArray
 from pidelta.units import DALTON_IN_ELECTRON_MASS, NANOMETER
 
@@ -42,13 +41,10 @@ def molecule_topology(
     Raises:
         TopologyError: a parameter is missing, or a virtual site is not one.
     """
-    top = _parse(where, force_field, molecule)
+    atoms = _read_atoms(where, force_field, molecule)
     sites, particles = _virtual_sites(where, force_field, molecule)
-    numbers, masses = (
-        np.array([getattr(atom, name) for atom in top.atoms]) for name in ("atomic_number", "mass")
-    )
     is_site = particles >= len(particles) - len(sites)
-    _check_masses(where, top.atoms, masses, numbers, is_site)
+    _check_masses(where, atoms, is_site)
     real = np.flatnonzero(~is_site)
     order = np.argsort(particles)
     reader = _Terms(where, force_field, molecule)
@@ -58,16 +54,18 @@ def molecule_topology(
         if is_site[table.atoms].any():
             atom = int(table.atoms[is_site[table.atoms]][0])
             raise TopologyError(
-                f"{where}: {name} of the virtual site {atom + 1} ({top.atoms[atom].name}) are not evaluated"
+                f"{where}: {name} of the virtual site {atom + 1} ({atoms.names[atom]}) are not evaluated"
             )
     return Topology(
         source=force_field.source,
-        numbers=numbers[real].astype(np.int64),
-        masses=masses[real] * DALTON_IN_ELECTRON_MASS,
-        charges=np.array([atom.charge for atom in top.atoms], dtype=np.float64)[order],
-        names=tuple(top.atoms[i].name for i in real),
-        residue_names=tuple(top.atoms[i].residue.name for i in real),
-        residue_indices=np.array([top.atoms[i].residue.idx for i in real], dtype=np.int64),
+        numbers=atoms.numbers[real],
+        masses=atoms.masses[real] * DALTON_IN_ELECTRON_MASS,
+        charges=atoms.charges[order],
+        names=tuple(atoms.names[row] for row in real),
+        residue_names=tuple(atoms.residue_names[row] for row in real),
+        residue_indices=atoms.residue_indices[real],
+        residue_numbers=atoms.residue_numbers[real],
+        segments=("",) * len(real),
         lj_types=file_types[order],
         lj_c6=force_field.c6,
         lj_c12=force_field.c12,
@@ -80,31 +78,78 @@ def molecule_topology(
     )
 
 
-def _parse(where: str, force_field: ForceField, molecule: Molecule) -> Any:
-    """Let ParmEd read the atoms."""
-    known = [line for line in force_field.lines if line[0] in ("defaults", "atomtypes")]
-    atoms = [("atoms", words) for words in molecule.rows("atoms")]
-    lines = [*known, ("moleculetype", [molecule.name, str(molecule.nrexcl)]), *atoms]
-    text = "".join(f"[ {section} ]\n{' '.join(words)}\n" for section, words in lines)
-    top = gromacs.GromacsTopologyFile()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            top.read(StringIO(text), defines={}, parametrize=False)
-            top.parametrize()
-    except Exception as error:  # ParmEd raises whatever its parsing meets
-        raise TopologyError(f"{where}: {reason(error)}") from error
-    return top
+@dataclass(frozen=True)
+class _Atoms:
+    """The rows of [ atoms ] as columns (N,); masses in dalton."""
+
+    types: list[str]
+    names: list[str]
+    residue_names: list[str]
+    residue_numbers: IntArray
+    residue_indices: IntArray
+    charges: FloatArray
+    masses: FloatArray
+    numbers: IntArray
 
 
-def _check_masses(
-    where: str, atoms: Any, masses: FloatArray, numbers: IntArray, is_site: np.ndarray[Any, Any]
-) -> None:
-    wrong = np.flatnonzero(np.where(is_site, masses != 0.0, (masses <= 0.0) | (numbers <= 0)))
+def _read_atoms(where: str, known: ForceField, molecule: Molecule) -> _Atoms:
+    """Columns are row, type, residue, its name, atom, charge group, and maybe charge and mass."""
+    rows = molecule.rows("atoms")
+    types, names = [words[1] for words in rows], [words[4] for words in rows]
+    charges, masses = (
+        np.array([known.atom_value(words, column) for words in rows], dtype=np.float64) for column in (6, 7)
+    )
+    residues = [(words[2], words[3]) for words in rows]
+    is_new = [i > 0 and residue != residues[i - 1] for i, residue in enumerate(residues)]
+    return _Atoms(
+        types,
+        names,
+        [words[3] for words in rows],
+        _residue_numbers(where, rows),
+        np.cumsum(is_new, dtype=np.int64),
+        charges,
+        masses,
+        _elements(where, known, types, names, masses),
+    )
+
+
+def _residue_numbers(where: str, rows: list[list[str]]) -> IntArray:
+    """(N,) without the insertion codes that may follow them."""
+    numbers = []
+    for words in rows:
+        number = re.match(r"-?\d+", words[2])
+        if number is None:
+            raise TopologyError(
+                f"{where}: [ atoms ]: expected the number of a residue, found {' '.join(words)!r}"
+            )
+        numbers.append(int(number.group()))
+    return np.array(numbers, dtype=np.int64)
+
+
+def _elements(
+    where: str, known: ForceField, types: list[str], names: list[str], masses: FloatArray
+) -> IntArray:
+    """(N,) as [ atomtypes ] has them, else from masses and names."""
+    numbers = np.array([known.atomic_number(kind) for kind in types], dtype=np.int64)
+    bonded = [known.bonded_type(kind) for kind in types]
+    guessed = guess_elements(masses, bonded, names)
+    found = np.where(numbers > 0, numbers, guessed)
+    wrong = np.flatnonzero(found < 0)
     if len(wrong):
-        atom = atoms[int(wrong[0])]
-        problem = "is a virtual site with a mass" if is_site[wrong[0]] else "has no mass or element"
-        raise TopologyError(f"{where}: atom {atom.idx + 1} ({atom.name}) {problem}")
+        row = int(wrong[0])
+        problem = misfit(float(masses[row]), bonded[row], names[row])
+        raise TopologyError(f"{where}: atom {row + 1} ({names[row]}): {problem}")
+    return found
+
+
+def _check_masses(where: str, atoms: _Atoms, is_site: np.ndarray[Any, Any]) -> None:
+    wrong = np.flatnonzero(
+        np.where(is_site, atoms.masses != 0.0, ~(atoms.masses > 0.0) | (atoms.numbers <= 0))
+    )
+    if len(wrong):
+        row = int(wrong[0])
+        problem = "is a virtual site with a mass" if is_site[row] else "has no mass or element"
+        raise TopologyError(f"{where}: atom {row + 1} ({atoms.names[row]}) {problem}")
 
 
 def _virtual_sites(where: str, force_field: ForceField, molecule: Molecule) -> tuple[VirtualSites, IntArray]:
@@ -217,8 +262,3 @@ def _exclusions(molecule: Molecule) -> IntArray:
         (int(words[0]) - 1, int(word) - 1) for words in molecule.rows("exclusions") for word in words[1:]
     ]
     return unique_pairs(np.concatenate([*shells, np.array(listed, dtype=np.int64).reshape(-1, 2)]))
-
-
-def reason(error: Exception) -> str:
-    """Why ParmEd could not read a file, in one line."""
-    return f"not a readable GROMACS topology ({type(error).__name__}: {' '.join(str(error).split())})"

@@ -1,4 +1,4 @@
-"""The part of the DFTB energy that depends on the electrons of the sites alone."""
+"""The part of the DFTB energy that depends on the electrons of the centres alone."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 class ChargeEnergy:
     """E(q) = sum_x phi_x q_x + 1/2 sum_xy q_x kernel_xy q_y - 1/3 sum_xy q_x Q_x q_y gamma3_xy.
 
-    q are net charges of the sites, and Q_x is the charge of the whole atom of site x; where atoms are the
-    sites Q = q. Gaus, Cui, Elstner, JCTC 7, 931 (2011), equation 25, is in terms of dq = -q; by shells: Gaus
-    et al., JCTC 11, 4205 (2015).
+    q are net charges of the charge centres, atoms or shells, and Q_x is the charge of the whole atom of
+    centre x; where atoms are the centres Q = q. Gaus, Cui, Elstner, JCTC 7, 931 (2011), equation 25, is in
+    terms of dq = -q; by shells: Gaus et al., JCTC 11, 4205 (2015).
 
     Attributes:
         potential: (B, S) phi in hartree/e.
         kernel: (B, S, S) gamma, with the Coulomb correction added, in hartree/e^2.
         gamma3: (B, S, S) in hartree/e^3, or None at second order.
-        same_atom: (S, S) 1 for sites of one atom, else 0; None where atoms are the sites.
+        same_atom: (S, S) 1 for centres of one atom, else 0; None where atoms are the centres.
     """
 
     potential: torch.Tensor
@@ -64,13 +64,13 @@ class ChargeEnergy:
         return self.kernel - third / 3.0
 
     def _of_atom(self, values: torch.Tensor) -> torch.Tensor:
-        """Replace values (B, S) by their sums over the sites of an atom."""
+        """Replace values (B, S) by their sums over the centres of an atom."""
         return values if self.same_atom is None else values @ self.same_atom
 
 
 @dataclass(frozen=True)
 class PopulationEnergy:
-    """The energy of the electrons n (B, C, S) on the sites, for C = 1 (all) or C = 2 (up, down) spins.
+    """The energy of the electrons n (B, C, S) on the centres, for C = 1 (all) or C = 2 (up, down) spins.
 
     E(n) = charges(q) + 1/2 sum_xy m_x W_xy m_y with net charges q = Z - sum_s n_s and, for two spins,
     magnetisations m = n_up - n_down. W connects shells of one atom: Koehler, Seifert, Gerstmann, Elstner,

@@ -93,5 +93,5 @@ def _warn() -> None:
     _LOGGER.warning(
         "SCC did not converge by Newton's method: tried again with small steps, then from higher electronic "
         "temperatures (scc_fallbacks says for which structures; reported once); if that is slow, an "
-        "electronic_temperature such as 300 K avoids it"
+        "electronic temperature such as 300 K avoids it"
     )

@@ -9,9 +9,10 @@ from importlib.metadata import version
 import numpy as np
 import torch
 
-from pidelta.errors import SCCConvergenceError, SetupError
-from pidelta.qm.base import Orbitals, QMResult
+from pidelta.errors import SCCConvergenceError, SettingError
+from pidelta.qm.base import EmbeddingKind, QMResult, orbital_properties
 from pidelta.qm.dftb.basis import Basis, build_basis
+from pidelta.qm.dftb.centres import atom_centres, shell_centres
 from pidelta.qm.dftb.charges import ChargeEnergy, PopulationEnergy
 from pidelta.qm.dftb.convergence import Convergence, converge
 from pidelta.qm.dftb.gamma import ChargeInteraction, GammaFunction
@@ -21,99 +22,70 @@ from pidelta.qm.dftb.orthogonal import Geometries
 from pidelta.qm.dftb.parameters import ParameterSet
 from pidelta.qm.dftb.repulsive import RepulsiveTables
 from pidelta.qm.dftb.scc import SCCProblem, SCCSolver, SCCState
-from pidelta.qm.dftb.sites import atom_sites, shell_sites
-from pidelta.qm.dftb.spin import SpinConstants, filled_orbitals, spin_blocks, spin_matrix
-from pidelta.qm.dftb.start import Start, StartingPopulations, neutral_populations
+from pidelta.qm.dftb.settings import DFTBSettings
+from pidelta.qm.dftb.spin import filled_orbitals, spin_blocks, spin_matrix
+from pidelta.qm.dftb.start import StartingPopulations, neutral_populations
 from pidelta.state import FloatArray, IntArray
+
+_PROPERTIES = (
+    "orbital_energies",
+    "occupations",
+    "homo",
+    "lumo",
+    "gap",
+    "spin_populations",
+    "entropy_term",
+    "scc_iterations",
+    "scc_fallbacks",
+)
 
 
 class DFTBEngine:
     """Self-consistent-charge DFTB of second order or full third order (a `pidelta.qm.base.QMEngine`).
 
-    DFTB2: Elstner et al., Phys. Rev. B 58, 7260 (1998); DFTB3: Gaus, Cui, Elstner, JCTC 7, 931 (2011).
     Charges are resolved by atom, with U of the s shell, as DFTB+ does by default, or by shell. With a
     multiplicity above 1 both spins have their own orbitals, and the magnetisations of the shells interact
     (see `charges.PopulationEnergy`), unless spin polarisation is turned off: then both spins share orbitals
-    with thermal occupations, whatever the multiplicity.
+    with thermal occupations, whatever the multiplicity. The self-consistency runs on the device of the
+    settings; pairs of atoms are worked on by the CPU.
 
     Args:
         numbers: (n,) atomic numbers.
         parameters: a Slater-Koster set with all elements in `numbers`.
-        order: 2 or 3.
-        hubbard_derivatives: dU/dq by element in hartree/e^3, for order 3.
-        damping_exponent: zeta of the damping of gamma for pairs with hydrogen (4.00 for 3ob); None: none.
-        shell_resolved: each shell has its own charge and U.
-        charge: total charge in e.
-        multiplicity: 2 S + 1.
-        spin_polarised: whether spins have their own orbitals at a multiplicity above 1; if not, the
-            electronic temperature must be above 0.
-        spin_constants: by element, for spin polarisation.
-        electronic_temperature: k_B T in hartree. Above 0 the energy is the Mermin free energy.
-        tolerance: largest change of a population in the last SCC iteration, in e.
-        max_iterations: most SCC iterations of one attempt.
-        start: what the SCC starts from, see `start.StartingPopulations`.
-        device: the torch device of the self-consistency; pairs of atoms are worked on by the CPU.
+        settings: the method, and the charge and spin of the molecule.
 
     Raises:
-        SetupError: a setting does not fit the molecule or is not supported.
+        SettingError: a setting does not fit the molecule or is not supported.
+        ParameterError: an element is not in the set, or a shell has no U of its own.
     """
 
-    def __init__(
-        self,
-        numbers: IntArray,
-        parameters: ParameterSet,
-        *,
-        order: int = 2,
-        hubbard_derivatives: Mapping[str, float] | None = None,
-        damping_exponent: float | None = None,
-        shell_resolved: bool = False,
-        charge: int = 0,
-        multiplicity: int = 1,
-        spin_polarised: bool = True,
-        spin_constants: SpinConstants | None = None,
-        electronic_temperature: float = 0.0,
-        tolerance: float = 1e-8,
-        max_iterations: int = 100,
-        start: Start = "extrapolated",
-        device: str = "cpu",
-    ) -> None:
+    def __init__(self, numbers: IntArray, parameters: ParameterSet, settings: DFTBSettings) -> None:
         self._numbers = np.asarray(numbers, dtype=np.int64)
         self._basis = build_basis(self._numbers, parameters)
-        electrons = _count_electrons(self._basis, charge)
-        filled = filled_orbitals(electrons, len(self._basis.onsite), multiplicity, spin_polarised)
-        if multiplicity > 1 and not spin_polarised and electronic_temperature == 0.0:
-            raise SetupError(
-                f"qm.dftb.spin_polarised: false with a multiplicity of {multiplicity} needs an "
-                "electronic_temperature above 0 K, found 0 K"
-            )
-        self._filling = Filling(filled, electronic_temperature)
+        filled = filled_orbitals(self._basis, settings)
+        self._filling = Filling(filled, settings.electronic_temperature)
         polarised = len(filled) == 2
-        spin_by_element = spin_blocks(self._basis, spin_constants) if polarised else {}
-        derivatives = _derivatives(self._basis, order, hubbard_derivatives)
-        self._identity = _identity(
-            self._basis, parameters, order, derivatives, damping_exponent, electronic_temperature
-        )
-        if shell_resolved:
-            self._identity += " shell-resolved"
-        if polarised:
-            used = sorted((symbol, block.tolist()) for symbol, block in spin_by_element.items())
-            self._identity += f" spin={_hash(used)}"
+        spins = spin_blocks(self._basis, settings.spin_constants) if polarised else {}
+        derivatives = _derivatives(self._basis, settings)
+        self._identity = _identity(self._basis, parameters, settings, derivatives, spins)
 
-        self._device = _find_device(device)
-        shells = shell_resolved or polarised
-        sites = shell_sites(self._basis, shell_resolved) if shells else atom_sites(self._basis)
-        self._site_atom, self._orbital_site = sites.atom, self._index(sites.orbital_site)
-        self._neutral = self._tensor(sites.occupations)
+        self._device = _find_device(settings.device)
+        by_shell = settings.shell_resolved or polarised
+        centres = (
+            shell_centres(self._basis, settings.shell_resolved) if by_shell else atom_centres(self._basis)
+        )
+        self._centre_atom, self._orbital_centre = centres.atom, self._index(centres.orbital_centre)
+        self._neutral = self._tensor(centres.occupations)
         self._cold_start = neutral_populations(self._neutral, self._filling)
-        self._spin = self._tensor(spin_matrix(self._basis, spin_by_element)) if polarised else None
+        self._spin = self._tensor(spin_matrix(self._basis, spins)) if polarised else None
         self._geometries = Geometries(self._basis, self._device)
         self._integrals = SlaterKosterIntegrals(self._basis, parameters, self._device)
-        site_derivatives = None if derivatives is None else derivatives[sites.atom]
-        self._gamma = GammaFunction(sites, site_derivatives, damping_exponent, self._device)
+        centre_derivatives = None if derivatives is None else derivatives[centres.atom]
+        self._gamma = GammaFunction(centres, centre_derivatives, settings.damping_exponent, self._device)
         repulsives = [parameters.pairs[pair].repulsive for pair in self._basis.type_symbols]
         self._repulsive = RepulsiveTables(repulsives, self._basis.pair_types)
-        self._solver = SCCSolver(self._orbital_site, tolerance, max_iterations)
-        self._start = StartingPopulations(start)
+        self._solver = SCCSolver(self._orbital_centre, settings.scc)
+        self._start = StartingPopulations(settings.scc.start)
 
     @property
     def numbers(self) -> IntArray:
@@ -129,6 +101,16 @@ class DFTBEngine:
     def program(self) -> str:
         """The program that evaluates the method, with its version, for reports."""
         return f"built-in DFTB of pidelta {version('pidelta')}"
+
+    @property
+    def embedding(self) -> EmbeddingKind:
+        """The potential polarises the charges."""
+        return "electrostatic"
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """Names of all properties of its results."""
+        return _PROPERTIES
 
     def evaluate(
         self, positions: FloatArray, potential: FloatArray, coulomb_correction: FloatArray | None = None
@@ -162,20 +144,22 @@ class DFTBEngine:
 
         repulsive, repulsive_slope = self._repulsive.evaluate(geometry.distances)
         energy = _electronic_energy(state) + population_energy.energy(state.populations)
-        site_charges = population_energy.net_charges(state.populations)
-        radial = self._gamma.gradient(interaction, site_charges, repulsive.shape[1]) + repulsive_slope
+        centre_charges = population_energy.net_charges(state.populations)
+        radial = self._gamma.gradient(interaction, centre_charges, repulsive.shape[1]) + repulsive_slope
         pair_gradient = (
             self._band_gradient(geometry, matrices, state) + radial[..., None] * geometry.directions
         )
         return QMResult(
             energy=energy.cpu().numpy() + repulsive.sum(-1),
             gradient=self._geometries.by_atom(pair_gradient),
-            charges=self._by_atom(site_charges),
-            iterations=state.iterations.cpu().numpy(),
-            fallbacks=convergence.fallbacks.cpu().numpy(),
-            spin_populations=self._by_atom(state.populations[:, 0] - state.populations[:, -1]),
-            entropy_term=state.entropy_term.cpu().numpy(),
-            orbitals=Orbitals(state.energies.cpu().numpy(), state.occupations.cpu().numpy()),
+            charges=self._by_atom(centre_charges),
+            properties={
+                **orbital_properties(state.energies.cpu().numpy(), state.occupations.cpu().numpy()),
+                "spin_populations": self._by_atom(state.populations[:, 0] - state.populations[:, -1]),
+                "entropy_term": state.entropy_term.cpu().numpy(),
+                "scc_iterations": state.iterations.cpu().numpy().astype(np.float64),
+                "scc_fallbacks": convergence.fallbacks.cpu().numpy().astype(np.float64),
+            },
         )
 
     def _tensor(self, values: FloatArray) -> torch.Tensor:
@@ -186,22 +170,24 @@ class DFTBEngine:
         return torch.as_tensor(values, device=self._device)
 
     def _by_atom(self, values: torch.Tensor) -> FloatArray:
-        """Sum values (B, S) over the sites of each atom."""
-        by_site: FloatArray = values.cpu().numpy()
-        if by_site.shape[1] == len(self._numbers):
-            return by_site
-        # The sites of an atom are neighbours.
-        starts = np.searchsorted(self._site_atom, np.arange(len(self._numbers)))
-        return np.add.reduceat(by_site, starts, axis=1)
+        """Sum values (B, S) over the centres of each atom."""
+        by_centre: FloatArray = values.cpu().numpy()
+        if by_centre.shape[1] == len(self._numbers):
+            return by_centre
+        # The centres of an atom are neighbours.
+        starts = np.searchsorted(self._centre_atom, np.arange(len(self._numbers)))
+        return np.add.reduceat(by_centre, starts, axis=1)
 
     def _population_energy(
         self, interaction: ChargeInteraction, potential: FloatArray, coulomb_correction: FloatArray | None
     ) -> PopulationEnergy:
         kernel = interaction.gamma
         if coulomb_correction is not None:
-            kernel = kernel + self._tensor(coulomb_correction[:, self._site_atom[:, None], self._site_atom])
-        by_site = self._tensor(potential.take(self._site_atom, axis=1))
-        charges = ChargeEnergy(by_site, kernel, interaction.gamma3, self._gamma.same_atom)
+            kernel = kernel + self._tensor(
+                coulomb_correction[:, self._centre_atom[:, None], self._centre_atom]
+            )
+        by_centre = self._tensor(potential.take(self._centre_atom, axis=1))
+        charges = ChargeEnergy(by_centre, kernel, interaction.gamma3, self._gamma.same_atom)
         return PopulationEnergy(charges, self._neutral, self._spin)
 
     def _converge(self, problem: SCCProblem, positions: FloatArray) -> Convergence:
@@ -228,7 +214,7 @@ class DFTBEngine:
         weighted = state.orbitals * state.occupations.unsqueeze(-2)
         density = weighted @ state.orbitals.mT
         energy_weighted = (weighted * state.energies.unsqueeze(-2)) @ state.orbitals.mT
-        shifts = state.shifts.index_select(-1, self._orbital_site)
+        shifts = state.shifts.index_select(-1, self._orbital_centre)
         d_overlap = 0.5 * (shifts.unsqueeze(-1) + shifts.unsqueeze(-2)) * density - energy_weighted
         return self._integrals.gradient(geometry, matrices, density.sum(1), d_overlap.sum(1))
 
@@ -236,7 +222,7 @@ class DFTBEngine:
 def _find_device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise SetupError(f"qm.dftb.device: expected a GPU that torch {torch.__version__} can use, found none")
+        raise SettingError("device", f"expected a GPU that torch {torch.__version__} can use, found none")
     return device
 
 
@@ -246,48 +232,40 @@ def _electronic_energy(state: SCCState) -> torch.Tensor:
     return band - (state.shifts * state.populations).sum((-2, -1)) + state.entropy_term
 
 
-def _count_electrons(basis: Basis, charge: int) -> int:
-    electrons = round(float(basis.valence.sum())) - charge
-    if not 0 < electrons <= 2 * len(basis.onsite):
-        raise SetupError(
-            f"qm.charge: expected a charge that leaves 1 to {2 * len(basis.onsite)} valence electrons, "
-            f"found {charge}, which leaves {electrons}"
-        )
-    return electrons
-
-
-def _derivatives(basis: Basis, order: int, by_element: Mapping[str, float] | None) -> FloatArray | None:
-    if order not in (2, 3):
-        raise SetupError(f"qm.dftb.order: expected 2 or 3, found {order}")
-    if order == 2:
+def _derivatives(basis: Basis, settings: DFTBSettings) -> FloatArray | None:
+    """Hubbard derivatives (n,) of the atoms in hartree/e^3, or None at second order."""
+    if settings.order == 2:
         return None
+    known = settings.hubbard_derivatives or {}
     for symbol in basis.symbols:
-        if by_element is None or symbol not in by_element:
-            raise SetupError(
-                f"qm.dftb.order: 3 needs the Hubbard derivative of every element, found none for {symbol}"
+        if symbol not in known:
+            raise SettingError(
+                "hubbard_derivatives", f"expected that of every element with order 3, found none for {symbol}"
             )
-    assert by_element is not None
-    return np.array([by_element[symbol] for symbol in basis.symbols])
+    return np.array([known[symbol] for symbol in basis.symbols])
 
 
 def _identity(
     basis: Basis,
     parameters: ParameterSet,
-    order: int,
+    settings: DFTBSettings,
     derivatives: FloatArray | None,
-    damping_exponent: float | None,
-    temperature: float,
+    spins: Mapping[str, FloatArray],
 ) -> str:
-    parts = [f"DFTB{order}/{parameters.identity}"]
+    parts = [f"DFTB{settings.order}/{parameters.identity}"]
     if derivatives is not None:
         used = sorted(set(zip(basis.symbols, derivatives.tolist(), strict=True)))
         parts.append(f"derivatives={_hash(used)}")
-    if damping_exponent is not None:
-        parts.append(f"zeta={damping_exponent:g}")
-    if temperature > 0.0:
-        parts.append(f"kT={temperature:g}")
+    if settings.damping_exponent is not None:
+        parts.append(f"zeta={settings.damping_exponent:g}")
+    if settings.electronic_temperature > 0.0:
+        parts.append(f"kT={settings.electronic_temperature:g}")
+    if settings.shell_resolved:
+        parts.append("shell-resolved")
+    if spins:
+        parts.append(f"spin={_hash(sorted((symbol, block.tolist()) for symbol, block in spins.items()))}")
     return " ".join(parts)
 
 
-def _hash(settings: object) -> str:
-    return hashlib.sha256(repr(settings).encode()).hexdigest()[:12]
+def _hash(values: object) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:12]

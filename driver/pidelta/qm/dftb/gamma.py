@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import torch
 
-from pidelta.qm.dftb.sites import Sites
+from pidelta.core.compilation import compiled
+from pidelta.qm.dftb.centres import ChargeCentres
 from pidelta.state import FloatArray
 
-_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+_compiled = compiled(nogil=True, error_model="numpy")
 
 # The exponent of a charge cloud is 16/5 U.
 _EXPONENT = 3.2
@@ -45,10 +45,10 @@ class ChargeInteraction:
 
 
 class GammaFunction:
-    """Evaluates gamma, and Gamma3 if Hubbard derivatives are given, for the pairs of sites, on the CPU.
+    """Evaluates gamma, and Gamma3 if Hubbard derivatives are given, for the pairs of centres, on the CPU.
 
     Args:
-        sites: atoms or shells.
+        centres: atoms or shells.
         hubbard_derivatives: (S,) dU/dq in hartree/e^3, or None for second order.
         damping_exponent: zeta of the damping of pairs with hydrogen, or None without damping.
         device: where the matrices are put.
@@ -56,27 +56,29 @@ class GammaFunction:
 
     def __init__(
         self,
-        sites: Sites,
+        centres: ChargeCentres,
         hubbard_derivatives: FloatArray | None,
         damping_exponent: float | None,
         device: torch.device,
     ) -> None:
         self._device = device
-        self._atom = sites.atom
-        self._places = tuple(np.ascontiguousarray(index) for index in (sites.first, sites.second, sites.pair))
-        first, second = sites.first, sites.second
-        u_first, u_second = sites.hubbard_u[first], sites.hubbard_u[second]
+        self._atom = centres.atom
+        self._places = tuple(
+            np.ascontiguousarray(index) for index in (centres.first, centres.second, centres.pair)
+        )
+        first, second = centres.first, centres.second
+        u_first, u_second = centres.hubbard_u[first], centres.hubbard_u[second]
         exponents, coefficients = short_range_coefficients(_EXPONENT * u_first, _EXPONENT * u_second)
 
-        hydrogen = np.array([symbol == "H" for symbol in sites.symbols])
+        hydrogen = np.array([symbol == "H" for symbol in centres.symbols])
         damped = (hydrogen[first] | hydrogen[second]) & (damping_exponent is not None)
         zeta = damping_exponent or 1.0
         mean_u = 0.5 * (u_first + u_second)
         damping = [np.where(damped, mean_u**zeta, 0.0)]
 
-        same_atom = (sites.atom[:, None] == sites.atom).astype(np.float64)
-        self._same_atom = None if sites.are_atoms else torch.as_tensor(same_atom, device=device)
-        gamma, d_gamma = _on_site(_EXPONENT * sites.hubbard_u)
+        same_atom = (centres.atom[:, None] == centres.atom).astype(np.float64)
+        self._same_atom = None if centres.are_atoms else torch.as_tensor(same_atom, device=device)
+        gamma, d_gamma = _onsite_gamma(_EXPONENT * centres.hubbard_u)
         onsite = [same_atom * gamma]
         if hubbard_derivatives is None:
             coefficients = coefficients[:1]
@@ -92,7 +94,7 @@ class GammaFunction:
 
     @property
     def same_atom(self) -> torch.Tensor | None:
-        """(S, S) 1 for sites of one atom, else 0; None where atoms are the sites."""
+        """(S, S) 1 for centres of one atom, else 0; None where atoms are the centres."""
         return self._same_atom
 
     def evaluate(self, distances: FloatArray) -> ChargeInteraction:
@@ -157,8 +159,8 @@ def _add_gradient(gradient, slopes, charges, atom, first, second, pair):
     for structure in range(len(charges)):
         charge = charges[structure]
         atoms[:] = 0.0
-        for site in range(len(atom)):
-            atoms[atom[site]] += charge[site]
+        for centre in range(len(atom)):
+            atoms[atom[centre]] += charge[centre]
         for q in range(len(first)):
             x, y, slope = first[q], second[q], slopes[structure, q]
             total = slope[0]
@@ -179,7 +181,7 @@ def _with_slopes(coefficients: FloatArray, exponents: FloatArray) -> FloatArray:
     return np.concatenate((values, slopes))
 
 
-def _on_site(exponents: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _onsite_gamma(exponents: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return gamma (S, S) of exponents (S,) at distance zero, and its derivative by the first exponent.
 
     For equal exponents gamma is U.

@@ -8,12 +8,12 @@ because the squares of any component of T sum to c_l^2 over one l.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from pidelta.core.compilation import compiled
 from pidelta.state import FloatArray
 
-_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+_compiled = compiled(nogil=True, error_model="numpy")
 
 ANGULAR_MOMENTUM = (0, 1, 1, 1, 2, 2, 2, 2, 2)
 

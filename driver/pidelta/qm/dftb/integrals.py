@@ -6,17 +6,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import torch
 
+from pidelta.core.compilation import compiled
 from pidelta.qm.dftb.basis import Basis
 from pidelta.qm.dftb.harmonics import ANGULAR_MOMENTUM, count, gradient_products, harmonics, pullback
 from pidelta.qm.dftb.interpolation import ORDER, TAIL, BlockColumns, pair_segments
 from pidelta.qm.dftb.parameters import ParameterSet
 from pidelta.state import FloatArray, IntArray
 
-_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+_compiled = compiled(nogil=True, error_model="numpy")
 
 # An element of the upper off-diagonal blocks, table column p times Y_a Y_b, and a term k v Y_c of one.
 _ELEMENT: list[tuple[str, type]] = [("row", np.int64), ("column", np.int64), ("pair", np.int64)]

@@ -67,12 +67,12 @@ class Filling:
     def response(
         self, channel: int, energies: torch.Tensor, numbers: torch.Tensor, transitions: torch.Tensor
     ) -> torch.Tensor:
-        """Differentiate populations of sites by potentials at sites in first-order perturbation theory.
+        """Differentiate populations of centres by potentials at centres in first-order perturbation theory.
 
         Args:
             channel: which.
             energies, numbers: (B, N) orbital energies and occupations of the channel.
-            transitions: (B, S, I, J) transition charges of every site, for the ranges of `orbital_ranges`;
+            transitions: (B, S, I, J) transition charges of every centre, for the ranges of `orbital_ranges`;
                 overwritten.
 
         Returns:

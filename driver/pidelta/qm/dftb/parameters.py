@@ -11,13 +11,13 @@ from pidelta.errors import ParameterError
 from pidelta.qm.dftb.skf import SlaterKosterFile, parse_skf, read_content
 from pidelta.state import FloatArray
 
+PUBLISHED_DAMPING_EXPONENTS = {"3ob": 4.0}
+"""The exponent of the H-X damping that each published set was made for."""
+
 # dU/dq in hartree/e for DFTB3, from the papers that parametrised them:
 # C H N O: Gaus, Goez, Elstner, JCTC 9, 338 (2013); P S: Gaus, Lu, Elstner, Cui, JCTC 10, 1518 (2014);
 # Mg Zn: Lu, Gaus, Elstner, Cui, J. Phys. Chem. B 119, 1062 (2015);
 # Na F K Ca Cl Br I: Kubillus, Kubar, Gaus, Rezac, Elstner, JCTC 11, 332 (2015).
-PUBLISHED_DAMPING_EXPONENTS = {"3ob": 4.0}
-"""The exponent of the H-X damping that each published set was made for."""
-
 PUBLISHED_HUBBARD_DERIVATIVES: dict[str, dict[str, float]] = {
     "3ob": {
         "H": -0.1857,
@@ -96,6 +96,7 @@ def load_parameters(folder: Path, elements: Iterable[str]) -> ParameterSet:
     symbols = sorted(set(elements))
     paths = [folder / name for name in file_names(symbols)]
     files = {path.name: read_content(path) for path in paths if path.is_file()}
+    _refuse_other_case(folder, [path.name for path in paths if path.name not in files])
     return parse_parameters(files, symbols, folder.name, str(folder))
 
 
@@ -140,6 +141,17 @@ def parse_parameters(
         elements={symbol: _element(where, symbol, pairs[symbol, symbol]) for symbol in symbols},
         pairs=pairs,
     )
+
+
+def _refuse_other_case(folder: Path, missing: Iterable[str]) -> None:
+    """Some sets come with names like ``c-h.skf``."""
+    try:
+        present = {path.name.lower(): path.name for path in folder.iterdir()}
+    except OSError as error:
+        raise ParameterError(f"{folder}: cannot be read: {error.strerror}") from None
+    for name in missing:
+        if name.lower() in present:
+            raise ParameterError(f"{folder}: expected the file {name}, found {present[name.lower()]}")
 
 
 def _element(where: str, symbol: str, file: SlaterKosterFile) -> ElementParameters:

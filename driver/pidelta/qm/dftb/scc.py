@@ -1,6 +1,6 @@
 """Self-consistent populations by Newton's method with the exact response.
 
-The residual is f(n) = n_out(n) - n, with the populations n of all sites in all spin channels. First-order
+The residual is f(n) = n_out(n) - n, with the populations n of all centres in all spin channels. First-order
 perturbation theory gives dn_out/dn from the orbitals of the same diagonalisation, so each step solves
 (1 - dn_out/dn) dn = f exactly. For closed shells the matrix is a dielectric matrix, at second order with
 eigenvalues of at least 1, so steps do not run away, and convergence is quadratic: four or five
@@ -15,6 +15,7 @@ import torch
 
 from pidelta.qm.dftb.charges import PopulationEnergy
 from pidelta.qm.dftb.occupations import Filling
+from pidelta.qm.dftb.settings import SCCSettings
 
 # Structures are treated in groups whose transition charges number no more than this, to stay in cache.
 _TRANSITIONS = 2**20
@@ -47,7 +48,7 @@ class SCCState:
     """The result of one diagonalisation for each structure of a batch, with C spin channels.
 
     Attributes:
-        populations: (B, C, S) electrons on the sites.
+        populations: (B, C, S) electrons on the centres.
         residual: (B,) largest difference to the populations that made the Hamiltonian, in e.
         shifts: (B, C, S) potential v of the electrons; H = H0 + S_ab (v_x + v_y) / 2.
         orbitals: (B, C, N, N) coefficients in columns.
@@ -80,22 +81,21 @@ class SCCSolver:
     """Finds self-consistent populations for the structures of a batch.
 
     Args:
-        orbital_site: (N,) the site of each orbital, ascending.
-        tolerance: largest |n_out - n| accepted, in e.
-        max_iterations: most diagonalisations for one structure.
+        orbital_centre: (N,) the centre of each orbital, ascending.
+        settings: the largest |n_out - n| accepted, and the most diagonalisations for one structure.
     """
 
-    def __init__(self, orbital_site: torch.Tensor, tolerance: float, max_iterations: int) -> None:
-        self._orbital_site = orbital_site
-        self._tolerance = tolerance
-        self._max_iterations = max_iterations
-        self._on_site = torch.nn.functional.one_hot(orbital_site).to(torch.float64)
-        # The orbitals of each site, filled up to the most that a site has with orbitals of weight zero.
-        counts = torch.bincount(orbital_site)
-        place = torch.arange(int(counts.max()), device=orbital_site.device)
+    def __init__(self, orbital_centre: torch.Tensor, settings: SCCSettings) -> None:
+        self._orbital_centre = orbital_centre
+        self._tolerance = settings.tolerance
+        self._max_iterations = settings.max_iterations
+        self._on_centre = torch.nn.functional.one_hot(orbital_centre).to(torch.float64)
+        # The orbitals of each centre, filled up to the most that a centre has with orbitals of weight zero.
+        counts = torch.bincount(orbital_centre)
+        place = torch.arange(int(counts.max()), device=orbital_centre.device)
         exists = (place < counts.unsqueeze(-1)).repeat(1, 2)
         orbitals = torch.where(exists[:, : len(place)], (counts.cumsum(0) - counts).unsqueeze(-1) + place, 0)
-        duals = orbitals + len(orbital_site)
+        duals = orbitals + len(orbital_centre)
         self._left = torch.cat((orbitals, duals), dim=1).ravel()
         self._right = torch.cat((duals, orbitals), dim=1).ravel()
         self._half = 0.5 * exists.to(torch.float64).reshape(-1, 1)
@@ -142,12 +142,12 @@ class SCCSolver:
         """Return the state that follows from populations (B, C, S), and S times its orbitals (B, C, N, N)."""
         shifts = problem.energy.slope(populations)
         # L^-1 (V S + S V) L^-T = X + X^T with X = L^-1 V L for the diagonal matrix V of the shifts.
-        by_orbital = shifts.index_select(-1, self._orbital_site).unsqueeze(-1)
+        by_orbital = shifts.index_select(-1, self._orbital_centre).unsqueeze(-1)
         half = problem.inverse @ (by_orbital * problem.factor)
         energies, vectors = torch.linalg.eigh(problem.hamiltonian + 0.5 * (half + half.mT))
         orbitals, duals = problem.inverse.mT @ vectors, problem.factor @ vectors
         occupied = filling.occupy(energies)
-        new = ((orbitals * duals) @ occupied.numbers.unsqueeze(-1)).squeeze(-1) @ self._on_site
+        new = ((orbitals * duals) @ occupied.numbers.unsqueeze(-1)).squeeze(-1) @ self._on_centre
         residual = (new - populations).abs().amax((-2, -1))
         iterations = torch.full_like(residual, iteration, dtype=torch.int64)
         filled = (occupied.numbers, occupied.entropy_term)
@@ -177,7 +177,7 @@ class SCCSolver:
         blocks = []
         for channel in range(len(filling.filled)):
             rows, columns = filling.orbital_ranges(channel, state.energies.shape[-1])
-            size = (rows.stop - rows.start) * (columns.stop - columns.start) * self._on_site.shape[1]
+            size = (rows.stop - rows.start) * (columns.stop - columns.start) * self._on_centre.shape[1]
             group = max(1, _TRANSITIONS // max(1, size))
             levels = (coefficients[:, channel], state.energies[:, channel], state.occupations[:, channel])
             parts = [
@@ -188,13 +188,13 @@ class SCCSolver:
         return blocks[0] if len(blocks) == 1 else _block_diagonal(blocks[0], blocks[1])
 
     def _transitions(self, coefficients: torch.Tensor, rows: slice, columns: slice) -> torch.Tensor:
-        """Return 1/2 sum_a (c_ai d_aj + d_ai c_aj) (B, S, I, J) over the orbitals a of each site.
+        """Return 1/2 sum_a (c_ai d_aj + d_ai c_aj) (B, S, I, J) over the orbitals a of each centre.
 
         Args:
             coefficients: (B, 2 N, N) c of the molecular orbitals, and below them d = S c.
             rows, columns: the ranges of i and j.
         """
-        shape = (len(coefficients), self._on_site.shape[1], len(self._half) // self._on_site.shape[1], -1)
+        shape = (len(coefficients), self._on_centre.shape[1], len(self._half) // self._on_centre.shape[1], -1)
         left = coefficients[..., rows].index_select(1, self._left) * self._half
         right = coefficients[..., columns].index_select(1, self._right)
         return left.view(shape).mT @ right.view(shape)
@@ -202,9 +202,9 @@ class SCCSolver:
 
 def _block_diagonal(up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
     result = torch.zeros(len(up), *(2 * length for length in up.shape[1:]), dtype=up.dtype, device=up.device)
-    sites = up.shape[-1]
-    result[:, :sites, :sites] = up
-    result[:, sites:, sites:] = down
+    centres = up.shape[-1]
+    result[:, :centres, :centres] = up
+    result[:, centres:, centres:] = down
     return result
 
 

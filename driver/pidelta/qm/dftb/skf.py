@@ -126,11 +126,6 @@ def read_content(path: Path) -> bytes:
         raise ParameterError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def read_skf(path: Path, homonuclear: bool) -> SlaterKosterFile:
-    """Read one .skf file; see `parse_skf`."""
-    return parse_skf(read_content(path), str(path), homonuclear)
-
-
 def parse_skf(content: bytes, where: str, homonuclear: bool) -> SlaterKosterFile:
     """Read the content of one .skf file.
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 
 from pidelta.qm.dftb.occupations import Filling
+from pidelta.qm.dftb.settings import Start
 from pidelta.state import FloatArray
 
-Start = Literal["none", "previous", "extrapolated"]
 _HISTORY = {"none": 0, "previous": 1, "extrapolated": 5}
 
 
 def neutral_populations(occupations: torch.Tensor, filling: Filling) -> torch.Tensor:
-    """Spread the electrons of each channel over the sites as those of neutral atoms (S,) are; (C, S)."""
+    """Spread the electrons of each channel over the centres as those of neutral atoms (S,) are; (C, S)."""
     filled = torch.tensor(filling.filled, dtype=occupations.dtype, device=occupations.device)
     return filling.capacity * filled.unsqueeze(-1) * (occupations / occupations.sum())
 

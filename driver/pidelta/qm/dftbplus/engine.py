@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from pidelta.errors import GeometryError, SCCConvergenceError
-from pidelta.qm.base import QMResult
+from pidelta.qm.base import EmbeddingKind, QMResult
 from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.parameters import ParameterSet
 from pidelta.qm.dftb.sets import SetFiles, export
+from pidelta.qm.dftb.settings import DFTBSettings
 from pidelta.qm.dftbplus import inputs
 from pidelta.qm.dftbplus.library import Session, Solution, load_library, rehearse, version, watch
 from pidelta.state import FloatArray, IntArray
@@ -45,13 +46,13 @@ class DFTBPlusEngine:
         numbers: IntArray,
         parameters: ParameterSet,
         files: Path | SetFiles,
-        settings: inputs.DFTBSettings,
+        settings: DFTBSettings,
         *,
         user_input: Path | None = None,
         library: Path | None = None,
     ) -> None:
         self._settings = settings
-        self._builtin = DFTBEngine(numbers, parameters, **vars(settings))
+        self._builtin = DFTBEngine(numbers, parameters, settings)
         path = load_library(library)
         self._version = version(path)
         folder = Path(tempfile.mkdtemp(prefix="pidelta-dftbplus-"))
@@ -85,6 +86,16 @@ class DFTBPlusEngine:
         """The program and its version, for reports."""
         return f"DFTB+ (library interface {self._version})"
 
+    @property
+    def embedding(self) -> EmbeddingKind:
+        """The potential polarises the charges."""
+        return "electrostatic"
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """Names of all properties of its results."""
+        return ("scc_iterations",)
+
     def evaluate(
         self, positions: FloatArray, potential: FloatArray, coulomb_correction: FloatArray | None = None
     ) -> QMResult:
@@ -102,7 +113,9 @@ class DFTBPlusEngine:
             energy=np.array([solution.energy for solution in solutions]),
             gradient=np.array([solution.gradient for solution in solutions]),
             charges=np.array([solution.charges for solution in solutions]),
-            iterations=np.array([solution.iterations for solution in solutions]),
+            properties={
+                "scc_iterations": np.array([solution.iterations for solution in solutions], dtype=np.float64)
+            },
         )
 
     def _solve(self, positions: FloatArray, potential: FloatArray, correction: FloatArray | None) -> Solution:
@@ -112,8 +125,8 @@ class DFTBPlusEngine:
             # The residual is that of the atoms. Shells and spins converged if there were iterations left.
             settings = self._settings
             of_atoms = settings.multiplicity == 1 and not settings.shell_resolved
-            small = of_atoms and solution.residual <= settings.tolerance
-            if small or solution.iterations < settings.max_iterations:
+            small = of_atoms and solution.residual <= settings.scc.tolerance
+            if small or solution.iterations < settings.scc.max_iterations:
                 return solution
             self._session.close()
         raise SCCConvergenceError(solution.iterations, solution.residual, self.numbers, positions.copy())

@@ -82,6 +82,8 @@ def _with_includes(path: Path, including: tuple[Path, ...] = ()) -> str:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+    if "\0" in text:
+        raise ConfigError(f"{path}: expected text, found a binary file")
     lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
     return _INCLUDE.sub(lambda match: _with_includes(path.parent / match[1], including), "\n".join(lines))
 

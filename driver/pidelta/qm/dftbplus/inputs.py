@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from ase.data import chemical_symbols
 
 from pidelta.errors import ConfigError
 from pidelta.qm.dftb.parameters import ParameterSet, load_parameters
-from pidelta.qm.dftb.spin import SpinConstants
+from pidelta.qm.dftb.settings import DFTBSettings
 from pidelta.qm.dftbplus.hsd import Node, parse_hsd, read_hsd
 from pidelta.state import IntArray
 from pidelta.units import parse_quantity
@@ -44,24 +43,8 @@ _GOVERNED = {
 }
 _OPTIONAL = ("scctolerance", "maxscciterations")
 _BY_ELEMENT = ("maxangularmomentum", "hubbardderivs")
+_LONGEST = 60  # characters of a value in a message
 _TECHNICAL = ("mixer", "solver", "convergentscconly")  # no part of the method
-
-
-@dataclass(frozen=True)
-class DFTBSettings:
-    """The settings of `pidelta.qm.dftb.engine.DFTBEngine` that DFTB+ has to know, with the same defaults."""
-
-    order: int = 2
-    hubbard_derivatives: Mapping[str, float] | None = None
-    damping_exponent: float | None = None
-    shell_resolved: bool = False
-    charge: int = 0
-    multiplicity: int = 1
-    spin_polarised: bool = True
-    spin_constants: SpinConstants | None = None
-    electronic_temperature: float = 0.0
-    tolerance: float = 1e-8
-    max_iterations: int = 100
 
 
 def hamiltonian(settings: DFTBSettings, numbers: IntArray, parameters: ParameterSet, folder: Path) -> Node:
@@ -71,8 +54,8 @@ def hamiltonian(settings: DFTBSettings, numbers: IntArray, parameters: Parameter
     lines = [
         "Hamiltonian = DFTB {",
         "SCC = Yes",
-        f"SCCTolerance = {settings.tolerance!r}",
-        f"MaxSCCIterations = {settings.max_iterations}",
+        f"SCCTolerance = {settings.scc.tolerance!r}",
+        f"MaxSCCIterations = {settings.scc.max_iterations}",
         "ConvergentSCCOnly = No",
         f"Charge = {settings.charge}",
         *_block("MaxAngularMomentum", shells),
@@ -90,7 +73,7 @@ def hamiltonian(settings: DFTBSettings, numbers: IntArray, parameters: Parameter
         lines.append(f"HCorrection = Damping {{\nExponent = {settings.damping_exponent!r}\n}}")
     if settings.shell_resolved:
         lines.append("ShellResolvedSCC = Yes")
-    if settings.multiplicity > 1 and settings.spin_polarised:
+    if settings.has_two_spins:
         lines += _spin(settings, {symbol: parameters.elements[symbol].l_max + 1 for symbol in symbols})
     return parse_hsd("\n".join([*lines, "}"]), "the input of DFTB+").children["hamiltonian"]
 
@@ -143,12 +126,15 @@ def user_keywords(path: Path, numbers: IntArray, expected: Node, parameters: Par
         raise ConfigError(f"{path}: Hamiltonian: expected DFTB, found {given.value if given else 'none'}")
     _check_hamiltonian(path, given, expected)
     prefix = given.find("SlaterKosterFiles.Prefix")
-    assert prefix is not None
-    folder = path.parent / prefix.value.strip("\"'")
-    found = load_parameters(folder, parameters.elements).identity
+    folder = prefix.value.strip("\"'") if prefix is not None else ""
+    if not folder or not folder.isprintable():
+        raise ConfigError(
+            f"{path}: Hamiltonian.SlaterKosterFiles.Prefix: expected a folder, found {folder!r}"
+        )
+    found = load_parameters(path.parent / folder, parameters.elements).identity
     if found != parameters.identity:
         raise ConfigError(
-            f"{path}: Hamiltonian.SlaterKosterFiles.Prefix: expected the files of qm.dftb.parameters "
+            f"{path}: Hamiltonian.SlaterKosterFiles.Prefix: expected the files of the configuration "
             f"({parameters.identity}), found others ({found})"
         )
     return {key: node for key, node in given.children.items() if key not in _GOVERNED}
@@ -194,13 +180,13 @@ def _symbols(path: Path, geometry: Node | None) -> list[str]:
     form = "none" if geometry is None else geometry.value.lower()
     try:
         if geometry is not None and "typesandcoordinates" in geometry.children:
-            names = re.findall(r"\w+", geometry.children["typenames"].text)
+            names = dict(enumerate(re.findall(r"\w+", geometry.children["typenames"].text), start=1))
             rows = geometry.children["typesandcoordinates"].text.splitlines()
-            return [names[int(row.split()[0]) - 1] for row in rows]
+            return [names[int(row.split()[0])] for row in rows]
         lines = [] if geometry is None else geometry.text.splitlines()
         if form == "genformat":
-            names, count = lines[1].split(), int(lines[0].split()[0])
-            return [names[int(row.split()[1]) - 1] for row in lines[2 : 2 + count]]
+            names, count = dict(enumerate(lines[1].split(), start=1)), int(lines[0].split()[0])
+            return [names[int(row.split()[1])] for row in lines[2 : 2 + count]]
         if form == "xyzformat":
             return [row.split()[0] for row in lines[-int(lines[0]) :]]
     except (KeyError, ValueError, IndexError):
@@ -227,9 +213,10 @@ def _check_hamiltonian(path: Path, given: Node, expected: Node) -> None:
         default = _GOVERNED.get(key)
         ours, theirs = wanted.get(key, default), found.get(key, default)
         if not _equal(ours, theirs):
+            unit = " hartree" if rest == "temperature" else ""
             raise ConfigError(
-                f"{path}: Hamiltonian.{key}: expected {ours or 'none'} as the configuration says, "
-                f"found {theirs or 'none'}"
+                f"{path}: Hamiltonian.{key}: expected {ours or 'none'}{unit} as the configuration says, "
+                f"found {_shorten(theirs or 'none')}"
             )
 
 
@@ -247,8 +234,19 @@ def _flatten(node: Node, prefix: str = "") -> dict[str, str]:
 
 
 def _hartree(value: str, unit: str) -> str:
-    kelvin = unit.lower() in ("kelvin", "k")
-    return repr(parse_quantity(f"{value} K", "temperature")) if kelvin else value
+    """A temperature in hartree; as it is, and so unlike any number, where it is none."""
+    if unit.lower() not in ("kelvin", "k"):
+        return f"{value} {unit}".strip() if unit.lower() not in ("hartree", "ha", "au") else value
+    try:
+        return repr(parse_quantity(f"{value} K", "temperature"))
+    except ValueError:
+        return f"{value} {unit}"
+
+
+def _shorten(value: str) -> str:
+    """One short line of it: a quote that is never closed makes a value of all that follows."""
+    line = " ".join(value.split())
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..."
 
 
 def _equal(first: str | None, second: str | None) -> bool:

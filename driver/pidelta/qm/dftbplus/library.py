@@ -51,9 +51,7 @@ def load_library(given: Path | None) -> Path:
     try:
         module = importlib.import_module("dftbplus")
     except ImportError as error:
-        raise SetupError(
-            f"qm.engine: dftb+ needs the Python module dftbplus: {INSTALL} ({_one_line(error)})"
-        ) from None
+        raise SetupError(f"DFTB+ needs the Python module dftbplus: {INSTALL} ({_one_line(error)})") from None
     if not hasattr(module, "DftbPlus"):
         raise SetupError(
             f"{module.__file__}: expected the module of DFTB+ with a class DftbPlus, found none: {INSTALL}"
@@ -87,7 +85,7 @@ def rehearse(library: Path, hsd: Path) -> None:
     arguments = [sys.executable, "-c", _SET_UP, str(library), str(hsd), str(log)]
     ended = subprocess.run(arguments, env=_environment(), capture_output=True, text=True, check=False)
     if ended.returncode or not ended.stdout.endswith("set up\n"):  # stopping, it may return 0
-        output = log.read_text(errors="replace") if log.is_file() else ""
+        output = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
         raise SetupError(f"DFTB+ stopped at its set-up: {_message(output) or _one_line(ended.stderr)}")
 
 
@@ -104,7 +102,7 @@ def watch(folder: Path) -> subprocess.Popen[bytes]:
 def explain_end(folder: str) -> None:
     """Print what DFTB+ said before it ended the process, and remove the private folder."""
     log = Path(folder) / _LOG
-    message = _message(log.read_text(errors="replace")) if log.is_file() else ""
+    message = _message(log.read_text(encoding="utf-8", errors="replace")) if log.is_file() else ""
     if message:
         print(f"pidelta: DFTB+ stopped: {message}", file=sys.stderr, flush=True)
     shutil.rmtree(folder, ignore_errors=True)
@@ -212,7 +210,7 @@ def _no_gradient(_: object, __: FloatArray, gradient: FloatArray) -> None:
 def _find(module: Path, given: Path | None) -> Path:
     if given is not None:
         if not given.is_file():
-            raise SetupError(f"qm.dftbplus.library: expected the library of DFTB+, found no file {given}")
+            raise SetupError(f"{given}: expected the library of DFTB+, found no such file")
         return given
     for folder in module.resolve().parents:
         for name in _NAMES:
@@ -220,8 +218,8 @@ def _find(module: Path, given: Path | None) -> Path:
                 if path.is_file():
                     return path
     raise SetupError(
-        f"qm.dftbplus.library: expected {' or '.join(_NAMES)}, {BUILD}, in a folder above {module}, found "
-        f"none: {INSTALL}, or name the file"
+        f"{module}: expected the library of DFTB+ ({' or '.join(_NAMES)}, {BUILD}) in a folder above it, "
+        f"found none: {INSTALL}, or name the library"
     )
 
 

@@ -16,21 +16,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
-from pidelta.mm.geometry import add, add_outer, cross, dot, scale, vector
+from pidelta.core.compilation import compiled
+from pidelta.core.vectors import add, add_outer, cross, dot, scale, vector
 from pidelta.state import FloatArray, IntArray
 
 LINEAR, DISTANCE, ANGLE, OUT_OF_PLANE = range(4)
 
-_compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+_compiled = compiled(nogil=True, error_model="numpy")
 
 
 @dataclass(frozen=True)
 class VirtualSites:
-    """The sites of a topology; site s is its particle N + s, after the N atoms.
+    """Virtual sites; site s is particle N + s, after the N atoms.
 
     Attributes:
         parents: (S, 3) atoms i, j, k.
@@ -53,26 +53,24 @@ class VirtualSites:
         """The sites where `keep` (S,) is true."""
         return VirtualSites(self.parents[keep], self.kinds[keep], self.parameters[keep])
 
-    def place(self, atoms: FloatArray, cell: FloatArray | None) -> FloatArray:
-        """Positions (N + S, 3) of atoms and sites, in bohr; each site is near the image of its first atom.
+    def place(self, particles: FloatArray, cell: FloatArray | None) -> None:
+        """Put the sites where their atoms say, each near the image of its first atom.
 
         Args:
-            atoms: (N, 3) in bohr.
+            particles: (N + S, 3) in bohr, atoms first; the rows of the sites are written.
             cell: (3, 3) lattice vectors as rows in bohr, or None.
         """
-        if not len(self):
-            return atoms
-        sites = np.empty((len(self), 3))
-        _place(atoms, self.parents, self.kinds, self.parameters, *_lattice(cell), sites)
-        return np.concatenate([atoms, sites])
+        if len(self):
+            sites = particles[len(particles) - len(self) :]
+            _place(particles, self.parents, self.kinds, self.parameters, *_lattice(cell), sites)
 
     def spread(
-        self, atoms: FloatArray, cell: FloatArray | None, gradient: FloatArray, strain: FloatArray
+        self, particles: FloatArray, cell: FloatArray | None, gradient: FloatArray, strain: FloatArray
     ) -> None:
         """Give the gradient of the sites to their parents, by the chain rule.
 
         Args:
-            atoms: (N, 3) or more rows in bohr, atoms first.
+            particles: (N + S, 3) in bohr, atoms first.
             cell: (3, 3) lattice vectors as rows in bohr, or None.
             gradient: (N + S, 3) dE/dR of atoms and sites; that of the sites is zero afterwards.
             strain: (3, 3) dE/d(strain) of atoms and sites taken as free; corrected for the sites that a
@@ -81,7 +79,7 @@ class VirtualSites:
         if len(self):
             first = len(gradient) - len(self)
             _spread(
-                atoms, self.parents, self.kinds, self.parameters, *_lattice(cell), first, gradient, strain
+                particles, self.parents, self.kinds, self.parameters, *_lattice(cell), first, gradient, strain
             )
 
 
@@ -98,7 +96,7 @@ def join_sites(parts: Sequence[VirtualSites], n_atoms: Sequence[int]) -> Virtual
 def _lattice(cell: FloatArray | None) -> tuple[FloatArray, FloatArray]:
     if cell is None:
         return np.zeros((3, 3)), np.zeros((3, 3))
-    return cell, np.asarray(np.linalg.inv(cell), dtype=np.float64)
+    return np.ascontiguousarray(cell), np.asarray(np.linalg.inv(cell), dtype=np.float64)
 
 
 @_compiled

@@ -1,0 +1,97 @@
+"""Reading the XML of i-PI: numbers and texts of elements, and what is wrong with them in one line."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+
+from pidelta.errors import SetupError
+
+
+def read_xml(path: Path) -> ET.Element:
+    """Read an i-PI input.
+
+    Raises:
+        SetupError: the file is missing, is no well-formed XML, or holds something else.
+    """
+    try:
+        root = ET.parse(path).getroot()
+    except OSError as error:
+        raise SetupError(f"{path}: cannot read the i-PI input: {error.strerror}") from error
+    except ET.ParseError as error:
+        line = error.position[0]
+        raise SetupError(f"{path}: line {line}: expected well-formed XML, found {error}") from error
+    except (ValueError, LookupError) as error:  # an encoding that nobody knows
+        raise SetupError(f"{path}: expected well-formed XML, found {error}") from error
+    if root.tag != "simulation":
+        raise SetupError(f"{path}: expected <simulation> as the outermost element, found <{root.tag}>")
+    return root
+
+
+def text_of(element: ET.Element, tag: str, default: str) -> str:
+    """The text of a child, or a default where there is none."""
+    return (element.findtext(tag) or default).strip()
+
+
+def items_of(text: str | None) -> list[str]:
+    """The items of a list such as ``[ a, b ]``."""
+    return [item.strip() for item in (text or "").strip().strip("[]").split(",") if item.strip()]
+
+
+def to_integer(path: Path, what: str, text: str, smallest: int | None = None) -> int:
+    """Turn text into an integer.
+
+    Raises:
+        SetupError: it is none, or below `smallest`.
+    """
+    try:
+        value = int(text)
+    except ValueError:
+        raise SetupError(f"{path}: {what}: expected an integer, found {text!r}") from None
+    if smallest is not None and value < smallest:
+        raise SetupError(f"{path}: {what}: expected {smallest} or more, found {value}")
+    return value
+
+
+def to_number(path: Path, what: str, text: str) -> float:
+    """Turn text into a number.
+
+    Raises:
+        SetupError: it is none.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        raise SetupError(f"{path}: {what}: expected a number, found {text!r}") from None
+
+
+def integer_of(path: Path, element: ET.Element, tag: str, default: int, smallest: int | None = None) -> int:
+    """The integer in a child, or a default where there is none; raises as `to_integer`."""
+    return to_integer(path, f"<{tag}>", text_of(element, tag, str(default)), smallest)
+
+
+def systems_of(path: Path, root: ET.Element) -> Iterator[ET.Element]:
+    """The systems of a simulation, those of templates with their labels replaced, as i-PI does it.
+
+    Raises:
+        SetupError: an instance has not a value for each label, or is no well-formed XML.
+    """
+    yield from root.iterfind("system")
+    for template in root.iterfind("system_template"):
+        labels = items_of(template.findtext("labels"))
+        for instance in template.iterfind("instance"):
+            values = items_of(instance.text)
+            if len(values) != len(labels):
+                raise SetupError(
+                    f"{path}: <instance> of <system_template>: expected {len(labels)} values, one for each "
+                    f"label, found {len(values)}"
+                )
+            for element in template.iterfind("template/system"):
+                text = ET.tostring(element, encoding="unicode")
+                for label, value in sorted(zip(labels, values, strict=True), reverse=True):
+                    text = text.replace(label, value)
+                try:
+                    yield ET.fromstring(text)
+                except ET.ParseError as error:
+                    raise SetupError(f"{path}: <system_template>: not well-formed: {error}") from None

@@ -1,0 +1,175 @@
+"""The bonds of the structure as a yardstick: positions from elsewhere must have its atoms, order and unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import vesin
+from ase.data import covalent_radii
+
+from pidelta.core.cell import heights, minimum_image
+from pidelta.errors import StructureError
+from pidelta.ipi.observers import Observer
+from pidelta.state import BoolArray, FloatArray, IntArray, System
+from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM, NANOMETER
+
+_BOND_FACTOR = 1.25  # of the sum of covalent radii: what counts as bonded in the structure file
+_STRETCH_FACTOR = 1.5  # of the structure's length: what no flexible bond reaches
+_SHORT_FACTOR = 0.65  # of the structure's length or of the radii: what no bond is pressed to
+_LEAST_BONDS = 3  # fewer may all have another length, as on a potential curve
+_UNIT_TOLERANCE = 0.1
+_UNITS = {"bohr": 1.0, "angstrom": ANGSTROM, "nm": NANOMETER}
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """Bonds of a structure and what their lengths may become.
+
+    Attributes:
+        structure: the file, for messages.
+        pairs: (nb, 2) bonded atoms.
+        lengths: (nb,) in the structure, in bohr.
+        shortest: (nb,) that a bond may have, in bohr.
+        reactive: (nb,) whether both atoms are QM, so that the bond may break.
+        cell: (3, 3) lattice rows of the structure in bohr, or None for a molecule in vacuum.
+    """
+
+    structure: Path
+    pairs: IntArray
+    lengths: FloatArray
+    shortest: FloatArray
+    reactive: BoolArray
+    cell: FloatArray | None
+
+    @classmethod
+    def of(cls, structure: Path, system: System, bonds: IntArray | None, qm_indices: IntArray) -> Yardstick:
+        """Make one.
+
+        Args:
+            structure: the file of `system`.
+            system: its atoms.
+            bonds: (nb, 2) of the topology, or None to find them by distances.
+            qm_indices: (n,) the QM atoms.
+        """
+        pairs = _bonds_by_radii(system) if bonds is None else bonds
+        lengths = _distances(system.positions, pairs, system.cell)
+        radii = covalent_radii[system.numbers[pairs]].sum(axis=1) * ANGSTROM
+        return cls(
+            structure=structure,
+            pairs=pairs,
+            lengths=lengths,
+            shortest=_SHORT_FACTOR * np.minimum(lengths, radii),
+            reactive=np.asarray(np.isin(pairs, qm_indices).all(axis=1)),
+            cell=system.cell,
+        )
+
+    def check_unit(self, positions: FloatArray, cell: FloatArray | None, source: str) -> None:
+        """Refuse positions or a cell whose unit was taken for another.
+
+        Args:
+            positions: (N, 3) in bohr.
+            cell: (3, 3) lattice rows in bohr, or None.
+            source: where they come from, for messages.
+
+        Raises:
+            StructureError: all bonds, or all heights of the cell, differ by the ratio of two units.
+        """
+        for ratios in self._ratios(positions, None if self.cell is None else cell):
+            self._refuse_unit(float(np.median(ratios)), "bonds", source)
+        if self.cell is not None and cell is not None:
+            ratios = heights(cell) / heights(self.cell)
+            if np.ptp(ratios) < 0.05 * ratios.mean():
+                self._refuse_unit(float(ratios.mean()), "cell vectors", source)
+
+    def check(self, positions: FloatArray, cell: FloatArray | None, source: str) -> None:
+        """Refuse positions that are not those of a simulation of these atoms, in this order and unit.
+
+        A flexible bond stretches, but not to one and a half times its length. Bonds of the QM region may
+        break, so most of them have to be gone. Nothing presses a bond to two thirds of its length.
+
+        Args:
+            positions: (N, 3) in bohr.
+            cell: (3, 3) lattice rows in bohr; ignored for a molecule in vacuum.
+            source: where they come from, for messages.
+
+        Raises:
+            StructureError: names the atoms, what was expected and what was found.
+        """
+        self.check_unit(positions, cell, source)
+        found = _distances(positions, self.pairs, cell if self.cell is not None else None)
+        long = found > _STRETCH_FACTOR * self.lengths
+        suspicious = long & ~self.reactive
+        if 2 * np.count_nonzero(long & self.reactive) > np.count_nonzero(self.reactive):
+            suspicious = long
+        suspicious |= found < self.shortest
+        if suspicious.any():
+            worst = int(np.flatnonzero(suspicious)[0])
+            i, j = self.pairs[worst]
+            raise StructureError(
+                f"{self.structure}: atoms {i} and {j} are bonded, "
+                f"{self.lengths[worst] * BOHR_IN_ANGSTROM:.2f} angstrom, but "
+                f"{found[worst] * BOHR_IN_ANGSTROM:.2f} angstrom apart in {source}, "
+                "which must list the atoms in the same order, with the unit of their positions"
+            )
+
+    def _ratios(self, positions: FloatArray, cell: FloatArray | None) -> list[FloatArray]:
+        """Lengths found in those of the structure, where they are much alike, by nearest images and without.
+
+        Too large a unit makes molecules larger than the cell, where the nearest image means nothing.
+        """
+        if len(self.pairs) < _LEAST_BONDS:
+            return []
+        alike = []
+        for lattice in (cell, None):
+            ratios = _distances(positions, self.pairs, lattice) / np.maximum(self.lengths, 1.0e-3)
+            low, high = np.quantile(ratios, (0.1, 0.9))
+            if high < 1.4 * low:
+                alike.append(ratios)
+        return alike
+
+    def _refuse_unit(self, scale: float, what: str, source: str) -> None:
+        for read, written in permutations(_UNITS, 2):
+            if abs(scale * _UNITS[written] / _UNITS[read] - 1.0) < _UNIT_TOLERANCE:
+                raise StructureError(
+                    f"{self.structure}: expected {what} as long as here, found {scale:.3g} times that in "
+                    f"{source}, as if {written} had been read as {read}: name the unit in its file, as "
+                    "i-PI does with positions{angstrom} and cell{angstrom} in the comment; "
+                    "without one i-PI takes bohr"
+                )
+
+
+class FirstPositions(Observer):
+    """Checks the first positions from i-PI, which sends no elements and no units with them."""
+
+    def __init__(self, yardstick: Yardstick) -> None:
+        self._yardstick = yardstick
+        self._checked = False
+
+    def before(self, positions: FloatArray, cells: FloatArray | None) -> None:
+        """Raises StructureError as `Yardstick.check` does."""
+        if self._checked:
+            return
+        for index in range(len(positions)):
+            cell = None if cells is None else cells[index]
+            self._yardstick.check(positions[index], cell, "the first positions from i-PI")
+        self._checked = True
+
+
+def _distances(positions: FloatArray, pairs: IntArray, cell: FloatArray | None) -> FloatArray:
+    vectors = positions[pairs[:, 1]] - positions[pairs[:, 0]]
+    return np.asarray(np.linalg.norm(minimum_image(vectors, cell), axis=1))
+
+
+def _bonds_by_radii(system: System) -> IntArray:
+    """Bonded pairs (nb, 2) of a molecule in vacuum, from its distances and covalent radii."""
+    radii = covalent_radii[system.numbers] * ANGSTROM * _BOND_FACTOR
+    neighbours = vesin.NeighborList(cutoff=2.0 * float(radii.max()), full_list=False)
+    i, j, d = neighbours.compute(
+        points=system.positions, box=np.zeros((3, 3)), periodic=False, quantities="ijd"
+    )
+    hydrogens = (system.numbers[i] == 1) & (system.numbers[j] == 1)
+    bonded = (d < radii[i] + radii[j]) & ~hydrogens
+    return np.stack([i[bonded], j[bonded]], axis=1).astype(np.int64)

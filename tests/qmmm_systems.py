@@ -1,0 +1,67 @@
+"""Made-up systems that the tests of `pidelta.qmmm` share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pidelta.core.virtual_sites import VirtualSites
+from pidelta.mm.topology import Harmonic, Pairs14, Topology, Torsions
+from pidelta.qmmm.coupling import CutoffCoupling
+from pidelta.qmmm.energy import QMMMEvaluator
+from pidelta.qmmm.groups import make_groups
+from pidelta.qmmm.partition import Partition
+from pidelta.qmmm.surroundings import CutoffSurroundings
+
+
+def bare_topology(residues, charges, bonds, sites=None, names=None) -> Topology:
+    """Oxygen atoms by residue with bonds (n, 2) and charges, those of virtual sites last; no other terms."""
+    n, bonds = len(residues), np.reshape(bonds, (-1, 2)).astype(np.int64)
+    return Topology(
+        source="made-up.top",
+        numbers=np.full(n, 8),
+        masses=np.ones(n),
+        charges=np.asarray(charges, dtype=np.float64),
+        names=tuple(names or (f"X{i}" for i in range(n))),
+        residue_names=("RES",) * n,
+        residue_indices=np.asarray(residues, dtype=np.int64),
+        residue_numbers=np.asarray(residues, dtype=np.int64) + 1,
+        segments=("",) * n,
+        bonds=Harmonic(bonds, np.ones(len(bonds)), np.ones(len(bonds))),
+        angles=Harmonic.none(3),
+        urey_bradley=Harmonic.none(3),
+        torsions=Torsions(),
+        impropers=Harmonic.none(4),
+        lj_types=np.zeros(len(charges), dtype=np.int64),
+        lj_c6=np.zeros((1, 1)),
+        lj_c12=np.zeros((1, 1)),
+        exclusions=np.zeros((0, 2), dtype=np.int64),
+        pairs14=Pairs14(),
+        sites=VirtualSites() if sites is None else sites,
+    )
+
+
+def embedded(topology, qm, positions, cell, cutoff, switch, **grouping) -> QMMMEvaluator:
+    """QM atoms, the charge groups around them and the coupling to these; no terms."""
+    qm_particles = topology.with_sites(np.asarray(qm))
+    cells = None if cell is None else cell[None]
+    partition = Partition(
+        np.concatenate([topology.numbers, np.zeros(len(topology.sites), dtype=np.int64)]),
+        np.asarray(qm),
+        topology.without_internal(qm).charges,
+        make_groups(
+            topology,
+            np.setdiff1d(np.arange(topology.n_particles), qm_particles),
+            topology.particles.place(positions[None], cells)[0],
+            cell,
+            **grouping,
+        ),
+    )
+    surroundings = CutoffSurroundings(partition, cutoff, switch, cell)
+    return QMMMEvaluator(
+        topology.numbers,
+        cell is not None,
+        topology.particles,
+        partition=partition,
+        surroundings=surroundings,
+        coupling=CutoffCoupling(surroundings),
+    )

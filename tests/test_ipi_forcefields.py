@@ -1,0 +1,222 @@
+"""What the ffsockets of an i-PI input serve, and whether the forces add up to each term once."""
+
+from __future__ import annotations
+
+import pytest
+
+from ipi_support import running_ipi, unique_address, write_input
+from pidelta.errors import SetupError
+from pidelta.ipi.forcefields import terms_in_name, terms_in_parameters
+from pidelta.ipi.protocol import Connection, Init
+from pidelta.ipi.simulation import read_simulation
+from pidelta.ipi.transports import connect
+
+ALL = ("mm", "low", "delta")
+
+
+@pytest.mark.parametrize(
+    ("name", "terms"),
+    [
+        ("mm", {"mm"}),
+        ("delta+mm", {"mm", "delta"}),
+        ("dftb + delta", {"low", "delta"}),
+        ("DFTB", {"low"}),
+        *((name, None) for name in ("pidelta", "driver", "lmpserial", "all", "qmmm", "ff1", "dft-b3lyp")),
+    ],
+)
+def test_names(name, terms):
+    assert terms_in_name(name) == terms
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dftb+detla",
+        "mm+",
+        "+",
+        "low+low",
+        "dftb+low",
+        "lowdelta",
+        "low-delta",
+        "low,delta",
+        "mm1",
+        "detla",
+        "dftb3",
+        "dtfb",
+        "Delt",
+        "deltta",
+        "x+y",
+    ],
+)
+def test_names_that_look_like_terms(tmp_path, name):
+    with pytest.raises(ValueError, match="looks like terms: expected"):
+        terms_in_name(name)
+    path = write_input(tmp_path, address="x", ff_name=name)
+    with pytest.raises(SetupError, match="looks like terms") as caught:
+        read_simulation(path)
+    assert str(caught.value).startswith(f"{path}: <ffsocket name={name!r}>: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("", None),
+        ("\0", None),
+        ("{}", None),
+        ("{ terms: low+delta }", {"low", "delta"}),
+        (" terms : dftb , ,  batch_size:4", {"low"}),
+        (" batch_size:4", None),
+    ],
+)
+def test_parameters(text, terms):
+    assert terms_in_parameters(text) == terms
+
+
+@pytest.mark.parametrize("text", ["{term: low}", "{terms: lo}", "{terms: }", "{low+delta}"])
+def test_parameters_that_say_nothing(text):
+    with pytest.raises(ValueError, match="<parameters>"):
+        terms_in_parameters(text)
+
+
+def written(folder, forces, sockets=("mm", "low", "delta"), wrap=("", ""), systems=1, extra=""):
+    """An input with ffsockets named in turn and these forces."""
+    path = write_input(folder, address="one", ff_name="none")
+    text = path.read_text()
+    head, rest = text.split("<ffsocket", 1)
+    rest = rest.split("</ffsocket>", 1)[1]
+    fields = "".join(
+        f"<ffsocket name='{name}' mode='unix'><address>a{k}</address></ffsocket>"
+        for k, name in enumerate(sockets)
+    )
+    before, system = rest.split("<system>")
+    system = system.split("<forces>")[0] + f"<forces>{forces}</forces>{extra}</system>"
+    path.write_text(
+        head + wrap[0] + fields + wrap[1] + before + ("<system>" + system) * systems + "</simulation>"
+    )
+    return path
+
+
+def simulation(folder, forces, **options):
+    return read_simulation(written(folder, forces, **options))
+
+
+def force(name, options="", inner=""):
+    return f"<force forcefield='{name}' {options}>{inner}</force>"
+
+
+EACH = force("mm") + force("low") + force("delta")
+
+
+@pytest.mark.parametrize(
+    ("forces", "options"),
+    [
+        (EACH, {}),
+        (force("a"), {"sockets": ("a",)}),
+        (force("mm", "nbeads='4'") + force("dftb+delta"), {"sockets": ("mm", "dftb+delta")}),
+        # a contraction by a difference: cheap on all beads, the difference on few
+        (EACH + force("low", "nbeads='2' weight='-1'") + force("low", "nbeads='2'"), {}),
+        # the low level in the inner steps and its difference to the whole in the outer ones
+        (
+            force("low", inner="<mts_weights>[-1,1]</mts_weights>")
+            + force("a", inner="<mts_weights>[1,0]</mts_weights>"),
+            {"sockets": ("low", "a")},
+        ),
+        (force("c"), {"sockets": ("a", "b"), "wrap": ("<ffcommittee name='c'>", "</ffcommittee>")}),
+        (EACH, {"systems": 2}),
+    ],
+)
+def test_sums_of_each_term_once(tmp_path, forces, options):
+    assert simulation(tmp_path, forces, **options).forces.check("input.xml", ALL) == []
+
+
+@pytest.mark.parametrize(
+    ("forces", "options", "message"),
+    [
+        (
+            force("mm") + force("low"),
+            {},
+            r"<forces>: expected each of mm, low, delta once, found none .* delta",
+        ),
+        (EACH + force("low"), {}, "found low 2 times, by low$"),
+        (force("a") + force("b"), {"sockets": ("a", "b")}, "found mm 2 times, by a, b$"),
+        (
+            force("low+delta") + EACH,
+            {"sockets": ("low+delta", *ALL)},
+            r"found low 2 times, by low\+delta, low$",
+        ),
+        (force("mm"), {"sockets": ("mm", "pidelta")}, "found none that serves low"),
+    ],
+)
+def test_sums_that_do_not(tmp_path, forces, options, message):
+    with pytest.raises(SetupError, match=message) as caught:
+        simulation(tmp_path, forces, **options).forces.check("input.xml", ALL)
+    assert "\n" not in str(caught.value)
+
+
+def test_each_system_counts(tmp_path):
+    one = simulation(tmp_path, EACH, systems=2)
+    text = one.path.read_text()
+    assert text.count(force("delta")) == 2
+    one.path.write_text(text[::-1].replace(force("delta")[::-1], "", 1)[::-1])
+    with pytest.raises(SetupError, match="found none that serves delta"):
+        read_simulation(one.path).forces.check("input.xml", ALL)
+
+
+def test_terms_that_the_energy_does_not_have(tmp_path):
+    forces = simulation(tmp_path, EACH).forces
+    with pytest.raises(
+        SetupError, match="<ffsocket name='delta'>: expected terms among mm, low, found delta"
+    ):
+        forces.check("input.xml", ("mm", "low"))
+
+
+def test_weights_that_say_so_are_told(tmp_path):
+    forces = simulation(tmp_path, force("mm") + force("low") + force("delta", "weight='0.5'")).forces
+    assert forces.check("input.xml", ALL) == ["the weights of the forces count delta 0.5 times"]
+    factors = "<ensemble><hamiltonian_weights>[1, 1, 0]</hamiltonian_weights></ensemble>"
+    forces = simulation(tmp_path, EACH, extra=factors).forces
+    assert forces.check("input.xml", ALL) == ["the weights of the forces count delta 0 times"]
+
+
+def test_template_of_systems(tmp_path):
+    path = written(tmp_path, force("mm") + force("low") + force("delta", "weight='LAMBDA'"))
+    text = path.read_text().replace("<system>", "<system_template><labels>[LAMBDA]</labels>\n", 1)
+    start = text.index("\n", text.index("<labels>"))
+    body = text[start:].replace("</system>", "</system></template></system_template>")
+    instances = "<instance>[1]</instance><instance>[0.25]</instance><template><system>"
+    path.write_text(text[:start] + instances + body)
+    forces = read_simulation(path).forces
+    assert [[f.weight for f in system] for system in forces.systems] == [[1.0, 1.0, 1.0], [1.0, 1.0, 0.25]]
+    assert forces.check("input.xml", ALL) == ["the weights of the forces count delta 0.25 times"]
+
+
+def test_structures_of_each_socket(tmp_path):
+    forces = simulation(tmp_path, force("mm") + force("low", "nbeads='3'") + force("delta"), systems=2).forces
+    assert [forces.structures(socket) for socket in forces.sockets] == [2, 6, 2]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_parameters_reach_the_client_and_survive_a_restart(tmp_path, batch_size):
+    address = unique_address()
+    path = write_input(tmp_path, address=address, batch_size=batch_size, n_beads=2)
+    text = path.read_text()
+    path.write_text(text.replace("</address>", "</address> <parameters>{terms: low + delta}</parameters>"))
+    assert read_simulation(path).forces.sockets[0].terms == {"low", "delta"}
+    connection, found = Connection(4), None
+    with running_ipi(path) as ipi:
+        transport = connect("unix", address, 0, patience=30.0)
+        while found is None:
+            for event in connection.receive(transport.receive()):
+                if isinstance(event, Init):
+                    found = event
+                elif hasattr(event, "reply"):
+                    transport.send(event.reply)
+        ipi.terminate()
+        transport.close()
+        ipi.wait(30.0)
+    assert terms_in_parameters(found.parameters) == {"low", "delta"}
+    assert found.batch_size == batch_size
+    restarted = (tmp_path / "RESTART").read_text().replace("<step>", "<step> ")
+    assert "terms" in restarted
+    assert read_simulation(tmp_path / "RESTART").forces.sockets[0].terms == {"low", "delta"}

@@ -23,6 +23,7 @@ from pidelta.config import (
 from pidelta.core import structure
 from pidelta.core.names import NameDifference
 from pidelta.core.particles import Particles
+from pidelta.core.pme import reciprocal_sum
 from pidelta.core.selection import select
 from pidelta.delta.base import Correction, check_fits
 from pidelta.delta.committee import Committee
@@ -44,6 +45,7 @@ from pidelta.qmmm.coupling import Coupling, CutoffCoupling
 from pidelta.qmmm.energy import ClassicalEvaluator, QMMMEvaluator
 from pidelta.qmmm.groups import make_groups
 from pidelta.qmmm.partition import Partition, charge_remainder, spread_remainder
+from pidelta.qmmm.pme_coupling import PMECoupling
 from pidelta.qmmm.surroundings import CutoffSurroundings, CutRegion, FixedCharges, Surroundings
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.units import ANGSTROM
@@ -187,7 +189,14 @@ class Setup:
     @cached_property
     def coupling(self) -> Coupling:
         """The potential that the low-level method feels."""
-        return CutoffCoupling(self.surroundings)
+        mm, cell = self.config.mm, self.system.cell
+        if self.config.embedding.scheme == "cutoff" or mm is None:
+            return CutoffCoupling(self.surroundings)
+        if cell is None:
+            raise ConfigError(f"{self.config.path}: embedding.scheme: expected a cell with pme, found none")
+        with _section("mm"):
+            reciprocal = reciprocal_sum(mm.electrostatics, mm.cutoff, mm.ewald_tolerance, cell)
+        return PMECoupling(self.qm_region.partition, reciprocal, mm.cutoff)
 
     @cached_property
     def warnings(self) -> list[str]:
@@ -202,7 +211,7 @@ class Setup:
                 f"the QM region has {region.charge:+d} e, and the other atoms keep theirs: "
                 f"{region.remainder:+.4f} e are dropped"
             )
-        if self.topology is not None:
+        if self.topology is not None and self.config.embedding.scheme == "cutoff":
             qm = region.cut(
                 system.positions[None], None if system.cell is None else system.cell[None]
             ).positions

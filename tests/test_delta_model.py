@@ -56,6 +56,41 @@ def test_conformance_finds_a_wrong_gradient():
         corrections.check_derivatives(Wrong(), random_frame(0))
 
 
+class Spoilt:
+    """A model that sees its input through `spoil` and whose energy grows by `drift` with each call."""
+
+    def __init__(self, spoil=lambda region: region, drift=0.0):
+        self.model, self.spoil, self.drift, self.calls = random_model(), spoil, drift, 0
+
+    def evaluate(self, region):
+        self.calls += 1
+        result = self.model.evaluate(self.spoil(region))
+        return replace(result, energy=result.energy + self.drift * self.calls)
+
+
+def as_if_contiguous(region):
+    """What a compiled routine sees that takes every array for contiguous."""
+    memory = region.site_charges.base
+    if memory is None:
+        return region
+    return replace(region, site_charges=np.ravel(memory)[: region.site_charges.size][None])
+
+
+def first_four(region):
+    return replace(region, numbers=region.numbers[:4], positions=region.positions[:, :4])
+
+
+def test_conformance_finds_memory_wrong_strides_and_any_composition():
+    frame = random_frame(0)
+    corrections.check_inputs_and_memory(Spoilt(), frame)
+    with pytest.raises(AssertionError, match="energy again"):
+        corrections.check_inputs_and_memory(Spoilt(drift=1e-9), frame)
+    with pytest.raises(AssertionError, match="from strided arrays"):
+        corrections.check_inputs_and_memory(Spoilt(as_if_contiguous), frame)
+    with pytest.raises(AssertionError, match="expected a ModelError"):
+        corrections.check_composition(Spoilt(first_four), frame)
+
+
 def test_conformance_finds_a_cosine_cutoff(monkeypatch):
     def cosine(r, cutoff):
         return 0.5 * (1.0 + torch.cos(math.pi * (r / cutoff).clamp(max=1.0)))

@@ -18,6 +18,7 @@ from pidelta.data.labelled import read_labelled
 from pidelta.data.store import FrameStore
 from pidelta.delta.assessment import assess
 from pidelta.delta.committee import Committee
+from pidelta.delta.hdnnp.coverage import Coverage
 from pidelta.delta.hdnnp.fitting import Fit
 from pidelta.delta.hdnnp.model import HDNNP
 from pidelta.delta.hdnnp.settings import read_training_file
@@ -256,6 +257,15 @@ def test_a_model_remembers_what_it_was_trained_on(tmp_path):
     epochs = json.loads(trained.with_suffix(".json").read_text())["epochs"]
     best = min(epochs, key=lambda row: row["validation_loss"])
     assert model.uncertainty_threshold == 2.0 * best["energy_rmse"]
+
+
+def test_frames_that_are_all_alike_are_within_their_coverage(store, data):
+    _, prepared = data
+    groups = prepare(prepared.settings, read_labelled([store]).frames[:1] * 4)
+    coverage = Coverage.of_training(prepared.settings, groups, [f"step {k}" for k in range(4)])
+    for features in (groups[0].features, groups[0].features + 0.1):
+        distances = coverage.extrapolation(features.numpy(), groups[0].species.numpy())
+        assert (distances <= 1.0).all() == (features is groups[0].features)
 
 
 def test_held_out_frames_are_within_the_coverage_and_long_bonds_beyond_it(store, data, tmp_path):

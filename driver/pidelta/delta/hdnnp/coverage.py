@@ -132,12 +132,17 @@ class Coverage:
         return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).digest()
 
     def content(self) -> dict[str, list[dict[str, torch.Tensor]]]:
-        """What a model's file holds of it."""
+        """What a model's file holds of it; the directions, by far the most, in single precision."""
         return {
             name: [
-                {key: torch.from_numpy(array).float() for key, array in vars(part).items()} for part in parts
+                {
+                    "mean": torch.from_numpy(part.mean),
+                    "scale": torch.from_numpy(part.scale),
+                    "directions": torch.from_numpy(part.directions).float(),
+                }
+                for part in parts
             ]
-            for name, parts in vars(self).items()
+            for name, parts in (("structure", self.structure), ("environment", self.environment))
         }
 
     @classmethod
@@ -192,4 +197,4 @@ def _ellipsoid(
     if reach > 0.0:
         whole = replace(whole, scale=whole.scale / (_MARGIN * reach))
     # In the precision of the file, so that a model is the same before and after it.
-    return Ellipsoid(**{name: array.astype(np.float32).astype(float) for name, array in vars(whole).items()})
+    return replace(whole, directions=whole.directions.astype(np.float32).astype(np.float64))

@@ -190,6 +190,18 @@ class Setup:
             properties=properties,
         )
 
+    def extras(self, terms: frozenset[str]) -> frozenset[str]:
+        """Names of the extras that i-PI gets from a client that serves these terms."""
+        names = {"terms"}
+        if "low" in terms:
+            with section("qm"):
+                names |= {"embedding", *reported_properties(self.engine, self._qm.properties)}
+            if self.engine.embedding == "electrostatic" or self.qm_region.force_field_charges.any():
+                names |= {"charges", "dipole"}
+        if "delta" in terms:
+            names |= set(self.correction.properties)
+        return frozenset(names)
+
     @property
     def _qm(self) -> QMConfig:
         if self.config.qm is None:

@@ -10,7 +10,7 @@ import numpy as np
 import parmed
 import pytest
 
-from pidelta.core.names import NameDifference
+from pidelta.core.names import NameDifference, swapped_names
 from pidelta.core.structure import read_coordinates, read_structure
 from pidelta.errors import StructureError
 from pidelta.units import ANGSTROM
@@ -207,6 +207,13 @@ def test_names_of_other_programs_are_listed(tmp_path, suffix):
         NameDifference("TIP3", "SOL", 2, "residue"),
         NameDifference("NA", "SOD", 1, "residue"),
     )
+
+
+def test_names_that_changed_places_are_told_from_those_of_other_programs(tmp_path):
+    path = pdb(tmp_path / "a.pdb", ([6, 6, 6, 8], ["C1", "C3", "C2", "O9"], "LIG"))
+    atoms_ = topology(([6, 6, 6, 8], ["C1", "C2", "C3", "O1"], "LIG"))
+    found = read_coordinates(path, atoms_).name_differences
+    assert [(each.found, each.expected) for each in swapped_names(found)] == [("C3", "C2"), ("C2", "C3")]
 
 
 def test_digits_in_front_of_a_name_are_no_difference(tmp_path):

@@ -43,13 +43,14 @@ def test_extras_of_any_force(tmp_path, wanted):
 def test_contracted_extras_are_there_if_interpolated(tmp_path):
     check(tmp_path, "dipole", "nbeads='2'> <interpolate_extras> [ dipole ] </interpolate_extras> </force>")
     check(tmp_path, "dipole", "nbeads='4'/>")
-    with pytest.raises(SetupError, match="'dipole'>: .* found it on fewer beads than the system has"):
+    with pytest.raises(SetupError, match=r"'dipole'>: .* found it on fewer beads than the system has"):
         check(tmp_path, "dipole", "nbeads='2'/>")
 
 
 def test_extras_of_no_force(tmp_path):
     with pytest.raises(
-        SetupError, match="'spraed'>: expected a force that gives it, found none .*; there are dipole, spread"
+        SetupError,
+        match=r"'spraed'>: expected a force that gives it, found none .*; there are dipole, spread",
     ):
         check(tmp_path, "dipole, spraed", "/>")
 

@@ -251,10 +251,10 @@ def _load(path: Path, *, periodic: bool = False) -> Any:
 
 def _load_xyz(path: Path) -> ase.Atoms:
     """The one structure of a plain or extended .xyz; its cell counts where the file says so with pbc."""
-    frames = ase.io.read(path, format="extxyz", index=slice(0, 2))
+    frames: Any = ase.io.read(path, format="extxyz", index=slice(0, 2))
     if len(frames) > 1:
         raise _several(path)
-    atoms = frames[0]
+    atoms: ase.Atoms = frames[0]
     if not atoms.pbc.any():
         atoms.cell = None
     elif not atoms.pbc.all():

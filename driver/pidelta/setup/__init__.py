@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from pidelta.config import Config, QMConfig
-from pidelta.core.names import NameDifference
+from pidelta.core.names import NameDifference, swapped_names
 from pidelta.core.selection import select
 from pidelta.delta.base import Correction
 from pidelta.errors import ConfigError
@@ -96,10 +96,16 @@ class Setup:
     @cached_property
     def warnings(self) -> list[str]:
         """What a user should know before this set-up runs, a line each."""
-        if self.config.qm is None:
-            return []
-        region, system = self.qm_region, self.system
         found = []
+        if swapped := swapped_names(self.name_differences):
+            names = ", ".join(f"{each.found} for {each.expected}" for each in swapped[:3])
+            found.append(
+                f"{self.config.structure}: names of the topology at other atoms ({names}): "
+                "are the atoms in another order?"
+            )
+        if self.config.qm is None:
+            return found
+        region, system = self.qm_region, self.system
         if region.remainder:
             found.append(
                 f"the force-field charges of the QM atoms sum to {region.charge + region.remainder:+.4f} e, "

@@ -49,6 +49,8 @@ def test_units_and_paths(tmp_path):
         (GOOD.replace("structure: a.gro", ""), "missing key structure"),
         (GOOD.replace("cutoff: 0.9 nm", "cutof: 0.9 nm"), "unknown key mm.cutof"),
         (GOOD.replace("cutoff: 0.9 nm", "cutoff: -1 nm"), "mm.cutoff: input should be greater than 0"),
+        (GOOD.replace("300 K", "1e-300 K"), "expected 0 K or at least 1 K"),
+        (GOOD.replace("300 K", "1e300 K"), "electronic_temperature: input should be"),
         (GOOD.replace("cutoff: 0.9 nm", "cutoff: 1e300 nm"), "mm.cutoff: input should be less than 1"),
         (GOOD.replace("cutoff: 0.9 nm", "cutoff: 1e-300 nm"), "mm.cutoff: input should be greater than 0"),
         (

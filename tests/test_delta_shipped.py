@@ -108,3 +108,9 @@ def test_check_refuses_a_damaged_model_in_one_line(config, fail):
     message = fail("check", config)
     assert "delta-1.pt" in message
     assert "damaged" in message
+
+
+def test_one_model_twice_would_seem_sure_of_itself(config):
+    shutil.copy(config.with_name("delta-0.pt"), config.with_name("delta-2.pt"))
+    with pytest.raises(ModelError, match=r"delta-2.pt: expected models that differ, found .*delta-0.pt"):
+        _ = Setup(load_config(config)).correction

@@ -11,7 +11,7 @@ import pytest
 
 import made_up_set
 from dftb_sets import make_engine
-from pidelta.errors import GeometryError, SCCConvergenceError
+from pidelta.errors import GeometryError, RunError, SCCConvergenceError
 from pidelta.qm.dftb import convergence
 from pidelta.qm.dftb.parameters import load_parameters
 from pidelta.qm.dftb.sets import builtin_set
@@ -210,3 +210,10 @@ def test_overlap_that_is_no_basis_is_named(parameters, curvature):
         r"eigenvalues above 1e-06, found a distance of 2\.0000 bohr",
     ):
         evaluate(method, (far, np.zeros(2)), (near, np.zeros(2)))
+
+
+def test_a_hamiltonian_without_orbital_energies_is_one_line(parameters):
+    """So low a temperature leads to numbers that are none."""
+    method = make_engine(ETHYLENE, parameters, electronic_temperature=1e-310)
+    with pytest.raises(RunError, match="SCC: expected orbital energies, found a Hamiltonian that has none"):
+        evaluate(method, (NORMAL, np.full(6, 1e250)), (NORMAL, np.zeros(6)))

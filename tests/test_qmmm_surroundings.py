@@ -14,6 +14,7 @@ from pidelta.qmmm.coupling import CutoffCoupling
 from pidelta.qmmm.energy import QMMMEvaluator
 from pidelta.qmmm.partition import Partition
 from pidelta.qmmm.surroundings import FixedCharges
+from pidelta.state import Term
 from pidelta.testing.embeddings import Sample, check_coupling, check_surroundings
 from qmmm_systems import bare_topology, embedded
 
@@ -230,3 +231,14 @@ def test_qm_region_as_large_as_half_the_cell_is_refused():
     stretched[2] += [4.0, 0.0, 0.0]
     with pytest.raises(GeometryError, match="QM region spans"):
         evaluator.surroundings.cut(stretched[None], CUBE[None])
+
+
+@pytest.mark.parametrize("energy", [1e247, -1e13, np.nan, np.inf])
+def test_numbers_that_are_no_energies(energy):
+    class Nonsense:
+        def evaluate(self, particles, cells):
+            return Term(np.array([0.0, energy]), np.zeros((2, 3, 3)), np.zeros((2, 3, 3)))
+
+    evaluator = QMMMEvaluator(np.array([8, 1, 1]), False, Particles(3), classical=Nonsense())
+    with pytest.raises(GeometryError, match=r"structure 1: expected an energy below .* from mm"):
+        evaluator.evaluate(np.zeros((2, 3, 3)), None)

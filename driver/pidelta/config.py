@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, FiniteFloat, PrivateAttr, Tag, model_validator
+from pydantic import Field, FiniteFloat, PrivateAttr, Tag, field_validator, model_validator
 
 from pidelta.state import TERMS
 from pidelta.units import parse_quantity
@@ -21,6 +21,7 @@ from pidelta.yaml_input import (
     read_yaml,
 )
 
+_LOWEST_TEMPERATURE = 0.99 * parse_quantity("1 K", "temperature")
 Distance: TypeAlias = Annotated[Length, Field(gt=0.01, lt=1e8)]
 """A cutoff in bohr; beyond these bounds its powers leave the range of numbers."""
 
@@ -97,7 +98,7 @@ class DFTBConfig(Section):
     spin_polarised: bool = True
     spin_constants: dict[str, FiniteFloat | list[list[FiniteFloat]]] | None = None
     dispersion: DispersionConfig = DispersionConfig(method="none")
-    electronic_temperature: Temperature = Field(0.0, ge=0.0)
+    electronic_temperature: Temperature = Field(0.0, ge=0.0, lt=1.0)
     scc: SCCConfig = SCCConfig()
     device: Literal["cpu", "cuda"] = "cpu"
 
@@ -107,6 +108,13 @@ class DFTBConfig(Section):
         if isinstance(values, dict) and values.get("parameters", "builtin") != "builtin":
             return {"order": 2, **values}
         return values
+
+    @field_validator("electronic_temperature")
+    @classmethod
+    def _check_temperature(cls, value: float) -> float:
+        if 0.0 < value < _LOWEST_TEMPERATURE:
+            raise ValueError("expected 0 K or at least 1 K")
+        return value
 
     @model_validator(mode="after")
     def _check_order(self) -> DFTBConfig:

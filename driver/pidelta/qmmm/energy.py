@@ -21,6 +21,9 @@ from pidelta.qmmm.partition import Partition
 from pidelta.qmmm.surroundings import CutRegion, Surroundings
 from pidelta.state import Evaluation, FloatArray, IntArray, Term
 
+# Beyond it a double has no digits left below 1e-4 hartree.
+_LARGEST_ENERGY = 1e12
+
 
 class ClassicalEvaluator(Protocol):
     """A force field: bundled or OpenMM."""
@@ -94,6 +97,8 @@ class QMMMEvaluator:
                 with watch("embedding"):
                     terms["delta"] = Term(delta.energy, *self.surroundings.pull_back(region, delta.gradient))
                 properties.update(delta.properties)
+        for name, term in terms.items():
+            _check_size(name, term.energy)
         return Evaluation(
             {name: self._of_atoms(term, particles, cells) for name, term in terms.items()},
             charges=charges,
@@ -143,6 +148,16 @@ class QMMMEvaluator:
                 f"structure {b}: expected finite positions below {FARTHEST:g} bohr, "
                 f"found {positions[b, atom]} at atom {atom}"
             )
+
+
+def _check_size(name: str, energy: FloatArray) -> None:
+    """Nonsense in a file may give numbers that are finite and yet no energies."""
+    bad = np.flatnonzero(~(np.abs(energy) < _LARGEST_ENERGY))
+    if len(bad):
+        raise GeometryError(
+            f"structure {bad[0]}: expected an energy below {_LARGEST_ENERGY:g} hartree in size from {name}, "
+            f"found {energy[bad[0]]:g}"
+        )
 
 
 class _Stopwatch:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 from pidelta.config import (
     Config,
     DampingConfig,
@@ -110,11 +113,16 @@ def make_correction(delta: DeltaConfig, region: QMRegion, low_level: str) -> Cor
     """The committee of the models, each checked against the region and the identity of its low level.
 
     Raises:
-        ModelError: a file is no model, or one of another region, method or embedding.
+        ModelError: a file is no model, or one of another region, method or embedding; or two are the same.
     """
-    models = []
+    models: list[Correction] = []
+    seen: dict[bytes, Path] = {}
     for path in delta.models:
         model = load_correction(path)
+        digest = hashlib.sha256(path.read_bytes()).digest()
+        if digest in seen:
+            raise ModelError(f"{path}: expected models that differ, found the same as in {seen[digest]}")
+        seen[digest] = path
         try:
             check_fits(
                 model.provenance,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pidelta.errors import RunError
 from pidelta.qm.dftb.charges import PopulationEnergy
 from pidelta.qm.dftb.occupations import Filling
 from pidelta.qm.dftb.settings import SCCSettings
@@ -144,7 +145,13 @@ class SCCSolver:
         # L^-1 (V S + S V) L^-T = X + X^T with X = L^-1 V L for the diagonal matrix V of the shifts.
         by_orbital = shifts.index_select(-1, self._orbital_centre).unsqueeze(-1)
         half = problem.inverse @ (by_orbital * problem.factor)
-        energies, vectors = torch.linalg.eigh(problem.hamiltonian + 0.5 * (half + half.mT))
+        try:
+            energies, vectors = torch.linalg.eigh(problem.hamiltonian + 0.5 * (half + half.mT))
+        except RuntimeError:  # of torch.linalg
+            raise RunError(
+                "SCC: expected orbital energies, found a Hamiltonian that has none (numbers that are not "
+                f"finite, or far too large) in iteration {iteration}"
+            ) from None
         orbitals, duals = problem.inverse.mT @ vectors, problem.factor @ vectors
         occupied = filling.occupy(energies)
         new = ((orbitals * duals) @ occupied.numbers.unsqueeze(-1)).squeeze(-1) @ self._on_centre

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mm_systems import DATA, WATER, on_atoms
+from mm_systems import DATA, WATER, mm_evaluator, on_atoms
 from pidelta.config import load_config
 from pidelta.errors import ConfigError, StructureError, TopologyError
-from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.water import build_water
 from pidelta.setup import Setup
 from pidelta.units import ANGSTROM, NANOMETER
@@ -57,7 +56,7 @@ def test_q_tip4p_f_from_any_files(setup, with_site, topology):
     system = Setup(config).system
     np.testing.assert_allclose(system.positions, molecules().reshape(-1, 3), atol=1e-6)
     expected = on_atoms(
-        MMEvaluator(
+        mm_evaluator(
             build_water(system, "q-tip4p-f"), cutoff=10.0 * ANGSTROM, cell=system.cell, electrostatics="pme"
         )
     )

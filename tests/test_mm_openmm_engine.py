@@ -149,7 +149,7 @@ def test_virial_of_pme_has_no_steps():
 
 
 def test_plain_ewald_is_refused():
-    with pytest.raises(SetupError, match=r"expected pme, reaction-field or cutoff with engine: openmm"):
+    with pytest.raises(SetupError, match=r"expected pme, reaction-field or cutoff of OpenMM"):
         openmm_evaluator(solution(), cutoff=CUTOFF, cell=TRICLINIC, electrostatics="ewald")
 
 

@@ -296,7 +296,10 @@ class Polarisable(Topology):
 def test_unknown_tables_are_refused_by_name():
     values = {name: getattr(solution(), name) for name in Topology.__dataclass_fields__}
     openmm_evaluator(Polarisable(**values), cutoff=None, platform="Reference")
-    with pytest.raises(TopologyError, match=r"acetamide-water.top: the engine openmm .* drude particles"):
+    with pytest.raises(
+        TopologyError,
+        match=r"acetamide-water.top: expected terms that OpenMM is given, found drude particles",
+    ):
         openmm_evaluator(Polarisable(**values, drude_particles=np.ones(2)), cutoff=None)
 
 

@@ -72,7 +72,9 @@ def read_structure(path: Path) -> System:
             not finite.
     """
     if path.suffix in _COORDINATES_ONLY:
-        raise StructureError(f"{path}: a {path.suffix} file names no elements; it needs a section mm")
+        raise StructureError(
+            f"{path}: expected a file that names elements, or a force field that does, found {path.suffix}"
+        )
     content = _load(path)
     return _from_ase(content) if isinstance(content, ase.Atoms) else _from_parmed(path, content)
 

@@ -120,8 +120,8 @@ def _refuse_unknown(topology: Topology) -> None:
         table = getattr(topology, item.name)
         if len(getattr(table, "atoms", table)):
             raise TopologyError(
-                f"{topology.source}: the engine openmm does not evaluate {item.name.replace('_', ' ')}; "
-                "expected the engine builtin"
+                f"{topology.source}: expected terms that OpenMM is given, found {item.name.replace('_', ' ')}; the "
+                "built-in evaluator may have them"
             )
 
 

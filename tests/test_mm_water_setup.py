@@ -74,7 +74,7 @@ def rigid_top(tmp_path):
 
 
 def test_rigid_water_is_refused_unless_a_model_takes_its_place(setup, rigid_top):
-    with pytest.raises(TopologyError, match=r"\[ settles \] keeps distances rigid.* water: q-spc-fw"):
+    with pytest.raises(TopologyError, match=r"\[ settles \] keeps distances rigid.* such as q-spc-fw"):
         energy(setup(f"{{topology: {rigid_top}}}", with_site=True))
     named = energy(setup(f"{{topology: {rigid_top}, water: q-spc-fw}}", with_site=True))
     assert named == pytest.approx(energy(setup("{water: q-spc-fw}")), rel=1e-12)
@@ -93,7 +93,7 @@ def test_constraints_of_water_are_rigid_water_as_well(setup, rigid_top):
     start = text.index("[ settles ]")
     end = text.index("#endif", start)
     rigid_top.write_text(text[:start] + constraints + text[end:])
-    with pytest.raises(TopologyError, match=r"\[ constraints \] keeps distances rigid.* water: q-spc-fw"):
+    with pytest.raises(TopologyError, match=r"\[ constraints \] keeps distances rigid.* such as q-spc-fw"):
         energy(setup(f"{{topology: {rigid_top}}}", with_site=True))
     named = energy(setup(f"{{topology: {rigid_top}, water: q-spc-fw}}", with_site=True))
     assert named == pytest.approx(energy(setup("{water: q-spc-fw}")), rel=1e-12)

@@ -119,8 +119,9 @@ def _refuse_unknown(topology: Topology) -> None:
             continue
         table = getattr(topology, item.name)
         if len(getattr(table, "atoms", table)):
+            kind = item.name.replace("_", " ")
             raise TopologyError(
-                f"{topology.source}: expected terms that OpenMM is given, found {item.name.replace('_', ' ')}; the "
+                f"{topology.source}: expected terms that OpenMM is given, found {kind}; the "
                 "built-in evaluator may have them"
             )
 

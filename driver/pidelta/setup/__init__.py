@@ -16,10 +16,11 @@ from pidelta.qm.base import QMEngine, reported_properties
 from pidelta.qmmm.border import border_warnings
 from pidelta.qmmm.coupling import Coupling
 from pidelta.qmmm.energy import ClassicalEvaluator, QMMMEvaluator
+from pidelta.qmmm.region import QMRegion
 from pidelta.qmmm.surroundings import Surroundings
 from pidelta.setup.files import Inputs, read_inputs
 from pidelta.setup.methods import make_classical, make_correction, make_coupling, make_engine
-from pidelta.setup.region import QMRegion, make_region
+from pidelta.setup.region import make_region
 from pidelta.setup.sections import section
 from pidelta.state import IntArray, System
 from pidelta.workflow.yardstick import Yardstick

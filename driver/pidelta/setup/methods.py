@@ -29,7 +29,7 @@ from pidelta.qm.dispersion import DEFAULT_S9, Damping
 from pidelta.qmmm.coupling import Coupling, CutoffCoupling
 from pidelta.qmmm.energy import ClassicalEvaluator
 from pidelta.qmmm.pme_coupling import PMECoupling
-from pidelta.setup.region import QMRegion
+from pidelta.qmmm.region import QMRegion
 from pidelta.setup.sections import method_section, section
 from pidelta.state import FloatArray, IntArray
 

@@ -214,7 +214,8 @@ def _check_molecule(path: Path, molecule: Molecule, types: set[str]) -> None:
 def _rigid(where: str, section: str) -> TopologyError:
     return TopologyError(
         f"{where}: [ {section} ] keeps distances rigid, but i-PI has no constraints for ring polymers; "
-        "give flexible terms instead (#ifdef FLEXIBLE) or, for water, choose a built-in model, such as q-spc-fw"
+        "give flexible terms instead (#ifdef FLEXIBLE) or, for water, choose a built-in model, such as "
+        "q-spc-fw"
     )
 
 

@@ -109,7 +109,7 @@ def test_characters_that_a_terminal_does_not_have(tmp_path):
         check=False,
     )
     assert ended.returncode == 2
-    assert ended.stderr.endswith("gr??e.yaml: unknown key qm.atom\n")
+    assert ended.stderr.endswith("gr??e.yaml: unknown key qm.atom with engine: dftb\n")
 
 
 def write_half(path):

@@ -8,7 +8,8 @@ import pytest
 from ase import Atoms
 from ase.io import read, write
 
-from conftest import ROOT, SHARED
+from conftest import ROOT
+from dftb_sets import find_record
 from pidelta.config import load_config
 from pidelta.errors import StructureError
 from pidelta.ipi.client import encode_extras
@@ -18,12 +19,7 @@ from pidelta.testing.derivatives import central_differences
 from pidelta.units import BOHR_IN_ANGSTROM
 from pidelta.workflow.yardstick import FirstPositions
 
-SLAKO = SHARED / "slako" / "3ob-3-1"
-REFERENCE = SHARED / "reference" / "dftbplus-25.1.json"
 URACIL_WATER = ROOT / "inputs" / "uracil-water"
-needs_3ob = pytest.mark.skipif(not SLAKO.is_dir(), reason="needs the published Slater-Koster files")
-
-DFTB3 = f"{{parameters: {SLAKO}, order: 3, hubbard_derivatives: 3ob, damping_exponent: 4.0}}"
 
 
 @pytest.fixture
@@ -47,18 +43,22 @@ def edit(path, old, new):
     path.write_text(text.replace(old, new))
 
 
-@needs_3ob
-def test_evaluate_gives_dftbplus_energies_and_gradients(tmp_path, run):
-    """Uracil in point charges, from files to JSON: angstrom in, the record's hartree and bohr out."""
-    record = json.loads(REFERENCE.read_text())["records"][41]
-    assert record["model"] == "dftb3-3ob"
+@pytest.mark.parametrize("parameters", ["builtin", "exported"])
+def test_evaluate_gives_dftbplus_energies_and_gradients(parameters, tmp_path, run):
+    """Glycine in point charges, from files to JSON: angstrom in, the record's hartree and bohr out."""
+    record = find_record("[NH3+]CC(=O)[O-]")
+    dftb = "{parameters: builtin}"
+    if parameters == "exported":
+        assert run("slater-koster", "export", tmp_path / "set", "--order", 3) == 0
+        derivatives = json.loads((tmp_path / "set" / "set.json").read_text())["hubbard_derivatives"]
+        dftb = f"{{parameters: set, order: 3, hubbard_derivatives: {derivatives}, damping_exponent: 4.0}}"
     atoms = Atoms(record["symbols"], np.array(record["positions"]) * BOHR_IN_ANGSTROM)
     write(tmp_path / "m.extxyz", atoms, format="extxyz")
     (tmp_path / "m.extxyz").rename(tmp_path / "m.xyz")
     charges = np.column_stack([np.array(record["mm_positions"]) * BOHR_IN_ANGSTROM, record["mm_charges"]])
     np.savetxt(tmp_path / "charges.dat", charges, fmt="%.12f")
     config = tmp_path / "m.yaml"
-    config.write_text(f"structure: m.xyz\npoint_charges: charges.dat\nqm: {{atoms: all, dftb: {DFTB3}}}\n")
+    config.write_text(f"structure: m.xyz\npoint_charges: charges.dat\nqm: {{atoms: all, dftb: {dftb}}}\n")
     assert run("evaluate", config, "--output", tmp_path / "out.json") == 0
     (frame,) = json.loads((tmp_path / "out.json").read_text())["frames"]
     n = len(atoms)
@@ -66,7 +66,7 @@ def test_evaluate_gives_dftbplus_energies_and_gradients(tmp_path, run):
     assert frame["energy"] == pytest.approx(record["energy"], abs=1e-7)
     assert np.abs(np.array(frame["gradient"][:n]) - record["gradient"]).max() < 1e-6
     assert np.abs(np.array(frame["gradient"][n:]) - record["mm_gradient"]).max() < 1e-6
-    assert np.abs(np.array(frame["charges"]) - record["mulliken"]).max() < 1e-6
+    assert np.abs(np.array(frame["charges"]) - record["charges"]).max() < 1e-6
     assert set(frame["terms"]) == {"low"}
 
 
@@ -148,11 +148,12 @@ def test_missing_files(solution, fail):
     assert "none.gro: no such structure file" in fail("check", solution)
 
 
-@needs_3ob
-def test_missing_slater_koster_pair_is_named(solution, fail):
+def test_missing_slater_koster_pair_is_named(solution, run, fail, capsys):
     folder = solution.parent / "slako"
-    shutil.copytree(SLAKO, folder, ignore=shutil.ignore_patterns("N-C.skf"))
-    edit(solution, "{parameters: builtin}", DFTB3.replace(str(SLAKO), "slako"))
+    assert run("slater-koster", "export", folder, "--order", 2) == 0
+    capsys.readouterr()
+    (folder / "N-C.skf").unlink()
+    edit(solution, "{parameters: builtin}", "{parameters: slako}")
     message = fail("check", solution)
     assert "N-C" in message
     assert str(folder) in message

@@ -233,3 +233,31 @@ def test_excluded_pairs_at_any_distance():
     assert excluded_pairs(shifted, charges, CUBIC, alpha, np.array([[0, 1]])).energy == pytest.approx(
         found.energy, rel=1e-12
     )
+
+
+def sums(cell):
+    return EwaldSum(0.4, 1e-14), ParticleMeshEwald(0.4, grid_for(cell, 0.4, 1e-4))
+
+
+@pytest.mark.parametrize("cell", [CUBIC, TRICLINIC], ids=["cubic", "triclinic"])
+@pytest.mark.parametrize("method", [0, 1], ids=["ewald", "pme"])
+def test_fields_and_kernel_are_parts_of_the_whole_sum(cell, method):
+    reciprocal = sums(cell)[method]
+    fractional, charges = random_charges(3, net=0.7)
+    positions = fractional @ cell
+    whole = reciprocal.evaluate(positions, charges, cell)
+    here, there = slice(0, 7), slice(7, None)
+    near, far = (reciprocal.field(positions[part], charges[part], cell) for part in (here, there))
+    near_here, near_here_slope = near.at(positions[here])
+    near_there, near_there_slope = near.at(positions[there])
+    far_here, far_here_slope = far.at(positions[here])
+    far_there, far_there_slope = far.at(positions[there])
+
+    kernel = reciprocal.kernel(positions[here], cell)
+    np.testing.assert_allclose(kernel @ charges[here], near_here, atol=1e-13)
+    np.testing.assert_allclose(near_here + far_here, whole.potential[here], atol=1e-13)
+    np.testing.assert_allclose(near_there + far_there, whole.potential[there], atol=1e-13)
+    slopes = np.concatenate([near_here_slope + far_here_slope, near_there_slope + far_there_slope])
+    np.testing.assert_allclose(charges[:, None] * slopes, whole.gradient, atol=1e-13)
+    strain = near.strain(far) + 0.5 * (near.strain(near) + far.strain(far))
+    np.testing.assert_allclose(strain, whole.strain, atol=1e-12)

@@ -48,9 +48,16 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def data(store, tmp_path_factory):
+def small_store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("frames") / "small.h5"
+    write_store(path, 32, seed=100)
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(small_store, tmp_path_factory):
     file = read_training_file(settings_file(tmp_path_factory.mktemp("settings"), 4))
-    return file.training, prepare_training(file, read_labelled([store]).frames)
+    return file.training, prepare_training(file, read_labelled([small_store]).frames)
 
 
 def weights(path: Path) -> list[torch.Tensor]:
@@ -70,7 +77,7 @@ def test_frames_cut_with_another_embedding_are_refused(tmp_path):
     assert len(read_labelled([path], {"scheme": "cutoff", "cutoff": 16.0, "switch": 3.0})) == 4
 
 
-def test_errors_of_the_loss_are_those_of_the_model(store, data):
+def test_errors_of_the_loss_are_those_of_the_model(small_store, data):
     """Gram matrices and Jacobians against the gradients that the model returns for the same networks."""
     settings, prepared = data
     frames = np.arange(len(prepared.sources))
@@ -78,7 +85,7 @@ def test_errors_of_the_loss_are_those_of_the_model(store, data):
     fit = Fit(networks, prepared.groups, prepared.settings, frames, frames, settings)
     errors = fit.squared_errors((0, torch.arange(6)), create_graph=False)
     model = HDNNP(prepared.settings, networks, prepared.coverage, 0.0, prepared.provenance)
-    for place, item in enumerate(read_labelled([store]).frames[:6]):
+    for place, item in enumerate(read_labelled([small_store]).frames[:6]):
         frame = item.frame
         result = model.evaluate(frame.region)
         low, reference, gradient = item.low, item.reference, result.gradient
@@ -139,27 +146,31 @@ def test_a_stopped_training_resumes_without_loss(data, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(weights(whole[0]), weights(parts[0]), strict=True))
 
 
-def test_commands_train_and_test(store, tmp_path):
+def test_commands_train_and_test(small_store, tmp_path):
     app = typer.Typer()
     app.command()(commands.train)
     app.command()(commands.test)
     runner = CliRunner()
     arguments = ["--settings", str(settings_file(tmp_path, 3)), "--output", str(tmp_path / "out")]
-    result = runner.invoke(app, ["train", str(store), *arguments, "--models", "2"], catch_exceptions=False)
+    result = runner.invoke(
+        app, ["train", str(small_store), *arguments, "--models", "2"], catch_exceptions=False
+    )
     assert result.exit_code == 0
     assert "delta-1.pt" in result.output
     table = tmp_path / "table.json"
     models = [f"--model={tmp_path / 'out' / f'delta-{k}.pt'}" for k in range(2)]
-    result = runner.invoke(app, ["test", str(store), *models, "--output", str(table)], catch_exceptions=False)
+    result = runner.invoke(
+        app, ["test", str(small_store), *models, "--output", str(table)], catch_exceptions=False
+    )
     assert result.exit_code == 0
     errors = json.loads(table.read_text())["errors"]
     assert errors["low + delta"]["qm_gradient"][0] < errors["low"]["qm_gradient"][0]
 
 
-def test_frames_of_another_low_level_are_refused(store, data, tmp_path):
+def test_frames_of_another_low_level_are_refused(small_store, data, tmp_path):
     settings, prepared = data
     (path,) = train_models(prepared, settings.model_copy(update={"epochs": 1}), tmp_path)
-    frames = list(read_labelled([store]).frames)
+    frames = list(read_labelled([small_store]).frames)
     frames[0] = type(frames[0])(frames[0].frame, frames[0].reference, frames[1].reference)
     with pytest.raises(ModelError, match="expected a low-level label by 'toy low'"):
         assess(Committee([load_correction(path)]), frames)

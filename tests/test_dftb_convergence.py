@@ -193,12 +193,13 @@ def test_starts_save_iterations_on_a_smooth_path():
     assert iterations["previous"] < iterations["none"] - 0.5
 
 
-def test_nearly_singular_overlap_is_named(parameters):
-    """The overlap of two hydrogens is 1 - 1e-7 r^2 up to 3 bohr, for which a Cholesky factor exists."""
+@pytest.mark.parametrize("curvature", [-1e-7, 1e-3])
+def test_overlap_that_is_no_basis_is_named(parameters, curvature):
+    """That of two hydrogens is 1 + curvature r^2 up to 3 bohr: nearly singular, or above 1."""
     file = parameters.pairs["H", "H"]
     r = file.spacing * np.arange(1, len(file.overlap) + 1)
     overlap = np.zeros_like(file.overlap)
-    overlap[:, -1] = np.exp(-1e-7 * r**2 - np.maximum(0.0, r - 3.0) ** 2)
+    overlap[:, -1] = np.exp(curvature * r**2 - np.maximum(0.0, r - 3.0) ** 2)
     pairs = {("H", "H"): replace(file, overlap=overlap)}
     method = make_engine(np.array([1, 1]), replace(parameters, pairs=pairs))
     far, near = ([[0.0, 0.0, 0.0], [0.0, 0.0, z]] for z in (4.5, 2.0))

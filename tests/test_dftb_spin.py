@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,16 @@ import pytest
 from ase.data import atomic_numbers
 
 import made_up_set
-from conftest import SHARED
-from dftb_sets import make_engine
+from dftb_sets import PUBLISHED_FOLDERS, engine, make_engine, published_sets
 from pidelta.errors import ParameterError, SetupError
 from pidelta.qm.dftb import engine as engine_module
 from pidelta.qm.dftb.engine import DFTBEngine
 from pidelta.qm.dftb.parameters import PUBLISHED_HUBBARD_DERIVATIVES, ParameterSet, load_parameters
-from pidelta.qm.dftb.sets import SetDescription, builtin_set
 from pidelta.testing.engines import check_charges, check_engine, check_gradient
 
 RECORDS = json.loads((Path(__file__).parent / "data" / "dftbplus-spin.json").read_text())["records"]
 SHELL_U = {"H": np.array([0.42]), "C": np.array([0.36, 0.31])}
 MADE_UP_W = {"H": [[-0.07]], "C": [[-0.03, -0.02], [-0.02, -0.025]]}
-PBE_W = {"H": -0.072, "C": [[-0.031, -0.025], [-0.025, -0.023]], "O": [[-0.035, -0.030], [-0.030, -0.028]]}
 CH2 = (np.array([6, 1, 1]), np.array([[0.0, 0.1, 0.2], [1.7, 0.0, 0.9], [-1.8, 0.0, 1.0]]))
 WATER = (np.array([8, 1, 1]), np.array([[0.0, 0.0, 0.1], [0.0, 1.45, 1.2], [0.1, -1.4, 1.25]]))
 HO2 = (np.array([8, 8, 1]), np.array([[0.0, 0.0, 0.0], [0.1, 2.5, 0.0], [1.7, -0.6, 0.1]]))
@@ -47,33 +43,13 @@ def with_shell_u(parameters: ParameterSet) -> ParameterSet:
     return replace(parameters, elements=elements)
 
 
-@cache
-def builtin(order: int) -> tuple[SetDescription, ParameterSet]:
-    files = builtin_set()[order]
-    return files.description, files.parameters(files.description.elements)
-
-
-def builtin_engine(numbers: Any, order: int = 3, **settings: Any) -> DFTBEngine:
-    description, parameters = builtin(order)
-    return make_engine(
-        numbers,
-        parameters,
-        order=order,
-        hubbard_derivatives=description.hubbard_derivatives if order == 3 else None,
-        damping_exponent=description.damping_exponent,
-        **{"spin_constants": PBE_W, **settings},
-    )
-
-
 def reference_engine(record: dict[str, Any], made_up: Any) -> DFTBEngine:
     order = record["order"]
     if record["set"] == "made-up":
         parameters = with_shell_u(made_up(order)) if record["shell_resolved"] else made_up(order)
         derivatives, zeta = made_up_set.DERIVATIVES, 4.2
     else:
-        folder = SHARED / "slako" / {"mio": "mio-1-1", "3ob": "3ob-3-1"}[record["set"]]
-        if not folder.is_dir():
-            pytest.skip("no published Slater-Koster sets")
+        folder = PUBLISHED_FOLDERS[{"mio": "dftb2-mio", "3ob": "dftb3-3ob"}[record["set"]]]
         parameters = load_parameters(folder, record["symbols"])
         derivatives, zeta = PUBLISHED_HUBBARD_DERIVATIVES["3ob"], 4.0
     names = ("order", "shell_resolved", "charge", "multiplicity", "spin_constants", "electronic_temperature")
@@ -97,7 +73,10 @@ def name(record: dict[str, Any]) -> str:
     return f"{record['set']} {record['order']} {record['name']} {spin}{shells}{charges}{warm}"
 
 
-@pytest.mark.parametrize("record", RECORDS, ids=name)
+@pytest.mark.parametrize(
+    "record",
+    [pytest.param(r, id=name(r), marks=[] if r["set"] == "made-up" else published_sets) for r in RECORDS],
+)
 def test_agrees_with_dftbplus(record, made_up):
     positions = np.array(record["positions"])
     mm_positions, mm_charges = np.array(record["mm_positions"]).reshape(-1, 3), np.array(record["mm_charges"])
@@ -122,22 +101,6 @@ def test_agrees_with_dftbplus(record, made_up):
         np.testing.assert_allclose(-pair.sum(0), record["mm_gradient"], rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize(
-    ("numbers", "positions", "settings"),
-    [
-        (*HO2, {"multiplicity": 2}),
-        (*HO2, {"multiplicity": 2, "order": 2}),
-        (*CH2, {"multiplicity": 3}),
-        (*CH2, {"multiplicity": 3, "shell_resolved": True}),
-        (*CH2, {"charge": 1, "multiplicity": 2}),
-    ],
-)
-def test_engine_contract(numbers, positions, settings):
-    check_engine(
-        lambda n: builtin_engine(n, **settings), numbers, positions, charge=settings.get("charge", 0)
-    )
-
-
 @pytest.mark.parametrize("order", [2, 3])
 def test_contract_with_a_u_for_each_shell(order, monkeypatch):
     """The built-in set has one U for each element, so other values are put in."""
@@ -151,13 +114,13 @@ def test_contract_with_a_u_for_each_shell(order, monkeypatch):
         return replace(basis, elements=tuple(elements))
 
     monkeypatch.setattr(engine_module, "build_basis", other_u)
-    check_engine(lambda n: builtin_engine(n, order=order, shell_resolved=True), numbers, positions)
+    check_engine(lambda n: engine(n, order=order, shell_resolved=True), numbers, positions)
 
 
 def test_free_energy_of_a_radical():
     numbers, positions = HO2
-    method = builtin_engine(numbers, multiplicity=2, electronic_temperature=0.02)
-    cold = builtin_engine(numbers, multiplicity=2)
+    method = engine(numbers, multiplicity=2, electronic_temperature=0.02)
+    cold = engine(numbers, multiplicity=2)
     potential = np.array([0.02, -0.03, 0.01])
     check_gradient(method, positions, potential)
     check_charges(method, positions, potential)
@@ -205,9 +168,9 @@ def test_two_equal_spins_are_a_closed_shell(monkeypatch):
     """The same molecule in two channels, W without effect: no magnetisation."""
     numbers, positions = WATER
     potential = np.array([[0.02, -0.01, 0.03]])
-    closed = builtin_engine(numbers).evaluate(positions[None], potential)
+    closed = engine(numbers).evaluate(positions[None], potential)
     monkeypatch.setattr(engine_module, "filled_orbitals", lambda *_: (4, 4))
-    open_shell = builtin_engine(numbers).evaluate(positions[None], potential)
+    open_shell = engine(numbers).evaluate(positions[None], potential)
     assert open_shell.energy[0] == pytest.approx(closed.energy[0], abs=1e-11)
     np.testing.assert_allclose(open_shell.gradient, closed.gradient, rtol=0, atol=1e-9)
     np.testing.assert_allclose(open_shell.charges, closed.charges, rtol=0, atol=1e-8)
@@ -220,8 +183,8 @@ def test_two_equal_spins_are_a_closed_shell(monkeypatch):
 
 def test_far_apart_radicals_add_up():
     numbers, positions = HO2
-    one = builtin_engine(numbers, multiplicity=2).evaluate(positions[None], np.zeros((1, 3)))
-    both = builtin_engine(np.tile(numbers, 2), multiplicity=3).evaluate(
+    one = engine(numbers, multiplicity=2).evaluate(positions[None], np.zeros((1, 3)))
+    both = engine(np.tile(numbers, 2), multiplicity=3).evaluate(
         np.concatenate((positions, positions + 3e4))[None], np.zeros((1, 6))
     )
     assert both.energy[0] == pytest.approx(2 * one.energy[0], abs=1e-9)
@@ -234,7 +197,7 @@ def test_one_u_for_all_shells_is_the_atom_resolved_energy():
     """The built-in set has one U for each element."""
     numbers, positions = WATER
     results = [
-        builtin_engine(numbers, shell_resolved=shells).evaluate(positions[None], np.zeros((1, 3)))
+        engine(numbers, shell_resolved=shells).evaluate(positions[None], np.zeros((1, 3)))
         for shells in (False, True)
     ]
     assert results[1].energy[0] == pytest.approx(results[0].energy[0], abs=1e-11)
@@ -244,21 +207,21 @@ def test_one_u_for_all_shells_is_the_atom_resolved_energy():
 def test_newton_converges_quadratically_with_two_spins():
     numbers, positions = HO2
     batch = positions + np.random.default_rng(0).normal(0.0, 0.05, (8, 3, 3))
-    method = builtin_engine(numbers, multiplicity=2, tolerance=1e-10)
+    method = engine(numbers, multiplicity=2, tolerance=1e-10)
     assert method.evaluate(batch, np.zeros((8, 3))).properties["scc_iterations"].max() <= 6
 
 
 def test_impossible_spins(made_up):
     numbers = HO2[0]
     with pytest.raises(SetupError, match=r"multiplicity: expected 2, 4, 6 with the 13 .* found 1"):
-        builtin_engine(numbers, multiplicity=1)
+        engine(numbers, multiplicity=1)
     with pytest.raises(SetupError, match=r"expected 1, 3, 5, 7, \.\.\. 13 with the 12 .* found 2"):
-        builtin_engine(np.array([6, 6, 1, 1, 1, 1]), multiplicity=2)
+        engine(np.array([6, 6, 1, 1, 1, 1]), multiplicity=2)
     with pytest.raises(SetupError, match=r"spin_constants: .* every element .*, found none for O"):
-        builtin_engine(numbers, multiplicity=2, spin_constants={"H": -0.07})
+        engine(numbers, multiplicity=2, spin_constants={"H": -0.07})
     for wrong in ([[-0.03]], [[-0.03, -0.02], [-0.01, -0.02]], [[-0.03], [-0.03, 0.0]]):
         with pytest.raises(SetupError, match=r"spin_constants.O: expected .* 2 x 2 matrix \(shells s, p\)"):
-            builtin_engine(numbers, multiplicity=2, spin_constants={"H": -0.07, "O": wrong})
+            engine(numbers, multiplicity=2, spin_constants={"H": -0.07, "O": wrong})
     elements = {**made_up(2).elements}
     elements["C"] = replace(elements["C"], hubbard_u=np.array([0.36, 0.0]))
     with pytest.raises(ParameterError, match=r"C-C.skf: expected a positive U of the p shell, found 0"):
@@ -268,12 +231,11 @@ def test_impossible_spins(made_up):
 def test_open_filling_without_polarisation():
     numbers, positions = HO2
     with pytest.raises(SetupError, match="spin_polarised: false with a multiplicity of 2 needs"):
-        builtin_engine(numbers, multiplicity=2, spin_polarised=False)
+        engine(numbers, multiplicity=2, spin_polarised=False)
     temperature = 0.005
     settings = {"multiplicity": 2, "spin_polarised": False, "electronic_temperature": temperature}
-    engine = builtin_engine(numbers, **settings)
-    check_engine(lambda n: builtin_engine(n, **settings), numbers, positions)
-    result = engine.evaluate(positions[None], np.zeros((1, len(numbers))))
+    check_engine(lambda n: engine(n, **settings), numbers, positions)
+    result = engine(numbers, **settings).evaluate(positions[None], np.zeros((1, len(numbers))))
     filled = result.properties["occupations"] / 2.0
     assert filled.sum() == pytest.approx(6.5)
     assert not result.properties["spin_populations"].any()
@@ -285,9 +247,9 @@ def test_open_filling_without_polarisation():
 def test_identity_tells_methods_apart():
     numbers = CH2[0]
     identities = [
-        builtin_engine(numbers).identity,
-        builtin_engine(numbers, shell_resolved=True).identity,
-        builtin_engine(numbers, multiplicity=3).identity,
-        builtin_engine(numbers, multiplicity=3, spin_constants={"H": -0.07, "C": -0.02}).identity,
+        engine(numbers).identity,
+        engine(numbers, shell_resolved=True).identity,
+        engine(numbers, multiplicity=3).identity,
+        engine(numbers, multiplicity=3, spin_constants={"H": -0.07, "C": -0.02}).identity,
     ]
     assert len(set(identities)) == len(identities)

@@ -6,18 +6,35 @@ import gc
 import importlib.util
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase.build import molecule as ase_molecule
 
-import dftb_sets
-from conftest import SHARED
-from dftb_sets import FOLDERS, SETTINGS, find_record, make_settings, needs_sets, parameters, records
+from dftb_sets import (
+    PUBLISHED_FOLDERS,
+    PUBLISHED_SETTINGS,
+    RECORDS,
+    builtin,
+    find_record,
+    make_engine,
+    make_settings,
+    molecule,
+    published,
+    published_engine,
+    published_records,
+    published_sets,
+    record_name,
+    record_settings,
+)
+from made_up_set import pair_file, write_made_up_set
 from pidelta.config import load_config
 from pidelta.errors import GeometryError, SCCConvergenceError, SetupError
+from pidelta.parametrisation.writer import write_skf
 from pidelta.qm.dftb import sets
+from pidelta.qm.dftb.parameters import load_parameters
 from pidelta.qm.dftbplus import engine as dftbplus_engine
 from pidelta.qm.dftbplus.engine import DFTBPlusEngine
 from pidelta.setup import Setup
@@ -28,17 +45,25 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("dftbplus") is None, reason="needs the module dftbplus"),
 ]
 
-ELEMENTS = {"dftb2-mio": "H C N O S P", "dftb3-3ob": "H C N O S P Cl"}
+
+def of_published_set(record):
+    """DFTB+ as the engine and the built-in engine, with the set of a record."""
+    numbers, _ = molecule(record)
+    settings = {**PUBLISHED_SETTINGS[record["model"]], "charge": record["charge"]}
+    folder = PUBLISHED_FOLDERS[record["model"]]
+    theirs = DFTBPlusEngine(numbers, published(record["model"]), folder, make_settings(**settings))
+    return theirs, published_engine(record["model"], numbers, charge=record["charge"])
 
 
-def make(model, numbers, **settings):
-    folder = SHARED / "slako" / FOLDERS[model]
-    method = make_settings(**{**SETTINGS[model], **settings})
-    return DFTBPlusEngine(numbers, parameters(model, ELEMENTS[model]), folder, method)
+def of_builtin_set(record, numbers, **settings):
+    settings = make_settings(**{**record_settings(record), **settings})
+    return DFTBPlusEngine(numbers, builtin(record["order"])[1], sets.builtin_set()[record["order"]], settings)
 
 
-def name(record):
-    return f"{record['model']} {record['smiles']}{' charges' if 'mm_charges' in record else ''}"
+@pytest.fixture
+def quick(monkeypatch):
+    """Without another process that sets DFTB+ up first, to save time."""
+    monkeypatch.setattr(dftbplus_engine, "rehearse", lambda *_: None)
 
 
 @pytest.fixture
@@ -57,38 +82,48 @@ def acetamide(tmp_path):
     return build
 
 
-@needs_sets
-@pytest.mark.parametrize("record", records(), ids=name)
-def test_agrees_with_the_builtin_engine(record, monkeypatch):
-    monkeypatch.setattr(dftbplus_engine, "rehearse", lambda *_: None)  # to save time
-    numbers, positions = dftb_sets.molecule(record)
+def compare(theirs, ours, record):
+    """In the potential of the record's point charges."""
+    _, positions = molecule(record)
     charges = np.array(record.get("mm_charges", []))
     mm_positions = np.array(record.get("mm_positions", [])).reshape(-1, 3)
     potential = (charges / np.linalg.norm(positions[:, None] - mm_positions, axis=-1)).sum(1)
-    ours = dftb_sets.engine(record["model"], numbers, charge=record["charge"])
-    theirs = make(record["model"], numbers, charge=record["charge"])
     expected = ours.evaluate(positions[None], potential[None])
     found = theirs.evaluate(positions[None], potential[None])
     np.testing.assert_allclose(found.energy, expected.energy, rtol=0, atol=1e-10)
     np.testing.assert_allclose(found.gradient, expected.gradient, rtol=0, atol=1e-7)
     np.testing.assert_allclose(found.charges, expected.charges, rtol=0, atol=1e-7)
+    return found
+
+
+# Without dispersion, which is added to both engines alike; with one U of each element, shells change nothing.
+CLOSED_SHELLS = [
+    record
+    for record in RECORDS
+    if record["dispersion"] == "none" and record["multiplicity"] == 1 and not record["temperature"]
+]
+
+
+@pytest.mark.parametrize("record", CLOSED_SHELLS, ids=record_name)
+def test_agrees_with_the_builtin_engine(record, quick):
+    numbers, _ = molecule(record)
+    ours = make_engine(numbers, builtin(record["order"])[1], **record_settings(record))
+    found = compare(of_builtin_set(record, numbers), ours, record)
+    np.testing.assert_allclose(found.charges[0], record["charges"], rtol=0, atol=1e-7)
+
+
+@published_sets
+@pytest.mark.parametrize("record", published_records(), ids=record_name)
+def test_agrees_with_published_sets(record, quick):
+    found = compare(*of_published_set(record), record)
     np.testing.assert_allclose(found.charges[0], record["mulliken"], rtol=0, atol=1e-6)
 
 
-@needs_sets
-@pytest.mark.parametrize(
-    ("model", "smiles"), [("dftb3-3ob", "CC(=O)O"), ("dftb2-mio", "CC(=O)O"), ("dftb3-3ob", "CS")]
-)
-def test_engine_contract(model, smiles, monkeypatch):
-    monkeypatch.setattr(dftbplus_engine, "rehearse", lambda *_: None)
-    record = find_record(smiles, model)
-    numbers, positions = dftb_sets.molecule(record)
-    check_engine(
-        lambda n: make(model, n, charge=record["charge"], tolerance=1e-10),
-        numbers,
-        positions,
-        charge=record["charge"],
-    )
+@pytest.mark.parametrize(("name", "order"), [("CC(=O)O", 3), ("CC(N)=O", 2), ("CS", 3)])
+def test_engine_contract(name, order, quick):
+    record = find_record(name, order)
+    numbers, positions = molecule(record)
+    check_engine(lambda n: of_builtin_set(record, n, tolerance=1e-10), numbers, positions)
 
 
 @pytest.mark.parametrize("order", [2, 3])
@@ -218,13 +253,15 @@ def test_geometries_that_would_stop_the_library(acetamide):
     assert np.isfinite(evaluator.evaluate(positions, None).energy).all()
 
 
-@needs_sets
-def test_overlap_that_would_stop_the_library():
-    """The tables of mio do not go to short distances."""
-    engine = make("dftb2-mio", np.array([8, 1, 1]))
-    positions = np.array([[[0.0, 0.0, 0.0], [1.8, 0.0, 0.1], [1.8, 0.3, 0.1]]])
-    with pytest.raises(GeometryError, match=r"atom 1 \(H\) and atom 2 \(H\): expected a positive definite"):
-        engine.evaluate(positions, np.zeros((1, 3)))
+def test_overlap_that_would_stop_the_library(tmp_path, quick):
+    """Two hydrogens with an overlap above 1."""
+    folder = write_made_up_set(tmp_path / "set", 2)
+    file = pair_file("H", "H", stiffness=0.2)
+    write_skf(folder / "H-H.skf", replace(file, overlap=3.0 * file.overlap), 1.008, ["made up"])
+    method = DFTBPlusEngine(np.array([1, 1]), load_parameters(folder, "H"), folder, make_settings())
+    positions = np.array([[[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]])
+    with pytest.raises(GeometryError, match=r"atom 0 \(H\) and atom 1 \(H\): expected a positive definite"):
+        method.evaluate(positions, np.zeros((1, 2)))
 
 
 def test_a_users_input(acetamide, tmp_path):

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from ase import Atoms
 from ase.build import molecule
 from ase.io import read, write
 
-from dftb_sets import make_engine
+from dftb_sets import RECORDS, make_engine, record_name
 from made_up_set import ONSITE, SPIN_CONSTANTS, write_made_up_set
+from make_dftbplus_records import run_dftbplus as run_record
 from pidelta.qm.dftb import sets
 from pidelta.units import ANGSTROM
 
@@ -91,3 +93,11 @@ def test_dftbplus_reads_the_spin_constants(tmp_path: Path) -> None:
     (ss, sp), (_, pp) = SPIN_CONSTANTS["C"]
     s, p, _ = ONSITE["C"]
     assert energy == pytest.approx(s + 3 * p + (ss + 6 * sp + 9 * pp) / 2, abs=1e-9)
+
+
+@pytest.mark.parametrize("record", RECORDS[::7], ids=record_name)
+def test_dftbplus_gives_the_records(record: dict[str, Any], tmp_path: Path) -> None:
+    """The committed records are those that the committed script makes."""
+    sets.export(sets.builtin_set()[record["order"]], tmp_path / "set")
+    for key, value in run_record(record, tmp_path / "set").items():
+        np.testing.assert_allclose(record[key], value, rtol=0, atol=1e-8, err_msg=key)

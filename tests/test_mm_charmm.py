@@ -9,7 +9,6 @@ import parmed
 import pytest
 from parmed.charmm import CharmmParameterSet, CharmmPsfFile
 
-from mm_files import write_charmm
 from mm_systems import DATA
 from openmm_support import app, assert_same_as_openmm
 from pidelta.core.structure import read_coordinates
@@ -17,13 +16,6 @@ from pidelta.errors import TopologyError
 from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.readers import read_topology
 from pidelta.units import ANGSTROM, KCAL_PER_MOL
-
-
-@pytest.fixture(scope="module")
-def charmm(tmp_path_factory):
-    """Folder of protein.psf, protein.rtf, protein.prm, and positions."""
-    folder = tmp_path_factory.mktemp("charmm")
-    return folder, write_charmm(folder)
 
 
 def charmm_system(folder, parameters):

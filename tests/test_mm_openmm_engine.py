@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from mm_files import write_charmm
 from mm_systems import (
     CUBIC,
     DATA,
@@ -92,10 +91,10 @@ def test_same_new_terms_and_virtual_sites(cell):
     assert_same(*found)
 
 
-def test_same_terms_of_a_protein(tmp_path):
+def test_same_terms_of_a_protein(charmm):
     """Villin in CHARMM36, with CMAP, Urey-Bradley terms, impropers and 1-4 pairs of their own, charged."""
-    positions = write_charmm(tmp_path)
-    topology = read_topology(tmp_path / "protein.psf", [tmp_path / "protein.prm"])
+    folder, positions = charmm
+    topology = read_topology(folder / "protein.psf", [folder / "protein.prm"])
     expected, found = both(topology, positions, 80.0 * np.eye(3), electrostatics="pme")
     assert min(abs(expected.components[name][0]) for name in ("cmap", "urey_bradley", "improper")) > 1e-3
     assert_same(expected, found, atol=1e-9)

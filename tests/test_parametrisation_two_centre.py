@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from conftest import SHARED
+from dftb_sets import PUBLISHED_FOLDERS, published_sets
 from pidelta.parametrisation.atom import Atom, AtomSolver, Shell
 from pidelta.parametrisation.two_centre import ConfinedElement, HalfPlaneGrid, PairIntegrator, resample
 from pidelta.qm.dftb.skf import INTEGRALS, parse_skf
@@ -153,12 +153,10 @@ def test_quadrature_and_resampling_are_converged() -> None:
     np.testing.assert_array_equal(rows[0], table[0])
 
 
+@published_sets
 def test_carbon_at_the_radii_of_mio_gives_mio() -> None:
     # The radii stand in the documentation at the end of mio's C-C.skf: 2.7 and 7.0 bohr.
-    path = SHARED / "slako" / "mio-1-1" / "C-C.skf"
-    if not path.is_file():
-        pytest.skip("needs mio-1-1")
-    mio = parse_skf(path.read_bytes(), "mio", homonuclear=True)
+    mio = parse_skf((PUBLISHED_FOLDERS["dftb2-mio"] / "C-C.skf").read_bytes(), "mio", homonuclear=True)
     carbon = confined_element(6, 2.7, 7.0)
     pair = PairIntegrator(carbon, carbon, Functional("PBE"))
     for row in range(19, 480, 23):

@@ -2,11 +2,11 @@
 
 import pytest
 
-import pidelta.setup
 from conftest import ROOT
 from pidelta.config import load_config
 from pidelta.errors import ConfigError
 from pidelta.setup import Setup
+from pidelta.setup import files as setup_files
 
 URACIL_WATER = ROOT / "inputs" / "uracil-water"
 
@@ -23,10 +23,10 @@ def reads(monkeypatch):
 
         return read
 
-    structure = pidelta.setup.structure
+    structure = setup_files.structure
     monkeypatch.setattr(structure, "read_coordinates", counting(structure.read_coordinates))
     monkeypatch.setattr(structure, "read_structure", counting(structure.read_structure))
-    monkeypatch.setattr(pidelta.setup, "read_topology", counting(pidelta.setup.read_topology))
+    monkeypatch.setattr(setup_files, "read_topology", counting(setup_files.read_topology))
     return files
 
 

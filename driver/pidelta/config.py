@@ -245,12 +245,16 @@ MMConfig: TypeAlias = MMWithBuiltin | MMWithOpenMM
 class EmbeddingConfig(Section):
     """How the MM charges enter the QM region; lengths in bohr once read.
 
+    `scheme` is the potential that the low-level method feels: `cutoff`, that of the charges within `cutoff`,
+    or `pme`, that of all charges and images of a periodic system by an Ewald sum. Delta models see the
+    charges within `cutoff` in either case.
+
     `groups` are the MM atoms that are switched off together at the cutoff: by residue, large ones split into
     neutral groups where that is possible; by molecule; or lists of selections, each a group of its own, and
     by residue what they leave. A large group counts whole as soon as a part of it is near.
     """
 
-    scheme: Literal["cutoff"] = "cutoff"
+    scheme: Literal["cutoff", "pme"] = "cutoff"
     groups: Literal["residue", "molecule"] | list[str | list[int]] = "residue"
     cutoff: Length = Field(parse_quantity("1.4 nm", "length"), gt=0.0)
     switch: Length = Field(parse_quantity("0.2 nm", "length"), gt=0.0)
@@ -309,6 +313,11 @@ class Config(Section):
             raise ValueError("expected a section qm, mm or both, found neither")
         if self.delta is not None and self.qm is None:
             raise ValueError("delta: expected a section qm to correct, found none")
+        electrostatics = "none" if self.mm is None else self.mm.electrostatics
+        if self.embedding.scheme == "pme" and electrostatics not in ("pme", "ewald"):
+            raise ValueError(
+                f"embedding.scheme: expected mm.electrostatics pme or ewald with pme, found {electrostatics}"
+            )
         if self.point_charges is not None and (self.mm is not None or self.qm is None):
             raise ValueError("point_charges: only for a QM molecule without a section mm")
         if self.point_charges is not None and self.qm is not None and self.qm.engine == "ase":

@@ -28,7 +28,7 @@ class ConfigError(SetupError):
 class SettingError(SetupError):
     """A setting of a class or function is out of range or does not fit the system.
 
-    It names the quantity, as the class calls it; `setup.py` knows which key of the configuration that is.
+    It names the quantity, as the class calls it; `setup` knows which key of the configuration that is.
 
     Attributes:
         quantity: name of the setting, dotted where it is nested, such as ``dispersion.damping``.

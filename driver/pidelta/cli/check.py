@@ -16,7 +16,6 @@ from rich.table import Table
 from pidelta.cli import uncertainty
 from pidelta.config import Config, DFTBConfig, MMConfig, QMConfig, load_config
 from pidelta.core.cell import heights
-from pidelta.core.names import NameDifference
 from pidelta.errors import RunError
 from pidelta.ipi.observers import UncertaintyMonitor, merge_alarms
 from pidelta.state import FloatArray, IntArray, System
@@ -24,6 +23,7 @@ from pidelta.testing.derivatives import central_differences
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
 
 if TYPE_CHECKING:
+    from pidelta.core.names import NameDifference
     from pidelta.mm.topology import Topology
     from pidelta.qmmm.energy import QMMMEvaluator
     from pidelta.qmmm.surroundings import CutoffSurroundings

@@ -16,15 +16,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from numpy.polynomial import chebyshev
 from scipy import special
 
 from pidelta.core.cell import minimum_image
 from pidelta.core.compilation import compiled
 from pidelta.state import FloatArray, IntArray
+
+_Field = TypeVar("_Field")
 
 _compiled = compiled(nogil=True, error_model="numpy")
 
@@ -54,6 +57,16 @@ class Electrostatics:
         )
 
 
+class ReciprocalField(Protocol):
+    """The reciprocal part of the potential of some charges, to be read anywhere."""
+
+    def at(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Potential (k,) in hartree/e and its gradient (k, 3) in hartree/e/bohr at points (k, 3) in bohr."""
+
+    def strain(self: _Field, other: _Field) -> FloatArray:
+        """(3, 3) dE/d(strain) in hartree of the interaction of these charges with those of another field."""
+
+
 class ReciprocalSum(Protocol):
     """The reciprocal part, the interaction of each charge with itself included."""
 
@@ -61,6 +74,12 @@ class ReciprocalSum(Protocol):
 
     def evaluate(self, positions: FloatArray, charges: FloatArray, cell: FloatArray) -> Electrostatics:
         """The sum for positions (N, 3) in bohr, charges (N,) in e and a cell (3, 3) of rows in bohr."""
+
+    def field(self, positions: FloatArray, charges: FloatArray, cell: FloatArray) -> ReciprocalField:
+        """The potential of charges, arguments as `evaluate`."""
+
+    def kernel(self, points: FloatArray, cell: FloatArray) -> FloatArray:
+        """(k, k) potential at each of points (k, 3) in bohr of a unit charge at each other, and at itself."""
 
 
 def splitting(cutoff: float, tolerance: float) -> float:
@@ -136,7 +155,26 @@ class EwaldSum:
 
     def evaluate(self, positions: FloatArray, charges: FloatArray, cell: FloatArray) -> Electrostatics:
         """The sum for positions (N, 3) in bohr, charges (N,) in e and a cell (3, 3) of rows in bohr."""
-        inverse = np.linalg.inv(cell)
+        field = self.field(positions, charges, cell)
+        potential, slopes = field.at(positions)
+        energy = 0.5 * float(charges @ potential)
+        return Electrostatics(energy, potential, charges[:, None] * slopes, 0.5 * field.strain(field))
+
+    def field(self, positions: FloatArray, charges: FloatArray, cell: FloatArray) -> WaveField:
+        """The potential of charges (N,) in e at positions (N, 3) in bohr."""
+        waves = self._waves(cell)
+        factors = _structure_factors(positions @ waves.inverse, charges, waves.indices, waves.most)
+        return WaveField(waves, factors)
+
+    def kernel(self, points: FloatArray, cell: FloatArray) -> FloatArray:
+        """(k, k) potential at each of points (k, 3) in bohr of a unit charge at each other, and at itself."""
+        waves = self._waves(cell)
+        phases = 2.0 * math.pi * (points @ waves.inverse) @ waves.indices.T
+        cosines, sines = np.cos(phases), np.sin(phases)
+        return np.asarray((cosines * waves.factors) @ cosines.T + (sines * waves.factors) @ sines.T)
+
+    def _waves(self, cell: FloatArray) -> _Waves:
+        inverse = np.asarray(np.linalg.inv(cell), dtype=np.float64)
         most = np.floor(self._longest * np.linalg.norm(cell, axis=1)).astype(np.int64)
         indices = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in most), indexing="ij"), axis=-1)
         indices = indices.reshape(-1, 3)
@@ -145,14 +183,58 @@ class EwaldSum:
         m = indices @ inverse.T
         m2 = np.einsum("ij,ij->i", m, m)
         near = m2 < self._longest**2
-        indices, m, m2 = indices[near], m[near], m2[near]
         volume = abs(float(np.linalg.det(cell)))
-        factor = 2.0 * np.exp(-((math.pi / self.alpha) ** 2) * m2) / (math.pi * volume * m2)
-        potential, slopes = np.zeros(len(charges)), np.zeros((len(charges), 3))
-        energies = _reciprocal_sum(positions @ inverse, charges, indices, most, factor, potential, slopes)
-        shrink = 2.0 * (1.0 / m2 + (math.pi / self.alpha) ** 2)
-        strain = np.einsum("i,ia,ib->ab", energies * shrink, m, m) - energies.sum() * np.eye(3)
-        return Electrostatics(float(energies.sum()), potential, slopes @ inverse.T, strain)
+        width = (math.pi / self.alpha) ** 2
+        factors = 2.0 * np.exp(-width * m2[near]) / (math.pi * volume * m2[near])
+        return _Waves(inverse, indices[near], most, m[near], factors, 2.0 * (1.0 / m2[near] + width))
+
+
+@dataclass(frozen=True)
+class _Waves:
+    """Reciprocal vectors of a cell, one of m and -m.
+
+    Attributes:
+        inverse: (3, 3) of the cell, in 1/bohr.
+        indices: (V, 3) of the vectors along the reciprocal lattice, within `most` (3,).
+        m: (V, 3) in 1/bohr.
+        factors: (V,) of |S(m)|^2/2 in the energy, for m and -m together.
+        shrink: (V,) how the logarithm of a factor changes with m^2, times -2.
+    """
+
+    inverse: FloatArray
+    indices: IntArray
+    most: IntArray
+    m: FloatArray
+    factors: FloatArray
+    shrink: FloatArray
+
+
+@dataclass(frozen=True)
+class WaveField:
+    """The potential of charges by the plain sum.
+
+    Attributes:
+        waves: the vectors of the cell.
+        structure_factors: (V,) S(m) = sum_i q_i exp(2 pi i m r_i).
+    """
+
+    waves: _Waves
+    structure_factors: npt.NDArray[np.complex128]
+
+    def at(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Potential (k,) in hartree/e and its gradient (k, 3) in hartree/e/bohr at points (k, 3) in bohr."""
+        waves = self.waves
+        potential, slopes = np.zeros(len(points)), np.zeros((len(points), 3))
+        weighted = waves.factors * self.structure_factors
+        _add_waves(points @ waves.inverse, weighted, waves.indices, waves.most, potential, slopes)
+        return potential, slopes @ waves.inverse.T
+
+    def strain(self, other: WaveField) -> FloatArray:
+        """(3, 3) dE/d(strain) in hartree of the interaction of these charges with those of another field."""
+        m = self.waves.m
+        energies = self.waves.factors * (self.structure_factors * other.structure_factors.conj()).real
+        strain = np.einsum("i,ia,ib->ab", energies * self.waves.shrink, m, m)
+        return np.asarray(strain - energies.sum() * np.eye(3))
 
 
 @_compiled
@@ -183,30 +265,48 @@ def _add_excluded(vectors, charges, alpha, pairs, potential, gradient, strain):
 
 
 @_compiled
-def _reciprocal_sum(fractional, charges, indices, most, factor, potential, slopes):
-    """Set energies of each m, add dE/dq and dE/d(fractional coordinate); a factor counts m and -m."""
-    n = len(charges)
-    energies = np.empty(len(indices))
-    # exp(2 pi i k u) for k = -most .. most along each axis
+def _unit_waves(fractional, most):
+    """exp(2 pi i k u) (3, K, n) for k = -most .. most along each axis."""
+    n = len(fractional)
     waves = np.empty((3, 2 * most.max() + 1, n), dtype=np.complex128)
     for axis in range(3):
         for k in range(2 * most[axis] + 1):
             for i in range(n):
                 phase = 2.0 * math.pi * (k - most[axis]) * fractional[i, axis]
                 waves[axis, k, i] = complex(math.cos(phase), math.sin(phase))
-    wave = np.empty(n, dtype=np.complex128)
+    return waves
+
+
+@_compiled
+def _structure_factors(fractional, charges, indices, most):
+    """S(m) = sum_i q_i exp(2 pi i m r_i) of each m."""
+    waves = _unit_waves(fractional, most)
+    factors = np.zeros(len(indices), dtype=np.complex128)
+    for v in range(len(indices)):
+        first, second, third = (
+            waves[0, indices[v, 0] + most[0]],
+            waves[1, indices[v, 1] + most[1]],
+            waves[2, indices[v, 2] + most[2]],
+        )
+        total = 0j
+        for i in range(len(charges)):
+            total += charges[i] * first[i] * second[i] * third[i]
+        factors[v] = total
+    return factors
+
+
+@_compiled
+def _add_waves(fractional, weighted, indices, most, potential, slopes):
+    """Add the potential and its slopes in fractional coordinates at points; `weighted` has the factors in."""
+    waves = _unit_waves(fractional, most)
     for v in range(len(indices)):
         a, b, c = indices[v]
-        total = 0j
-        for i in range(n):
-            wave[i] = waves[0, a + most[0], i] * waves[1, b + most[1], i] * waves[2, c + most[2], i]
-            total += charges[i] * wave[i]
-        energies[v] = 0.5 * factor[v] * (total.real**2 + total.imag**2)
-        for i in range(n):
-            product = wave[i] * total.conjugate()
-            potential[i] += factor[v] * product.real
-            slope = -2.0 * math.pi * factor[v] * charges[i] * product.imag
+        conjugate = weighted[v].conjugate()
+        for i in range(len(potential)):
+            wave = waves[0, a + most[0], i] * waves[1, b + most[1], i] * waves[2, c + most[2], i]
+            product = wave * conjugate
+            potential[i] += product.real
+            slope = -2.0 * math.pi * product.imag
             slopes[i, 0] += slope * a
             slopes[i, 1] += slope * b
             slopes[i, 2] += slope * c
-    return energies

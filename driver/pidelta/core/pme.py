@@ -9,17 +9,22 @@ derivative of the energy on the grid, so dynamics conserve; forces add up to zer
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import scipy.fft
 
 from pidelta.core.compilation import compiled
-from pidelta.core.ewald import Electrostatics
+from pidelta.core.ewald import Electrostatics, EwaldSum, ReciprocalSum, splitting
 from pidelta.errors import SettingError
-from pidelta.state import FloatArray
+from pidelta.state import FloatArray, IntArray
 
 ORDER = 5
 _LARGEST_GRID = 2**27  # a gigabyte
+
+Splines = tuple[IntArray, FloatArray, FloatArray]
+"""First grid point (N, 3) of each atom, weights and slopes (N, 3, ORDER)."""
 
 _compiled = compiled(nogil=True, error_model="numpy")
 
@@ -46,6 +51,25 @@ def grid_for(cell: FloatArray, alpha: float, tolerance: float) -> tuple[int, int
     return n1, n2, n3
 
 
+def reciprocal_sum(method: str, cutoff: float, tolerance: float, cell: FloatArray) -> ReciprocalSum:
+    """The reciprocal sum that goes with a direct part up to a cutoff.
+
+    Args:
+        method: ``pme`` or ``ewald``.
+        cutoff: of the direct part in bohr.
+        tolerance: sets the splitting, exp(-(alpha cutoff)^2) = 2 tolerance, the grid of PME and the end of
+            the plain sum.
+        cell: (3, 3) lattice vectors as rows in bohr, that the grid of PME is made for.
+
+    Raises:
+        SettingError: PME's grid would take more than a gigabyte.
+    """
+    alpha = splitting(cutoff, tolerance)
+    if method == "ewald":
+        return EwaldSum(alpha, tolerance)
+    return ParticleMeshEwald(alpha, grid_for(cell, alpha, tolerance))
+
+
 class ParticleMeshEwald:
     """The reciprocal sum on a fixed grid, for any cell.
 
@@ -58,23 +82,94 @@ class ParticleMeshEwald:
         self.alpha = alpha
         self.grid = grid
         self._moduli = [_inverse_moduli(n) for n in grid]
+        self._last_influence: tuple[bytes, FloatArray] | None = None  # of the last cell
 
     def evaluate(self, positions: FloatArray, charges: FloatArray, cell: FloatArray) -> Electrostatics:
         """The sum for positions (N, 3) in bohr, charges (N,) in e and a cell (3, 3) of rows in bohr."""
-        inverse = np.linalg.inv(cell)
-        fractional = positions @ inverse
-        first, weights, slopes = _splines(fractional, np.array(self.grid))
+        inverse = np.asarray(np.linalg.inv(cell), dtype=np.float64)
+        splines = _splines(positions @ inverse, np.array(self.grid))
+        field = self._field(splines, charges, inverse)
+        potential, slopes = _read(splines, field.values, inverse)
+        energy = 0.5 * float(charges @ potential)
+        return Electrostatics(energy, potential, slopes * charges[:, None], 0.5 * field.strain(field))
+
+    def field(self, positions: FloatArray, charges: FloatArray, cell: FloatArray) -> MeshField:
+        """The potential of charges (N,) in e at positions (N, 3) in bohr, by the same mesh."""
+        inverse = np.asarray(np.linalg.inv(cell), dtype=np.float64)
+        return self._field(_splines(positions @ inverse, np.array(self.grid)), charges, inverse)
+
+    def kernel(self, points: FloatArray, cell: FloatArray) -> FloatArray:
+        """(k, k) potential at each of points (k, 3) in bohr of a unit charge at each other, and at itself.
+
+        It is what spreading one charge and reading at the other gives, without a mesh for each: the potential
+        depends on the differences of grid points alone, so the products of two splines are summed first.
+        """
+        inverse = np.asarray(np.linalg.inv(cell), dtype=np.float64)
+        first, weights, _ = _splines(points @ inverse, np.array(self.grid))
+        response = self._backward(self._influence(inverse).astype(np.complex128))
+        return np.asarray(_kernel(first, weights, response))
+
+    def _field(self, splines: Splines, charges: FloatArray, inverse: FloatArray) -> MeshField:
+        first, weights, _ = splines
         density = np.zeros(self.grid)
         _spread(first, weights, charges, density)
-        transform = scipy.fft.rfftn(density)
+        transform = np.asarray(scipy.fft.rfftn(density))
+        influence = self._influence(inverse)
+        return MeshField(self.alpha, inverse, influence, transform, self._backward(influence * transform))
+
+    def _backward(self, transform: npt.NDArray[np.complex128]) -> FloatArray:
+        values = scipy.fft.irfftn(transform, self.grid, norm="forward", overwrite_x=True)
+        return np.asarray(values, dtype=np.float64)
+
+    def _influence(self, inverse: FloatArray) -> FloatArray:
+        """exp(-pi^2 m^2/alpha^2)/(pi V m^2) |b(m)|^2 on the half of the grid that a real transform has."""
+        key = inverse.tobytes()
+        if self._last_influence is None or self._last_influence[0] != key:
+            n1, n2, n3 = self.grid
+            influence = np.empty((n1, n2, n3 // 2 + 1))
+            b1, b2, b3 = self._moduli
+            _set_influence(influence, b1, b2, b3, inverse, self.alpha)
+            self._last_influence = key, influence
+        return self._last_influence[1]
+
+
+@dataclass(frozen=True)
+class MeshField:
+    """The potential of charges on a mesh.
+
+    Attributes:
+        alpha: in 1/bohr.
+        inverse: (3, 3) of the cell, in 1/bohr.
+        influence: what the transform is multiplied by, (n1, n2, n3/2 + 1).
+        transform: of the charges on the grid.
+        values: (n1, n2, n3) potential on the grid in hartree/e.
+    """
+
+    alpha: float
+    inverse: FloatArray
+    influence: FloatArray
+    transform: npt.NDArray[np.complex128]
+    values: FloatArray
+
+    def at(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Potential (k,) in hartree/e and its gradient (k, 3) in hartree/e/bohr at points (k, 3) in bohr."""
+        splines = _splines(points @ self.inverse, np.array(self.values.shape))
+        return _read(splines, self.values, self.inverse)
+
+    def strain(self, other: MeshField) -> FloatArray:
+        """(3, 3) dE/d(strain) in hartree of the interaction of these charges with those of another field."""
         strain = np.zeros((3, 3))
-        b1, b2, b3 = self._moduli
-        energy = _convolve(transform, b1, b2, b3, inverse, self.alpha, self.grid[2], strain)
-        field = scipy.fft.irfftn(transform, self.grid, norm="forward", overwrite_x=True)
-        potential, gradient = np.empty(len(charges)), np.empty(positions.shape)
-        _gather(first, weights, slopes, field, potential, gradient)
-        gradient *= charges[:, None] * np.array(self.grid)
-        return Electrostatics(energy, potential, gradient @ inverse.T, strain)
+        n3 = self.values.shape[2]
+        _add_strain(self.transform, other.transform, self.influence, self.inverse, self.alpha, n3, strain)
+        return strain
+
+
+def _read(splines: Splines, field: FloatArray, inverse: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Potential (k,) and its gradient (k, 3) in 1/bohr, from a field (n1, n2, n3) on the grid."""
+    potential, slopes = np.empty(len(splines[0])), np.empty((len(splines[0]), 3))
+    first, weights, spline_slopes = splines
+    _gather(first, weights, spline_slopes, field, potential, slopes)
+    return potential, (slopes * np.array(field.shape)) @ inverse.T
 
 
 def _inverse_moduli(n: int) -> FloatArray:
@@ -162,31 +257,43 @@ def _gather(first, weights, slopes, field, potential, gradient):
 
 
 @_compiled
-def _convolve(transform, moduli1, moduli2, moduli3, inverse, alpha, n3, strain):
-    """Multiply by exp(-pi^2 m^2/alpha^2)/(pi V m^2) |b(m)|^2, set dE/d(strain), return the energy."""
-    n1, n2, half = transform.shape
+def _set_influence(influence, moduli1, moduli2, moduli3, inverse, alpha):
+    n1, n2, half = influence.shape
     per_volume = abs(np.linalg.det(inverse)) / math.pi
     width = (math.pi / alpha) ** 2
-    total = 0.0
     for x in range(n1):
         for y in range(n2):
             f1, f2 = x - n1 * (2 * x > n1), y - n2 * (2 * y > n2)
             for z in range(half):
-                if x == 0 and y == 0 and z == 0:  # the mean potential is that of the neutralising background
-                    transform[x, y, z] = 0.0
+                m1 = f1 * inverse[0, 0] + f2 * inverse[0, 1] + z * inverse[0, 2]
+                m2 = f1 * inverse[1, 0] + f2 * inverse[1, 1] + z * inverse[1, 2]
+                m3 = f1 * inverse[2, 0] + f2 * inverse[2, 1] + z * inverse[2, 2]
+                square = m1 * m1 + m2 * m2 + m3 * m3
+                if square == 0.0:  # the mean potential is that of the neutralising background
+                    influence[x, y, z] = 0.0
+                    continue
+                moduli = moduli1[x] * moduli2[y] * moduli3[z]
+                influence[x, y, z] = math.exp(-width * square) / square * per_volume * moduli
+
+
+@_compiled
+def _add_strain(first, second, influence, inverse, alpha, n3, strain):
+    """dE/d(strain) of the interaction of two sets of charges, from their transforms."""
+    n1, n2, half = influence.shape
+    width = (math.pi / alpha) ** 2
+    for x in range(n1):
+        for y in range(n2):
+            f1, f2 = x - n1 * (2 * x > n1), y - n2 * (2 * y > n2)
+            for z in range(half):
+                if influence[x, y, z] == 0.0:
                     continue
                 m1 = f1 * inverse[0, 0] + f2 * inverse[0, 1] + z * inverse[0, 2]
                 m2 = f1 * inverse[1, 0] + f2 * inverse[1, 1] + z * inverse[1, 2]
                 m3 = f1 * inverse[2, 0] + f2 * inverse[2, 1] + z * inverse[2, 2]
                 square = m1 * m1 + m2 * m2 + m3 * m3
-                influence = math.exp(-width * square) / square * per_volume
-                influence *= moduli1[x] * moduli2[y] * moduli3[z]
-                entry = transform[x, y, z]
-                # the half of a real transform stands for both m and -m, but for the planes that are their own
                 twice = 1.0 if z == 0 or 2 * z == n3 else 2.0
-                energy = 0.5 * twice * influence * (entry.real**2 + entry.imag**2)
-                transform[x, y, z] = influence * entry
-                total += energy
+                product = first[x, y, z] * second[x, y, z].conjugate()
+                energy = twice * influence[x, y, z] * product.real
                 shrink = 2.0 * energy * (1.0 / square + width)
                 strain[0, 0] += shrink * m1 * m1 - energy
                 strain[0, 1] += shrink * m1 * m2
@@ -195,4 +302,34 @@ def _convolve(transform, moduli1, moduli2, moduli3, inverse, alpha, n3, strain):
                 strain[1, 2] += shrink * m2 * m3
                 strain[2, 2] += shrink * m3 * m3 - energy
     strain[1, 0], strain[2, 0], strain[2, 1] = strain[0, 1], strain[0, 2], strain[1, 2]
-    return total
+
+
+@_compiled
+def _kernel(first, weights, response):
+    """sum_km w_i(k) w_j(m) response(k - m) of all pairs of points i, j."""
+    n = len(first)
+    shape = response.shape
+    reach = 2 * ORDER - 1
+    kernel = np.empty((n, n))
+    products = np.empty((3, reach))
+    for i in range(n):
+        for j in range(i + 1):
+            # products of splines by the difference k - m, from -(ORDER - 1) on
+            for axis in range(3):
+                for d in range(reach):
+                    products[axis, d] = 0.0
+                for k in range(ORDER):
+                    for m in range(ORDER):
+                        products[axis, k - m + ORDER - 1] += weights[i, axis, k] * weights[j, axis, m]
+            total = 0.0
+            for a in range(reach):
+                plane = response[(first[i, 0] - first[j, 0] + a - ORDER + 1) % shape[0]]
+                for b in range(reach):
+                    row = plane[(first[i, 1] - first[j, 1] + b - ORDER + 1) % shape[1]]
+                    line = 0.0
+                    for c in range(reach):
+                        entry = row[(first[i, 2] - first[j, 2] + c - ORDER + 1) % shape[2]]
+                        line += products[2, c] * entry
+                    total += products[0, a] * products[1, b] * line
+            kernel[i, j] = kernel[j, i] = total
+    return kernel

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from pidelta.core import ewald
-from pidelta.core.pme import ParticleMeshEwald, grid_for
+from pidelta.core.pme import reciprocal_sum
 from pidelta.errors import SettingError
 from pidelta.mm.nonbonded import Truncation
 from pidelta.state import FloatArray, IntArray
@@ -36,22 +36,18 @@ class LongRange:
     ) -> None:
         if not 1e-12 <= tolerance <= 0.05:
             raise SettingError("ewald_tolerance", f"expected 1e-12 to 0.05, found {tolerance}")
-        self._tolerance = tolerance
-        self._cutoff = cutoff
+        self._method, self._cutoff, self._tolerance = method, cutoff, tolerance
         self._excluded = excluded
         self._alpha = ewald.splitting(cutoff, tolerance)
         self._shift = math.erfc(self._alpha * cutoff) / cutoff
         self._reciprocal: ewald.ReciprocalSum | None = None
-        if method == "ewald":
-            self._reciprocal = ewald.EwaldSum(self._alpha, tolerance)
-        elif cell is not None:
+        if cell is not None:
             self.prepare(cell)
 
     def prepare(self, cell: FloatArray) -> None:
-        """Make the grid for a cell, unless there is one."""
-        if self._reciprocal is not None:
-            return
-        self._reciprocal = ParticleMeshEwald(self._alpha, grid_for(cell, self._alpha, self._tolerance))
+        """Make the reciprocal sum for a cell, unless there is one."""
+        if self._reciprocal is None:
+            self._reciprocal = reciprocal_sum(self._method, self._cutoff, self._tolerance, cell)
 
     def truncate(self, end: Truncation) -> Truncation:
         """The same end of pair interactions, with the direct part of the sum for Coulomb."""

@@ -1,0 +1,208 @@
+"""The only place that turns a configuration into objects."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from pidelta.config import Config, QMConfig
+from pidelta.core.names import NameDifference
+from pidelta.core.selection import select
+from pidelta.delta.base import Correction
+from pidelta.errors import ConfigError
+from pidelta.mm.topology import Topology
+from pidelta.qm.base import QMEngine, reported_properties
+from pidelta.qmmm.border import border_warnings
+from pidelta.qmmm.coupling import Coupling
+from pidelta.qmmm.energy import ClassicalEvaluator, QMMMEvaluator
+from pidelta.qmmm.surroundings import Surroundings
+from pidelta.setup.files import Inputs, read_inputs
+from pidelta.setup.methods import make_classical, make_correction, make_coupling, make_engine
+from pidelta.setup.region import QMRegion, make_region
+from pidelta.setup.sections import section
+from pidelta.state import IntArray, System
+from pidelta.workflow.yardstick import Yardstick
+
+
+class Setup:
+    """What a configuration describes; each part is made when it is first asked for, and once.
+
+    Args:
+        config: the configuration.
+
+    Whatever is asked for raises SetupError where files, charges, cutoffs or models are missing, malformed or
+    do not fit together.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @cached_property
+    def _inputs(self) -> Inputs:
+        return read_inputs(self.config)
+
+    @property
+    def system(self) -> System:
+        """Atoms, positions and cell; elements and names come from the topology where there is one."""
+        return self._inputs.system
+
+    @property
+    def topology(self) -> Topology | None:
+        """The force field of the whole system, the QM region included, or None without a section mm."""
+        return self._inputs.topology
+
+    @property
+    def name_differences(self) -> tuple[NameDifference, ...]:
+        """Names in the structure file that are others in the topology."""
+        return self._inputs.name_differences
+
+    @cached_property
+    def qm_indices(self) -> IntArray:
+        """(n,) the QM atoms, sorted; none without a section qm."""
+        if self.config.qm is None:
+            return np.zeros(0, dtype=np.int64)
+        bonds, charges = None, None
+        if self.topology is not None:
+            bonds, charges = self.topology.bonded_pairs, self.topology.charges[: len(self.system)]
+        with section("qm"):
+            return select(self.config.qm.atoms, self.system, bonds, charges)
+
+    @cached_property
+    def yardstick(self) -> Yardstick:
+        """The bonds of the structure, which positions from elsewhere are measured by."""
+        bonds = None if self.topology is None else self.topology.bonded_pairs
+        return Yardstick.of(self.config.structure, self.system, bonds, self.qm_indices)
+
+    @cached_property
+    def qm_region(self) -> QMRegion:
+        """The QM region and the rule for its surroundings.
+
+        Raises:
+            ConfigError: the configuration has no section qm.
+        """
+        return make_region(self._inputs, self._qm, self.qm_indices)
+
+    @property
+    def surroundings(self) -> Surroundings:
+        """The rule for the point charges around the QM region."""
+        return self.qm_region.surroundings
+
+    @cached_property
+    def coupling(self) -> Coupling:
+        """The potential that the low-level method feels."""
+        return make_coupling(self.config, self.qm_region, self.system.cell)
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What a user should know before this set-up runs, a line each."""
+        if self.config.qm is None:
+            return []
+        region, system = self.qm_region, self.system
+        found = []
+        if region.remainder:
+            found.append(
+                f"the force-field charges of the QM atoms sum to {region.charge + region.remainder:+.4f} e, "
+                f"the QM region has {region.charge:+d} e, and the other atoms keep theirs: "
+                f"{region.remainder:+.4f} e are dropped"
+            )
+        if self.topology is not None and self.config.embedding.scheme == "cutoff":
+            qm = region.cut(
+                system.positions[None], None if system.cell is None else system.cell[None]
+            ).positions
+            found += border_warnings(region.surroundings, qm[0], region.charge, self.topology.label)
+        return found
+
+    @cached_property
+    def engine(self) -> QMEngine:
+        """The low-level QM method.
+
+        Raises:
+            ConfigError: the configuration has no section qm.
+        """
+        return make_engine(self._qm, self.qm_region)
+
+    @cached_property
+    def correction(self) -> Correction:
+        """The delta model, checked against the QM region and its method.
+
+        Raises:
+            ConfigError: the configuration has no section delta.
+        """
+        if self.config.delta is None:
+            raise ConfigError(f"{self.config.path}: missing key delta")
+        return make_correction(self.config.delta, self.qm_region, self.engine.identity)
+
+    @property
+    def spread_threshold(self) -> float:
+        """Standard deviation of the committee, in hartree, above which users are warned.
+
+        Raises:
+            ConfigError: the configuration has no section delta.
+        """
+        delta = self.config.delta
+        if delta is not None and delta.warn_above is not None:
+            return delta.warn_above
+        return self.correction.uncertainty_threshold
+
+    @cached_property
+    def classical(self) -> ClassicalEvaluator:
+        """The force field of all that the QM method does not describe, by the engine of the configuration.
+
+        Raises:
+            ConfigError: the configuration has no section mm.
+        """
+        if self.config.mm is None or self.topology is None:
+            raise ConfigError(f"{self.config.path}: missing key mm")
+        left = self.topology if self.config.qm is None else self.qm_region.force_field
+        assert left is not None
+        with section("mm"):
+            return make_classical(self.config.mm, left, self.system.cell)
+
+    def evaluator(self, terms: frozenset[str] | None = None) -> QMMMEvaluator:
+        """The sum of terms: all that the configuration has, or a subset of ``mm``, ``low`` and ``delta``.
+
+        Raises:
+            ConfigError: the configuration has no section for one of the terms.
+        """
+        config = self.config
+        chosen = _choose_terms(config, terms)
+        periodic = self.system.cell is not None
+        if config.qm is None:
+            assert self.topology is not None
+            return QMMMEvaluator(
+                self.system.numbers, periodic, self.topology.particles, classical=self.classical
+            )
+        properties: tuple[str, ...] = ()
+        if "low" in chosen:
+            with section("qm"):
+                properties = reported_properties(self.engine, config.qm.properties)
+        return QMMMEvaluator(
+            self.system.numbers,
+            periodic,
+            self.qm_region.particles,
+            partition=self.qm_region.partition,
+            surroundings=self.surroundings,
+            coupling=self.coupling,
+            engine=self.engine if "low" in chosen else None,
+            delta=self.correction if "delta" in chosen else None,
+            classical=self.classical if "mm" in chosen else None,
+            properties=properties,
+        )
+
+    @property
+    def _qm(self) -> QMConfig:
+        if self.config.qm is None:
+            raise ConfigError(f"{self.config.path}: missing key qm")
+        return self.config.qm
+
+
+def _choose_terms(config: Config, terms: frozenset[str] | None) -> frozenset[str]:
+    if terms is None:
+        return frozenset(config.terms)
+    missing = sorted(terms - set(config.terms))
+    if missing or not terms:
+        found = ", ".join(missing) or "none"
+        known = ", ".join(config.terms)
+        raise ConfigError(f"{config.path}: expected terms among {known}, found {found}")
+    return terms

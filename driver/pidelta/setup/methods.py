@@ -1,0 +1,162 @@
+"""The methods of a configuration: the engine of the QM region, the correction to it, the force field."""
+
+from __future__ import annotations
+
+from pidelta.config import (
+    Config,
+    DampingConfig,
+    DeltaConfig,
+    DispersionConfig,
+    MMConfig,
+    QMConfig,
+    QMWithDFTB,
+    QMWithDFTBPlus,
+)
+from pidelta.core.pme import reciprocal_sum
+from pidelta.delta.base import Correction, check_fits
+from pidelta.delta.committee import Committee
+from pidelta.delta.loading import load_correction
+from pidelta.errors import ConfigError, ModelError
+from pidelta.mm.evaluator import MMEvaluator, PairSettings
+from pidelta.mm.openmm import OpenMMEvaluator
+from pidelta.mm.topology import Topology
+from pidelta.qm.ase import ASEEngine
+from pidelta.qm.base import QMEngine
+from pidelta.qm.dftb.method import DFTBMethod, DispersionSettings, MethodInputs
+from pidelta.qm.dftb.settings import DFTBSettings, SCCSettings
+from pidelta.qm.dispersion import DEFAULT_S9, Damping
+from pidelta.qmmm.coupling import Coupling, CutoffCoupling
+from pidelta.qmmm.energy import ClassicalEvaluator
+from pidelta.qmmm.pme_coupling import PMECoupling
+from pidelta.setup.region import QMRegion
+from pidelta.setup.sections import method_section, section
+from pidelta.state import FloatArray, IntArray
+
+
+def make_engine(qm: QMConfig, region: QMRegion) -> QMEngine:
+    """The low-level QM method.
+
+    Raises:
+        SetupError: parameters are missing, or settings do not fit the region.
+    """
+    if qm.engine == "ase":
+        with method_section("ase"):
+            return ASEEngine(
+                region.numbers,
+                qm.ase.calculator,
+                qm.ase.options,
+                charges=region.force_field_charges,
+                charge=qm.charge,
+                multiplicity=qm.multiplicity,
+            )
+    with method_section("dftb"):
+        method = _dftb_method(qm)
+        inputs = method.inputs(region.numbers)
+        return method.with_dispersion(_dftb_engine(qm, region.numbers, inputs))
+
+
+def _dftb_engine(qm: QMWithDFTB | QMWithDFTBPlus, numbers: IntArray, inputs: MethodInputs) -> QMEngine:
+    if qm.engine == "dftb+":
+        from pidelta.qm.dftbplus.engine import DFTBPlusEngine
+
+        return DFTBPlusEngine(
+            numbers,
+            inputs.parameters,
+            inputs.files,
+            inputs.settings,
+            user_input=qm.dftbplus.input,
+            library=qm.dftbplus.library,
+        )
+    from pidelta.qm.dftb.engine import DFTBEngine  # with PyTorch, which takes its time
+
+    return DFTBEngine(numbers, inputs.parameters, inputs.settings)
+
+
+def _dftb_method(qm: QMWithDFTB | QMWithDFTBPlus) -> DFTBMethod:
+    dftb, derivatives = qm.dftb, qm.dftb.hubbard_derivatives
+    settings = DFTBSettings(
+        order=dftb.order,
+        hubbard_derivatives=None if isinstance(derivatives, str) else derivatives,
+        damping_exponent=dftb.damping_exponent,
+        shell_resolved=dftb.shell_resolved,
+        charge=qm.charge,
+        multiplicity=qm.multiplicity,
+        spin_polarised=dftb.spin_polarised,
+        spin_constants=dftb.spin_constants,
+        electronic_temperature=dftb.electronic_temperature,
+        scc=SCCSettings(dftb.scc.tolerance, dftb.scc.max_iterations, dftb.scc.start),
+        device=dftb.device,
+    )
+    return DFTBMethod(
+        settings,
+        folder=None if dftb.parameters == "builtin" else dftb.parameters,
+        published=derivatives if isinstance(derivatives, str) else None,
+        dispersion=_dispersion(dftb.dispersion),
+    )
+
+
+def _dispersion(dispersion: DispersionConfig) -> DispersionSettings | None:
+    method, damping = dispersion.method, dispersion.damping
+    if method == "none":
+        return None
+    if not isinstance(damping, DampingConfig):
+        return DispersionSettings(method, damping)
+    return DispersionSettings(
+        method, Damping(**{"s9": DEFAULT_S9[method], **damping.model_dump(exclude_none=True)})
+    )
+
+
+def make_correction(delta: DeltaConfig, region: QMRegion, low_level: str) -> Correction:
+    """The committee of the models, each checked against the region and the identity of its low level.
+
+    Raises:
+        ModelError: a file is no model, or one of another region, method or embedding.
+    """
+    models = []
+    for path in delta.models:
+        model = load_correction(path)
+        try:
+            check_fits(
+                model.provenance,
+                low_level=low_level,
+                embedding=region.surroundings.settings,
+                numbers=region.numbers,
+                site_numbers=region.partition.mm_numbers,
+                charge=region.charge,
+                multiplicity=region.multiplicity,
+            )
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from None
+        models.append(model)
+    return Committee(models)
+
+
+def make_classical(mm: MMConfig, topology: Topology, cell: FloatArray | None) -> ClassicalEvaluator:
+    """The force field by the engine that the configuration names."""
+    settings: PairSettings = {
+        "cutoff": mm.cutoff if cell is not None else None,
+        "cell": cell,
+        "electrostatics": mm.electrostatics,
+        "ewald_tolerance": mm.ewald_tolerance,
+        "reaction_field_dielectric": mm.reaction_field_dielectric,
+        "lj_modifier": mm.lj_modifier,
+        "dispersion_correction": mm.dispersion_correction,
+        "threads": mm.threads,
+    }
+    if mm.engine == "openmm":
+        return OpenMMEvaluator(
+            topology, **settings, platform=mm.platform, precision=mm.precision, virial=mm.virial
+        )
+    return MMEvaluator(topology, **settings)
+
+
+def make_coupling(config: Config, region: QMRegion, cell: FloatArray | None) -> Coupling:
+    """The potential that the low-level method feels."""
+    if config.embedding.scheme == "cutoff" or config.mm is None:
+        return CutoffCoupling(region.surroundings)
+    if cell is None:
+        raise ConfigError(f"{config.path}: embedding.scheme: expected a cell with pme, found none")
+    mm = config.mm
+    with section("mm"):
+        reciprocal = reciprocal_sum(mm.electrostatics, mm.cutoff, mm.ewald_tolerance, cell)
+    return PMECoupling(region.partition, reciprocal, mm.cutoff)

@@ -1,0 +1,139 @@
+"""The QM region of a configuration and what surrounds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pidelta.config import QMConfig
+from pidelta.core.particles import Particles
+from pidelta.core.selection import select
+from pidelta.errors import ConfigError, SettingError
+from pidelta.mm.checks import refuse_united_atoms
+from pidelta.mm.topology import Topology
+from pidelta.qmmm.groups import make_groups
+from pidelta.qmmm.partition import Partition, charge_remainder, spread_remainder
+from pidelta.qmmm.surroundings import CutoffSurroundings, CutRegion, FixedCharges, Surroundings
+from pidelta.setup.files import Inputs, read_point_charges
+from pidelta.setup.sections import section
+from pidelta.state import FloatArray, IntArray, System
+
+
+@dataclass(frozen=True)
+class QMRegion:
+    """The QM region of a configuration and what surrounds it.
+
+    Attributes:
+        partition: which particles are QM, and the charge groups of the others.
+        particles: the map from atoms to particles.
+        surroundings: the rule for the point charges that the region sees.
+        force_field: what is left to the force field, or None without one.
+        force_field_charges: (n,) of the QM atoms in e, zero without a force field.
+        remainder: in e, what these have more than `charge` and nothing else takes up.
+        charge, multiplicity: of the region.
+    """
+
+    partition: Partition
+    particles: Particles
+    surroundings: Surroundings
+    force_field: Topology | None
+    force_field_charges: FloatArray
+    remainder: float
+    charge: int
+    multiplicity: int
+
+    @property
+    def numbers(self) -> IntArray:
+        """(n,) atomic numbers of the QM atoms."""
+        return self.partition.qm_numbers
+
+    def cut(self, positions: FloatArray, cells: FloatArray | None) -> CutRegion:
+        """QM atoms and scaled point charges for positions (B, N, 3) with lattice rows (B, 3, 3)."""
+        return self.surroundings.cut(self.particles.place(positions, cells), cells)
+
+
+def make_region(inputs: Inputs, qm: QMConfig, indices: IntArray) -> QMRegion:
+    """The region of the QM atoms `indices` (n,).
+
+    Raises:
+        SetupError: charges, groups or cutoffs do not fit the region or the cell.
+    """
+    if inputs.topology is not None:
+        return _region_in_force_field(inputs, inputs.topology, qm, indices)
+    system, config = inputs.system, inputs.config
+    if len(indices) != len(system):
+        raise ConfigError(
+            f"{config.path}: qm.atoms: without a section mm expected all {len(system)} atoms, "
+            f"found {len(indices)}"
+        )
+    fixed, charges = read_point_charges(config.point_charges)
+    partition = Partition(
+        numbers=np.concatenate([system.numbers, np.zeros(len(charges), dtype=np.int64)]),
+        qm_indices=indices,
+        charges=np.concatenate([np.zeros(len(system)), charges]),
+    )
+    return QMRegion(
+        partition,
+        Particles(len(system), fixed=fixed),
+        FixedCharges(partition),
+        force_field=None,
+        force_field_charges=np.zeros(len(indices)),
+        remainder=0.0,
+        charge=qm.charge,
+        multiplicity=qm.multiplicity,
+    )
+
+
+def _region_in_force_field(inputs: Inputs, topology: Topology, qm: QMConfig, indices: IntArray) -> QMRegion:
+    system, embedding = inputs.system, inputs.config.embedding
+    qm_particles = topology.with_sites(indices)
+    with section("qm"):
+        if qm.engine == "ase" and topology.charges[qm_particles[len(indices) :]].any():
+            raise SettingError(
+                "engine",
+                "expected dftb or dftb+ for QM atoms with a virtual site, whose charge mechanical embedding "
+                f"would lose, found ase with {topology.label(int(qm_particles[len(indices)]))}",
+            )
+        refuse_united_atoms(topology, indices)
+        spread = None
+        if qm.charge_remainder is not None:
+            spread = _selected("qm.charge_remainder", qm.charge_remainder, system)
+        remainder = charge_remainder(topology.charges[qm_particles], qm.charge, spread=spread is not None)
+        if spread is not None:
+            charges = spread_remainder(topology.charges, qm_particles, remainder, spread)
+            topology, remainder = replace(topology, charges=charges), 0.0
+    left = topology.without_internal(indices)
+    particles, cells = topology.particles, None if system.cell is None else system.cell[None]
+    with section("embedding"):
+        groups = make_groups(
+            topology,
+            np.setdiff1d(np.arange(topology.n_particles), qm_particles),
+            particles.place(system.positions[None], cells)[0],
+            system.cell,
+            unit=embedding.groups if isinstance(embedding.groups, str) else "residue",
+            listed=[
+                _selected("embedding.groups", group, system)
+                for group in ([] if isinstance(embedding.groups, str) else embedding.groups)
+            ],
+        )
+        numbers = np.concatenate([topology.numbers, np.zeros(len(topology.sites), dtype=np.int64)])
+        partition = Partition(numbers, indices, left.charges, groups)
+        surroundings = CutoffSurroundings(partition, embedding.cutoff, embedding.switch, system.cell)
+    return QMRegion(
+        partition,
+        particles,
+        surroundings,
+        force_field=left,
+        force_field_charges=topology.charges[indices],
+        remainder=remainder,
+        charge=qm.charge,
+        multiplicity=qm.multiplicity,
+    )
+
+
+def _selected(key: str, selection: str | list[int], system: System) -> IntArray:
+    try:
+        return select(selection, system)
+    except SettingError as error:
+        raise ConfigError(f"{key}: {error.problem}") from None

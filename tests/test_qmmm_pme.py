@@ -1,0 +1,126 @@
+"""The coupling by an Ewald sum: fixed charges in it give the Ewald energy of the whole cell."""
+
+import numpy as np
+import pytest
+
+from pidelta.core.ewald import EwaldSum
+from pidelta.core.pme import ParticleMeshEwald, grid_for, reciprocal_sum
+from pidelta.qmmm.partition import Partition
+from pidelta.qmmm.pme_coupling import PMECoupling
+from pidelta.qmmm.surroundings import CutRegion
+from pidelta.testing.derivatives import central_differences
+from pidelta.testing.embeddings import Sample, check_coupling
+from test_core_ewald import CUBIC, TRICLINIC, random_charges, whole_energy
+from test_qmmm_surroundings import CUBE as WATER_CUBE
+from test_qmmm_surroundings import TRICLINIC as WATER_TRICLINIC
+from test_qmmm_surroundings import interesting_atoms, make_evaluator, make_system, perturbed
+
+QM = np.array([3, 4, 5, 11])
+CUTOFF = 6.0
+
+
+def system(cell, net, seed=0, n=24):
+    """Charges far enough from each other, the QM atoms a molecule across the face of the cell."""
+    rng = np.random.default_rng(seed)
+    _, charges = random_charges(seed, net, n)
+    side = np.stack(np.meshgrid(*[np.arange(3)] * 3, indexing="ij"), -1).reshape(-1, 3)[:n] / 3.0
+    positions = (side + rng.uniform(-0.06, 0.06, side.shape)) @ cell
+    molecule = np.array([[0.0, 0.0, 0.0], [2.0, 0.3, 0.1], [2.9, 2.0, -0.4], [-0.6, 1.8, 0.5]])
+    positions[QM] = np.array([-0.05, 0.5, 0.48]) @ cell + molecule
+    return positions, charges
+
+
+def coupled(charges, reciprocal):
+    """The coupling of the QM atoms to the other charges."""
+    mm = charges.copy()
+    mm[QM] = 0.0
+    return PMECoupling(Partition(np.full(len(charges), 8), QM, mm), reciprocal, CUTOFF)
+
+
+def field_of(coupling, positions, cell):
+    none = np.zeros((len(positions), 0))
+    region = CutRegion(np.full(len(QM), 8), positions[:, QM], none[..., None], none, none, none)
+    return coupling.field(positions, np.repeat(cell[None], len(positions), axis=0), region)
+
+
+def energy(coupling, positions, charges, cell):
+    """Of the QM charges in the field, among themselves and with their images."""
+    field, qm = field_of(coupling, positions, cell), positions[:, QM]
+    q = charges[QM]
+    own = 0.0
+    for a in range(len(QM)):
+        for b in range(a):
+            own = own + q[a] * q[b] / np.linalg.norm(qm[:, a] - qm[:, b], axis=1)
+    return field.potential @ q + 0.5 * (field.kernel @ q) @ q + own, field
+
+
+@pytest.mark.parametrize("net", [0.0, 1.7])
+@pytest.mark.parametrize("cell", [CUBIC, TRICLINIC], ids=["cubic", "triclinic"])
+def test_fixed_charges_give_the_ewald_energy_of_the_cell(cell, net):
+    positions, charges = system(cell, net)
+    alpha = 1.0  # the shift of the direct part is 4e-18
+    coupling = coupled(charges, EwaldSum(alpha, 1e-16))
+    found = energy(coupling, positions[None], charges, cell)[0][0]
+    mm = np.delete(np.arange(len(charges)), QM)
+    other = EwaldSum(0.7, 1e-16)
+    expected = whole_energy(other, positions, charges, cell, 9.0)
+    expected -= whole_energy(other, positions[mm], charges[mm], cell, 9.0)
+    # the backgrounds of both parts are in both sums; what is left is that of the cross term, in the coupling
+    assert found == pytest.approx(expected, abs=1e-10)
+
+
+@pytest.mark.parametrize("method", ["ewald", "pme"])
+@pytest.mark.parametrize("cell", [CUBIC, TRICLINIC], ids=["cubic", "triclinic"])
+def test_gradient_and_virial(cell, method):
+    positions, charges = system(cell, 0.7, seed=1)
+    alpha = 0.45
+    reciprocal = EwaldSum(alpha, 1e-14)
+    if method == "pme":
+        reciprocal = ParticleMeshEwald(alpha, grid_for(cell, alpha, 1e-4))
+    coupling = coupled(charges, reciprocal)
+    q = charges[QM]
+    _, field = energy(coupling, positions[None], charges, cell)
+    gradient, virial = coupling.pull_back(field, q[None])
+
+    def without_own(moved, cell=cell):
+        field = field_of(coupling, moved, cell)
+        return field.potential @ q + 0.5 * (field.kernel @ q) @ q
+
+    everyone = np.arange(len(charges))
+    numerical = central_differences(without_own, positions, everyone, 1e-4)
+    np.testing.assert_allclose(gradient[0], numerical, atol=2e-8)
+    step = 1e-5
+    for a in range(3):
+        for b in range(a + 1):
+            strain = np.zeros((3, 3))
+            strain[a, b] = strain[b, a] = step * (1.0 if a == b else 0.5)
+            up, down = np.eye(3) + strain, np.eye(3) - strain
+            above, below = (without_own((positions @ m)[None], cell @ m) for m in (up, down))
+            assert -virial[0, a, b] == pytest.approx((above - below)[0] / (2.0 * step), abs=2e-7)
+
+
+def test_a_region_larger_than_the_cutoff_and_shifted_atoms():
+    positions, charges = system(TRICLINIC, 0.0, seed=2)
+    positions[QM[3]] = positions[QM[0]] + np.array([8.5, 0.4, 0.3])
+    coupling = coupled(charges, EwaldSum(1.0, 1e-16))
+    found = energy(coupling, positions[None], charges, TRICLINIC)[0][0]
+    mm = np.delete(np.arange(len(charges)), QM)
+    expected = whole_energy(EwaldSum(0.7, 1e-16), positions, charges, TRICLINIC, 9.0)
+    expected -= whole_energy(EwaldSum(0.7, 1e-16), positions[mm], charges[mm], TRICLINIC, 9.0)
+    assert found == pytest.approx(expected, abs=1e-10)
+    shifted = positions.copy()
+    shifted[mm] += np.random.default_rng(0).integers(-2, 3, (len(mm), 3)) @ TRICLINIC
+    again = energy(coupling, shifted[None], charges, TRICLINIC)[0][0]
+    assert again == pytest.approx(found, abs=1e-11)
+
+
+@pytest.mark.parametrize("cell", [WATER_CUBE, WATER_TRICLINIC], ids=["orthorhombic", "triclinic"])
+def test_conformance(cell):
+    topology, positions = make_system(cell)
+    evaluator = make_evaluator(topology, positions, cell)
+    atoms = interesting_atoms(evaluator, positions, cell)
+    sample = Sample(
+        *perturbed(positions, cell), topology.residue_indices, atoms, alike=([3, 4, 5], [60, 61, 62])
+    )
+    coupling = PMECoupling(evaluator.partition, reciprocal_sum("ewald", 9.0, 1e-9, cell), 9.0)
+    check_coupling(evaluator, coupling, sample, np.array([0.4, -0.7, 0.3]))

@@ -50,7 +50,7 @@ def add_gradient_of_many(
 ) -> None:
     """Add dE/dR of both, (n, 3) and (m, 3), and dE/d(strain) (3, 3) of the few's charges in the potential."""
     inverse = np.asarray(np.linalg.inv(cell), dtype=np.float64)
-    near = _near(few, many, cell, inverse, cutoff)
+    near = _near(few, many, cell, inverse, cutoff, 0.5 * float(heights(cell).min()))
     _add_gradient(
         few,
         few_charges,

@@ -13,6 +13,7 @@ import math
 
 import numpy as np
 
+from pidelta.core.cell import heights
 from pidelta.core.compilation import compiled
 from pidelta.state import FloatArray
 
@@ -30,7 +31,7 @@ def potential_of_many(
     """Potential (n,) in hartree/e at the few (n, 3) of charges (m,) in e at the many (m, 3), in bohr."""
     potential = np.zeros(len(few))
     inverse = np.asarray(np.linalg.inv(cell), dtype=np.float64)
-    near = _near(few, many, cell, inverse, cutoff)
+    near = _near(few, many, cell, inverse, cutoff, 0.5 * float(heights(cell).min()))
     _add_potential(few, many, charges, near, cell, inverse, cutoff, smooth, potential)
     return potential
 
@@ -49,7 +50,7 @@ def add_gradient_of_many(
 ) -> None:
     """Add dE/dR of both, (n, 3) and (m, 3), and dE/d(strain) (3, 3) of the few's charges in the potential."""
     inverse = np.asarray(np.linalg.inv(cell), dtype=np.float64)
-    near = _near(few, many, cell, inverse, cutoff)
+    near = _near(few, many, cell, inverse, cutoff, 0.5 * float(heights(cell).min()))
     _add_gradient(
         few,
         few_charges,
@@ -114,13 +115,18 @@ def _smooth(r2, cutoff, coefficients):
 
 
 @_compiled
-def _near(few, many, cell, inverse, cutoff):
-    """Which of the many may be within the cutoff of one of the few: those near the sphere around them."""
+def _near(few, many, cell, inverse, cutoff, half_height):
+    """Which of the many may be within the cutoff of one of the few: those near a sphere around them.
+
+    All may be if the sphere is larger than what nearest images are sure to be found in.
+    """
     centre = few[0]
     radius = 0.0
     for a in range(len(few)):
         d = few[a] - centre
         radius = max(radius, math.sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2]))
+    if cutoff + radius > half_height:
+        return np.arange(len(many))
     reach = (cutoff + radius) ** 2
     near = np.empty(len(many), dtype=np.int64)
     count = 0

@@ -118,16 +118,20 @@ def _erf_over_argument(x: FloatArray) -> FloatArray:
     return np.where(small, 2.0 / math.sqrt(math.pi) * (1.0 - x * x / 3.0), special.erf(safe) / safe)
 
 
+def background_energy(net: float, alpha: float, cell: FloatArray) -> float:
+    """Energy in hartree of the neutralising background of a net charge in e: -pi Q^2/(2 V alpha^2)."""
+    return -math.pi * net**2 / (2.0 * abs(float(np.linalg.det(cell))) * alpha**2)
+
+
 def self_and_background(charges: FloatArray, alpha: float, cell: FloatArray) -> Electrostatics:
     """The charges' own Gaussians taken out, and the neutralising background of their sum."""
-    volume = abs(float(np.linalg.det(cell)))
     own, net = alpha / math.sqrt(math.pi), float(charges.sum())
-    background = math.pi / (2.0 * volume * alpha**2)
+    unit = background_energy(1.0, alpha, cell)
     return Electrostatics(
-        energy=-own * float(charges @ charges) - background * net**2,
-        potential=-2.0 * own * charges - 2.0 * background * net,
+        energy=-own * float(charges @ charges) + unit * net**2,
+        potential=-2.0 * own * charges + 2.0 * unit * net,
         gradient=np.zeros((len(charges), 3)),
-        strain=background * net**2 * np.eye(3),
+        strain=-unit * net**2 * np.eye(3),
     )
 
 

@@ -17,13 +17,14 @@ def quintic(x: Any) -> Any:
     Args:
         x: within [0, 1]; a number, an array of NumPy, a tensor of PyTorch, or a number in compiled code.
     """
-    return 1.0 - x * x * x * (10.0 - 15.0 * x + 6.0 * x * x)
+    return 1.0 - x * x * x * (10.0 + x * (6.0 * x - 15.0))
 
 
 @register_jitable(inline="always")
 def quintic_slope(x: Any) -> Any:
     """The derivative of `quintic`, with zero slope at either end; x as there."""
-    return -30.0 * x * x * (1.0 - x) * (1.0 - x)
+    rest = x * (1.0 - x)
+    return -30.0 * rest * rest
 
 
 def smooth_step(r: FloatArray, start: float, stop: float) -> tuple[FloatArray, FloatArray]:

@@ -107,4 +107,4 @@ class PMECoupling:
 
     def _background(self, cell: FloatArray) -> float:
         """Potential of the neutralising background of a unit charge, in hartree/e."""
-        return -math.pi / (abs(float(np.linalg.det(cell))) * self._reciprocal.alpha**2)
+        return 2.0 * ewald.background_energy(1.0, self._reciprocal.alpha, cell)

@@ -45,20 +45,24 @@ class _Gaussians:
         return shifted.square_().mul_(-self.etas).exp_()
 
     def combine(
-        self, bare: torch.Tensor, r: torch.Tensor, weights: torch.Tensor
+        self,
+        bare: torch.Tensor,
+        r: torch.Tensor,
+        fall: tuple[torch.Tensor, torch.Tensor],
+        weights: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """sum_k a_k g_k(r) and its derivative in r.
 
         Args:
             bare: (N, m, K) from `bare`.
             r: (N, m) in bohr.
+            fall: the cutoff function and its slope at r, each (N, m).
             weights: (N, K), the a_k.
         """
         twice = 2.0 * self.etas * weights
         sums = bare @ torch.stack([weights, twice, twice * self.centres], dim=-1)
         value, first, second = sums.unbind(-1)
-        fall, fall_slope = cutoff_and_slope(r, self.cutoff)
-        return fall * value, fall_slope * value - fall * (r * first - second)
+        return fall[0] * value, fall[1] * value - fall[0] * (r * first - second)
 
     def slopes(self, r: torch.Tensor) -> torch.Tensor:
         """(..., K) dg_k/dr."""
@@ -103,6 +107,7 @@ class SiteFeatures:
 
         self._charge_functions = _charge_gaussians(settings)
         self._bare = self._charge_functions.bare(self._r)
+        self._fall = cutoff_and_slope(self._r, settings.env_cutoff)
         self._short_functions = _Gaussians(
             *gaussian_grid(_CLOSEST, settings.short_cutoff, settings.short_count), settings.short_cutoff
         )
@@ -123,8 +128,7 @@ class SiteFeatures:
     def features(self) -> torch.Tensor:
         """(B, n, K) charge-weighted and then short-range features."""
         batch, n, m = self._r.shape
-        fall = cutoff_function(self._r, self._settings.env_cutoff)
-        weighted = (fall * self._charges[:, None]).reshape(batch * n, 1, m)
+        weighted = (self._fall[0] * self._charges[:, None]).reshape(batch * n, 1, m)
         sums = (weighted @ self._bare.flatten(0, 1)).reshape(batch, n, self._settings.env_count)
         potential = (self._r.reciprocal() @ self._charges[..., None]).reshape(batch, n, 1)
 
@@ -149,7 +153,10 @@ class SiteFeatures:
         settings = self._settings
         count = 1 + settings.env_count
         value, slope = self._charge_functions.combine(
-            self._bare.flatten(0, 1), self._r.flatten(0, 1), slopes[..., 1:count].flatten(0, 1)
+            self._bare.flatten(0, 1),
+            self._r.flatten(0, 1),
+            (self._fall[0].flatten(0, 1), self._fall[1].flatten(0, 1)),
+            slopes[..., 1:count].flatten(0, 1),
         )
         inverse = self._r.reciprocal()
         potential = slopes[..., :1] * inverse

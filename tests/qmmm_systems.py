@@ -28,7 +28,7 @@ def bare_topology(residues, charges, bonds, sites=None, names=None) -> Topology:
         segments=("",) * n,
         bonds=Harmonic(bonds, np.ones(len(bonds)), np.ones(len(bonds))),
         angles=Harmonic.none(3),
-        urey_bradley=Harmonic.none(3),
+        urey_bradley=Harmonic.none(2),
         torsions=Torsions(),
         impropers=Harmonic.none(4),
         lj_types=np.zeros(len(charges), dtype=np.int64),

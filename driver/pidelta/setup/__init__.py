@@ -11,6 +11,7 @@ from pidelta.core.names import NameDifference
 from pidelta.core.selection import select
 from pidelta.delta.base import Correction
 from pidelta.errors import ConfigError
+from pidelta.mm.flexibility import flexibility_warnings, refuse_collapsing_water
 from pidelta.mm.topology import Topology
 from pidelta.qm.base import QMEngine, reported_properties
 from pidelta.qmmm.border import border_warnings
@@ -97,10 +98,10 @@ class Setup:
     @cached_property
     def warnings(self) -> list[str]:
         """What a user should know before this set-up runs, a line each."""
+        found = [] if self.topology is None else flexibility_warnings(self._force_field)
         if self.config.qm is None:
-            return []
+            return found
         region, system = self.qm_region, self.system
-        found = []
         if region.remainder:
             found.append(
                 f"the force-field charges of the QM atoms sum to {region.charge + region.remainder:+.4f} e, "
@@ -147,6 +148,14 @@ class Setup:
         return self.correction.uncertainty_threshold
 
     @cached_property
+    def _force_field(self) -> Topology:
+        """The terms of all that the QM method does not describe."""
+        left = self.topology if self.config.qm is None else self.qm_region.force_field
+        assert left is not None
+        refuse_collapsing_water(left)
+        return left
+
+    @cached_property
     def classical(self) -> ClassicalEvaluator:
         """The force field of all that the QM method does not describe, by the engine of the configuration.
 
@@ -155,10 +164,8 @@ class Setup:
         """
         if self.config.mm is None or self.topology is None:
             raise ConfigError(f"{self.config.path}: missing key mm")
-        left = self.topology if self.config.qm is None else self.qm_region.force_field
-        assert left is not None
         with section("mm"):
-            return make_classical(self.config.mm, left, self.system.cell)
+            return make_classical(self.config.mm, self._force_field, self.system.cell)
 
     def evaluator(self, terms: frozenset[str] | None = None) -> QMMMEvaluator:
         """The sum of terms: all that the configuration has, or a subset of ``mm``, ``low`` and ``delta``.

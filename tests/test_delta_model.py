@@ -242,6 +242,7 @@ def test_committee_of_other_descriptors_and_kinds_is_their_mean_in_their_order()
         """A correction of another kind, which shares no work."""
 
         provenance = random_model().provenance
+        properties = ()
         uncertainty_threshold = 5e-3
 
         def evaluate(self, region):
@@ -264,6 +265,7 @@ def test_committee_of_other_descriptors_and_kinds_is_their_mean_in_their_order()
         np.testing.assert_allclose(getattr(found.gradient, name), mean, atol=1e-13)
     farthest = max(results[place].properties["delta_extrapolation"] for place in (0, 2, 3))
     np.testing.assert_allclose(found.properties["delta_extrapolation"], farthest, rtol=1e-12)
+    assert set(committee.properties) == set(found.properties)
     assert committee.uncertainty_threshold == pytest.approx((2e-3 + 5e-3 + 4e-3 + 6e-3) / 4)
 
 

@@ -148,3 +148,15 @@ def test_phases_of_impropers_in_degrees_or_in_radians(acetamide, tmp_path, phase
     assert impropers.atoms.tolist() == [[4, 0, 5, 6]]
     np.testing.assert_allclose(impropers.k, 20.0 * KCAL_PER_MOL)
     np.testing.assert_allclose(impropers.x0, np.deg2rad(168.5), rtol=1e-7)
+
+
+def test_pointers_that_are_no_integers(acetamide, tmp_path):
+    path = tmp_path / "m.prmtop"
+    text = acetamide.read_text()
+    head, tail = text.split("%FLAG POINTERS")
+    tail = tail.replace("%FORMAT(10I8)", "%FORMAT(10a8)", 1)
+    path.write_text(f"{head}%FLAG POINTERS{tail}")
+    assert_same(path, acetamide)
+    path.write_text(f"{head}%FLAG POINTERS{tail.replace('       9', '    NINE', 1)}")
+    with pytest.raises(TopologyError, match=r"POINTERS: expected integers \(.*NINE"):
+        read_topology(path)

@@ -21,6 +21,9 @@ from pidelta.yaml_input import (
     read_yaml,
 )
 
+Distance: TypeAlias = Annotated[Length, Field(gt=0.01, lt=1e8)]
+"""A cutoff in bohr; beyond these bounds its powers leave the range of numbers."""
+
 
 class SCCConfig(Section):
     """Self-consistent charges.
@@ -207,7 +210,7 @@ class ForceFieldConfig(Section):
     electrostatics: Literal["pme", "ewald", "reaction-field", "cutoff"] = "pme"
     ewald_tolerance: FiniteFloat = Field(1e-4, ge=1e-12, le=0.05)
     reaction_field_dielectric: float = Field(math.inf, ge=1.0)
-    cutoff: Length = Field(parse_quantity("1.0 nm", "length"), gt=0.0)
+    cutoff: Distance = parse_quantity("1.0 nm", "length")
     threads: Integer = Field(1, ge=1)
 
     @model_validator(mode="after")
@@ -256,8 +259,8 @@ class EmbeddingConfig(Section):
 
     scheme: Literal["cutoff", "pme"] = "cutoff"
     groups: Literal["residue", "molecule"] | list[str | list[int]] = "residue"
-    cutoff: Length = Field(parse_quantity("1.4 nm", "length"), gt=0.0)
-    switch: Length = Field(parse_quantity("0.2 nm", "length"), gt=0.0)
+    cutoff: Distance = parse_quantity("1.4 nm", "length")
+    switch: Distance = parse_quantity("0.2 nm", "length")
 
 
 class DeltaConfig(Section):

@@ -9,13 +9,16 @@ import os
 import signal
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from pidelta.cli.label import label
 from pidelta.cli.processors import allowed_processors, cgroup_quota, share_processors
+from pidelta.cli.run import StepsProgress
 from pidelta.config import load_config
 from pidelta.errors import GeometryError
 from pidelta.output_files import back_up, replacing
@@ -96,6 +99,18 @@ def test_interrupt_during_imports(tmp_path):
         _, errors = process.communicate(timeout=30.0)
     assert process.returncode == 130
     assert errors == "pidelta: stopped\n"
+
+
+def test_steps_and_time_are_shown_in_80_columns():
+    console = Console(file=StringIO(), width=80, force_terminal=True, color_system=None)
+    state = "T 301.4 K  conserved -10825.475 eV  spread 0.183 (max 1.13) kcal/mol  2.21 % outside training"
+        "T 301.4 K  conserved -10825.475 eV  spread 0.183 (max 1.13) kcal/mol  2.21 % outside the training"
+    )
+    with StepsProgress(console) as progress:
+        progress.add_task("steps", total=1000, completed=1000, state=state)
+    shown = " ".join(console.file.getvalue().split())
+    assert "1000/1000 -:--:--" in shown
+    assert " ".join(state.split()) in shown
 
 
 def test_characters_that_a_terminal_does_not_have(tmp_path):

@@ -64,7 +64,9 @@ def test_units_and_paths(tmp_path):
         ("structure: a.gro\n", "expected a section qm, mm or both"),
         ("structure: a.gro\nmm: {topology: a.top}\ndelta: {models: [a.pt]}\n", "expected a section qm"),
         ("structure: [a\n", "not a YAML file"),
-        ("- 1\n", "expected keys and values, found list"),
+        ("- 1\n", "expected keys and values, found a list"),
+        ("", "expected keys and values, found an empty file"),
+        ("URA 1\n", "expected keys and values, found text alone"),
         (GOOD + "mm: {}\n", "expected each key once, found mm twice"),
     ],
 )
@@ -99,6 +101,11 @@ def test_builtin_parameters_bring_their_hubbard_derivatives(tmp_path):
 def test_missing_file(tmp_path):
     with pytest.raises(ConfigError, match="no such file"):
         load_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("text", ["14 angstrom", "14 A", "14 Å", "14 \N{ANGSTROM SIGN}", "14Å", "1.4 nm"])
+def test_lengths_with_their_unit(text):
+    assert parse_quantity(text, "length") == pytest.approx(14.0 * ANGSTROM, rel=1e-15)
 
 
 @pytest.mark.parametrize("text", [1.4, "1.4", "nm", "1.4 1.5 nm", None, True])

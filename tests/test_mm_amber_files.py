@@ -9,10 +9,9 @@ import numpy as np
 import parmed
 import pytest
 
-from mm_systems import DATA, MIXED
+from mm_systems import DATA, MIXED, mm_evaluator
 from openmm_support import amber_system, assert_same_as_openmm
 from pidelta.errors import TopologyError
-from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.readers import read_topology
 from pidelta.units import KCAL_PER_MOL
 
@@ -101,7 +100,7 @@ def test_files_of_before_amber_7(acetamide, tmp_path, name):
     np.testing.assert_array_equal(found.numbers, expected.numbers)
     assert found.names == expected.names
     # such files scale 1-4 pairs by 1.2 and 2, as ours does
-    terms = [MMEvaluator(top, cutoff=None).evaluate(POSITIONS[None], None) for top in (expected, found)]
+    terms = [mm_evaluator(top, cutoff=None).evaluate(POSITIONS[None], None) for top in (expected, found)]
     np.testing.assert_allclose(terms[1].energy, terms[0].energy, rtol=1e-7)
     np.testing.assert_allclose(terms[1].gradient, terms[0].gradient, rtol=1e-5, atol=1e-9)
 

@@ -1,13 +1,24 @@
 """The coupling by an Ewald sum: fixed charges in it give the Ewald energy of the whole cell."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from conftest import ROOT
+from mm_systems import CUBIC as MM_CUBIC
+from mm_systems import TRICLINIC as MM_TRICLINIC
+from mm_systems import mm_evaluator, water_positions
+from pidelta.config import load_config
 from pidelta.core.ewald import EwaldSum
 from pidelta.core.pme import ParticleMeshEwald, grid_for, reciprocal_sum
+from pidelta.errors import ConfigError
+from pidelta.mm.water import build_water
 from pidelta.qmmm.partition import Partition
 from pidelta.qmmm.pme_coupling import PMECoupling
 from pidelta.qmmm.surroundings import CutRegion
+from pidelta.setup import Setup
+from pidelta.state import System
 from pidelta.testing.derivatives import central_differences
 from pidelta.testing.embeddings import Sample, check_coupling
 from test_core_ewald import CUBIC, TRICLINIC, random_charges, whole_energy
@@ -16,6 +27,7 @@ from test_qmmm_surroundings import TRICLINIC as WATER_TRICLINIC
 from test_qmmm_surroundings import interesting_atoms, make_evaluator, make_system, perturbed
 
 QM = np.array([3, 4, 5, 11])
+QM_WATER = np.arange(3)
 CUTOFF = 6.0
 
 
@@ -122,5 +134,86 @@ def test_conformance(cell):
     sample = Sample(
         *perturbed(positions, cell), topology.residue_indices, atoms, alike=([3, 4, 5], [60, 61, 62])
     )
-    coupling = PMECoupling(evaluator.partition, reciprocal_sum("ewald", 9.0, 1e-9, cell), 9.0)
+    coupling = PMECoupling(evaluator.partition, reciprocal_sum("ewald", 11.8, 1e-6, cell), 11.8)
     check_coupling(evaluator, coupling, sample, np.array([0.4, -0.7, 0.3]))
+
+
+def water_with(cell, net, method, engine_charges):
+    """64 flexible waters, one of them QM and across a face of the cell, with an ion in place of a charge."""
+    x = water_positions(64, cell, seed=4)
+    x = x - x[0]  # the QM water at a corner
+    numbers, molecules = np.tile([8, 1, 1], 64), np.repeat(np.arange(64), 3)
+    names = ("O", "H", "H") * 64, ("SOL",) * 192
+    system = System(numbers, x, cell, *names, molecules, molecules, ("",) * 192)
+    topology = build_water(system, "q-spc-fw")
+    charges = topology.charges.copy()
+    charges[QM_WATER], charges[99] = engine_charges, charges[99] + net
+    topology = replace(topology, charges=charges)
+    settings = {"cutoff": 11.5, "cell": cell, "electrostatics": method, "ewald_tolerance": 1e-5}
+    left = topology.without_internal(QM_WATER)
+    partition = Partition(topology.numbers, QM_WATER, left.charges)
+    coupling = PMECoupling(partition, reciprocal_sum(method, 11.5, 1e-5, cell), 11.5)
+    return x, topology, left, coupling, settings
+
+
+@pytest.mark.parametrize("method", ["ewald", "pme"])
+@pytest.mark.parametrize("net", [0.0, 1.0])
+@pytest.mark.parametrize("cell", [MM_CUBIC, MM_TRICLINIC], ids=["cubic", "triclinic"])
+def test_fixed_charges_turn_the_sum_into_pure_mm(cell, net, method):
+    """The classical evaluator, a program of its own within this one, has the same mesh and the same shift."""
+    q = np.array([-0.7, 0.3, 0.4])
+    x, topology, left, coupling, settings = water_with(cell, net, method, q)
+    x = x + np.repeat(np.random.default_rng(1).integers(-1, 2, (64, 3)) @ cell, 3, axis=0)
+    whole = mm_evaluator(topology, **settings).evaluate(x[None], cell[None])
+    rest = mm_evaluator(left, **settings).evaluate(x[None], cell[None])
+    alone = mm_evaluator(topology, cutoff=None)
+    bonded = sum(alone.evaluate(x[None], None).components[name][0] for name in ("bond", "angle"))
+    bonded -= sum(
+        mm_evaluator(left, cutoff=None).evaluate(x[None], None).components[n][0] for n in ("bond", "angle")
+    )
+    none = np.zeros((1, 0))
+    region = CutRegion(topology.numbers[QM_WATER], x[None, QM_WATER], none[..., None], none, none, none)
+    field = coupling.field(x[None], cell[None], region)
+    energy = field.potential[0] @ q + 0.5 * q @ field.kernel[0] @ q
+    assert rest.energy[0] + energy + bonded == pytest.approx(whole.energy[0], abs=1e-8)
+    gradient, _ = coupling.pull_back(field, q[None])
+    mm = np.arange(3, 192)
+    np.testing.assert_allclose((gradient + rest.gradient)[0, mm], whole.gradient[0, mm], atol=1e-8)
+
+
+def test_a_set_up_with_pme(tmp_path, capsys):
+    text = (ROOT / "inputs" / "uracil-water" / "pidelta.yaml").read_text(encoding="utf-8")
+    folder = ROOT / "inputs" / "uracil-water"
+    path = tmp_path / "pme.yaml"
+    text = text.replace("scheme: cutoff", "scheme: pme").replace("reaction-field", "pme")
+    for name in ("uracil-water.gro", "uracil-water.top", "delta-0.pt", "delta-1.pt", "delta-2.pt"):
+        text = text.replace(name, str(folder / name))
+    path.write_text(text, encoding="utf-8")
+    setup = Setup(load_config(path))
+    evaluator, system = setup.evaluator(), setup.system
+    assert isinstance(setup.coupling, PMECoupling)
+    gradient = evaluator.evaluate(system.positions[None], system.cell[None]).gradient[0]
+    atoms = np.array([0, 5, 40, 41])
+
+    def energy(positions):
+        return evaluator.evaluate(positions, np.repeat(system.cell[None], len(positions), axis=0)).energy
+
+    numerical = central_differences(energy, system.positions, atoms, 2e-3)
+    np.testing.assert_allclose(gradient[atoms], numerical, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"electrostatics": "reaction-field"}, "expected mm.electrostatics pme or ewald with pme"),
+        (None, "expected mm.electrostatics pme or ewald with pme, found none"),
+    ],
+)
+def test_what_pme_needs(tmp_path, change, message):
+    path = tmp_path / "c.yaml"
+    mm = "" if change is None else "mm: {water: q-spc-fw, electrostatics: reaction-field}\n"
+    path.write_text(
+        f"structure: a.gro\nqm: {{atoms: 'resid 1'}}\n{mm}embedding: {{scheme: pme}}\n", encoding="utf-8"
+    )
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)

@@ -163,7 +163,7 @@ class QMRegionConfig(Section):
 
     The method is the term `low` of the energy. `charge_remainder` selects MM atoms that take up, in equal
     shares, what the force-field charges of the QM atoms have more than `charge`; without it, a remainder up
-    to 0.05 e, as rounding leaves, is dropped. `properties` are results to add to the extras, by the names
+    to 0.05 e, as rounding leaves, is dropped. `properties` are results to report, by the names
     that `pidelta.qm.base.QMResult` explains; which of them an engine gives, it says itself.
     """
 

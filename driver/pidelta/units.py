@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 
 BOHR_IN_ANGSTROM = 0.529177210903
 HARTREE_IN_EV = 27.211386245988
@@ -25,13 +26,20 @@ KELVIN = 1.0 / HARTREE_IN_KELVIN
 FEMTOSECOND = 1.0 / ATOMIC_TIME_IN_FEMTOSECOND
 
 _UNITS: dict[str, dict[str, float]] = {
-    "length": {"nm": NANOMETER, "angstrom": ANGSTROM, "A": ANGSTROM, "bohr": 1.0, "pm": 0.01 * ANGSTROM},
+    "length": {
+        "nm": NANOMETER,
+        "angstrom": ANGSTROM,
+        "A": ANGSTROM,
+        "Å": ANGSTROM,
+        "bohr": 1.0,
+        "pm": 0.01 * ANGSTROM,
+    },
     "temperature": {"K": KELVIN, "hartree": 1.0, "eV": EV},
     "angle": {"deg": math.pi / 180.0, "rad": 1.0},
     "energy": {"hartree": 1.0, "eV": EV, "kJ/mol": KJ_PER_MOL, "kcal/mol": KCAL_PER_MOL},
 }
 
-_QUANTITY = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-z/]+)\s*")
+_QUANTITY = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-zÅ/]+)\s*")
 
 
 def parse_quantity(text: object, dimension: str) -> float:
@@ -45,7 +53,7 @@ def parse_quantity(text: object, dimension: str) -> float:
         ValueError: the unit is missing or unknown; the message says what was expected and found.
     """
     units = _UNITS[dimension]
-    match = _QUANTITY.fullmatch(text) if isinstance(text, str) else None
+    match = _QUANTITY.fullmatch(unicodedata.normalize("NFC", text)) if isinstance(text, str) else None
     if match is None:
         raise ValueError(f"expected a {dimension} with its unit ({', '.join(units)}), found {text!r}")
     number, unit = match.groups()

@@ -119,11 +119,15 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
     except (OSError, yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected keys and values, found {type(content).__name__}")
+        raise ConfigError(f"{path}: expected keys and values, found {_kind(content)}")
     try:
         return model.model_validate(content, context={"folder": path.resolve().parent})
     except ValidationError as error:
         raise ConfigError(f"{path}: {describe(error, content)}") from None
+
+
+def _kind(content: object) -> str:
+    return "an empty file" if content is None else "a list" if isinstance(content, list) else "text alone"
 
 
 def _bad_byte(error: UnicodeDecodeError) -> str:

@@ -166,6 +166,9 @@ def _describe(config: Config, setup: Setup, evaluator: QMMMEvaluator) -> Table:
             f"{name} {value * BOHR_IN_ANGSTROM:.2f} angstrom" if isinstance(value, float) else str(value)
             for name, value in evaluator.surroundings.settings.items()
         )
+        if config.embedding.scheme == "pme" and config.mm is not None and system.cell is not None:
+            table.add_row("coupling", _describe_ewald(setup, config.mm, system.cell))
+            lengths_text = f"for delta models and labels: {lengths_text}"
         table.add_row("embedding", lengths_text)
         table.add_row("charge groups", _describe_groups(setup, topology, evaluator.surroundings))
     if evaluator.partition is not None and config.point_charges is not None:
@@ -189,6 +192,18 @@ def _describe_names(differences: tuple[NameDifference, ...]) -> Table:
         rest = differences[_SHOWN:]
         table.add_row("others", "", "", str(sum(row.count for row in rest)))
     return table
+
+
+def _describe_ewald(setup: Setup, mm: MMConfig, cell: FloatArray) -> str:
+    """What the low level feels, and the background that makes up for a net charge."""
+    from pidelta.core.ewald import background_energy, splitting
+
+    net = float(setup.qm_region.partition.charges.sum()) + setup.qm_region.charge
+    text = f"{mm.electrostatics}: all MM charges and the periodic images of the QM region"
+    if abs(net) < 1e-3:
+        return f"{text}; the cell is neutral"
+    energy = background_energy(net, splitting(mm.cutoff, mm.ewald_tolerance), cell)
+    return f"{text}; the cell has {net:+.3f} e, made up for by a background ({energy:.6f} hartree)"
 
 
 def _describe_groups(setup: Setup, topology: Topology, surroundings: CutoffSurroundings) -> str:

@@ -15,9 +15,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from pidelta.cli.evaluate import chosen_terms
 from pidelta.cli.processors import allowed_processors, share_processors
@@ -33,6 +34,19 @@ if TYPE_CHECKING:
 _REFRESH_SECONDS = 0.2
 _INTERRUPTED = 130
 _UNIT_SYMBOLS = {"": "a.u.", "atomic_unit": "a.u.", "kelvin": "K", "electronvolt": "eV"}
+
+
+class StepsProgress(Progress):
+    """A bar of steps, and the state of the run in a line below: beside it, neither fits in 80 columns."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        super().__init__(*columns, console=console)
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The bar and the line below it."""
+        yield self.make_tasks_table(self.tasks)
+        yield from (Text(task.fields["state"]) for task in self.tasks if task.fields["state"])
 
 
 def run(
@@ -183,14 +197,7 @@ def _show_progress(
     supervisor: Supervisor, simulation: Simulation, follower: PropertiesFollower | None, console: Console
 ) -> None:
     file = simulation.main_properties
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=16),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[state]}"),
-    )
-    with Progress(*columns, console=console) as progress:
+    with StepsProgress(console) as progress:
         task = progress.add_task("steps", total=simulation.total_steps, completed=simulation.step, state="")
         while supervisor.is_running():
             row = None if follower is None else follower.latest()

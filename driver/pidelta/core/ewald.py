@@ -87,6 +87,18 @@ def splitting(cutoff: float, tolerance: float) -> float:
     return math.sqrt(-math.log(2.0 * tolerance)) / cutoff
 
 
+def shift_at_cutoff(alpha: float, cutoff: float) -> float:
+    """erfc(alpha r)/r at the cutoff, in 1/bohr: less this, the direct part has no step there."""
+    return math.erfc(alpha * cutoff) / cutoff
+
+
+def shifted_part(alpha: float, cutoff: float) -> FloatArray:
+    """What the direct part, shifted to zero at the cutoff, has beside 1/r; see `smooth_part`."""
+    smooth = smooth_part(alpha, cutoff)
+    smooth[0] -= shift_at_cutoff(alpha, cutoff)
+    return smooth
+
+
 def smooth_part(alpha: float, cutoff: float, accuracy: float = 1e-11) -> FloatArray:
     """The polynomial -erf(alpha r)/r in the variable t = 2 (r/cutoff)^2 - 1.
 
@@ -118,16 +130,20 @@ def _erf_over_argument(x: FloatArray) -> FloatArray:
     return np.where(small, 2.0 / math.sqrt(math.pi) * (1.0 - x * x / 3.0), special.erf(safe) / safe)
 
 
+def background_energy(net: float, alpha: float, cell: FloatArray) -> float:
+    """Energy in hartree of the neutralising background of a net charge in e: -pi Q^2/(2 V alpha^2)."""
+    return -math.pi * net**2 / (2.0 * abs(float(np.linalg.det(cell))) * alpha**2)
+
+
 def self_and_background(charges: FloatArray, alpha: float, cell: FloatArray) -> Electrostatics:
     """The charges' own Gaussians taken out, and the neutralising background of their sum."""
-    volume = abs(float(np.linalg.det(cell)))
     own, net = alpha / math.sqrt(math.pi), float(charges.sum())
-    background = math.pi / (2.0 * volume * alpha**2)
+    unit = background_energy(1.0, alpha, cell)
     return Electrostatics(
-        energy=-own * float(charges @ charges) - background * net**2,
-        potential=-2.0 * own * charges - 2.0 * background * net,
+        energy=-own * float(charges @ charges) + unit * net**2,
+        potential=-2.0 * own * charges + 2.0 * unit * net,
         gradient=np.zeros((len(charges), 3)),
-        strain=background * net**2 * np.eye(3),
+        strain=-unit * net**2 * np.eye(3),
     )
 
 

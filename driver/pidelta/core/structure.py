@@ -21,6 +21,7 @@ from pidelta.core.amber_restart import read_restart
 from pidelta.core.cell import FARTHEST, is_cell, usable
 from pidelta.core.elements import name_element
 from pidelta.core.names import Labels, NamedAtoms, NameDifference, compare_names
+from pidelta.core.text_fields import is_number
 from pidelta.errors import StructureError
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.units import ANGSTROM
@@ -71,7 +72,9 @@ def read_structure(path: Path) -> System:
             not finite.
     """
     if path.suffix in _COORDINATES_ONLY:
-        raise StructureError(f"{path}: a {path.suffix} file names no elements; it needs a section mm")
+        raise StructureError(
+            f"{path}: expected a file that names elements, or a force field that does, found {path.suffix}"
+        )
     content = _load(path)
     return _from_ase(content) if isinstance(content, ase.Atoms) else _from_parmed(path, content)
 
@@ -329,7 +332,7 @@ def _refuse_bad_fields(path: Path) -> None:
     for atom, record in enumerate(records):
         for start in range(30, 54, 8):
             column = record[start : min(start + 8, 54)]
-            if len(column) < 8 or not _is_number(column):
+            if len(column) < 8 or not is_number(column):
                 raise StructureError(
                     f"{path}: expected a coordinate in 8 columns, found {column!r} at atom {atom}"
                 )
@@ -337,14 +340,6 @@ def _refuse_bad_fields(path: Path) -> None:
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _from_ase(atoms: ase.Atoms) -> System:

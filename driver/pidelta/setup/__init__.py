@@ -11,15 +11,17 @@ from pidelta.core.names import NameDifference, swapped_names
 from pidelta.core.selection import select
 from pidelta.delta.base import Correction
 from pidelta.errors import ConfigError
+from pidelta.mm.flexibility import flexibility_warnings, refuse_collapsing_water
 from pidelta.mm.topology import Topology
 from pidelta.qm.base import QMEngine, reported_properties
 from pidelta.qmmm.border import border_warnings
 from pidelta.qmmm.coupling import Coupling
 from pidelta.qmmm.energy import ClassicalEvaluator, QMMMEvaluator
+from pidelta.qmmm.region import QMRegion
 from pidelta.qmmm.surroundings import Surroundings
 from pidelta.setup.files import Inputs, read_inputs
 from pidelta.setup.methods import make_classical, make_correction, make_coupling, make_engine
-from pidelta.setup.region import QMRegion, make_region
+from pidelta.setup.region import make_region
 from pidelta.setup.sections import section
 from pidelta.state import IntArray, System
 from pidelta.workflow.yardstick import Yardstick
@@ -96,7 +98,7 @@ class Setup:
     @cached_property
     def warnings(self) -> list[str]:
         """What a user should know before this set-up runs, a line each."""
-        found = []
+        found = [] if self.topology is None else flexibility_warnings(self._force_field)
         if swapped := swapped_names(self.name_differences):
             names = ", ".join(f"{each.found} for {each.expected}" for each in swapped[:3])
             found.append(
@@ -152,6 +154,14 @@ class Setup:
         return self.correction.uncertainty_threshold
 
     @cached_property
+    def _force_field(self) -> Topology:
+        """The terms of all that the QM method does not describe."""
+        left = self.topology if self.config.qm is None else self.qm_region.force_field
+        assert left is not None
+        refuse_collapsing_water(left)
+        return left
+
+    @cached_property
     def classical(self) -> ClassicalEvaluator:
         """The force field of all that the QM method does not describe, by the engine of the configuration.
 
@@ -160,10 +170,8 @@ class Setup:
         """
         if self.config.mm is None or self.topology is None:
             raise ConfigError(f"{self.config.path}: missing key mm")
-        left = self.topology if self.config.qm is None else self.qm_region.force_field
-        assert left is not None
         with section("mm"):
-            return make_classical(self.config.mm, left, self.system.cell)
+            return make_classical(self.config.mm, self._force_field, self.system.cell)
 
     def evaluator(self, terms: frozenset[str] | None = None) -> QMMMEvaluator:
         """The sum of terms: all that the configuration has, or a subset of ``mm``, ``low`` and ``delta``.

@@ -220,3 +220,11 @@ def test_parameters_reach_the_client_and_survive_a_restart(tmp_path, batch_size)
     restarted = (tmp_path / "RESTART").read_text().replace("<step>", "<step> ")
     assert "terms" in restarted
     assert read_simulation(tmp_path / "RESTART").forces.sockets[0].terms == {"low", "delta"}
+
+
+@pytest.mark.parametrize("weight", ["nan", "inf", "1e400", "one"])
+def test_weights_are_numbers(tmp_path, weight):
+    with pytest.raises(SetupError, match=f"weight of <force forcefield='mm'>: expected a number, .*{weight}"):
+        simulation(tmp_path, force("mm", f"weight='{weight}'"))
+    with pytest.raises(SetupError, match=f"<mts_weights> .* expected a number, .*{weight}"):
+        simulation(tmp_path, force("mm", inner=f"<mts_weights> [1, {weight}] </mts_weights>"))

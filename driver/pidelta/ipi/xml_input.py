@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,12 +59,15 @@ def to_number(path: Path, what: str, text: str) -> float:
     """Turn text into a number.
 
     Raises:
-        SetupError: it is none.
+        SetupError: it is none, or not finite.
     """
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        raise SetupError(f"{path}: {what}: expected a number, found {text!r}") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise SetupError(f"{path}: {what}: expected a number, found {text!r}")
+    return value
 
 
 def integer_of(path: Path, element: ET.Element, tag: str, default: int, smallest: int | None = None) -> int:

@@ -66,7 +66,7 @@ def _region_in_force_field(inputs: Inputs, topology: Topology, qm: QMConfig, ind
         refuse_united_atoms(topology, indices)
         spread = None
         if qm.charge_remainder is not None:
-            spread = _selected("qm.charge_remainder", qm.charge_remainder, system)
+            spread = _selected("qm.charge_remainder", qm.charge_remainder, system, topology)
         remainder = charge_remainder(topology.charges[qm_particles], qm.charge, spread=spread is not None)
         if spread is not None:
             charges = spread_remainder(topology.charges, qm_particles, remainder, spread)
@@ -81,13 +81,19 @@ def _region_in_force_field(inputs: Inputs, topology: Topology, qm: QMConfig, ind
             system.cell,
             unit=embedding.groups if isinstance(embedding.groups, str) else "residue",
             listed=[
-                _selected("embedding.groups", group, system)
+                _selected("embedding.groups", group, system, topology)
                 for group in ([] if isinstance(embedding.groups, str) else embedding.groups)
             ],
         )
         numbers = np.concatenate([topology.numbers, np.zeros(len(topology.sites), dtype=np.int64)])
         partition = Partition(numbers, indices, left.charges, groups)
-        surroundings = CutoffSurroundings(partition, embedding.cutoff, embedding.switch, system.cell)
+        surroundings = CutoffSurroundings(
+            partition,
+            embedding.cutoff,
+            embedding.switch,
+            system.cell,
+            grouping=embedding.groups if isinstance(embedding.groups, str) else "listed",
+        )
     return QMRegion(
         partition,
         particles,
@@ -100,8 +106,8 @@ def _region_in_force_field(inputs: Inputs, topology: Topology, qm: QMConfig, ind
     )
 
 
-def _selected(key: str, selection: str | list[int], system: System) -> IntArray:
+def _selected(key: str, selection: str | list[int], system: System, topology: Topology) -> IntArray:
     try:
-        return select(selection, system)
+        return select(selection, system, topology.bonded_pairs, topology.charges[: len(system)])
     except SettingError as error:
         raise ConfigError(f"{key}: {error.problem}") from None

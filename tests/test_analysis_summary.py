@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import matplotlib.image
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from pidelta.analysis.distributions import bond_length_distributions, find_x_h_bonds
 from pidelta.analysis.ipi_output import Properties
 from pidelta.analysis.plots import plot_bond_lengths, plot_thermodynamics
-from pidelta.analysis.summary import fit_drift, mean_with_error, summarise
+from pidelta.analysis.summary import Mean, fit_drift, mean_with_error, summarise
 from pidelta.units import ANGSTROM, HARTREE_IN_EV
 from test_ipi_trajectories import write_trajectory
 
@@ -152,3 +154,8 @@ def test_plot_of_few_columns_and_one_row(tmp_path, names):
         Properties({name: full.columns[name] for name in names}, full.units), 12, tmp_path / "a.png"
     )
     assert (tmp_path / "a.png").stat().st_size > 0
+
+
+def test_an_error_that_nothing_tells_is_left_out():
+    assert str(Mean(301.234, math.nan)) == "301.2"
+    assert str(Mean(301.234, 2.5)) == "301.2 ± 2.5"

@@ -10,7 +10,7 @@ from ase.geometry import cellpar_to_cell
 from scipy.spatial.transform import Rotation
 
 from conftest import ROOT
-from pidelta.core.selection import describe_atoms, select
+from pidelta.core.selection import describe_atoms, repeated_residue_numbers, select
 from pidelta.core.structure import read_structure
 from pidelta.errors import SettingError
 from pidelta.state import System
@@ -268,3 +268,20 @@ def test_evaluate_of_a_file_that_numbers_residues_its_own_way(tmp_path, run):
         (frame,) = json.loads((tmp_path / "out.json").read_text())["frames"]
         energies.append(frame["energy"])
     assert energies == pytest.approx([energies[0]] * 3, abs=1e-9)
+
+
+def test_residues_that_share_a_number_are_told():
+    system = System(
+        numbers=np.full(4, 8),
+        positions=np.arange(12.0).reshape(4, 3),
+        cell=None,
+        names=("O",) * 4,
+        residue_names=("SOL",) * 4,
+        residue_indices=np.arange(4),
+        residue_numbers=np.array([99999, 0, 1, 1]),
+        segments=("", "", "", "B"),
+    )
+    assert repeated_residue_numbers(select("resid 1", system), system) == []  # two segments
+    wrapped = replace(system, segments=("",) * 4)
+    (line,) = repeated_residue_numbers(select("resid 1", wrapped), wrapped)
+    assert line.startswith("the QM atoms are of 2 residues with one number, SOL 1")

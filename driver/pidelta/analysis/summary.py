@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,13 +17,18 @@ _SETTLING = 20  # one part in so many at the beginning is left out
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean and its statistical error."""
+    """A mean and its statistical error, which is nan where there is too little to tell it from."""
 
     value: float
     error: float
 
     def __str__(self) -> str:
-        return f"{self.value:.4g} ± {self.error:.2g}"
+        return self.shown(".4g")
+
+    def shown(self, value_format: str) -> str:
+        """The mean in a format, with its error where it is known."""
+        mean = format(self.value, value_format)
+        return mean if math.isnan(self.error) else f"{mean} ± {self.error:.2g}"
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ class Summary:
             rows.append(("drift of the conserved quantity", f"{self.drift.slope:+.3g} meV/atom/ps"))
             rows.append(("its fluctuation", f"{self.drift.rms:.3g} meV/atom"))
         if self.potential is not None:
-            rows.append(("potential energy", f"{self.potential.value:.4f} ± {self.potential.error:.2g} eV"))
+            rows.append(("potential energy", f"{self.potential.shown('.4f')} eV"))
         if self.kinetic_cv is not None:
             rows.append(("quantum kinetic energy", f"{self.kinetic_cv} eV"))
         return rows

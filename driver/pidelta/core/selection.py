@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,21 @@ def describe_atoms(indices: IntArray, system: System) -> list[str]:
     if len(lines) > _MANY + 1:
         lines[_MANY:] = [f"and {len(lines) - _MANY} more residues"]
     return lines
+
+
+def repeated_residue_numbers(indices: IntArray, system: System) -> list[str]:
+    """A line where selected residues share a number, as in files whose numbers start again after 99999."""
+    residues = system.residue_indices[indices]
+    firsts = [int(indices[residues == residue][0]) for residue in dict.fromkeys(residues.tolist())]
+    counts = Counter(
+        f"{system.segments[atom]} {system.residue_names[atom]} {system.residue_numbers[atom]}".strip()
+        for atom in firsts
+    )
+    return [
+        f"the QM atoms are of {count} residues with one number, {label}: choose by indices if one is meant"
+        for label, count in counts.most_common(1)
+        if count > 1
+    ]
 
 
 def _checked_indices(indices: Sequence[int], count: int) -> IntArray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from pidelta.config import Config, QMConfig
 from pidelta.core.names import NameDifference, swapped_names
-from pidelta.core.selection import select
+from pidelta.core.selection import repeated_residue_numbers, select
 from pidelta.delta.base import Correction
 from pidelta.errors import ConfigError
 from pidelta.mm.flexibility import flexibility_warnings, refuse_collapsing_water
@@ -108,6 +108,7 @@ class Setup:
         if self.config.qm is None:
             return found
         region, system = self.qm_region, self.system
+        found += repeated_residue_numbers(self.qm_indices, system)
         if region.remainder:
             found.append(
                 f"the force-field charges of the QM atoms sum to {region.charge + region.remainder:+.4f} e, "

@@ -103,7 +103,9 @@ def test_interrupt_during_imports(tmp_path):
 
 def test_steps_and_time_are_shown_in_80_columns():
     console = Console(file=StringIO(), width=80, force_terminal=True, color_system=None)
-    state = "T 301.4 K  conserved -10825.475 eV  spread 0.183 (max 1.13) kcal/mol  2.21 % outside the training"
+    state = (
+        "T 301.4 K  conserved -10825.475 eV  spread 0.183 (max 1.13) kcal/mol  2.21 % outside the training"
+    )
     with StepsProgress(console) as progress:
         progress.add_task("steps", total=1000, completed=1000, state=state)
     shown = " ".join(console.file.getvalue().split())

@@ -76,7 +76,7 @@ def write_store(path: Path, count: int, seed: int, offset: float = -100.0) -> No
 
 def random_model(seed: int = 0, composition: tuple[int, ...] = (1, 1, 6, 8), **options: object) -> HDNNP:
     """An untrained model with cutoffs that differ from each other."""
-    cutoffs = {"env_cutoff": 16.0, "short_cutoff": 9.0, "radial_cutoff": 8.0, "angular_cutoff": 6.0}
+    cutoffs = {"charge_cutoff": 16.0, "short_cutoff": 9.0, "radial_cutoff": 8.0, "angular_cutoff": 6.0}
     settings = DescriptorSettings(**{"elements": (1, 6, 8), "mm_elements": (1, 8), **cutoffs, **options})
     networks = AtomicNetworks(3, settings.feature_count, (16, 16), seed)
     provenance = Provenance("toy low", "toy reference", EMBEDDING, (composition,), settings.mm_elements)

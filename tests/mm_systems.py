@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from pidelta.errors import GeometryError
+from pidelta.mm.evaluator import MMEvaluator
+from pidelta.mm.openmm import OpenMMEvaluator
+from pidelta.mm.settings import ForceFieldSettings
 from pidelta.state import FloatArray
 from pidelta.testing.evaluators import OfAtoms
 from pidelta.units import ANGSTROM
@@ -92,3 +95,20 @@ def check_refused_geometries(evaluator, positions: FloatArray, cells: FloatArray
 def on_atoms(evaluator):
     """An evaluator of particles as one of the atoms of its topology."""
     return OfAtoms(evaluator, evaluator.topology.particles)
+
+
+def mm_evaluator(topology, *, cutoff, cell=None, **settings) -> MMEvaluator:
+    return MMEvaluator(topology, ForceFieldSettings(cutoff, **settings), cell)
+
+
+def openmm_evaluator(
+    topology, *, cutoff, cell=None, platform="auto", precision="double", virial=True, **settings
+) -> OpenMMEvaluator:
+    return OpenMMEvaluator(
+        topology,
+        ForceFieldSettings(cutoff, **settings),
+        cell,
+        platform=platform,
+        precision=precision,
+        virial=virial,
+    )

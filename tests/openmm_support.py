@@ -7,8 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from mm_systems import DATA, on_atoms
-from pidelta.mm.evaluator import MMEvaluator
+from mm_systems import DATA, mm_evaluator, on_atoms
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KJ_PER_MOL
 
 openmm = pytest.importorskip("openmm")
@@ -105,7 +104,7 @@ def assert_same_as_openmm(topology, system, positions):
     """Compare energies of each kind of term and the gradient, without periodicity; 1e-8 relative."""
     rows, real = with_rows_for_sites(topology, positions)
     energies, gradient = openmm_energies(system, rows, None)
-    term = on_atoms(MMEvaluator(topology, cutoff=None)).evaluate(positions[None], None)
+    term = on_atoms(mm_evaluator(topology, cutoff=None)).evaluate(positions[None], None)
     found = {name: energy[0] for name, energy in term.components.items()}
     nonbonded = ("lj", "coulomb", "lj14", "coulomb14")
     pairs = sum(found.pop(name) for name in nonbonded)

@@ -65,3 +65,9 @@ def embedded(topology, qm, positions, cell, cutoff, switch, **grouping) -> QMMME
         surroundings=surroundings,
         coupling=CutoffCoupling(surroundings),
     )
+
+
+def smooth_step(r, start, stop):
+    """1 - 10 x^3 + 15 x^4 - 6 x^5, x from 0 at `start` to 1 at `stop`, and its derivative in r."""
+    x = np.clip((np.asarray(r) - start) / (stop - start), 0.0, 1.0)
+    return 1.0 - 10.0 * x**3 + 15.0 * x**4 - 6.0 * x**5, -30.0 * (x - x**2) ** 2 / (stop - start)

@@ -49,6 +49,8 @@ def test_units_and_paths(tmp_path):
         (GOOD.replace("structure: a.gro", ""), "missing key structure"),
         (GOOD.replace("cutoff: 0.9 nm", "cutof: 0.9 nm"), "unknown key mm.cutof"),
         (GOOD.replace("cutoff: 0.9 nm", "cutoff: -1 nm"), "mm.cutoff: input should be greater than 0"),
+        (GOOD.replace("cutoff: 0.9 nm", "cutoff: 1e300 nm"), "mm.cutoff: input should be less than 1"),
+        (GOOD.replace("cutoff: 0.9 nm", "cutoff: 1e-300 nm"), "mm.cutoff: input should be greater than 0"),
         (
             GOOD.replace("order: 3", "spin_constants: {O: -0.03, H: x}, order: 3"),
             "qm.dftb.spin_constants.H: input should be a valid number",

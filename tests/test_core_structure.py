@@ -10,7 +10,7 @@ import numpy as np
 import parmed
 import pytest
 
-from pidelta.core.names import NameDifference
+from pidelta.core.names import NameDifference, swapped_names
 from pidelta.core.structure import read_coordinates, read_structure
 from pidelta.errors import StructureError
 from pidelta.units import ANGSTROM
@@ -209,6 +209,13 @@ def test_names_of_other_programs_are_listed(tmp_path, suffix):
     )
 
 
+def test_names_that_changed_places_are_told_from_those_of_other_programs(tmp_path):
+    path = pdb(tmp_path / "a.pdb", ([6, 6, 6, 8], ["C1", "C3", "C2", "O9"], "LIG"))
+    atoms_ = topology(([6, 6, 6, 8], ["C1", "C2", "C3", "O1"], "LIG"))
+    found = read_coordinates(path, atoms_).name_differences
+    assert [(each.found, each.expected) for each in swapped_names(found)] == [("C3", "C2"), ("C2", "C3")]
+
+
 def test_digits_in_front_of_a_name_are_no_difference(tmp_path):
     path = pdb(tmp_path / "a.pdb", ([6, 1, 1], ["CB", "1HB", "2HB"], "ALA"))
     atoms_ = topology(([6, 1, 1], ["CB", "HB1", "HB2"], "ALA"))
@@ -237,4 +244,36 @@ def test_elements_without_a_topology_come_from_names(tmp_path, suffix):
     with pytest.raises(
         StructureError, match="expected a name that stands for one element, found CL1 at atom 1"
     ):
+        read_structure(path)
+
+
+XYZ = "1\n{}\nO 0 0 0\n"
+LATTICE = 'Lattice="9 0 0 0 9 0 0 0 9"'
+GRO = "water\n1\n    1SOL     OW    1   0.100   0.200   0.300\n   3.0   3.0   3.0\n"
+PDB = "ATOM      1  O   HOH A   1       1.000   2.000   3.000  1.00  0.00           O\n"
+MODELS = "MODEL        1\n{}ENDMDL\n"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text"),
+    [(".xyz", XYZ.format("")), (".gro", GRO), (".pdb", MODELS.format(PDB))],
+)
+def test_one_structure_and_no_more(tmp_path, suffix, text):
+    path = tmp_path / f"s{suffix}"
+    path.write_text(text + "\n")
+    assert len(read_structure(path)) == 1
+    path.write_text(text + text)
+    with pytest.raises(StructureError, match=r"expected one structure, found several; .* --frames"):
+        read_structure(path)
+
+
+def test_a_lattice_counts_as_far_as_pbc_says(tmp_path):
+    path = tmp_path / "s.xyz"
+    for comment in (LATTICE, f'{LATTICE} pbc="T T T"'):
+        path.write_text(XYZ.format(comment))
+        np.testing.assert_allclose(read_structure(path).cell, 9.0 * ANGSTROM * np.eye(3))
+    path.write_text(XYZ.format(f'{LATTICE} pbc="F F F"'))
+    assert read_structure(path).cell is None
+    path.write_text(XYZ.format(f'{LATTICE} pbc="T T F"'))
+    with pytest.raises(StructureError, match="expected all of pbc or none, found T T F"):
         read_structure(path)

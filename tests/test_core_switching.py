@@ -4,7 +4,7 @@ import numba
 import numpy as np
 import torch
 
-from pidelta.core.switching import quintic, quintic_slope, smooth_step
+from pidelta.core.switching import quintic, quintic_slope
 
 
 @numba.njit
@@ -25,10 +25,3 @@ def test_the_same_step_everywhere():
     np.testing.assert_allclose(
         [compiled(p) for p in points], np.stack([expected, slopes], axis=1), atol=1e-14
     )
-
-
-def test_beyond_its_ends_the_step_is_constant():
-    values, slopes = smooth_step(np.array([0.0, 2.0, 3.0, 4.0, 9.0]), 2.0, 4.0)
-    np.testing.assert_array_equal(values, [1.0, 1.0, 0.5, 0.0, 0.0])
-    np.testing.assert_array_equal(slopes[[0, 1, 3, 4]], 0.0)
-    assert slopes[2] == -1.875 / 2.0

@@ -141,7 +141,7 @@ def test_other_units_are_refused(path, monkeypatch):
         lambda content: content.update(coverage=None),
         lambda content: content["coverage"].pop("structure"),
         lambda content: content["coverage"]["structure"].pop(),
-        lambda content: content["coverage"]["environment"][0].update(mean=torch.zeros(2)),
+        lambda content: content["coverage"]["sites"][0].update(mean=torch.zeros(2)),
     ],
 )
 def test_incomplete_content_is_refused(path, change):

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from delta_frames import EMBEDDING, NUMBERS, random_frame, random_model
-from pidelta.core.switching import smooth_step
 from pidelta.delta.base import CorrectionResult, check_fits
 from pidelta.delta.committee import Committee
 from pidelta.delta.hdnnp.descriptors import (
@@ -27,6 +26,7 @@ from pidelta.delta.hdnnp.site_features import SiteFeatures
 from pidelta.errors import GeometryError, ModelError
 from pidelta.state import RegionGradient
 from pidelta.testing import corrections
+from qmmm_systems import smooth_step
 
 
 def evaluate(model, frame):
@@ -36,7 +36,7 @@ def evaluate(model, frame):
 def test_model_conforms():
     model = random_model()
     settings = model.settings
-    cutoffs = (settings.env_cutoff, settings.short_cutoff, settings.radial_cutoff, settings.angular_cutoff)
+    cutoffs = (settings.charge_cutoff, settings.short_cutoff, settings.radial_cutoff, settings.angular_cutoff)
     corrections.check_correction(model, random_frame(0), cutoffs)
 
 
@@ -173,7 +173,7 @@ def test_angular_triples_are_those_of_a_search_over_all(atoms):
 
 
 def test_environment_features_follow_their_formulas():
-    settings, frame = random_model(env_count=3, short_count=2).settings, random_frame(3)
+    settings, frame = random_model(charge_count=3, short_count=2).settings, random_frame(3)
     sites = SiteFeatures(
         settings,
         torch.from_numpy(frame.positions)[None],
@@ -242,6 +242,7 @@ def test_committee_of_other_descriptors_and_kinds_is_their_mean_in_their_order()
         """A correction of another kind, which shares no work."""
 
         provenance = random_model().provenance
+        properties = ()
         uncertainty_threshold = 5e-3
 
         def evaluate(self, region):
@@ -264,6 +265,7 @@ def test_committee_of_other_descriptors_and_kinds_is_their_mean_in_their_order()
         np.testing.assert_allclose(getattr(found.gradient, name), mean, atol=1e-13)
     farthest = max(results[place].properties["delta_extrapolation"] for place in (0, 2, 3))
     np.testing.assert_allclose(found.properties["delta_extrapolation"], farthest, rtol=1e-12)
+    assert set(committee.properties) == set(found.properties)
     assert committee.uncertainty_threshold == pytest.approx((2e-3 + 5e-3 + 4e-3 + 6e-3) / 4)
 
 

@@ -29,7 +29,7 @@ from pidelta.errors import ConfigError, DataError, ModelError
 
 SETTINGS = """
 embedding: {scheme: cutoff, cutoff: 16.0 bohr, switch: 4.0 bohr}
-descriptors: {radial_count: 8, env_count: 6, short_count: 3, short_cutoff: 9 bohr, radial_cutoff: 7 bohr}
+descriptors: {radial_count: 8, charge_count: 6, short_count: 3, short_cutoff: 9 bohr, radial_cutoff: 7 bohr}
 training: {seed: 3, epochs: %d, batch_size: 10, hidden: [16, 16]}
 """
 
@@ -295,7 +295,7 @@ def test_held_out_frames_are_within_the_coverage_and_long_bonds_beyond_it(store,
         ("embedding: {scheme: cutoff, cutoff: 1.4 nm, switch: 0.2 nm}\nspeed: 3", "unknown key speed"),
         ("training: {epochs: 3}", "missing key embedding"),
         ("embedding: {cutoff: 1.4, switch: 0.2 nm}", "embedding.cutoff: expected a length with its unit"),
-        ("embedding: {scheme: fixed}", "descriptors.env_cutoff"),
+        ("embedding: {scheme: fixed}", "descriptors.charge_cutoff"),
         ("embedding: [", "not a YAML file"),
         ("embedding: {cutoff: 1.4 nm, switch: 0.2 nm}\ntraining: {epochs: 0}", "training.epochs"),
     ],

@@ -9,10 +9,9 @@ import numpy as np
 import parmed
 import pytest
 
-from mm_systems import DATA, MIXED
+from mm_systems import DATA, MIXED, mm_evaluator
 from openmm_support import amber_system, assert_same_as_openmm
 from pidelta.errors import TopologyError
-from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.readers import read_topology
 from pidelta.units import KCAL_PER_MOL
 
@@ -101,7 +100,7 @@ def test_files_of_before_amber_7(acetamide, tmp_path, name):
     np.testing.assert_array_equal(found.numbers, expected.numbers)
     assert found.names == expected.names
     # such files scale 1-4 pairs by 1.2 and 2, as ours does
-    terms = [MMEvaluator(top, cutoff=None).evaluate(POSITIONS[None], None) for top in (expected, found)]
+    terms = [mm_evaluator(top, cutoff=None).evaluate(POSITIONS[None], None) for top in (expected, found)]
     np.testing.assert_allclose(terms[1].energy, terms[0].energy, rtol=1e-7)
     np.testing.assert_allclose(terms[1].gradient, terms[0].gradient, rtol=1e-5, atol=1e-9)
 
@@ -149,3 +148,15 @@ def test_phases_of_impropers_in_degrees_or_in_radians(acetamide, tmp_path, phase
     assert impropers.atoms.tolist() == [[4, 0, 5, 6]]
     np.testing.assert_allclose(impropers.k, 20.0 * KCAL_PER_MOL)
     np.testing.assert_allclose(impropers.x0, np.deg2rad(168.5), rtol=1e-7)
+
+
+def test_pointers_that_are_no_integers(acetamide, tmp_path):
+    path = tmp_path / "m.prmtop"
+    text = acetamide.read_text()
+    head, tail = text.split("%FLAG POINTERS")
+    tail = tail.replace("%FORMAT(10I8)", "%FORMAT(10a8)", 1)
+    path.write_text(f"{head}%FLAG POINTERS{tail}")
+    assert_same(path, acetamide)
+    path.write_text(f"{head}%FLAG POINTERS{tail.replace('       9', '    NINE', 1)}")
+    with pytest.raises(TopologyError, match=r"POINTERS: expected integers \(.*NINE"):
+        read_topology(path)

@@ -9,11 +9,10 @@ import parmed
 import pytest
 from parmed.charmm import CharmmParameterSet, CharmmPsfFile
 
-from mm_systems import DATA
+from mm_systems import DATA, mm_evaluator
 from openmm_support import app, assert_same_as_openmm
 from pidelta.core.structure import read_coordinates
 from pidelta.errors import TopologyError
-from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.readers import read_topology
 from pidelta.units import ANGSTROM, KCAL_PER_MOL
 
@@ -46,7 +45,7 @@ def test_nbfix_from_charmm(charmm, tmp_path):
     )
     system = charmm_system(folder, [folder / "protein.rtf", nbfix])
     term = assert_same_as_openmm(fixed, system, positions)
-    without = MMEvaluator(plain, cutoff=None).evaluate(positions[None], None)
+    without = mm_evaluator(plain, cutoff=None).evaluate(positions[None], None)
     assert abs(term.components["lj"][0] - without.components["lj"][0]) > 1e-3
 
 
@@ -69,7 +68,7 @@ def test_charmm_in_amber_form_is_the_same_as_the_psf(charmm, chamber):
     folder, positions = charmm
     parameters = [folder / "protein.rtf", folder / "protein.prm"]
     expected, found = (
-        MMEvaluator(topology, cutoff=None).evaluate(positions[None], None)
+        mm_evaluator(topology, cutoff=None).evaluate(positions[None], None)
         for topology in (
             read_topology(folder / "protein.psf", parameters),
             read_topology(chamber),

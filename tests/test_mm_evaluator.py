@@ -10,12 +10,12 @@ from mm_systems import (
     TRICLINIC,
     acetamide_water,
     check_refused_geometries,
+    mm_evaluator,
     scrambled,
     water_positions,
 )
 from pidelta.core.cell import minimum_image
 from pidelta.errors import GeometryError, SetupError, TopologyError
-from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.readers import read_topology
 from pidelta.testing.evaluators import check_evaluator
 
@@ -38,13 +38,13 @@ def batch(positions, n, scale=0.05, seed=0):
 
 
 def test_conformance_in_a_triclinic_cell(solution):
-    evaluator = MMEvaluator(solution, cutoff=CUTOFF, cell=TRICLINIC)
+    evaluator = mm_evaluator(solution, cutoff=CUTOFF, cell=TRICLINIC)
     cells = np.stack([TRICLINIC, 1.01 * TRICLINIC])
     check_evaluator(evaluator, batch(acetamide_water(), 2), cells, solution.residue_indices)
 
 
 def test_conformance_in_a_cubic_cell(water):
-    evaluator = MMEvaluator(water, cutoff=CUTOFF, cell=CUBIC)
+    evaluator = mm_evaluator(water, cutoff=CUTOFF, cell=CUBIC)
     positions = batch(water_positions(64, CUBIC, seed=2), 1)
     check_evaluator(evaluator, positions, CUBIC[None], water.residue_indices)
 
@@ -52,13 +52,13 @@ def test_conformance_in_a_cubic_cell(water):
 @pytest.mark.parametrize(("name", "positions"), [("mixed.top", MIXED), ("acetamide-water.top", None)])
 def test_conformance_without_cell(name, positions):
     topology = read_topology(DATA / name)
-    evaluator = MMEvaluator(topology, cutoff=None)
+    evaluator = mm_evaluator(topology, cutoff=None)
     positions = acetamide_water() if positions is None else positions
     check_evaluator(evaluator, batch(positions, 2), None, topology.residue_indices)
 
 
 def test_components_add_up_to_the_energy(solution):
-    term = MMEvaluator(solution, cutoff=CUTOFF).evaluate(
+    term = mm_evaluator(solution, cutoff=CUTOFF).evaluate(
         batch(acetamide_water(), 3), np.stack(3 * [TRICLINIC])
     )
     np.testing.assert_allclose(sum(term.components.values()), term.energy, rtol=1e-14)
@@ -68,11 +68,11 @@ def test_components_add_up_to_the_energy(solution):
 
 def test_results_do_not_depend_on_the_history_of_pair_lists(solution):
     rng = np.random.default_rng(3)
-    used = MMEvaluator(solution, cutoff=CUTOFF)
+    used = mm_evaluator(solution, cutoff=CUTOFF)
     positions = acetamide_water()
     for _ in range(6):
         positions = positions + rng.normal(scale=0.25, size=positions.shape)
-        fresh = MMEvaluator(solution, cutoff=CUTOFF)
+        fresh = mm_evaluator(solution, cutoff=CUTOFF)
         found, expected = (e.evaluate(positions[None], TRICLINIC[None]) for e in (used, fresh))
         np.testing.assert_allclose(found.energy, expected.energy, rtol=1e-12)
         np.testing.assert_allclose(found.gradient, expected.gradient, atol=1e-11)
@@ -80,7 +80,7 @@ def test_results_do_not_depend_on_the_history_of_pair_lists(solution):
 
 def test_pair_energy_by_hand(water):
     """A molecule moves: its interaction with all others changes as the formulas say."""
-    evaluator = MMEvaluator(water, cutoff=10.0, switch_distance=8.0)
+    evaluator = mm_evaluator(water, cutoff=10.0, switch_distance=8.0)
     sigma6 = water.lj_c12[0, 0] / water.lj_c6[0, 0]
     epsilon = water.lj_c6[0, 0] / (4 * sigma6)
     positions = water_positions(64, CUBIC, seed=4)
@@ -114,7 +114,7 @@ def test_without_internal_leaves_only_lennard_jones_with_the_surroundings(soluti
     assert not reduced.charges[SOLUTE].any()
     np.testing.assert_array_equal(reduced.charges[9:], solution.charges[9:])
     full, rest = (
-        MMEvaluator(topology, cutoff=CUTOFF).evaluate(
+        mm_evaluator(topology, cutoff=CUTOFF).evaluate(
             scrambled(positions, TRICLINIC, 6)[None], TRICLINIC[None]
         )
         for topology in (solution, reduced)
@@ -142,19 +142,19 @@ def test_without_internal_leaves_only_lennard_jones_with_the_surroundings(soluti
     assert difference["coulomb"] == pytest.approx(expected, abs=1e-11)
     assert difference["lj"] == pytest.approx(ends_lj.sum(), abs=1e-11)
 
-    bonded = MMEvaluator(solution, cutoff=None).evaluate(positions[None], None).components
+    bonded = mm_evaluator(solution, cutoff=None).evaluate(positions[None], None).components
     for name in ("torsion", "lj14", "coulomb14"):
         assert difference[name] == pytest.approx(bonded[name][0], abs=1e-12)
 
 
 def test_conformance_without_internal(solution):
     reduced = solution.without_internal(SOLUTE[::-1])
-    evaluator = MMEvaluator(reduced, cutoff=CUTOFF, cell=TRICLINIC)
+    evaluator = mm_evaluator(reduced, cutoff=CUTOFF, cell=TRICLINIC)
     check_evaluator(evaluator, batch(acetamide_water(), 1), TRICLINIC[None], solution.residue_indices)
 
 
 def test_a_region_of_all_atoms_has_no_energy(solution):
-    evaluator = MMEvaluator(solution.without_internal(np.arange(len(solution))), cutoff=CUTOFF)
+    evaluator = mm_evaluator(solution.without_internal(np.arange(len(solution))), cutoff=CUTOFF)
     term = evaluator.evaluate(acetamide_water()[None], TRICLINIC[None])
     assert term.energy[0] == 0.0
     assert not term.gradient.any()
@@ -172,40 +172,40 @@ def test_a_straight_angle_and_a_flat_dihedral_have_finite_forces():
     topology = read_topology(DATA / "mixed.top")
     positions = MIXED.copy()
     positions[:4] = [[0, 0, 0], [2.9, 0, 0], [5.8, 0, 0], [8.5, 0, 0]]
-    term = MMEvaluator(topology, cutoff=None).evaluate(positions[None], None)
+    term = mm_evaluator(topology, cutoff=None).evaluate(positions[None], None)
     assert np.isfinite(term.gradient).all()
 
 
 def test_set_up_errors(water):
     with pytest.raises(SetupError, match=r"cutoff of 6.35 angstrom exceeds half .* 6.30 angstrom"):
-        MMEvaluator(water, cutoff=12.0, cell=CUBIC)
+        mm_evaluator(water, cutoff=12.0, cell=CUBIC)
     with pytest.raises(SetupError, match="needs a cutoff"):
-        MMEvaluator(water, cutoff=None, cell=CUBIC)
+        mm_evaluator(water, cutoff=None, cell=CUBIC)
     with pytest.raises(SetupError, match="three independent lattice vectors"):
-        MMEvaluator(water, cutoff=5.0, cell=np.ones((3, 3)))
+        mm_evaluator(water, cutoff=5.0, cell=np.ones((3, 3)))
     with pytest.raises(SetupError, match=r"^electrostatics: .* found 'fmm'"):
-        MMEvaluator(water, cutoff=5.0, electrostatics="fmm")
+        mm_evaluator(water, cutoff=5.0, electrostatics="fmm")
     with pytest.raises(SetupError, match=r"^ewald_tolerance: expected 1e-12 to 0.05, found 0.5"):
-        MMEvaluator(water, cutoff=5.0, electrostatics="pme", ewald_tolerance=0.5)
+        mm_evaluator(water, cutoff=5.0, electrostatics="pme", ewald_tolerance=0.5)
     with pytest.raises(SetupError, match=r"^switch_distance: .* found 6.000 bohr"):
-        MMEvaluator(water, cutoff=5.0, switch_distance=6.0)
+        mm_evaluator(water, cutoff=5.0, switch_distance=6.0)
     with pytest.raises(SetupError, match=r"expected at least 1, found 0\.5"):
-        MMEvaluator(water, cutoff=5.0, reaction_field_dielectric=0.5)
+        mm_evaluator(water, cutoff=5.0, reaction_field_dielectric=0.5)
 
 
 def test_geometry_errors(water):
-    evaluator = MMEvaluator(water, cutoff=CUTOFF)
+    evaluator = mm_evaluator(water, cutoff=CUTOFF)
     positions = np.stack(2 * [water_positions(64, CUBIC, seed=0)])
     cells = np.stack(2 * [CUBIC])
     with pytest.raises(GeometryError, match=r"expected shape \(B, 192, 3\), found \(2, 191, 3\)"):
         evaluator.evaluate(positions[:, 1:], cells)
     check_refused_geometries(evaluator, positions, cells)
     with pytest.raises(GeometryError, match="needs a cutoff"):
-        MMEvaluator(water, cutoff=None).evaluate(positions, cells)
+        mm_evaluator(water, cutoff=None).evaluate(positions, cells)
 
 
 def test_plain_cutoff_is_a_reaction_field_of_dielectric_one(water):
     positions = water_positions(64, CUBIC, seed=0)[None]
-    plain = MMEvaluator(water, cutoff=CUTOFF, electrostatics="cutoff").evaluate(positions, CUBIC[None])
-    field = MMEvaluator(water, cutoff=CUTOFF, reaction_field_dielectric=1.0).evaluate(positions, CUBIC[None])
+    plain = mm_evaluator(water, cutoff=CUTOFF, electrostatics="cutoff").evaluate(positions, CUBIC[None])
+    field = mm_evaluator(water, cutoff=CUTOFF, reaction_field_dielectric=1.0).evaluate(positions, CUBIC[None])
     np.testing.assert_array_equal(plain.energy, field.energy)

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from scipy import special
 
-from mm_systems import CUBIC, DATA, TRICLINIC, acetamide_water, scrambled, water_positions
+from mm_systems import CUBIC, DATA, TRICLINIC, acetamide_water, mm_evaluator, scrambled, water_positions
 from pidelta.core.cell import minimum_image
 from pidelta.core.ewald import splitting
 from pidelta.core.pme import grid_for
 from pidelta.errors import SetupError
 from pidelta.mm import nonbonded
-from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.readers import read_topology
 from pidelta.testing.evaluators import check_evaluator
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KJ_PER_MOL
@@ -37,9 +36,9 @@ def water():
 @pytest.mark.parametrize(("method", "extra_charge"), [("pme", 0.0), ("pme", 0.02), ("ewald", 0.02)])
 def test_conformance(solution, method, extra_charge, monkeypatch):
     """With a tolerance that leaves no step at the cutoff for differences to meet; any grid will do."""
-    monkeypatch.setattr("pidelta.mm.electrostatics.grid_for", lambda *_: (27, 25, 24))
+    monkeypatch.setattr("pidelta.core.pme.grid_for", lambda *_: (27, 25, 24))
     topology = replace(solution, charges=solution.charges + extra_charge)
-    evaluator = MMEvaluator(
+    evaluator = mm_evaluator(
         topology, cutoff=CUTOFF, cell=TRICLINIC, electrostatics=method, ewald_tolerance=1e-9
     )
     noise = np.random.default_rng(0).normal(scale=0.05, size=(2, 189, 3))
@@ -107,7 +106,7 @@ def test_agreement_with_openmm(method, name, cell):
     positions = acetamide_water() if name.startswith("acetamide") else water_positions(64, cell, seed=0)
     grid = grid_for(cell, splitting(CUTOFF, tolerance), tolerance)
     energy, gradient = openmm_evaluation(name, cell, positions, method, tolerance, grid)
-    evaluator = MMEvaluator(
+    evaluator = mm_evaluator(
         read_topology(DATA / name), cutoff=CUTOFF, electrostatics=method, ewald_tolerance=tolerance
     )
     term = evaluator.evaluate(scrambled(positions, cell, seed=5)[None], cell[None])
@@ -122,7 +121,7 @@ def test_agreement_with_openmm(method, name, cell):
 def test_the_tolerance_is_about_the_error_of_the_forces(water, method, tolerance):
     positions = water_positions(64, CUBIC, seed=1)[None]
     exact, found = (
-        MMEvaluator(water, cutoff=CUTOFF, electrostatics=kind, ewald_tolerance=size)
+        mm_evaluator(water, cutoff=CUTOFF, electrostatics=kind, ewald_tolerance=size)
         .evaluate(positions, CUBIC[None])
         .gradient
         for kind, size in (("ewald", 1e-11), (method, tolerance))
@@ -133,7 +132,7 @@ def test_the_tolerance_is_about_the_error_of_the_forces(water, method, tolerance
 def test_without_cell_coulomb_is_bare(solution):
     positions = acetamide_water()[None]
     terms = [
-        MMEvaluator(solution, cutoff=CUTOFF, electrostatics=method).evaluate(positions, None)
+        mm_evaluator(solution, cutoff=CUTOFF, electrostatics=method).evaluate(positions, None)
         for method in ("pme", "ewald", "reaction-field", "cutoff")
     ]
     for term in terms[1:]:
@@ -146,7 +145,7 @@ def test_results_do_not_depend_on_threads(solution, batch, monkeypatch):
     noise = np.random.default_rng(0).normal(scale=0.05, size=(batch, 189, 3))
     positions, cells = acetamide_water() + noise, np.stack(batch * [TRICLINIC])
     one, three = (
-        MMEvaluator(solution, cutoff=CUTOFF, cell=TRICLINIC, electrostatics="pme", threads=threads).evaluate(
+        mm_evaluator(solution, cutoff=CUTOFF, cell=TRICLINIC, electrostatics="pme", threads=threads).evaluate(
             positions, cells
         )
         for threads in (1, 3)
@@ -156,17 +155,15 @@ def test_results_do_not_depend_on_threads(solution, batch, monkeypatch):
 
 
 def test_a_grid_beyond_memory_is_refused(water):
-    with pytest.raises(
-        SetupError, match=r"^ewald_tolerance: 1e-12 needs a grid of .*; electrostatics: ewald"
-    ):
-        MMEvaluator(water, cutoff=CUTOFF, cell=CUBIC, electrostatics="pme", ewald_tolerance=1e-12)
+    with pytest.raises(SetupError, match=r"^ewald_tolerance: 1e-12 needs a grid of .*; the plain Ewald sum"):
+        mm_evaluator(water, cutoff=CUTOFF, cell=CUBIC, electrostatics="pme", ewald_tolerance=1e-12)
 
 
 def test_parts_of_a_list_add_up(solution, monkeypatch):
     positions = acetamide_water()[None]
-    whole = MMEvaluator(solution, cutoff=CUTOFF).evaluate(positions, TRICLINIC[None])
+    whole = mm_evaluator(solution, cutoff=CUTOFF).evaluate(positions, TRICLINIC[None])
     monkeypatch.setattr("pidelta.mm.nonbonded._SMALLEST_PART", 100)
-    parts = MMEvaluator(solution, cutoff=CUTOFF).evaluate(positions, TRICLINIC[None])
+    parts = mm_evaluator(solution, cutoff=CUTOFF).evaluate(positions, TRICLINIC[None])
     np.testing.assert_allclose(parts.energy, whole.energy, rtol=1e-13)
     np.testing.assert_allclose(parts.gradient, whole.gradient, atol=1e-14)
 

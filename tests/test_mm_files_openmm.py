@@ -9,7 +9,7 @@ import parmed
 import pytest
 
 from mm_files import protein
-from mm_systems import DATA, TRICLINIC, on_atoms, water_positions
+from mm_systems import DATA, TRICLINIC, mm_evaluator, on_atoms, water_positions
 from openmm_support import (
     COMPONENT_OF,
     app,
@@ -22,7 +22,6 @@ from openmm_support import (
 )
 from pidelta.core.structure import read_coordinates
 from pidelta.errors import TopologyError
-from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.readers import read_topology
 from pidelta.units import ANGSTROM
 
@@ -76,7 +75,7 @@ def test_gromacs_file_with_sites(sites_top, cell):
     system.addForce(morse_bonds(top))
     use_conventions(system, CUTOFF, 1e30)
     energies, gradient = openmm_energies(system, rows, cell)
-    evaluator = on_atoms(MMEvaluator(top, cutoff=None if cell is None else CUTOFF))
+    evaluator = on_atoms(mm_evaluator(top, cutoff=None if cell is None else CUTOFF))
     term = evaluator.evaluate(x[None], None if cell is None else cell[None])
     found = {name: energy[0] for name, energy in term.components.items()}
     expected = dict.fromkeys(found, 0.0)
@@ -105,7 +104,7 @@ def test_box_of_four_point_water(tmp_path, cell):
     system = gromacs_system(path, cell)
     use_conventions(system, CUTOFF, 1e30)
     energies, gradient = openmm_energies(system, rows, cell)
-    evaluator = on_atoms(MMEvaluator(top, cutoff=None if cell is None else CUTOFF))
+    evaluator = on_atoms(mm_evaluator(top, cutoff=None if cell is None else CUTOFF))
     term = evaluator.evaluate(x[None], None if cell is None else cell[None])
     assert term.energy[0] == pytest.approx(energies.sum(), rel=1e-9)
     np.testing.assert_allclose(term.gradient[0], gradient[real], atol=1e-9)

@@ -187,3 +187,14 @@ def test_united_atoms_are_no_part_of_a_qm_region(tmp_path, fail):
     assert "MIX1:C1 (atom 0) of mass 15.035, a carbon united with 3 hydrogens" in fail(
         "check", tmp_path / "a.yaml"
     )
+
+
+def test_numbers_of_residues_that_no_machine_has(tmp_path):
+    path = write(tmp_path / "a.top", {})
+    text = path.read_text()
+    row = next(line for line in text.split("[ atoms ]")[1].splitlines() if line.split()[:1] == ["1"])
+    words = row.split()
+    words[2] = "1" + "0" * 20
+    path.write_text(text.replace(row, " ".join(words)))
+    with pytest.raises(TopologyError, match=r"\[ atoms \]: expected the number of a residue, found"):
+        read_topology(path)

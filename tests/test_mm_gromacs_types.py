@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mm_systems import mm_evaluator
 from openmm_support import gromacs_system, openmm_energies
 from pidelta.errors import TopologyError
-from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.readers import read_topology
 from pidelta.units import ANGSTROM
 
@@ -50,7 +50,7 @@ def write(path, section, types, rows):
 
 
 def energy_and_gradient(path):
-    term = MMEvaluator(read_topology(path), cutoff=None).evaluate(POSITIONS[None], None)
+    term = mm_evaluator(read_topology(path), cutoff=None).evaluate(POSITIONS[None], None)
     return term.energy[0], term.gradient[0]
 
 

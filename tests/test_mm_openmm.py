@@ -14,12 +14,12 @@ from mm_systems import (
     MIXED,
     TRICLINIC,
     acetamide_water,
+    mm_evaluator,
     scrambled,
     water_positions,
 )
 from openmm_support import amber_system, gromacs_system, openmm_energies, split_nonbonded, use_conventions
 from pidelta.core.cell import minimum_image
-from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.readers import read_topology
 
 CUTOFF = 11.5
@@ -46,7 +46,7 @@ def assert_same_terms(topology, system, positions, cell, dielectric=np.inf):
     use_conventions(system, CUTOFF, 1e30 if np.isinf(dielectric) else dielectric)
     split_nonbonded(system)
     energies, gradient = openmm_energies(system, positions, cell)
-    evaluator = MMEvaluator(
+    evaluator = mm_evaluator(
         topology, cutoff=None if cell is None else CUTOFF, reaction_field_dielectric=dielectric
     )
     if cell is None:
@@ -84,7 +84,7 @@ def test_dispersion_correction(modifier):
     force.setUseDispersionCorrection(True)
     expected = openmm_energies(system, acetamide_water(), TRICLINIC)[0].sum()
     topology = read_topology(DATA / "acetamide-water.top")
-    evaluator = MMEvaluator(topology, cutoff=CUTOFF, lj_modifier=modifier, dispersion_correction=True)
+    evaluator = mm_evaluator(topology, cutoff=CUTOFF, lj_modifier=modifier, dispersion_correction=True)
     term = evaluator.evaluate(acetamide_water()[None], TRICLINIC[None])
     assert term.components["lj_tail"][0] == pytest.approx(expected - without, rel=1e-7)
     assert term.energy[0] == pytest.approx(expected, rel=1e-9)
@@ -98,7 +98,7 @@ def test_potential_shift():
     d = minimum_image(oxygens[:, None] - oxygens[None], CUBIC)[np.triu_indices(64, k=1)]
     n_pairs = np.count_nonzero((d**2).sum(axis=1) < CUTOFF**2)
     cut, shifted = (
-        MMEvaluator(topology, cutoff=CUTOFF, lj_modifier=modifier).evaluate(x[None], CUBIC[None])
+        mm_evaluator(topology, cutoff=CUTOFF, lj_modifier=modifier).evaluate(x[None], CUBIC[None])
         for modifier in ("none", "potential-shift")
     )
     at_cutoff = topology.lj_c12[0, 0] / CUTOFF**12 - topology.lj_c6[0, 0] / CUTOFF**6
@@ -133,7 +133,7 @@ def test_organic_molecule_in_water_from_amber(prmtop, cell):
 
 def test_amber_and_gromacs_files_agree(prmtop):
     terms = [
-        MMEvaluator(read_topology(path), cutoff=CUTOFF).evaluate(acetamide_water()[None], TRICLINIC[None])
+        mm_evaluator(read_topology(path), cutoff=CUTOFF).evaluate(acetamide_water()[None], TRICLINIC[None])
         for path in (prmtop, DATA / "acetamide-water.top")
     ]
     for name, energy in terms[0].components.items():
@@ -146,7 +146,7 @@ def test_other_terms():
     positions = MIXED + np.random.default_rng(0).normal(scale=0.05, size=MIXED.shape)
     energies, gradient = openmm_energies(system, positions, None)
     names = [force.getName() for force in system.getForces()]
-    term = MMEvaluator(read_topology(DATA / "mixed.top"), cutoff=None).evaluate(positions[None], None)
+    term = mm_evaluator(read_topology(DATA / "mixed.top"), cutoff=None).evaluate(positions[None], None)
     found = {name: energy[0] for name, energy in term.components.items()}
 
     def expected(*forces):

@@ -15,13 +15,15 @@ from mm_systems import (
     TRICLINIC,
     acetamide_water,
     check_refused_geometries,
+    mm_evaluator,
     on_atoms,
+    openmm_evaluator,
     scrambled,
     water_positions,
 )
 from pidelta.errors import MissingExtraError, SetupError, TopologyError
-from pidelta.mm.evaluator import COMPONENTS, MMEvaluator
-from pidelta.mm.openmm import OpenMMEvaluator, reduced_box
+from pidelta.mm.evaluator import COMPONENTS
+from pidelta.mm.openmm import reduced_box
 from pidelta.mm.openmm_system import follows_lorentz_berthelot
 from pidelta.mm.readers import read_topology
 from pidelta.mm.topology import Topology, join
@@ -46,8 +48,8 @@ def both(topology, positions, cell, **options):
     """The terms of the built-in evaluator and of OpenMM."""
     cutoff = None if cell is None else CUTOFF
     engines = (
-        on_atoms(MMEvaluator(topology, cutoff=cutoff, **options)),
-        on_atoms(OpenMMEvaluator(topology, cutoff=cutoff, platform="Reference", **options)),
+        on_atoms(mm_evaluator(topology, cutoff=cutoff, **options)),
+        on_atoms(openmm_evaluator(topology, cutoff=cutoff, platform="Reference", **options)),
     )
     cells = None if cell is None else cell[None]
     return [engine.evaluate(positions[None], cells) for engine in engines]
@@ -147,13 +149,13 @@ def test_virial_of_pme_has_no_steps():
 
 
 def test_plain_ewald_is_refused():
-    with pytest.raises(SetupError, match=r"expected pme, reaction-field or cutoff with engine: openmm"):
-        OpenMMEvaluator(solution(), cutoff=CUTOFF, cell=TRICLINIC, electrostatics="ewald")
+    with pytest.raises(SetupError, match=r"expected pme, reaction-field or cutoff of OpenMM"):
+        openmm_evaluator(solution(), cutoff=CUTOFF, cell=TRICLINIC, electrostatics="ewald")
 
 
 def test_a_mesh_beyond_memory_is_refused():
     with pytest.raises(SetupError, match=r"^ewald_tolerance: 1e-12 needs a grid of "):
-        OpenMMEvaluator(
+        openmm_evaluator(
             solution(), cutoff=CUTOFF, cell=TRICLINIC, electrostatics="pme", ewald_tolerance=1e-12
         )
 
@@ -176,8 +178,8 @@ def test_same_in_cells_of_any_shape_and_orientation(cell, cutoff):
     terms = [
         engine.evaluate(positions[None], cell[None])
         for engine in (
-            MMEvaluator(topology, cutoff=cutoff),
-            OpenMMEvaluator(topology, cutoff=cutoff, cell=cell, platform="Reference"),
+            mm_evaluator(topology, cutoff=cutoff),
+            openmm_evaluator(topology, cutoff=cutoff, cell=cell, platform="Reference"),
         )
     ]
     assert_same(*terms)
@@ -206,7 +208,7 @@ def test_conformance(cell):
     """All terms and kinds of virtual sites."""
     topology = join([made_up_topology(), made_up_topology()])
     cutoff, cells = (None, None) if cell is None else (11.0, np.stack([cell, 1.01 * cell]))
-    evaluator = on_atoms(OpenMMEvaluator(topology, cutoff=cutoff, platform="Reference"))
+    evaluator = on_atoms(openmm_evaluator(topology, cutoff=cutoff, platform="Reference"))
     check_evaluator(
         evaluator, np.stack([two_molecules(0), two_molecules(5)]), cells, topology.residue_indices
     )
@@ -214,19 +216,19 @@ def test_conformance(cell):
 
 def test_one_evaluator_serves_with_and_without_cell():
     topology, positions = solution(), acetamide_water()[None]
-    evaluator = OpenMMEvaluator(topology, cutoff=CUTOFF, cell=TRICLINIC, platform="Reference")
-    reference = MMEvaluator(topology, cutoff=CUTOFF)
+    evaluator = openmm_evaluator(topology, cutoff=CUTOFF, cell=TRICLINIC, platform="Reference")
+    reference = mm_evaluator(topology, cutoff=CUTOFF)
     for cells in (TRICLINIC[None], None, TRICLINIC[None]):
         found, expected = (engine.evaluate(positions, cells).energy for engine in (evaluator, reference))
         np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
 def test_the_cpu_platform_is_single_precision():
-    evaluator = OpenMMEvaluator(solution(), cutoff=CUTOFF, cell=TRICLINIC, platform="CPU")
+    evaluator = openmm_evaluator(solution(), cutoff=CUTOFF, cell=TRICLINIC, platform="CPU")
     assert "CPU, single precision" in evaluator.description
     positions = acetamide_water()[None]
     found = evaluator.evaluate(positions, TRICLINIC[None])
-    expected = MMEvaluator(solution(), cutoff=CUTOFF).evaluate(positions, TRICLINIC[None])
+    expected = mm_evaluator(solution(), cutoff=CUTOFF).evaluate(positions, TRICLINIC[None])
     np.testing.assert_allclose(found.energy, expected.energy, rtol=1e-5)
     rms = np.sqrt(np.mean((found.gradient - expected.gradient) ** 2) / np.mean(expected.gradient**2))
     assert rms < 1e-5
@@ -239,7 +241,7 @@ def test_batches_of_changing_size_give_the_same(platform):
     structures = batch(acetamide_water(), 3)
     cells = np.stack([TRICLINIC, 1.01 * TRICLINIC, 1.02 * TRICLINIC])
     options = {"cutoff": CUTOFF, "electrostatics": "pme", "platform": platform, "virial": False}
-    used = OpenMMEvaluator(solution(), **options)
+    used = openmm_evaluator(solution(), **options)
     used.evaluate(structures[:1], cells[:1])
     expected = [used.evaluate(structures[b : b + 1], cells[b : b + 1]) for b in range(3)]
     for order in ([0, 1, 2], [2, 0, 1], [1, 0]):
@@ -265,16 +267,16 @@ def test_auto_takes_the_fastest_platform_that_works(monkeypatch):
         return make_context(system, integrator, platform, properties)
 
     monkeypatch.setattr(openmm, "Context", context)
-    assert f", {by_speed[-1]}, " in OpenMMEvaluator(topology, cutoff=None).description
+    assert f", {by_speed[-1]}, " in openmm_evaluator(topology, cutoff=None).description
     broken.add(by_speed[-1])
     with pytest.raises(SetupError, match=f"found {by_speed[0]}: no such device"):
-        OpenMMEvaluator(topology, cutoff=None)
+        openmm_evaluator(topology, cutoff=None)
 
 
 def test_without_virial_the_rest_is_the_same():
     positions = acetamide_water()[None]
     with_virial, without = (
-        OpenMMEvaluator(solution(), cutoff=CUTOFF, platform="Reference", virial=virial).evaluate(
+        openmm_evaluator(solution(), cutoff=CUTOFF, platform="Reference", virial=virial).evaluate(
             positions, TRICLINIC[None]
         )
         for virial in (True, False)
@@ -293,33 +295,36 @@ class Polarisable(Topology):
 
 def test_unknown_tables_are_refused_by_name():
     values = {name: getattr(solution(), name) for name in Topology.__dataclass_fields__}
-    OpenMMEvaluator(Polarisable(**values), cutoff=None, platform="Reference")
-    with pytest.raises(TopologyError, match=r"acetamide-water.top: the engine openmm .* drude particles"):
-        OpenMMEvaluator(Polarisable(**values, drude_particles=np.ones(2)), cutoff=None)
+    openmm_evaluator(Polarisable(**values), cutoff=None, platform="Reference")
+    with pytest.raises(
+        TopologyError,
+        match=r"acetamide-water.top: expected terms that OpenMM is given, found drude particles",
+    ):
+        openmm_evaluator(Polarisable(**values, drude_particles=np.ones(2)), cutoff=None)
 
 
 def test_openmm_is_optional(monkeypatch):
     monkeypatch.setitem(sys.modules, "openmm", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'pidelta\[openmm\]'"):
-        OpenMMEvaluator(solution(), cutoff=None)
+        openmm_evaluator(solution(), cutoff=None)
 
 
 def test_set_up_errors():
     water = read_topology(DATA / "water.top")
     with pytest.raises(SetupError, match=r"^platform: expected auto or .* Reference, .* found 'Metal'"):
-        OpenMMEvaluator(water, cutoff=5.0, cell=CUBIC, platform="Metal")
+        openmm_evaluator(water, cutoff=5.0, cell=CUBIC, platform="Metal")
     with pytest.raises(SetupError, match=r"cutoff of 6.35 angstrom exceeds half .* 6.30 angstrom"):
-        OpenMMEvaluator(water, cutoff=12.0, cell=CUBIC)
+        openmm_evaluator(water, cutoff=12.0, cell=CUBIC)
     with pytest.raises(SetupError, match="needs a cutoff"):
-        OpenMMEvaluator(water, cutoff=None, cell=CUBIC)
+        openmm_evaluator(water, cutoff=None, cell=CUBIC)
     with pytest.raises(SetupError, match=r"^electrostatics: .* found 'none'"):
-        OpenMMEvaluator(water, cutoff=5.0, electrostatics="none")
+        openmm_evaluator(water, cutoff=5.0, electrostatics="none")
 
 
 @pytest.mark.parametrize("platform", ["Reference", "CPU"])
 def test_geometry_errors(platform):
     water = read_topology(DATA / "water.top")
-    evaluator = OpenMMEvaluator(water, cutoff=CUTOFF, cell=CUBIC, platform=platform)
+    evaluator = openmm_evaluator(water, cutoff=CUTOFF, cell=CUBIC, platform=platform)
     positions = np.stack(2 * [water_positions(64, CUBIC, seed=0)])
     cells = np.stack(2 * [CUBIC])
     check_refused_geometries(evaluator, positions, cells)
@@ -328,7 +333,7 @@ def test_geometry_errors(platform):
 def test_results_do_not_depend_on_what_was_looked_at_before():
     """Components are found by turning charges off: they must be back on afterwards."""
     positions = acetamide_water()
-    evaluator = OpenMMEvaluator(solution(), cutoff=CUTOFF, platform="Reference")
+    evaluator = openmm_evaluator(solution(), cutoff=CUTOFF, platform="Reference")
     moved = positions + 0.1
     first = evaluator.evaluate(positions[None], TRICLINIC[None])
     evaluator.evaluate(0.99 * moved[None], TRICLINIC[None])
@@ -336,5 +341,5 @@ def test_results_do_not_depend_on_what_was_looked_at_before():
     again = evaluator.evaluate(positions[None], TRICLINIC[None])
     np.testing.assert_allclose(again.energy, first.energy, rtol=1e-14)
     uncharged = replace(solution(), charges=np.zeros(len(solution())))
-    without = OpenMMEvaluator(uncharged, cutoff=None, platform="Reference").evaluate(positions[None], None)
+    without = openmm_evaluator(uncharged, cutoff=None, platform="Reference").evaluate(positions[None], None)
     assert not without.components["coulomb"].any()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mm_systems import MIXED, TRICLINIC, on_atoms, scrambled
+from mm_systems import MIXED, TRICLINIC, mm_evaluator, on_atoms, scrambled
 from pidelta.core.virtual_sites import ANGLE, DISTANCE, LINEAR, OUT_OF_PLANE, VirtualSites
 from pidelta.errors import TopologyError
-from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.topology import (
     CMAPs,
     Harmonic,
@@ -92,7 +91,7 @@ def two_molecules(seed):
 @pytest.mark.parametrize("cell", [TRICLINIC, None], ids=["triclinic", "open"])
 def test_derivatives_and_invariances(cell):
     system = join([topology(), topology()])
-    evaluator = on_atoms(MMEvaluator(system, cutoff=None if cell is None else CUTOFF))
+    evaluator = on_atoms(mm_evaluator(system, cutoff=None if cell is None else CUTOFF))
     batch = np.stack([two_molecules(0), two_molecules(5)])
     cells = None if cell is None else np.stack([cell, cell])
     check_evaluator(evaluator, batch, cells, system.residue_indices)
@@ -188,7 +187,7 @@ def test_same_as_openmm():
     context.computeVirtualSites()
     placed = context.getState(getPositions=True).getPositions(asNumpy=True)._value / NM
     np.testing.assert_allclose(top.particles.place(x[None], None)[0], placed, atol=1e-9)
-    term = on_atoms(MMEvaluator(top, cutoff=None)).evaluate(x[None], None)
+    term = on_atoms(mm_evaluator(top, cutoff=None)).evaluate(x[None], None)
     found = [term.components[name][0] for name in ("quartic_bond", "morse_bond", "cmap")]
     found.append(term.components["coulomb"][0] + term.components["coulomb14"][0])
     energies = [
@@ -213,8 +212,8 @@ def test_joined_molecules_keep_their_own_terms_and_sites():
     assert (len(system), system.n_particles) == (12, 20)
     x = two_molecules(0)
     far = x + np.repeat([[0.0, 0.0, 0.0], [1e6, 0.0, 0.0]], 6, axis=0)
-    apart = [on_atoms(MMEvaluator(one, cutoff=None)).evaluate(part[None], None) for part in (x[:6], x[6:])]
-    together = on_atoms(MMEvaluator(system, cutoff=None)).evaluate(far[None], None)
+    apart = [on_atoms(mm_evaluator(one, cutoff=None)).evaluate(part[None], None) for part in (x[:6], x[6:])]
+    together = on_atoms(mm_evaluator(system, cutoff=None)).evaluate(far[None], None)
     np.testing.assert_allclose(together.energy, apart[0].energy + apart[1].energy, rtol=1e-9)
     np.testing.assert_array_equal(system.massless_rows, [2, 3, 6, 9, 12, 13, 16, 19])
 

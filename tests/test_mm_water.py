@@ -12,9 +12,8 @@ import pytest
 from scipy.special import erfc
 
 from conftest import ROOT
-from mm_systems import DATA, TRICLINIC, acetamide_water, on_atoms, water_positions
+from mm_systems import DATA, TRICLINIC, acetamide_water, mm_evaluator, on_atoms, water_positions
 from pidelta.errors import SettingError
-from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.readers import read_topology
 from pidelta.mm.water import WATER_MODELS, build_water, find_water, with_water
 from pidelta.state import System
@@ -89,7 +88,7 @@ def q_tip4p_f_as_i_pi(record, **settings):
     cell = np.diag(box)
     topology = build_water(water_box(x, cell), "q-tip4p-f")
     without_coulomb = on_atoms(
-        MMEvaluator(
+        mm_evaluator(
             replace(topology, charges=np.zeros(topology.n_particles)),
             cutoff=9.0 * ANGSTROM,
             lj_modifier="none",
@@ -129,7 +128,7 @@ def test_q_tip4p_f_with_the_evaluators_own_electrostatics(record, method, tolera
     """Within the driver's approximations of the reference, and close to the converged sum above."""
     x, cell = np.array(record["positions"]), np.diag(record["box"])
     evaluator = on_atoms(
-        MMEvaluator(
+        mm_evaluator(
             build_water(water_box(x, cell), "q-tip4p-f"),
             cutoff=9.0 * ANGSTROM,
             cell=cell,
@@ -174,7 +173,7 @@ def test_a_named_model_is_the_one_a_file_spells_out():
     named = with_water(from_file, "spc-fw")
     x = acetamide_water()
     before, after = (
-        on_atoms(MMEvaluator(top, cutoff=11.0)).evaluate(x[None], TRICLINIC[None])
+        on_atoms(mm_evaluator(top, cutoff=11.0)).evaluate(x[None], TRICLINIC[None])
         for top in (from_file, named)
     )
     np.testing.assert_allclose(after.energy, before.energy, rtol=1e-8)
@@ -190,7 +189,7 @@ def test_every_model_can_replace_every_other():
     for name, top in direct.items():
         again = with_water(four_points, name)
         one, two = (
-            on_atoms(MMEvaluator(t, cutoff=11.0)).evaluate(x[None], TRICLINIC[None]) for t in (top, again)
+            on_atoms(mm_evaluator(t, cutoff=11.0)).evaluate(x[None], TRICLINIC[None]) for t in (top, again)
         )
         np.testing.assert_allclose(two.energy, one.energy, rtol=1e-12)
         np.testing.assert_allclose(two.gradient, one.gradient, atol=1e-12)
@@ -204,7 +203,7 @@ def test_solute_and_q_tip4p_f_pass_all_checks(electrostatics, net_force):
     topology = with_water(read_topology(DATA / "acetamide-water.top"), "q-tip4p-f")
     check_evaluator(
         on_atoms(
-            MMEvaluator(topology, cutoff=11.0, dispersion_correction=True, electrostatics=electrostatics)
+            mm_evaluator(topology, cutoff=11.0, dispersion_correction=True, electrostatics=electrostatics)
         ),
         acetamide_water()[None],
         TRICLINIC[None],

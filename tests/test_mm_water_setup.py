@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mm_systems import DATA, WATER, on_atoms
+from mm_systems import DATA, WATER, mm_evaluator, on_atoms
 from pidelta.config import load_config
 from pidelta.errors import ConfigError, StructureError, TopologyError
-from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.water import build_water
 from pidelta.setup import Setup
 from pidelta.units import ANGSTROM, NANOMETER
@@ -57,7 +56,7 @@ def test_q_tip4p_f_from_any_files(setup, with_site, topology):
     system = Setup(config).system
     np.testing.assert_allclose(system.positions, molecules().reshape(-1, 3), atol=1e-6)
     expected = on_atoms(
-        MMEvaluator(
+        mm_evaluator(
             build_water(system, "q-tip4p-f"), cutoff=10.0 * ANGSTROM, cell=system.cell, electrostatics="pme"
         )
     )
@@ -75,7 +74,7 @@ def rigid_top(tmp_path):
 
 
 def test_rigid_water_is_refused_unless_a_model_takes_its_place(setup, rigid_top):
-    with pytest.raises(TopologyError, match=r"\[ settles \] keeps distances rigid.* water: q-spc-fw"):
+    with pytest.raises(TopologyError, match=r"\[ settles \] keeps distances rigid.* such as q-spc-fw"):
         energy(setup(f"{{topology: {rigid_top}}}", with_site=True))
     named = energy(setup(f"{{topology: {rigid_top}, water: q-spc-fw}}", with_site=True))
     assert named == pytest.approx(energy(setup("{water: q-spc-fw}")), rel=1e-12)
@@ -94,7 +93,7 @@ def test_constraints_of_water_are_rigid_water_as_well(setup, rigid_top):
     start = text.index("[ settles ]")
     end = text.index("#endif", start)
     rigid_top.write_text(text[:start] + constraints + text[end:])
-    with pytest.raises(TopologyError, match=r"\[ constraints \] keeps distances rigid.* water: q-spc-fw"):
+    with pytest.raises(TopologyError, match=r"\[ constraints \] keeps distances rigid.* such as q-spc-fw"):
         energy(setup(f"{{topology: {rigid_top}}}", with_site=True))
     named = energy(setup(f"{{topology: {rigid_top}, water: q-spc-fw}}", with_site=True))
     assert named == pytest.approx(energy(setup("{water: q-spc-fw}")), rel=1e-12)

@@ -8,12 +8,11 @@ import pytest
 from conftest import ROOT
 from mm_systems import CUBIC as MM_CUBIC
 from mm_systems import TRICLINIC as MM_TRICLINIC
-from mm_systems import water_positions
+from mm_systems import mm_evaluator, water_positions
 from pidelta.config import load_config
 from pidelta.core.ewald import EwaldSum
 from pidelta.core.pme import ParticleMeshEwald, grid_for, reciprocal_sum
 from pidelta.errors import ConfigError
-from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.water import build_water
 from pidelta.qmmm.partition import Partition
 from pidelta.qmmm.pme_coupling import PMECoupling
@@ -165,12 +164,12 @@ def test_fixed_charges_turn_the_sum_into_pure_mm(cell, net, method):
     q = np.array([-0.7, 0.3, 0.4])
     x, topology, left, coupling, settings = water_with(cell, net, method, q)
     x = x + np.repeat(np.random.default_rng(1).integers(-1, 2, (64, 3)) @ cell, 3, axis=0)
-    whole = MMEvaluator(topology, **settings).evaluate(x[None], cell[None])
-    rest = MMEvaluator(left, **settings).evaluate(x[None], cell[None])
-    alone = MMEvaluator(topology, cutoff=None)
+    whole = mm_evaluator(topology, **settings).evaluate(x[None], cell[None])
+    rest = mm_evaluator(left, **settings).evaluate(x[None], cell[None])
+    alone = mm_evaluator(topology, cutoff=None)
     bonded = sum(alone.evaluate(x[None], None).components[name][0] for name in ("bond", "angle"))
     bonded -= sum(
-        MMEvaluator(left, cutoff=None).evaluate(x[None], None).components[n][0] for n in ("bond", "angle")
+        mm_evaluator(left, cutoff=None).evaluate(x[None], None).components[n][0] for n in ("bond", "angle")
     )
     none = np.zeros((1, 0))
     region = CutRegion(topology.numbers[QM_WATER], x[None, QM_WATER], none[..., None], none, none, none)

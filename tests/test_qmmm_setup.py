@@ -158,9 +158,15 @@ def test_groups_of_the_configuration(configured, capsys, run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     mm = "{topology: uracil-water.top, electrostatics: reaction-field, cutoff: 1.0 nm}"
     lengths = "cutoff: 1.4 nm, switch: 0.2 nm"
-    for groups, count in (("residue", 900), ("molecule", 900), ("[[12, 13], [14]]", 901)):
+    for groups, count, remembered in (
+        ("residue", 900, None),
+        ("molecule", 900, "molecule"),
+        ("[[12, 13], [14]]", 901, "listed"),
+        ("['index 12 or (bonded index 12 and index 13)']", 901, "listed"),
+    ):
         setup = configured(mm=mm, embedding=f"{{{lengths}, groups: {groups}}}")
         assert len(setup.qm_region.partition.groups) == count
+        assert setup.surroundings.settings.get("groups") == remembered  # so that models do, too
     with pytest.raises(ConfigError, match=r"^embedding\.groups: expected atoms outside the QM region.*URA1"):
         _ = configured(mm=mm, embedding=f"{{{lengths}, groups: [[11, 12]]}}").qm_region
     assert run("check", configured(mm=mm).config.path, "--atoms", 1) == 0

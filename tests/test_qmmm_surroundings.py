@@ -6,7 +6,6 @@ import pytest
 from mm_systems import DATA, acetamide_water
 from mm_systems import TRICLINIC as WATER_CELL
 from pidelta.core.particles import Particles
-from pidelta.core.switching import smooth_step
 from pidelta.errors import GeometryError, SettingError
 from pidelta.mm.readers import read_topology
 from pidelta.mm.water import with_water
@@ -15,7 +14,7 @@ from pidelta.qmmm.energy import QMMMEvaluator
 from pidelta.qmmm.partition import Partition
 from pidelta.qmmm.surroundings import FixedCharges
 from pidelta.testing.embeddings import Sample, check_coupling, check_surroundings
-from qmmm_systems import bare_topology, embedded
+from qmmm_systems import bare_topology, embedded, smooth_step
 
 QM_CHARGES = np.array([0.4, -0.7, 0.3])
 CUBE = np.diag([24.0, 25.0, 26.0])

@@ -21,6 +21,9 @@ from pidelta.yaml_input import (
     read_yaml,
 )
 
+Distance: TypeAlias = Annotated[Length, Field(gt=0.01, lt=1e8)]
+"""A cutoff in bohr; beyond these bounds its powers leave the range of numbers."""
+
 
 class SCCConfig(Section):
     """Self-consistent charges.
@@ -152,7 +155,7 @@ class QMRegionConfig(Section):
 
     The method is the term `low` of the energy. `charge_remainder` selects MM atoms that take up, in equal
     shares, what the force-field charges of the QM atoms have more than `charge`; without it, a remainder up
-    to 0.05 e, as rounding leaves, is dropped. `properties` are results to add to the extras, by the names
+    to 0.05 e, as rounding leaves, is dropped. `properties` are results to report, by the names
     that `pidelta.qm.base.QMResult` explains; which of them an engine gives, it says itself.
     """
 
@@ -207,7 +210,7 @@ class ForceFieldConfig(Section):
     electrostatics: Literal["pme", "ewald", "reaction-field", "cutoff"] = "pme"
     ewald_tolerance: FiniteFloat = Field(1e-4, ge=1e-12, le=0.05)
     reaction_field_dielectric: float = Field(math.inf, ge=1.0)
-    cutoff: Length = Field(parse_quantity("1.0 nm", "length"), gt=0.0)
+    cutoff: Distance = parse_quantity("1.0 nm", "length")
     threads: Integer = Field(1, ge=1)
 
     @model_validator(mode="after")
@@ -256,8 +259,8 @@ class EmbeddingConfig(Section):
 
     scheme: Literal["cutoff", "pme"] = "cutoff"
     groups: Literal["residue", "molecule"] | list[str | list[int]] = "residue"
-    cutoff: Length = Field(parse_quantity("1.4 nm", "length"), gt=0.0)
-    switch: Length = Field(parse_quantity("0.2 nm", "length"), gt=0.0)
+    cutoff: Distance = parse_quantity("1.4 nm", "length")
+    switch: Distance = parse_quantity("0.2 nm", "length")
 
 
 class DeltaConfig(Section):

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.readers import read_topology
+from pidelta.mm.settings import ForceFieldSettings
 from pidelta.mm.topology import join
 from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM, HARTREE_IN_KJ_PER_MOL
 
@@ -93,10 +94,8 @@ def measure(topology, frames, tiles, cutoff, beads, threads):
     """Seconds of each call of OpenMM and of pidelta, and the largest difference of forces."""
     cell = np.diag(np.array(tiles) * BASE_EDGE)
     context = openmm_context(topology, cell, cutoff, threads)
-    evaluator = MMEvaluator(
-        topology, cutoff=cutoff, cell=cell, electrostatics="pme", ewald_tolerance=TOLERANCE,
-        threads=threads,
-    )  # fmt: skip
+    settings = ForceFieldSettings(cutoff, "pme", TOLERANCE, threads=threads)
+    evaluator = MMEvaluator(topology, settings, cell)
     cells = np.repeat(cell[None], beads, axis=0)
     spread = np.random.default_rng(1).normal(scale=0.03, size=(beads, len(topology), 3)) * (beads > 1)
     times = []

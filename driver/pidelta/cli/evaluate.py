@@ -126,7 +126,7 @@ def _read_frames(setup: Setup, frames: Path | None) -> list[tuple[FloatArray, Fl
         ]
     else:
         images = [
-            (a.numbers, a.positions * ANGSTROM, a.cell.array * ANGSTROM if a.cell.rank == 3 else None)
+            (a.numbers, a.positions * ANGSTROM, a.cell.array * ANGSTROM if a.pbc.all() else None)
             for a in _read_with_ase(frames)
         ]
     for index, (found, positions, cell) in enumerate(images):

@@ -81,11 +81,13 @@ def run(
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from pidelta.analysis.ipi_output import PropertiesFollower
     from pidelta.cli.run_report import report
+    from pidelta.ipi.extras import check_extras
     from pidelta.ipi.supervisor import Supervisor
     from pidelta.setup import Setup
 
     setup = Setup(settings)
     check_atom_order(simulation, setup.system)
+    check_extras(simulation, expected, setup.extras)
     for warning in setup.warnings:
         console.print(f"[yellow]warning: {escape(warning)}[/yellow]", soft_wrap=True)
     file = simulation.main_properties

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pidelta.core.text_fields import is_number
 from pidelta.errors import StructureError
 from pidelta.state import FloatArray
 
@@ -82,7 +83,7 @@ def _columns(path: Path, lines: list[str], count: int, *, what: str = "coordinat
         row, column = divmod(index, _PER_LINE)
         line = lines[row] if row < len(lines) else ""
         text = line[column * _WIDTH : (column + 1) * _WIDTH]
-        if len(text) < _WIDTH or not _is_number(text):
+        if len(text) < _WIDTH or not is_number(text):
             raise StructureError(
                 f"{path}: expected a {what} in {_WIDTH} columns, found {text!r} at atom {index // 3}"
             )
@@ -95,16 +96,8 @@ def _box(path: Path, line: str) -> FloatArray:
     words = line.split()
     if len(line) in (3 * _WIDTH, 6 * _WIDTH):
         words = [line[start : start + _WIDTH] for start in range(0, len(line), _WIDTH)]
-    if len(words) not in (3, 6) or not all(_is_number(word) for word in words):
+    if len(words) not in (3, 6) or not all(is_number(word) for word in words):
         raise StructureError(
             f"{path}: expected a box of three lengths, or of three lengths and three angles, found {line!r}"
         )
     return np.array([float(word) for word in words])
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

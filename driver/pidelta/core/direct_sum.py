@@ -1,7 +1,7 @@
 """The direct part of an Ewald sum between a few charges and many, and among the few.
 
 Pairs within the cutoff, at their nearest images, interact by 1/r + P(r^2), where P is -erf(alpha r)/r less
-its shift (`core.ewald.smooth_part`). Among the few, which are a molecule, 1/R of the molecule itself is taken
+its shift (`ewald.shifted_part`). Among the few, which are a molecule, 1/R of the molecule itself is taken
 off: what is left is smooth, and is the interaction with images and with the background.
 """
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from pidelta.core.cell import heights
 from pidelta.core.compilation import compiled
+from pidelta.core.vectors import dot, nearest
 from pidelta.state import FloatArray
 
 _compiled = compiled(nogil=True, error_model="numpy")
@@ -90,19 +91,6 @@ def add_gradient_of_images(
 
 
 @_compiled
-def _nearest(dx, dy, dz, cell, inverse):
-    """The image of a vector whose fractional coordinates are within [-1/2, 1/2]."""
-    a = np.rint(dx * inverse[0, 0] + dy * inverse[1, 0] + dz * inverse[2, 0])
-    b = np.rint(dx * inverse[0, 1] + dy * inverse[1, 1] + dz * inverse[2, 1])
-    c = np.rint(dx * inverse[0, 2] + dy * inverse[1, 2] + dz * inverse[2, 2])
-    return (
-        dx - a * cell[0, 0] - b * cell[1, 0] - c * cell[2, 0],
-        dy - a * cell[0, 1] - b * cell[1, 1] - c * cell[2, 1],
-        dz - a * cell[0, 2] - b * cell[1, 2] - c * cell[2, 2],
-    )
-
-
-@_compiled
 def _smooth(r2, cutoff, coefficients):
     """P(r^2) and its derivative in r^2."""
     scale = 2.0 / (cutoff * cutoff)
@@ -131,7 +119,7 @@ def _near(few, many, cell, inverse, cutoff, half_height):
     near = np.empty(len(many), dtype=np.int64)
     count = 0
     for j in range(len(many)):
-        dx, dy, dz = _nearest(
+        dx, dy, dz = nearest(
             many[j, 0] - centre[0], many[j, 1] - centre[1], many[j, 2] - centre[2], cell, inverse
         )
         if dx * dx + dy * dy + dz * dz < reach:
@@ -145,7 +133,7 @@ def _add_potential(few, many, charges, near, cell, inverse, cutoff, smooth, pote
     limit = cutoff * cutoff
     for j in near:
         for a in range(len(few)):
-            dx, dy, dz = _nearest(
+            dx, dy, dz = nearest(
                 few[a, 0] - many[j, 0], few[a, 1] - many[j, 1], few[a, 2] - many[j, 2], cell, inverse
             )
             r2 = dx * dx + dy * dy + dz * dz
@@ -161,9 +149,7 @@ def _add_gradient(
     limit = cutoff * cutoff
     for j in near:
         for a in range(len(few)):
-            d = _nearest(
-                few[a, 0] - many[j, 0], few[a, 1] - many[j, 1], few[a, 2] - many[j, 2], cell, inverse
-            )
+            d = nearest(few[a, 0] - many[j, 0], few[a, 1] - many[j, 1], few[a, 2] - many[j, 2], cell, inverse)
             r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
             if r2 < limit:
                 _, slope = _smooth(r2, cutoff, smooth)
@@ -179,20 +165,15 @@ def _add_gradient(
 def _pair_vectors(few, a, b, cell, inverse):
     """The vector between two of the few as in the molecule, and that to the nearest image."""
     whole = (few[a, 0] - few[b, 0], few[a, 1] - few[b, 1], few[a, 2] - few[b, 2])
-    return whole, _nearest(whole[0], whole[1], whole[2], cell, inverse)
-
-
-@_compiled
-def _square(d):
-    return d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
+    return whole, nearest(whole[0], whole[1], whole[2], cell, inverse)
 
 
 @_compiled
 def _set_kernel(few, cell, inverse, cutoff, smooth, kernel):
     for a in range(len(few)):
         for b in range(a):
-            whole, nearest = _pair_vectors(few, a, b, cell, inverse)
-            inside, r2 = _square(whole), _square(nearest)
+            whole, near = _pair_vectors(few, a, b, cell, inverse)
+            inside, r2 = dot(whole, whole), dot(near, near)
             value = 0.0
             if r2 < cutoff * cutoff:
                 value, _ = _smooth(r2, cutoff, smooth)
@@ -207,20 +188,20 @@ def _set_kernel(few, cell, inverse, cutoff, smooth, kernel):
 def _add_kernel_gradient(few, charges, cell, inverse, cutoff, smooth, gradient, strain):
     for a in range(len(few)):
         for b in range(a):
-            whole, nearest = _pair_vectors(few, a, b, cell, inverse)
-            inside, r2 = _square(whole), _square(nearest)
-            near = far = 0.0  # derivative over distance along both vectors
+            whole, near = _pair_vectors(few, a, b, cell, inverse)
+            inside, r2 = dot(whole, whole), dot(near, near)
+            along_near = along_whole = 0.0  # derivatives over distance
             if r2 < cutoff * cutoff:
                 _, slope = _smooth(r2, cutoff, smooth)
-                near = 2.0 * slope
+                along_near = 2.0 * slope
             if r2 >= cutoff * cutoff or r2 < inside * (1.0 - 1e-12):
-                far = 1.0 / (inside * math.sqrt(inside))
+                along_whole = 1.0 / (inside * math.sqrt(inside))
                 if r2 < cutoff * cutoff:
-                    near -= 1.0 / (r2 * math.sqrt(r2))
+                    along_near -= 1.0 / (r2 * math.sqrt(r2))
             qq = charges[a] * charges[b]
             for i in range(3):
-                part = qq * (near * nearest[i] + far * whole[i])
+                part = qq * (along_near * near[i] + along_whole * whole[i])
                 gradient[a, i] += part
                 gradient[b, i] -= part
                 for k in range(3):
-                    strain[i, k] += qq * (near * nearest[i] * nearest[k] + far * whole[i] * whole[k])
+                    strain[i, k] += qq * (along_near * near[i] * near[k] + along_whole * whole[i] * whole[k])

@@ -87,6 +87,18 @@ def splitting(cutoff: float, tolerance: float) -> float:
     return math.sqrt(-math.log(2.0 * tolerance)) / cutoff
 
 
+def shift_at_cutoff(alpha: float, cutoff: float) -> float:
+    """erfc(alpha r)/r at the cutoff, in 1/bohr: less this, the direct part has no step there."""
+    return math.erfc(alpha * cutoff) / cutoff
+
+
+def shifted_part(alpha: float, cutoff: float) -> FloatArray:
+    """What the direct part, shifted to zero at the cutoff, has beside 1/r; see `smooth_part`."""
+    smooth = smooth_part(alpha, cutoff)
+    smooth[0] -= shift_at_cutoff(alpha, cutoff)
+    return smooth
+
+
 def smooth_part(alpha: float, cutoff: float, accuracy: float = 1e-11) -> FloatArray:
     """The polynomial -erf(alpha r)/r in the variable t = 2 (r/cutoff)^2 - 1.
 

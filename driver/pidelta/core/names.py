@@ -119,6 +119,13 @@ def compare_names(path: Path, labels: Labels, atoms: NamedAtoms) -> tuple[NameDi
     return tuple(found)
 
 
+def swapped_names(differences: Iterable[NameDifference]) -> list[NameDifference]:
+    """Differences of atoms whose two names both occur on both sides: the atoms may be in another order."""
+    atoms = [each for each in differences if each.kind == "atom"]
+    common = {each.found for each in atoms} & {each.expected for each in atoms}
+    return [each for each in atoms if {each.found, each.expected} <= common]
+
+
 def _plain(name: str) -> str:
     """A name in capitals, with the digits that .pdb files may put in front, as in 1HB, at its end."""
     text = name.strip().upper()

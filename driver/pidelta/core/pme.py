@@ -46,7 +46,7 @@ def grid_for(cell: FloatArray, alpha: float, tolerance: float) -> tuple[int, int
         raise SettingError(
             "ewald_tolerance",
             f"{tolerance} needs a grid of {n1} x {n2} x {n3} points, expected at most {_LARGEST_GRID}; "
-            "electrostatics: ewald of the engine builtin reaches such tolerances",
+            "the plain Ewald sum of the built-in evaluator reaches such tolerances",
         )
     return n1, n2, n3
 

@@ -21,6 +21,7 @@ from pidelta.core.amber_restart import read_restart
 from pidelta.core.cell import FARTHEST, is_cell, usable
 from pidelta.core.elements import name_element
 from pidelta.core.names import Labels, NamedAtoms, NameDifference, compare_names
+from pidelta.core.text_fields import is_number
 from pidelta.errors import StructureError
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.units import ANGSTROM
@@ -71,7 +72,9 @@ def read_structure(path: Path) -> System:
             not finite.
     """
     if path.suffix in _COORDINATES_ONLY:
-        raise StructureError(f"{path}: a {path.suffix} file names no elements; it needs a section mm")
+        raise StructureError(
+            f"{path}: expected a file that names elements, or a force field that does, found {path.suffix}"
+        )
     content = _load(path)
     return _from_ase(content) if isinstance(content, ase.Atoms) else _from_parmed(path, content)
 
@@ -223,7 +226,7 @@ def _load(path: Path, *, periodic: bool = False) -> Any:
             warnings.simplefilter("ignore")
             if path.suffix == ".xyz":
                 _refuse_ipi_comment(path)
-                content: Any = ase.io.read(path, format="extxyz", index=0)
+                content: Any = _load_xyz(path)
                 coordinates = content.positions
             else:
                 content = _load_restart(path, periodic) if path.suffix in _COORDINATES_ONLY else None
@@ -247,6 +250,27 @@ def _load(path: Path, *, periodic: bool = False) -> Any:
         )
     _check_cell(path, content)
     return content
+
+
+def _load_xyz(path: Path) -> ase.Atoms:
+    """The one structure of a plain or extended .xyz; its cell counts where the file says so with pbc."""
+    frames: Any = ase.io.read(path, format="extxyz", index=slice(0, 2))
+    if len(frames) > 1:
+        raise _several(path)
+    atoms: ase.Atoms = frames[0]
+    if not atoms.pbc.any():
+        atoms.cell = None
+    elif not atoms.pbc.all():
+        found = " ".join("FT"[axis] for axis in atoms.pbc.astype(int))
+        raise StructureError(f"{path}: expected all of pbc or none, found {found}")
+    return atoms
+
+
+def _several(path: Path) -> StructureError:
+    """Nobody would know which of them was taken."""
+    return StructureError(
+        f"{path}: expected one structure, found several; pidelta evaluate takes them by --frames"
+    )
 
 
 def _load_restart(path: Path, periodic: bool) -> Any:
@@ -292,19 +316,23 @@ def _refuse_ipi_comment(path: Path) -> None:
 
 
 def _refuse_bad_fields(path: Path) -> None:
-    """ParmEd takes what is left of a line that was cut off."""
+    """ParmEd takes what is left of a line that was cut off, and the first of several structures."""
     lines = _text(path).splitlines()
     if path.suffix == ".gro" and (
         len(lines) < int(lines[1]) + 3 or len(lines[int(lines[1]) + 2].split()) < 3
     ):
         raise StructureError(f"{path}: expected {int(lines[1])} atoms and the box, found {len(lines)} lines")
+    if path.suffix == ".gro" and any(line.strip() for line in lines[int(lines[1]) + 3 :]):
+        raise _several(path)
     if path.suffix != ".pdb":
         return
+    if sum(line.split()[:1] == ["MODEL"] for line in lines) > 1:
+        raise _several(path)
     records = [line for line in lines if line.startswith(("ATOM", "HETATM"))]
     for atom, record in enumerate(records):
         for start in range(30, 54, 8):
             column = record[start : min(start + 8, 54)]
-            if len(column) < 8 or not _is_number(column):
+            if len(column) < 8 or not is_number(column):
                 raise StructureError(
                     f"{path}: expected a coordinate in 8 columns, found {column!r} at atom {atom}"
                 )
@@ -312,14 +340,6 @@ def _refuse_bad_fields(path: Path) -> None:
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _from_ase(atoms: ase.Atoms) -> System:

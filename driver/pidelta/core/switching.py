@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numba.extending import register_jitable
-
-from pidelta.state import FloatArray
 
 
 @register_jitable(inline="always")
@@ -25,18 +22,3 @@ def quintic_slope(x: Any) -> Any:
     """The derivative of `quintic`, with zero slope at either end; x as there."""
     rest = x * (1.0 - x)
     return -30.0 * rest * rest
-
-
-def smooth_step(r: FloatArray, start: float, stop: float) -> tuple[FloatArray, FloatArray]:
-    """Fall from 1 at `start` to 0 at `stop` by the `quintic`.
-
-    Args:
-        r: distances, any shape, in bohr.
-        start, stop: the ends of the switching region in bohr, start < stop.
-
-    Returns:
-        s and ds/dr, each of the shape of `r`.
-    """
-    width = stop - start
-    x = np.clip((r - start) / width, 0.0, 1.0)
-    return quintic(x), quintic_slope(x) / width

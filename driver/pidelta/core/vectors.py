@@ -15,9 +15,8 @@ _compiled = compiled(nogil=True, error_model="numpy")
 
 
 @_compiled
-def vector(x, i, j, cell, inverse):
-    """Nearest image of x[j] - x[i]."""
-    dx, dy, dz = x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2]
+def nearest(dx, dy, dz, cell, inverse):
+    """The image of a vector whose fractional coordinates are within [-1/2, 1/2]; see `cell.minimum_image`."""
     a = np.rint(dx * inverse[0, 0] + dy * inverse[1, 0] + dz * inverse[2, 0])
     b = np.rint(dx * inverse[0, 1] + dy * inverse[1, 1] + dz * inverse[2, 1])
     c = np.rint(dx * inverse[0, 2] + dy * inverse[1, 2] + dz * inverse[2, 2])
@@ -26,6 +25,12 @@ def vector(x, i, j, cell, inverse):
         dy - a * cell[0, 1] - b * cell[1, 1] - c * cell[2, 1],
         dz - a * cell[0, 2] - b * cell[1, 2] - c * cell[2, 2],
     )
+
+
+@_compiled
+def vector(x, i, j, cell, inverse):
+    """Nearest image of x[j] - x[i]."""
+    return nearest(x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2], cell, inverse)
 
 
 @_compiled

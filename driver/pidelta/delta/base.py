@@ -93,6 +93,10 @@ class Correction(Protocol):
         """What it was trained on."""
 
     @property
+    def properties(self) -> tuple[str, ...]:
+        """Names of all properties of its results."""
+
+    @property
     def uncertainty_threshold(self) -> float:
         """Standard deviation of a committee in hartree above which a structure deserves a warning.
 

@@ -11,6 +11,8 @@ from pidelta.delta.base import Correction, CorrectionResult, JointCorrection, Pr
 from pidelta.errors import ModelError
 from pidelta.state import FloatArray, Region, RegionGradient
 
+_EXTRAPOLATION = "delta_extrapolation"
+
 Group = list[tuple[int, Correction]]
 """Places and members that are evaluated together."""
 
@@ -35,6 +37,12 @@ class Committee:
         self._groups = _groups(members)
 
     @property
+    def properties(self) -> tuple[str, ...]:
+        """Names of all properties of its results."""
+        measured = [name for member in self.members for name in member.properties if name == _EXTRAPOLATION]
+        return ("delta_energies", "delta_standard_deviation", *measured[:1])
+
+    @property
     def uncertainty_threshold(self) -> float:
         """Standard deviation in hartree that deserves a warning: the mean of the members' thresholds."""
         return float(np.mean([member.uncertainty_threshold for member in self.members]))
@@ -52,12 +60,10 @@ class Committee:
         spread = energies.std(axis=0, ddof=1) if len(energies) > 1 else np.zeros_like(mean.energy)
         properties = {"delta_energies": energies.T.copy(), "delta_standard_deviation": spread}
         distances = [
-            result.properties["delta_extrapolation"]
-            for _, result in results
-            if "delta_extrapolation" in result.properties
+            result.properties[_EXTRAPOLATION] for _, result in results if _EXTRAPOLATION in result.properties
         ]
         if distances:
-            properties["delta_extrapolation"] = np.max(distances, axis=0)
+            properties[_EXTRAPOLATION] = np.max(distances, axis=0)
         return replace(mean, properties=properties)
 
 

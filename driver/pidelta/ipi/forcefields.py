@@ -44,12 +44,15 @@ class Force:
         weight: its factor in the total energy, those of all time steps added up.
         weighted: whether the input gives it a weight other than 1.
         n_beads: the number of beads it is evaluated on.
+        kept_extras: names of its extras that reach the outputs, None for all: on fewer beads than the system
+            has i-PI keeps those that it interpolates.
     """
 
     forcefield: str
     weight: float
     weighted: bool
     n_beads: int
+    kept_extras: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -205,6 +208,11 @@ def _read_systems_forces(
             weight=weight * sum(steps),
             weighted=(weight, sum(steps)) != (1.0, 1.0),
             n_beads=contracted or n_beads,
+            kept_extras=(
+                frozenset(items_of(element.findtext("interpolate_extras")))
+                if contracted not in (0, n_beads)
+                else None
+            ),
         )
 
 

@@ -33,12 +33,16 @@ class PropertiesFile:
 
 @dataclass(frozen=True)
 class TrajectoryFiles:
-    """One ``<trajectory>`` output: files that begin with `stem`, one for each bead or one in all."""
+    """One ``<trajectory>`` output: files that begin with `stem`, one for each bead or one in all.
+
+    `extras` are the names of the extras that are its `quantity`, if they are to be picked out.
+    """
 
     stem: Path
     quantity: str
     format: str
     stride: int
+    extras: tuple[str, ...] = ()
 
     @property
     def is_bead_positions(self) -> bool:
@@ -186,6 +190,7 @@ def _trajectories(path: Path, prefix: str, output: ET.Element | None) -> Iterato
             stem=_output_path(path, prefix, element.get("filename", "traj")),
             quantity=re.split(r"[{(]", (element.text or "").strip())[0],
             format=element.get("format", "xyz"),
+            extras=tuple(name for name in items_of(element.get("extra_type")) if name != "raw"),
             stride=_stride(path, element),
         )
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 from pidelta.core import ewald
 from pidelta.core.pme import reciprocal_sum
-from pidelta.errors import SettingError
 from pidelta.mm.nonbonded import Truncation
 from pidelta.state import FloatArray, IntArray
 
@@ -28,18 +26,16 @@ class LongRange:
             grid stays when the cell changes, so that the energy has no steps.
 
     Raises:
-        SettingError: the tolerance is out of range, or too small for the memory of PME's grid.
+        SettingError: the tolerance is too small for the memory of PME's grid.
     """
 
     def __init__(
         self, method: str, cutoff: float, tolerance: float, excluded: IntArray, cell: FloatArray | None
     ) -> None:
-        if not 1e-12 <= tolerance <= 0.05:
-            raise SettingError("ewald_tolerance", f"expected 1e-12 to 0.05, found {tolerance}")
         self._method, self._cutoff, self._tolerance = method, cutoff, tolerance
         self._excluded = excluded
         self._alpha = ewald.splitting(cutoff, tolerance)
-        self._shift = math.erfc(self._alpha * cutoff) / cutoff
+        self._shift = ewald.shift_at_cutoff(self._alpha, cutoff)
         self._reciprocal: ewald.ReciprocalSum | None = None
         if cell is not None:
             self.prepare(cell)
@@ -51,9 +47,7 @@ class LongRange:
 
     def truncate(self, end: Truncation) -> Truncation:
         """The same end of pair interactions, with the direct part of the sum for Coulomb."""
-        smooth = ewald.smooth_part(self._alpha, self._cutoff)
-        smooth[0] -= self._shift
-        return replace(end, smooth=smooth)
+        return replace(end, smooth=ewald.shifted_part(self._alpha, self._cutoff))
 
     def evaluate(
         self, x: FloatArray, charges: FloatArray, cell: FloatArray, gradient: FloatArray, strain: FloatArray

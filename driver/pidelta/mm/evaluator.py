@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypedDict
 
 import numpy as np
 
 from pidelta.core.neighbours import Apply, Exclusions, PairList, VerletLists
-from pidelta.errors import SettingError
 from pidelta.mm.bonded import add_bonded
-from pidelta.mm.checks import cell_problem, check_geometry, check_result
+from pidelta.mm.checks import check_geometry, check_result
 from pidelta.mm.electrostatics import LongRange
-from pidelta.mm.lennard_jones import LJModifier, tail_coefficient
 from pidelta.mm.nonbonded import Truncation, add_pairs
+from pidelta.mm.settings import ForceFieldSettings
 from pidelta.mm.topology import Topology
 from pidelta.state import FloatArray, Term
 
@@ -22,18 +20,7 @@ COMPONENTS = (
     "coulomb14", "lj", "coulomb", "lj_tail",
 )  # fmt: skip
 
-
-class PairSettings(TypedDict):
-    """What `MMEvaluator` and `OpenMMEvaluator` both take, as the former describes it."""
-
-    cutoff: float | None
-    cell: FloatArray | None
-    electrostatics: str
-    ewald_tolerance: float
-    reaction_field_dielectric: float
-    lj_modifier: LJModifier
-    dispersion_correction: bool
-    threads: int
+_SKIN = 2.0  # bohr; pair lists are rebuilt when an atom has moved by half of it
 
 
 class MMEvaluator:
@@ -43,65 +30,33 @@ class MMEvaluator:
 
     Args:
         topology: what to evaluate.
-        cutoff: of Lennard-Jones and Coulomb in bohr; None for systems that are never periodic.
-        cell: (3, 3) lattice vectors as rows in bohr, to check the cutoff before anything runs.
-        electrostatics: ``pme``, ``ewald``, ``reaction-field``, or ``cutoff`` for a potential that is only
-            shifted to zero at the cutoff (a reaction field of dielectric constant 1).
-        ewald_tolerance: of ``pme`` and ``ewald``, as `LongRange` has it.
-        reaction_field_dielectric: infinite (the force vanishes at the cutoff) or at least 1.
-        switch_distance: in bohr, where the switch of Lennard-Jones starts; 0.9 cutoff if None.
-        lj_modifier: how Lennard-Jones ends: ``switch``, ``potential-shift`` (to zero at the cutoff, the force
-            jumps) or ``none`` (both jump).
-        dispersion_correction: add the Lennard-Jones energy beyond the cutoff of a homogeneous system.
-        skin: in bohr; pair lists are rebuilt when an atom has moved by half of it.
-        threads: over the structures of a batch, or over the parts of one; results do not depend on it.
+        settings: how; the threads share the structures of a batch, or the parts of one.
+        cell: (3, 3) lattice vectors as rows in bohr, to check the cutoff before anything runs, and for the
+            mesh of ``pme``.
 
     Raises:
-        SettingError: an option is out of range, or the cutoff exceeds half of the smallest height of the
-            cell.
+        SettingError: the cutoff exceeds half of the smallest height of the cell, or the tolerance is too
+            small for the memory of PME's mesh.
     """
 
     def __init__(
-        self,
-        topology: Topology,
-        *,
-        cutoff: float | None,
-        cell: FloatArray | None = None,
-        electrostatics: str = "reaction-field",
-        ewald_tolerance: float = 1e-4,
-        reaction_field_dielectric: float = np.inf,
-        switch_distance: float | None = None,
-        lj_modifier: LJModifier = "switch",
-        dispersion_correction: bool = False,
-        skin: float = 2.0,
-        threads: int = 1,
+        self, topology: Topology, settings: ForceFieldSettings, cell: FloatArray | None = None
     ) -> None:
         self.topology = topology
-        self._cutoff = cutoff
-        if cutoff is None:
-            self._truncation = Truncation()
-        else:
-            switch, dielectric = truncation_options(
-                cutoff, switch_distance, electrostatics, reaction_field_dielectric
-            )
-            self._truncation = Truncation.reaction_field(cutoff, switch, dielectric).end_lj(lj_modifier)
-        self._tail = 0.0
-        if dispersion_correction and cutoff is not None:
-            end = self._truncation
-            self._tail = tail_coefficient(
-                topology.lj_types, topology.lj_c6, topology.lj_c12, end.cutoff, end.switch, end.shift6
-            )
+        self._cutoff = settings.cutoff
+        self._truncation = settings.truncation
+        self._tail = settings.tail(topology)
         if cell is not None:
-            problem = cell_problem(cell, cutoff)
-            if problem:
-                raise SettingError("cutoff", problem)
+            settings.check_cell(cell)
         self._long_range: LongRange | None = None
-        if cutoff is not None and electrostatics in ("pme", "ewald"):
-            self._long_range = LongRange(electrostatics, cutoff, ewald_tolerance, topology.exclusions, cell)
+        if settings.cutoff is not None and settings.electrostatics in ("pme", "ewald"):
+            self._long_range = LongRange(
+                settings.electrostatics, settings.cutoff, settings.ewald_tolerance, topology.exclusions, cell
+            )
             self._truncation = self._long_range.truncate(self._truncation)
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._pool = ThreadPoolExecutor(settings.threads) if settings.threads > 1 else None
         exclusions = Exclusions(topology.exclusions, topology.n_particles)
-        self._lists = VerletLists(self._truncation.cutoff, skin, exclusions)
+        self._lists = VerletLists(self._truncation.cutoff, _SKIN, exclusions)
 
     def evaluate(self, particles: FloatArray, cells: FloatArray | None) -> Term:
         """Evaluate a batch.
@@ -175,27 +130,3 @@ class MMEvaluator:
         if self._long_range is not None and cell is not None:
             long_range = self._long_range.evaluate(x, self.topology.charges, cell, gradient, strain)
         return bonded, long_range, gradient, strain
-
-
-def truncation_options(
-    cutoff: float, switch_distance: float | None, electrostatics: str, reaction_field_dielectric: float
-) -> tuple[float, float]:
-    """The distance in bohr where the Lennard-Jones switch starts, and the dielectric constant.
-
-    Raises:
-        SettingError: an option is out of range.
-    """
-    if electrostatics not in ("pme", "ewald", "reaction-field", "cutoff"):
-        raise SettingError(
-            "electrostatics", f"expected pme, ewald, reaction-field or cutoff, found {electrostatics!r}"
-        )
-    dielectric = 1.0 if electrostatics == "cutoff" else reaction_field_dielectric
-    switch = 0.9 * cutoff if switch_distance is None else switch_distance
-    if not 0.0 < switch < cutoff:
-        raise SettingError(
-            "switch_distance",
-            f"expected a distance between 0 and the cutoff of {cutoff:.3f} bohr, found {switch:.3f} bohr",
-        )
-    if not dielectric >= 1.0:
-        raise SettingError("reaction_field_dielectric", f"expected at least 1, found {dielectric}")
-    return switch, dielectric

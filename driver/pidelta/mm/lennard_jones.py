@@ -24,8 +24,9 @@ def combine(sigma: FloatArray, epsilon: FloatArray, rule: CombinationRule) -> tu
         sigma_ij = np.sqrt(np.outer(sigma, sigma))
     else:
         sigma_ij = 0.5 * (sigma[:, None] + sigma[None, :])
-    c6 = 4.0 * np.sqrt(np.outer(epsilon, epsilon)) * sigma_ij**6
-    return c6, c6 * sigma_ij**6
+    with np.errstate(over="ignore", invalid="ignore"):  # the topology refuses what is not finite
+        c6 = 4.0 * np.sqrt(np.outer(epsilon, epsilon)) * sigma_ij**6
+        return c6, c6 * sigma_ij**6
 
 
 def sigma_epsilon(c6: FloatArray, c12: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -9,19 +9,17 @@ from typing import Any
 import numpy as np
 
 from pidelta.errors import RunError, SettingError
-from pidelta.mm.checks import cell_problem, check_geometry, check_result
-from pidelta.mm.evaluator import COMPONENTS, truncation_options
-from pidelta.mm.lennard_jones import LJModifier, tail_coefficient
-from pidelta.mm.nonbonded import Truncation
+from pidelta.mm.checks import check_geometry, check_result
+from pidelta.mm.evaluator import COMPONENTS
 from pidelta.mm.openmm_system import (
     BOHR_IN_NM,
     CHARGE_SWITCH,
     STEPS_GROUP,
-    Nonbonded,
     build_system,
     coulomb_shift,
     import_openmm,
 )
+from pidelta.mm.settings import ForceFieldSettings
 from pidelta.mm.topology import Topology
 from pidelta.state import FloatArray, Term
 from pidelta.units import HARTREE_IN_KJ_PER_MOL
@@ -45,62 +43,42 @@ class OpenMMEvaluator:
 
     Args:
         topology: what to evaluate.
-        cutoff: of Lennard-Jones and Coulomb in bohr; None for systems that are never periodic.
-        cell: (3, 3) lattice vectors as rows in bohr, to check the cutoff before anything runs.
-        electrostatics, ewald_tolerance, reaction_field_dielectric, switch_distance, lj_modifier,
-            dispersion_correction: as for `MMEvaluator`; but not ``ewald``, which OpenMM lacks for some cells.
+        settings: how, but not by ``ewald``, which OpenMM lacks for some cells; the threads are those of the
+            CPU platform.
+        cell: (3, 3) lattice vectors as rows in bohr, to check the cutoff before anything runs, and for the
+            mesh of ``pme``.
         platform: ``auto``, the fastest that works, or the name of one, such as ``CUDA``.
         precision: ``double``, ``mixed`` or ``single``, where the platform offers a choice (CUDA, OpenCL,
             HIP); Reference is always double and CPU single, with sums in double.
-        threads: of the CPU platform.
         virial: whether to find the virial; it is NaN otherwise.
 
     Raises:
         MissingExtraError: OpenMM is not installed.
-        SettingError: an option is out of range, there is no such platform, or the cutoff exceeds half of the
-            smallest height of the cell.
+        SettingError: the settings ask for ``ewald``, there is no such platform, or the cutoff exceeds half of
+            the smallest height of the cell.
         TopologyError: the topology has a term that OpenMM is not given.
     """
 
     def __init__(
         self,
         topology: Topology,
-        *,
-        cutoff: float | None,
+        settings: ForceFieldSettings,
         cell: FloatArray | None = None,
-        electrostatics: str = "reaction-field",
-        ewald_tolerance: float = 1e-4,
-        reaction_field_dielectric: float = np.inf,
-        switch_distance: float | None = None,
-        lj_modifier: LJModifier = "switch",
-        dispersion_correction: bool = False,
+        *,
         platform: str = "auto",
         precision: str = "double",
-        threads: int = 1,
         virial: bool = True,
     ) -> None:
-        self.topology = topology
-        self._cutoff = cutoff
-        self._nonbonded: Nonbonded | None = None
-        self._tail = 0.0
-        if electrostatics == "ewald":
+        if settings.electrostatics == "ewald":
             raise SettingError(
-                "electrostatics", "expected pme, reaction-field or cutoff with engine: openmm, found 'ewald'"
+                "electrostatics", "expected pme, reaction-field or cutoff of OpenMM, found 'ewald'"
             )
-        if cutoff is not None:
-            switch, dielectric = truncation_options(
-                cutoff, switch_distance, electrostatics, reaction_field_dielectric
-            )
-            end = Truncation.reaction_field(cutoff, switch, dielectric).end_lj(lj_modifier)
-            self._nonbonded = Nonbonded(electrostatics, ewald_tolerance, dielectric, end)
-            if dispersion_correction:
-                self._tail = tail_coefficient(
-                    topology.lj_types, topology.lj_c6, topology.lj_c12, end.cutoff, end.switch, end.shift6
-                )
-        problem = None if cell is None else cell_problem(cell, cutoff)
-        if problem:
-            raise SettingError("cutoff", problem)
-        self._options = (platform, {"Precision": precision, "Threads": str(threads)})
+        if cell is not None:
+            settings.check_cell(cell)
+        self.topology = topology
+        self._settings = settings
+        self._tail = settings.tail(topology)
+        self._options = (platform, {"Precision": precision, "Threads": str(settings.threads)})
         self._with_virial = virial
         self._engines: dict[tuple[bool, int], _Engine] = {}
         self._engine(cell, 0)
@@ -133,7 +111,7 @@ class OpenMMEvaluator:
             RunError: OpenMM failed.
         """
         particles = np.array(particles, dtype=np.float64)
-        check_geometry(self.topology, particles, cells, self._cutoff)
+        check_geometry(self.topology, particles, cells, self._settings.cutoff)
         batch = len(particles)
         energy, gradient = np.empty(batch), np.empty((batch, self.topology.n_particles, 3))
         strain = np.full((batch, 3, 3), np.nan)
@@ -164,8 +142,8 @@ class OpenMMEvaluator:
         if (periodic, slot) not in self._engines:
             own = None if cell is None else reduced_box(cell)[0]
             box = own if first is None else first.box
-            nonbonded = self._nonbonded if periodic else None
-            self._engines[periodic, slot] = _Engine(self.topology, nonbonded, box, *self._options)
+            settings = self._settings if periodic else None
+            self._engines[periodic, slot] = _Engine(self.topology, settings, box, *self._options)
         return self._engines[periodic, slot]
 
 
@@ -227,7 +205,7 @@ class _Engine:
     def __init__(
         self,
         topology: Topology,
-        nonbonded: Nonbonded | None,
+        settings: ForceFieldSettings | None,
         box: FloatArray | None,
         platform: str,
         properties: Mapping[str, str],
@@ -237,11 +215,11 @@ class _Engine:
         self.box = box
         # of the shift of PME, what the pairs leave out: the charges themselves and excluded pairs
         self._constant = 0.0
-        if nonbonded is not None and nonbonded.electrostatics == "pme":
+        if settings is not None and settings.electrostatics == "pme":
             charges, (i, j) = topology.charges, topology.exclusions.T
             own = float(0.5 * charges @ charges + charges[i] @ charges[j])
-            self._constant = -coulomb_shift(nonbonded) * own
-        system, self._groups = build_system(topology, nonbonded, box)
+            self._constant = -coulomb_shift(settings) * own
+        system, self._groups = build_system(topology, settings, box)
         self._context = _make_context(self._openmm, system, platform, properties)
         chosen = self._context.getPlatform()
         self.platform: str = chosen.getName()

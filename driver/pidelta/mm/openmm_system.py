@@ -6,25 +6,21 @@ OpenMM's units are nm, kJ/mol and e. What a topology holds and no function here 
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
-from pidelta.core.ewald import splitting
+from pidelta.core.ewald import shift_at_cutoff, splitting
 from pidelta.core.pme import grid_for
 from pidelta.errors import MissingExtraError, TopologyError
 from pidelta.mm.lennard_jones import combine, sigma_epsilon
 from pidelta.mm.nonbonded import Truncation
+from pidelta.mm.settings import ForceFieldSettings
 from pidelta.mm.topology import Harmonic, Topology
 from pidelta.state import FloatArray, IntArray
-from pidelta.units import (
-    BOHR_IN_ANGSTROM,
-    DALTON_IN_ELECTRON_MASS,
-    HARTREE_IN_KJ_PER_MOL,
-)
+from pidelta.units import BOHR_IN_ANGSTROM, DALTON_IN_ELECTRON_MASS, HARTREE_IN_KJ_PER_MOL
 
 BOHR_IN_NM = 0.1 * BOHR_IN_ANGSTROM
 CHARGE_SWITCH = "charges"
@@ -42,23 +38,6 @@ _NO_TERMS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Nonbonded:
-    """How pair interactions end.
-
-    Attributes:
-        electrostatics: ``pme``, ``reaction-field`` or ``cutoff``.
-        ewald_tolerance: sets the width and the mesh of PME.
-        dielectric: of the reaction field.
-        end: the cutoff and the end of Lennard-Jones.
-    """
-
-    electrostatics: str
-    ewald_tolerance: float
-    dielectric: float
-    end: Truncation
-
-
 def import_openmm() -> Any:
     """Return the package.
 
@@ -72,7 +51,7 @@ def import_openmm() -> Any:
 
 
 def build_system(
-    topology: Topology, nonbonded: Nonbonded | None, box: FloatArray | None
+    topology: Topology, settings: ForceFieldSettings | None, box: FloatArray | None
 ) -> tuple[Any, dict[str, int]]:
     """Build the System and say which component is in which force group.
 
@@ -85,7 +64,7 @@ def build_system(
 
     Args:
         topology: what to evaluate.
-        nonbonded: how pair interactions end in a periodic system; None without periodicity.
+        settings: how pair interactions end in a periodic system; None without periodicity.
         box: (3, 3) rows in bohr, triangular and reduced; None without periodicity. The mesh is made for it.
 
     Raises:
@@ -110,25 +89,25 @@ def build_system(
 
     for name, (component, build) in _BONDED.items():
         for force in build(openmm, topology) if len(getattr(topology, name).atoms) else ():
-            if nonbonded is not None:
+            if settings is not None:
                 force.setUsesPeriodicBoundaryConditions(True)
             add(component or force.getName(), force)
-    end = Truncation() if nonbonded is None else nonbonded.end
+    end = Truncation() if settings is None else settings.truncation
     plain = follows_lorentz_berthelot(topology) and not end.shift6
-    coulomb = _nonbonded_force(openmm, topology, nonbonded, with_lj=plain)
+    coulomb = _nonbonded_force(openmm, topology, settings, with_lj=plain)
     add("coulomb", coulomb)
     if plain:
         groups["lj"] = groups["coulomb"]
     else:
         add("lj", _tabulated_lennard_jones(openmm, topology, end))
-    if nonbonded is not None and box is not None:
+    if settings is not None and box is not None:
         system.setDefaultPeriodicBoxVectors(*(box * BOHR_IN_NM))
-        if nonbonded.electrostatics == "pme":
-            alpha = splitting(end.cutoff, nonbonded.ewald_tolerance)
-            grid = grid_for(box, alpha, nonbonded.ewald_tolerance)
+        if settings.electrostatics == "pme":
+            alpha = splitting(end.cutoff, settings.ewald_tolerance)
+            grid = grid_for(box, alpha, settings.ewald_tolerance)
             coulomb.setNonbondedMethod(openmm.NonbondedForce.PME)
             coulomb.setPMEParameters(alpha / BOHR_IN_NM, *grid)
-            add("coulomb", _coulomb_shift(openmm, topology, nonbonded))
+            add("coulomb", _coulomb_shift(openmm, topology, settings))
         if np.isinf(end.switch) and not end.shift6:
             system.addForce(_lennard_jones_steps(openmm, topology, end))
     return system, groups
@@ -140,9 +119,10 @@ def _refuse_unknown(topology: Topology) -> None:
             continue
         table = getattr(topology, item.name)
         if len(getattr(table, "atoms", table)):
+            kind = item.name.replace("_", " ")
             raise TopologyError(
-                f"{topology.source}: the engine openmm does not evaluate {item.name.replace('_', ' ')}; "
-                "expected the engine builtin"
+                f"{topology.source}: expected terms that OpenMM is given, found {kind}; the "
+                "built-in evaluator may have them"
             )
 
 
@@ -302,16 +282,18 @@ def _in_kj_and_nm(c6: FloatArray, c12: FloatArray) -> tuple[FloatArray, FloatArr
     return c6 * (HARTREE_IN_KJ_PER_MOL * BOHR_IN_NM**6), c12 * (HARTREE_IN_KJ_PER_MOL * BOHR_IN_NM**12)
 
 
-def _nonbonded_force(openmm: Any, topology: Topology, nonbonded: Nonbonded | None, *, with_lj: bool) -> Any:
+def _nonbonded_force(
+    openmm: Any, topology: Topology, settings: ForceFieldSettings | None, *, with_lj: bool
+) -> Any:
     """Coulomb and, where the rule holds, Lennard-Jones; charges are offsets so that they have a switch."""
     force = openmm.NonbondedForce()
     force.setUseDispersionCorrection(False)
-    if nonbonded is not None:
+    if settings is not None:
         force.setNonbondedMethod(openmm.NonbondedForce.CutoffPeriodic)
         force.setExceptionsUsePeriodicBoundaryConditions(True)
         # OpenMM has no infinite dielectric constant
-        force.setReactionFieldDielectric(min(nonbonded.dielectric, 1e30))
-        _truncate(force, nonbonded.end)
+        force.setReactionFieldDielectric(min(settings.dielectric, 1e30))
+        _truncate(force, settings.truncation)
     sigma, epsilon = _sigma_epsilon(topology)
     sigma, epsilon = sigma * BOHR_IN_NM, epsilon * HARTREE_IN_KJ_PER_MOL * with_lj
     force.addGlobalParameter(CHARGE_SWITCH, 1.0)
@@ -344,19 +326,19 @@ def _tabulated_lennard_jones(openmm: Any, topology: Topology, end: Truncation) -
     return force
 
 
-def coulomb_shift(nonbonded: Nonbonded) -> float:
-    """What erfc(alpha r)/r is at the cutoff, in 1/bohr; see `LongRange`."""
-    cutoff = nonbonded.end.cutoff
-    return math.erfc(splitting(cutoff, nonbonded.ewald_tolerance) * cutoff) / cutoff
+def coulomb_shift(settings: ForceFieldSettings) -> float:
+    """What the direct part of PME is shifted by, in 1/bohr; see `LongRange`."""
+    cutoff = settings.truncation.cutoff
+    return shift_at_cutoff(splitting(cutoff, settings.ewald_tolerance), cutoff)
 
 
-def _coulomb_shift(openmm: Any, topology: Topology, nonbonded: Nonbonded) -> Any:
+def _coulomb_shift(openmm: Any, topology: Topology, settings: ForceFieldSettings) -> Any:
     """Shifts the direct part of PME to zero at the cutoff, so that the energy has no steps there."""
-    shift = float(_COULOMB * coulomb_shift(nonbonded) / BOHR_IN_NM)
+    shift = float(_COULOMB * coulomb_shift(settings) / BOHR_IN_NM)
     force = _pair_force(openmm, topology, f"-{CHARGE_SWITCH}*{shift!r}*q1*q2")
     force.addGlobalParameter(CHARGE_SWITCH, 1.0)
     force.setNonbondedMethod(openmm.CustomNonbondedForce.CutoffPeriodic)
-    force.setCutoffDistance(nonbonded.end.cutoff * BOHR_IN_NM)
+    force.setCutoffDistance(settings.truncation.cutoff * BOHR_IN_NM)
     return force
 
 

@@ -15,9 +15,8 @@ from pidelta.core.virtual_sites import VirtualSites, join_sites
 from pidelta.errors import TopologyError
 from pidelta.mm.cmap import grid_derivatives
 from pidelta.mm.lennard_jones import CombinationRule
-from pidelta.state import FloatArray, IntArray
+from pidelta.state import BoolArray, FloatArray, IntArray
 
-BoolArray = npt.NDArray[np.bool_]
 _T = TypeVar("_T", bound="_Table")
 
 _TABLES = {

@@ -131,13 +131,13 @@ def label_frame(frame: Frame, settings: ReferenceSettings) -> Label:
     derivative.grid_response = True
     gradient = np.asarray(derivative.kernel())
     qm_part, site_gradient = _electron_gradients(frame, molecule, density)
-    energy, nuclei_qm, nuclei_env = _nuclei(frame)
+    energy, nuclei_qm, nuclei_sites = _nuclei(frame)
     _, charges = scf.mulliken_pop(molecule, density, verbose=0)
     return Label(
         method=method,
         energy=float(scf.e_tot) + energy + dispersion,
         gradient=gradient + qm_part + nuclei_qm + dispersion_gradient,
-        site_gradient=site_gradient + nuclei_env,
+        site_gradient=site_gradient + nuclei_sites,
         charges=np.asarray(charges, dtype=np.float64),
         program=program,
     )
@@ -229,14 +229,14 @@ def _electron_gradients(frame: Frame, molecule: Any, density: FloatArray) -> tup
     """
     orbital_starts = molecule.aoslice_by_atom()[:, 2]
     qm = np.zeros_like(frame.positions)
-    env = np.zeros_like(frame.site_positions)
+    sites = np.zeros_like(frame.site_positions)
     for block in _blocks(frame):
         integrals = molecule.intor("int1e_grids_ip", grids=frame.site_positions[block])
         moves = 2.0 * np.einsum("ckpq,pq->kpc", integrals, density)
         moves *= frame.site_charges[block, None, None]
         qm += np.add.reduceat(moves.sum(axis=0), orbital_starts, axis=0)
-        env[block] = -moves.sum(axis=1)
-    return qm, env
+        sites[block] = -moves.sum(axis=1)
+    return qm, sites
 
 
 def _nuclei(frame: Frame) -> tuple[float, FloatArray, FloatArray]:

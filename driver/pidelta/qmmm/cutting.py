@@ -8,6 +8,7 @@ import numpy as np
 
 from pidelta.core.compilation import compiled
 from pidelta.core.switching import quintic, quintic_slope
+from pidelta.core.vectors import nearest
 
 _compiled = compiled(nogil=True, error_model="numpy")
 
@@ -22,13 +23,8 @@ def make_whole(positions, particles, neighbours, parts, n_parts, cell, inverse):
         x, y, z = positions[i, 0], positions[i, 1], positions[i, 2]
         if neighbours[m] != m:
             near = neighbours[m]
-            dx, dy, dz = x - whole[near, 0], y - whole[near, 1], z - whole[near, 2]
-            a = np.rint(dx * inverse[0, 0] + dy * inverse[1, 0] + dz * inverse[2, 0])
-            b = np.rint(dx * inverse[0, 1] + dy * inverse[1, 1] + dz * inverse[2, 1])
-            c = np.rint(dx * inverse[0, 2] + dy * inverse[1, 2] + dz * inverse[2, 2])
-            x -= a * cell[0, 0] + b * cell[1, 0] + c * cell[2, 0]
-            y -= a * cell[0, 1] + b * cell[1, 1] + c * cell[2, 1]
-            z -= a * cell[0, 2] + b * cell[1, 2] + c * cell[2, 2]
+            dx, dy, dz = nearest(x - whole[near, 0], y - whole[near, 1], z - whole[near, 2], cell, inverse)
+            x, y, z = whole[near, 0] + dx, whole[near, 1] + dy, whole[near, 2] + dz
         whole[m, 0], whole[m, 1], whole[m, 2] = x, y, z
         part = parts[m]
         centres[part, 0] += x
@@ -84,14 +80,31 @@ def images_in_reach(qm, centres, part_starts, cell, inverse, cutoff):
 
 
 @_compiled
+def _square(centre, x, y, z, atom):
+    """The squared distance of an atom from a centre moved by x, y, z."""
+    return (centre[0] + x - atom[0]) ** 2 + (centre[1] + y - atom[1]) ** 2 + (centre[2] + z - atom[2]) ** 2
+
+
+@_compiled
 def _is_near(centre, x, y, z, qm, cutoff):
-    for a in range(len(qm)):
-        square = (centre[0] + x - qm[a, 0]) ** 2
-        square += (centre[1] + y - qm[a, 1]) ** 2
-        square += (centre[2] + z - qm[a, 2]) ** 2
-        if square < cutoff * cutoff:
+    for atom in qm:  # noqa: SIM110, as numba compiles no generators
+        if _square(centre, x, y, z, atom) < cutoff * cutoff:
             return True
     return False
+
+
+@_compiled
+def _rest(qm, centres, x, y, z, start, stop):
+    """prod (1 - s(d)) over QM atoms and the centres of a group moved by x, y, z: 0 for one wholly inside."""
+    rest = 1.0
+    for c in range(len(centres)):
+        for a in range(len(qm)):
+            square = _square(centres[c], x, y, z, qm[a])
+            if square <= start * start:
+                return 0.0
+            if square < stop * stop:
+                rest *= 1.0 - quintic((np.sqrt(square) - start) / (stop - start))
+    return rest
 
 
 @_compiled
@@ -99,21 +112,9 @@ def group_weights(qm, centres, part_starts, groups, shifts, start, stop):
     """w = 1 - prod (1 - s(d)) over QM atoms and centres of each group, moved by its shift."""
     weights = np.empty(len(groups))
     for entry in range(len(groups)):
-        rest = 1.0
-        for c in range(part_starts[groups[entry]], part_starts[groups[entry] + 1]):
-            x = centres[c, 0] + shifts[entry, 0]
-            y = centres[c, 1] + shifts[entry, 1]
-            z = centres[c, 2] + shifts[entry, 2]
-            for a in range(len(qm)):
-                square = (x - qm[a, 0]) ** 2 + (y - qm[a, 1]) ** 2 + (z - qm[a, 2]) ** 2
-                if square <= start * start:
-                    rest = 0.0
-                    break
-                if square < stop * stop:
-                    rest *= 1.0 - quintic((np.sqrt(square) - start) / (stop - start))
-            if rest == 0.0:
-                break
-        weights[entry] = 1.0 - rest
+        own = centres[part_starts[groups[entry]] : part_starts[groups[entry] + 1]]
+        x, y, z = shifts[entry]
+        weights[entry] = 1.0 - _rest(qm, own, x, y, z, start, stop)
     return weights
 
 
@@ -141,7 +142,7 @@ def add_weight_gradients(
         sites: (m, 3), group by group. rows: (m,) their places among the grouped particles.
         charges: (m,) before scaling. slopes: (m,) dE/d(scaled charge).
     """
-    n, most = len(qm), 0
+    most = 0
     for g in range(len(part_starts) - 1):
         most = max(most, part_starts[g + 1] - part_starts[g])
     centres, sizes, centre_gradient = np.empty((most, 3)), np.empty(most), np.empty((most, 3))
@@ -150,49 +151,48 @@ def add_weight_gradients(
         g = group_of_row[rows[site]]
         end = site + starts[g + 1] - starts[g]
         count = part_starts[g + 1] - part_starts[g]
-        centres[:count], sizes[:count], centre_gradient[:count] = 0.0, 0.0, 0.0
-        weight_slope = 0.0
-        for m in range(site, end):
-            part = parts[rows[m]] - part_starts[g]
-            sizes[part] += 1.0
-            for k in range(3):
-                centres[part, k] += sites[m, k]
-            weight_slope += slopes[m] * charges[m]
-        rest = 1.0
-        for c in range(count):
-            for k in range(3):
-                centres[c, k] /= sizes[c]
-            for a in range(n):
-                square = 0.0
+        _set_centres(sites[site:end], parts[rows[site:end]] - part_starts[g], centres[:count], sizes[:count])
+        rest = _rest(qm, centres[:count], 0.0, 0.0, 0.0, start, stop)
+        if rest > 0.0:  # else wholly inside: the weight is 1 and stays so
+            weight_slope = 0.0
+            for m in range(site, end):
+                weight_slope += slopes[m] * charges[m]
+            centre_gradient[:count] = 0.0
+            _add_slopes(
+                qm, centres[:count], weight_slope * rest, start, stop, qm_gradient, centre_gradient[:count]
+            )
+            for m in range(site, end):
+                part = parts[rows[m]] - part_starts[g]
                 for k in range(3):
-                    square += (centres[c, k] - qm[a, k]) ** 2
-                if square <= start * start:
-                    rest = 0.0
-                    break
-                if square < stop * stop:
-                    rest *= 1.0 - quintic((np.sqrt(square) - start) / (stop - start))
-            if rest == 0.0:
-                break
-        if rest == 0.0:  # wholly inside: the weight is 1 and stays so
-            site = end
-            continue
-        for c in range(count):
-            for a in range(n):
-                square = 0.0
-                for k in range(3):
-                    square += (centres[c, k] - qm[a, k]) ** 2
-                if square >= stop * stop:
-                    continue
-                distance = np.sqrt(square)
-                x = (distance - start) / (stop - start)
-                others = rest / (1.0 - quintic(x))
-                scale = weight_slope * others * quintic_slope(x) / ((stop - start) * distance)
-                for k in range(3):
-                    part_gradient = scale * (centres[c, k] - qm[a, k])
-                    centre_gradient[c, k] += part_gradient
-                    qm_gradient[a, k] -= part_gradient
-        for m in range(site, end):
-            part = parts[rows[m]] - part_starts[g]
-            for k in range(3):
-                site_gradient[m, k] += centre_gradient[part, k] / sizes[part]
+                    site_gradient[m, k] += centre_gradient[part, k] / sizes[part]
         site = end
+
+
+@_compiled
+def _set_centres(sites, parts, centres, sizes):
+    """Set the centres of the parts of one group, and how many sites each has."""
+    centres[:], sizes[:] = 0.0, 0.0
+    for m in range(len(sites)):
+        sizes[parts[m]] += 1.0
+        for k in range(3):
+            centres[parts[m], k] += sites[m, k]
+    for c in range(len(centres)):
+        for k in range(3):
+            centres[c, k] /= sizes[c]
+
+
+@_compiled
+def _add_slopes(qm, centres, scale, start, stop, qm_gradient, centre_gradient):
+    """Add `scale` times the gradient of sum -ln(1 - s(d)), over QM atoms (n, 3) and centres of one group."""
+    for c in range(len(centres)):
+        for a in range(len(qm)):
+            square = _square(centres[c], 0.0, 0.0, 0.0, qm[a])
+            if square >= stop * stop:
+                continue
+            distance = np.sqrt(square)
+            x = (distance - start) / (stop - start)
+            slope = scale / (1.0 - quintic(x)) * quintic_slope(x) / ((stop - start) * distance)
+            for k in range(3):
+                part = slope * (centres[c, k] - qm[a, k])
+                centre_gradient[c, k] += part
+                qm_gradient[a, k] -= part

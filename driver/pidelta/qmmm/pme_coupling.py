@@ -55,11 +55,9 @@ class PMECoupling:
         self._charges = partition.charges[self._mm]
         self._reciprocal = reciprocal
         self._cutoff = cutoff
-        # as the classical evaluator has it: the direct part is shifted to zero at the cutoff
-        shift = math.erfc(alpha * cutoff) / cutoff
-        self._smooth = ewald.smooth_part(alpha, cutoff)
-        self._smooth[0] -= shift
-        self._own = -2.0 * alpha / math.sqrt(math.pi) - shift
+        # shifted at the cutoff, as the classical evaluator has it
+        self._smooth = ewald.shifted_part(alpha, cutoff)
+        self._own = -2.0 * alpha / math.sqrt(math.pi) - ewald.shift_at_cutoff(alpha, cutoff)
 
     def field(self, particles: FloatArray, cells: FloatArray | None, region: CutRegion) -> PMEField:
         """The field of each structure; arguments as `Coupling.field`.

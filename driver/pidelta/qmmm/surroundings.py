@@ -58,13 +58,20 @@ class CutoffSurroundings:
         cutoff: distance from a QM atom to a group's centre beyond which the group is left out, in bohr.
         switch: width over which the weight falls from 1 to 0 before the cutoff, in bohr.
         cell: (3, 3) lattice of the set-up, to find out early that the cutoff does not fit.
+        grouping: how the groups were made, which models remember: ``residue``, ``molecule`` or ``listed``.
 
     Raises:
         SettingError: the cutoff is larger than half the cell, or the switch is not within the cutoff.
     """
 
     def __init__(
-        self, partition: Partition, cutoff: float, switch: float, cell: FloatArray | None = None
+        self,
+        partition: Partition,
+        cutoff: float,
+        switch: float,
+        cell: FloatArray | None = None,
+        *,
+        grouping: str = "residue",
     ) -> None:
         longest, shown = cutoff * BOHR_IN_ANGSTROM, switch * BOHR_IN_ANGSTROM
         if not 0.0 < switch < cutoff:
@@ -80,6 +87,7 @@ class CutoffSurroundings:
         self.partition = partition
         self.cutoff = cutoff
         self.switch = switch
+        self._grouping = grouping
         groups = partition.groups
         self._row_of_particle = np.full(len(partition.numbers), -1)
         self._row_of_particle[groups.particles] = np.arange(len(groups.particles))
@@ -88,7 +96,12 @@ class CutoffSurroundings:
     @property
     def settings(self) -> dict[str, str | float]:
         """What a model has to remember: the scheme and its lengths in bohr."""
-        return {"scheme": "cutoff", "cutoff": self.cutoff, "switch": self.switch}
+        settings: dict[str, str | float] = {
+            "scheme": "cutoff",
+            "cutoff": self.cutoff,
+            "switch": self.switch,
+        }
+        return settings if self._grouping == "residue" else {**settings, "groups": self._grouping}
 
     def cut(self, particles: FloatArray, cells: FloatArray | None) -> CutRegion:
         """The region of each structure.

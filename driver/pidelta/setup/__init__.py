@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from pidelta.config import Config, QMConfig
-from pidelta.core.names import NameDifference
+from pidelta.core.names import NameDifference, swapped_names
 from pidelta.core.selection import select
 from pidelta.delta.base import Correction
 from pidelta.errors import ConfigError
@@ -17,10 +17,11 @@ from pidelta.qm.base import QMEngine, reported_properties
 from pidelta.qmmm.border import border_warnings
 from pidelta.qmmm.coupling import Coupling
 from pidelta.qmmm.energy import ClassicalEvaluator, QMMMEvaluator
+from pidelta.qmmm.region import QMRegion
 from pidelta.qmmm.surroundings import Surroundings
 from pidelta.setup.files import Inputs, read_inputs
 from pidelta.setup.methods import make_classical, make_correction, make_coupling, make_engine
-from pidelta.setup.region import QMRegion, make_region
+from pidelta.setup.region import make_region
 from pidelta.setup.sections import section
 from pidelta.state import IntArray, System
 from pidelta.workflow.yardstick import Yardstick
@@ -98,6 +99,12 @@ class Setup:
     def warnings(self) -> list[str]:
         """What a user should know before this set-up runs, a line each."""
         found = [] if self.topology is None else flexibility_warnings(self._force_field)
+        if swapped := swapped_names(self.name_differences):
+            names = ", ".join(f"{each.found} for {each.expected}" for each in swapped[:3])
+            found.append(
+                f"{self.config.structure}: names of the topology at other atoms ({names}): "
+                "are the atoms in another order?"
+            )
         if self.config.qm is None:
             return found
         region, system = self.qm_region, self.system
@@ -196,6 +203,18 @@ class Setup:
             classical=self.classical if "mm" in chosen else None,
             properties=properties,
         )
+
+    def extras(self, terms: frozenset[str]) -> frozenset[str]:
+        """Names of the extras that i-PI gets from a client that serves these terms."""
+        names = {"terms"}
+        if "low" in terms:
+            with section("qm"):
+                names |= {"embedding", *reported_properties(self.engine, self._qm.properties)}
+            if self.engine.embedding == "electrostatic" or self.qm_region.force_field_charges.any():
+                names |= {"charges", "dipole"}
+        if "delta" in terms:
+            names |= set(self.correction.properties)
+        return frozenset(names)
 
     @property
     def _qm(self) -> QMConfig:

@@ -17,8 +17,9 @@ from pidelta.delta.base import Correction, check_fits
 from pidelta.delta.committee import Committee
 from pidelta.delta.loading import load_correction
 from pidelta.errors import ConfigError, ModelError
-from pidelta.mm.evaluator import MMEvaluator, PairSettings
+from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.openmm import OpenMMEvaluator
+from pidelta.mm.settings import ForceFieldSettings
 from pidelta.mm.topology import Topology
 from pidelta.qm.ase import ASEEngine
 from pidelta.qm.base import QMEngine
@@ -28,7 +29,7 @@ from pidelta.qm.dispersion import DEFAULT_S9, Damping
 from pidelta.qmmm.coupling import Coupling, CutoffCoupling
 from pidelta.qmmm.energy import ClassicalEvaluator
 from pidelta.qmmm.pme_coupling import PMECoupling
-from pidelta.setup.region import QMRegion
+from pidelta.qmmm.region import QMRegion
 from pidelta.setup.sections import method_section, section
 from pidelta.state import FloatArray, IntArray
 
@@ -133,21 +134,20 @@ def make_correction(delta: DeltaConfig, region: QMRegion, low_level: str) -> Cor
 
 def make_classical(mm: MMConfig, topology: Topology, cell: FloatArray | None) -> ClassicalEvaluator:
     """The force field by the engine that the configuration names."""
-    settings: PairSettings = {
-        "cutoff": mm.cutoff if cell is not None else None,
-        "cell": cell,
-        "electrostatics": mm.electrostatics,
-        "ewald_tolerance": mm.ewald_tolerance,
-        "reaction_field_dielectric": mm.reaction_field_dielectric,
-        "lj_modifier": mm.lj_modifier,
-        "dispersion_correction": mm.dispersion_correction,
-        "threads": mm.threads,
-    }
+    settings = ForceFieldSettings(
+        cutoff=mm.cutoff if cell is not None else None,
+        electrostatics=mm.electrostatics,
+        ewald_tolerance=mm.ewald_tolerance,
+        reaction_field_dielectric=mm.reaction_field_dielectric,
+        lj_modifier=mm.lj_modifier,
+        dispersion_correction=mm.dispersion_correction,
+        threads=mm.threads,
+    )
     if mm.engine == "openmm":
         return OpenMMEvaluator(
-            topology, **settings, platform=mm.platform, precision=mm.precision, virial=mm.virial
+            topology, settings, cell, platform=mm.platform, precision=mm.precision, virial=mm.virial
         )
-    return MMEvaluator(topology, **settings)
+    return MMEvaluator(topology, settings, cell)
 
 
 def make_coupling(config: Config, region: QMRegion, cell: FloatArray | None) -> Coupling:

@@ -1,8 +1,8 @@
-"""The QM region of a configuration and what surrounds it."""
+"""The QM region that a configuration describes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,43 +14,11 @@ from pidelta.mm.checks import refuse_united_atoms
 from pidelta.mm.topology import Topology
 from pidelta.qmmm.groups import make_groups
 from pidelta.qmmm.partition import Partition, charge_remainder, spread_remainder
-from pidelta.qmmm.surroundings import CutoffSurroundings, CutRegion, FixedCharges, Surroundings
+from pidelta.qmmm.region import QMRegion
+from pidelta.qmmm.surroundings import CutoffSurroundings, FixedCharges
 from pidelta.setup.files import Inputs, read_point_charges
 from pidelta.setup.sections import section
-from pidelta.state import FloatArray, IntArray, System
-
-
-@dataclass(frozen=True)
-class QMRegion:
-    """The QM region of a configuration and what surrounds it.
-
-    Attributes:
-        partition: which particles are QM, and the charge groups of the others.
-        particles: the map from atoms to particles.
-        surroundings: the rule for the point charges that the region sees.
-        force_field: what is left to the force field, or None without one.
-        force_field_charges: (n,) of the QM atoms in e, zero without a force field.
-        remainder: in e, what these have more than `charge` and nothing else takes up.
-        charge, multiplicity: of the region.
-    """
-
-    partition: Partition
-    particles: Particles
-    surroundings: Surroundings
-    force_field: Topology | None
-    force_field_charges: FloatArray
-    remainder: float
-    charge: int
-    multiplicity: int
-
-    @property
-    def numbers(self) -> IntArray:
-        """(n,) atomic numbers of the QM atoms."""
-        return self.partition.qm_numbers
-
-    def cut(self, positions: FloatArray, cells: FloatArray | None) -> CutRegion:
-        """QM atoms and scaled point charges for positions (B, N, 3) with lattice rows (B, 3, 3)."""
-        return self.surroundings.cut(self.particles.place(positions, cells), cells)
+from pidelta.state import IntArray, System
 
 
 def make_region(inputs: Inputs, qm: QMConfig, indices: IntArray) -> QMRegion:
@@ -98,7 +66,7 @@ def _region_in_force_field(inputs: Inputs, topology: Topology, qm: QMConfig, ind
         refuse_united_atoms(topology, indices)
         spread = None
         if qm.charge_remainder is not None:
-            spread = _selected("qm.charge_remainder", qm.charge_remainder, system)
+            spread = _selected("qm.charge_remainder", qm.charge_remainder, system, topology)
         remainder = charge_remainder(topology.charges[qm_particles], qm.charge, spread=spread is not None)
         if spread is not None:
             charges = spread_remainder(topology.charges, qm_particles, remainder, spread)
@@ -113,13 +81,19 @@ def _region_in_force_field(inputs: Inputs, topology: Topology, qm: QMConfig, ind
             system.cell,
             unit=embedding.groups if isinstance(embedding.groups, str) else "residue",
             listed=[
-                _selected("embedding.groups", group, system)
+                _selected("embedding.groups", group, system, topology)
                 for group in ([] if isinstance(embedding.groups, str) else embedding.groups)
             ],
         )
         numbers = np.concatenate([topology.numbers, np.zeros(len(topology.sites), dtype=np.int64)])
         partition = Partition(numbers, indices, left.charges, groups)
-        surroundings = CutoffSurroundings(partition, embedding.cutoff, embedding.switch, system.cell)
+        surroundings = CutoffSurroundings(
+            partition,
+            embedding.cutoff,
+            embedding.switch,
+            system.cell,
+            grouping=embedding.groups if isinstance(embedding.groups, str) else "listed",
+        )
     return QMRegion(
         partition,
         particles,
@@ -132,8 +106,8 @@ def _region_in_force_field(inputs: Inputs, topology: Topology, qm: QMConfig, ind
     )
 
 
-def _selected(key: str, selection: str | list[int], system: System) -> IntArray:
+def _selected(key: str, selection: str | list[int], system: System, topology: Topology) -> IntArray:
     try:
-        return select(selection, system)
+        return select(selection, system, topology.bonded_pairs, topology.charges[: len(system)])
     except SettingError as error:
         raise ConfigError(f"{key}: {error.problem}") from None

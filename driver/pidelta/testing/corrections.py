@@ -30,6 +30,7 @@ def check_correction(model: Correction, frame: Frame, cutoffs: Sequence[float]) 
             and two sites of the environment.
         cutoffs: distances in bohr at which a function of the model ends.
     """
+    check_properties(model, frame)
     check_derivatives(model, frame)
     check_invariance(model, frame)
     check_permutation(model, frame)
@@ -39,6 +40,14 @@ def check_correction(model: Correction, frame: Frame, cutoffs: Sequence[float]) 
     for cutoff in cutoffs:
         check_smooth_environment(model, frame, cutoff)
         check_smooth_structure(model, frame, cutoff)
+
+
+def check_properties(model: Correction, frame: Frame) -> None:
+    """The properties that the model says it gives, one value or row for each structure."""
+    found = _evaluate(model, [frame, frame]).properties
+    assert set(found) == set(model.properties), f"expected {model.properties}, found {sorted(found)}"
+    for name, values in found.items():
+        assert len(values) == 2, f"{name}: expected 2 structures, found {len(values)}"
 
 
 def check_derivatives(model: Correction, frame: Frame, step: float = 1e-4, tolerance: float = 1e-7) -> None:

@@ -151,6 +151,7 @@ class _Bells:
     """sum_Ak (q_k + q_k^2) exp(-|R_A - r_k|^2 / 2 w^2), each QM atom A with a factor of its own."""
 
     provenance = Provenance("", "", {}, (), ())
+    properties = ()
     uncertainty_threshold = np.inf
 
     def evaluate(self, region: Region) -> CorrectionResult:

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from pidelta.core.particles import Particles
-from pidelta.qmmm import energy
+from pidelta.qmmm.energy import ClassicalEvaluator
 from pidelta.state import FloatArray, IntArray, Term
 from pidelta.testing.derivatives import central_differences
 
@@ -33,7 +33,7 @@ class Result(Protocol):
         """(B, 3, 3) in hartree."""
 
 
-class ClassicalEvaluator(Protocol):
+class Checked(Protocol):
     """What is checked."""
 
     def evaluate(self, positions: FloatArray, cells: FloatArray | None) -> Result:
@@ -49,7 +49,7 @@ class OfAtoms:
         particles: what they follow from.
     """
 
-    evaluator: energy.ClassicalEvaluator
+    evaluator: ClassicalEvaluator
     particles: Particles
 
     def evaluate(self, positions: FloatArray, cells: FloatArray | None) -> Term:
@@ -61,7 +61,7 @@ class OfAtoms:
 
 
 def check_evaluator(
-    evaluator: ClassicalEvaluator,
+    evaluator: Checked,
     positions: FloatArray,
     cells: FloatArray | None,
     groups: IntArray,
@@ -90,7 +90,7 @@ def check_evaluator(
 
 
 def check_gradient(
-    evaluator: ClassicalEvaluator,
+    evaluator: Checked,
     positions: FloatArray,
     cell: FloatArray | None,
     *,
@@ -125,7 +125,7 @@ def check_gradient(
 
 
 def check_virial(
-    evaluator: ClassicalEvaluator,
+    evaluator: Checked,
     positions: FloatArray,
     cell: FloatArray | None,
     *,
@@ -154,7 +154,7 @@ def check_virial(
 
 
 def check_lattice_invariance(
-    evaluator: ClassicalEvaluator,
+    evaluator: Checked,
     positions: FloatArray,
     cell: FloatArray,
     groups: IntArray,
@@ -177,7 +177,7 @@ def check_lattice_invariance(
 
 
 def check_net_force(
-    evaluator: ClassicalEvaluator,
+    evaluator: Checked,
     positions: FloatArray,
     cell: FloatArray | None,
     *,
@@ -189,7 +189,7 @@ def check_net_force(
 
 
 def check_batch(
-    evaluator: ClassicalEvaluator,
+    evaluator: Checked,
     positions: FloatArray,
     cells: FloatArray | None,
     *,
@@ -210,5 +210,5 @@ _STENCIL = np.array([-2.0, -1.0, 1.0, 2.0])
 _WEIGHTS = np.array([1.0, -8.0, 8.0, -1.0]) / 12.0
 
 
-def _one(evaluator: ClassicalEvaluator, positions: FloatArray, cell: FloatArray | None) -> Result:
+def _one(evaluator: Checked, positions: FloatArray, cell: FloatArray | None) -> Result:
     return evaluator.evaluate(positions[None], None if cell is None else cell[None])

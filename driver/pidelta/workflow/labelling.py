@@ -117,13 +117,13 @@ def low_labels(
                 f"{store.path}: expected charge {charge} and multiplicity {multiplicity} in frame {index}, "
                 f"found {frame.charge} and {frame.multiplicity}"
             )
-        positions, env = frame.positions[None], (frame.site_positions[None], frame.site_charges[None])
+        positions, sites = frame.positions[None], (frame.site_positions[None], frame.site_charges[None])
         try:
-            result = engine.evaluate(positions, point_charge_potential(positions, *env))
+            result = engine.evaluate(positions, point_charge_potential(positions, *sites))
         except RunError as error:
             yield index, error
             continue
-        qm_part, site_gradient, _ = point_charge_gradients(positions, *env, result.charges)
+        qm_part, site_gradient, _ = point_charge_gradients(positions, *sites, result.charges)
         yield (
             index,
             Label(

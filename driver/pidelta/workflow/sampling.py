@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -12,28 +11,9 @@ from pidelta.data.frames import Frame
 from pidelta.data.store import FrameStore
 from pidelta.errors import DataError
 from pidelta.ipi.trajectories import Snapshot, read_trajectory
-from pidelta.qmmm.surroundings import CutRegion
-from pidelta.state import FloatArray, IntArray
+from pidelta.qmmm.region import QMRegion
+from pidelta.state import IntArray
 from pidelta.workflow.yardstick import Yardstick
-
-
-class QMRegion(Protocol):
-    """The QM region of a set-up and the rule for its environment."""
-
-    @property
-    def numbers(self) -> IntArray:
-        """(n,) atomic numbers of the QM atoms."""
-
-    @property
-    def charge(self) -> int:
-        """Total charge of the QM region in e."""
-
-    @property
-    def multiplicity(self) -> int:
-        """2S + 1."""
-
-    def cut(self, positions: FloatArray, cells: FloatArray | None) -> CutRegion:
-        """QM atoms and scaled point charges for positions (B, N, 3) with lattice rows (B, 3, 3)."""
 
 
 def sample(
@@ -55,7 +35,7 @@ def sample(
 
     Args:
         trajectory: see `read_trajectory`.
-        region: the QM region and its environment.
+        region: the QM region and what surrounds it.
         store: where frames go.
         numbers: (N,) atomic numbers of the whole system, which the trajectory has to match.
         yardstick: the bonds of the system, to notice positions whose unit was taken for another.

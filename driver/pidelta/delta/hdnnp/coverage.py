@@ -4,8 +4,8 @@ The members of a committee share descriptors and training frames, and so their e
 bond that is too long makes all wrong alike. The distance of an atom's features from those of the training
 does not depend on the networks. It is Mahalanobis' distance, by probabilistic principal components (Tipping,
 Bishop, J. R. Stat. Soc. B 61, 611 (1999)): the features of a molecule are correlated, so that a structure can
-be new while each of them is within its range. The features of the QM atoms and those of the environment are
-judged apart, for many of the one would hide few of the other.
+be new while each of them is within its range. The features of the QM atoms and those of the sites around
+them are judged apart, for many of the one would hide few of the other.
 """
 
 from __future__ import annotations
@@ -75,12 +75,12 @@ class Coverage:
     """Where the features of the training frames lie.
 
     Attributes:
-        structure, environment: for each element the ellipsoid of the features that depend on QM atoms alone,
-            and of those that see the environment.
+        structure, sites: for each element the ellipsoid of the features that depend on QM atoms alone,
+            and of those that see the sites around them.
     """
 
     structure: tuple[Ellipsoid, ...]
-    environment: tuple[Ellipsoid, ...]
+    sites: tuple[Ellipsoid, ...]
 
     def extrapolation(self, features: FloatArray, species: IntArray) -> FloatArray:
         """How far structures lie from the training frames.
@@ -99,7 +99,7 @@ class Coverage:
             own = features[:, species == element]
             distances += [
                 self.structure[element].distances(own[..., :count]),
-                self.environment[element].distances(own[..., count:]),
+                self.sites[element].distances(own[..., count:]),
             ]
         return np.asarray(np.concatenate(distances, axis=1).max(axis=1))
 
@@ -128,7 +128,7 @@ class Coverage:
     @property
     def digest(self) -> bytes:
         """Equal for equal coverages."""
-        arrays = [array for part in (*self.structure, *self.environment) for array in vars(part).values()]
+        arrays = [array for part in (*self.structure, *self.sites) for array in vars(part).values()]
         return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).digest()
 
     def content(self) -> dict[str, list[dict[str, torch.Tensor]]]:
@@ -142,7 +142,7 @@ class Coverage:
                 }
                 for part in parts
             ]
-            for name, parts in (("structure", self.structure), ("environment", self.environment))
+            for name, parts in (("structure", self.structure), ("sites", self.sites))
         }
 
     @classmethod
@@ -154,7 +154,7 @@ class Coverage:
         """
         widths = {
             "structure": settings.structure_count,
-            "environment": settings.feature_count - settings.structure_count,
+            "sites": settings.feature_count - settings.structure_count,
         }
         parts: dict[str, tuple[Ellipsoid, ...]] = {}
         for name, width in widths.items():

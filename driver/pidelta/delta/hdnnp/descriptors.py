@@ -35,8 +35,8 @@ class DescriptorSettings:
     Attributes:
         elements: atomic numbers of the QM region, ascending; each has its own network.
         mm_elements: atomic numbers of the MM environment, ascending.
-        env_cutoff: cutoff of the charge-weighted Gaussians: the cutoff of the embedding.
-        env_count: number of charge-weighted Gaussians (the potential comes on top).
+        charge_cutoff: cutoff of the charge-weighted Gaussians: the cutoff of the embedding.
+        charge_count: number of charge-weighted Gaussians (the potential comes on top).
         short_cutoff, short_count: cutoff and number of the Gaussians for each MM element.
         radial_cutoff, radial_count: the same for each QM element.
         angular_cutoff: cutoff of both sides of an angle.
@@ -46,8 +46,8 @@ class DescriptorSettings:
 
     elements: tuple[int, ...]
     mm_elements: tuple[int, ...]
-    env_cutoff: float
-    env_count: int = 10
+    charge_cutoff: float
+    charge_count: int = 10
     short_cutoff: float = 5.0 * ANGSTROM
     short_count: int = 6
     radial_cutoff: float = 5.0 * ANGSTROM
@@ -63,7 +63,7 @@ class DescriptorSettings:
         pairs = len(self.elements) * (len(self.elements) + 1) // 2
         radial = len(self.elements) * self.radial_count
         angular = radial + pairs * self.angular_radial_count * self.angular_angle_count
-        charge = angular + 1 + self.env_count
+        charge = angular + 1 + self.charge_count
         short = charge + len(self.mm_elements) * self.short_count
         return slice(0, radial), slice(radial, angular), slice(angular, charge), slice(charge, short)
 

@@ -82,10 +82,10 @@ class Fit(lightning.LightningModule):
             energy = self.networks(features, group.species)
             (slopes,) = torch.autograd.grad(energy.sum(), features, create_graph=create_graph)
         gradient = (slopes.flatten(1)[:, None] @ group.jacobian[rows]).squeeze(1)
-        env = slopes[..., self.descriptors.structure_count :].flatten(1)
-        square = (((group.gram[rows] @ env[..., None]).squeeze(2) - 2.0 * group.projection[rows]) * env).sum(
-            1
-        ) + group.site_square[rows]
+        outer = slopes[..., self.descriptors.structure_count :].flatten(1)
+        square = (
+            ((group.gram[rows] @ outer[..., None]).squeeze(2) - 2.0 * group.projection[rows]) * outer
+        ).sum(1) + group.site_square[rows]
         return {
             "energy": (energy - group.energy[rows]) ** 2,
             "qm_gradient": ((gradient - group.gradient[rows]) ** 2).mean(1),

@@ -65,6 +65,11 @@ class HDNNP:
         return self.settings
 
     @property
+    def properties(self) -> tuple[str, ...]:
+        """Names of all properties of its results."""
+        return ("delta_extrapolation",)
+
+    @property
     def uncertainty_threshold(self) -> float:
         """Twice the error of the energy in validation, in hartree: few frames have a larger one."""
         return 2.0 * self.validation_error

@@ -17,11 +17,15 @@ NotNegative = Annotated[float, Field(ge=0.0)]
 
 
 class EmbeddingSettings(Section):
-    """The embedding that the frames were cut with: scheme ``cutoff``, or ``fixed`` charges without one."""
+    """The embedding that the frames were cut with: scheme ``cutoff``, or ``fixed`` charges without one.
+
+    `groups` is left out where charges were switched off by residue.
+    """
 
     scheme: Literal["cutoff", "fixed"] = "cutoff"
     cutoff: PositiveLength | None = None
     switch: PositiveLength | None = None
+    groups: Literal["molecule", "listed"] | None = None
 
     @model_validator(mode="after")
     def _check_lengths(self) -> EmbeddingSettings:
@@ -38,8 +42,8 @@ class EmbeddingSettings(Section):
 class DescriptorOptions(Section):
     """Descriptor settings to change; `DescriptorSettings` has their meaning and defaults."""
 
-    env_cutoff: PositiveLength | None = None
-    env_count: Count | None = None
+    charge_cutoff: PositiveLength | None = None
+    charge_count: Count | None = None
     short_cutoff: PositiveLength | None = None
     short_count: Count | None = None
     radial_cutoff: PositiveLength | None = None
@@ -88,15 +92,15 @@ class TrainingFile(Section):
 
     @model_validator(mode="after")
     def _check_cutoff(self) -> TrainingFile:
-        if self.embedding.cutoff is None and self.descriptors.env_cutoff is None:
-            raise ValueError("descriptors.env_cutoff: expected a length with the scheme fixed, found none")
+        if self.embedding.cutoff is None and self.descriptors.charge_cutoff is None:
+            raise ValueError("descriptors.charge_cutoff: expected a length with the scheme fixed, found none")
         return self
 
     def descriptor_settings(
         self, elements: tuple[int, ...], mm_elements: tuple[int, ...]
     ) -> DescriptorSettings:
-        """Descriptors for these QM and MM elements; their environment ends where the embedding does."""
-        options = {"env_cutoff": self.embedding.cutoff} | self.descriptors.model_dump(exclude_none=True)
+        """Descriptors for these QM and MM elements; their charges end where the embedding does."""
+        options = {"charge_cutoff": self.embedding.cutoff} | self.descriptors.model_dump(exclude_none=True)
         return DescriptorSettings(elements=elements, mm_elements=mm_elements, **options)
 
 

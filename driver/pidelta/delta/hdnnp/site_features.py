@@ -72,9 +72,9 @@ class _Gaussians:
 
 
 def _charge_gaussians(settings: DescriptorSettings) -> _Gaussians:
-    ratio = (settings.env_cutoff / _CLOSEST) ** (1.0 / settings.env_count)
-    centres = _CLOSEST * ratio ** torch.arange(settings.env_count, dtype=torch.float64)
-    return _Gaussians(centres, 0.5 / ((ratio - 1.0) * centres) ** 2, settings.env_cutoff)
+    ratio = (settings.charge_cutoff / _CLOSEST) ** (1.0 / settings.charge_count)
+    centres = _CLOSEST * ratio ** torch.arange(settings.charge_count, dtype=torch.float64)
+    return _Gaussians(centres, 0.5 / ((ratio - 1.0) * centres) ** 2, settings.charge_cutoff)
 
 
 class SiteFeatures:
@@ -101,13 +101,13 @@ class SiteFeatures:
         site_species: torch.Tensor,
     ) -> None:
         self._settings = settings
-        self._positions, self._env_positions, self._charges = positions, site_positions, site_charges
+        self._positions, self._site_positions, self._charges = positions, site_positions, site_charges
         self._padding = (site_charges == 0.0) & (site_species < 0)
         self._r = self._distances()
 
         self._charge_functions = _charge_gaussians(settings)
         self._bare = self._charge_functions.bare(self._r)
-        self._fall = cutoff_and_slope(self._r, settings.env_cutoff)
+        self._fall = cutoff_and_slope(self._r, settings.charge_cutoff)
         self._short_functions = _Gaussians(
             *gaussian_grid(_CLOSEST, settings.short_cutoff, settings.short_count), settings.short_cutoff
         )
@@ -120,16 +120,16 @@ class SiteFeatures:
     def _distances(self) -> torch.Tensor:
         square = torch.zeros(())
         for axis in range(3):
-            delta = self._env_positions[:, None, :, axis] - self._positions[:, :, None, axis]
+            delta = self._site_positions[:, None, :, axis] - self._positions[:, :, None, axis]
             square = square + delta * delta
         # Padding may lie anywhere, also on a QM atom, where 1/r would not be finite: move it away.
-        return square.sqrt_().masked_fill_(self._padding[:, None], 2.0 * self._settings.env_cutoff)
+        return square.sqrt_().masked_fill_(self._padding[:, None], 2.0 * self._settings.charge_cutoff)
 
     def features(self) -> torch.Tensor:
         """(B, n, K) charge-weighted and then short-range features."""
         batch, n, m = self._r.shape
         weighted = (self._fall[0] * self._charges[:, None]).reshape(batch * n, 1, m)
-        sums = (weighted @ self._bare.flatten(0, 1)).reshape(batch, n, self._settings.env_count)
+        sums = (weighted @ self._bare.flatten(0, 1)).reshape(batch, n, self._settings.charge_count)
         potential = (self._r.reciprocal() @ self._charges[..., None]).reshape(batch, n, 1)
 
         r = self._r[self._short_pairs]
@@ -151,7 +151,7 @@ class SiteFeatures:
         """
         batch, n, m = self._r.shape
         settings = self._settings
-        count = 1 + settings.env_count
+        count = 1 + settings.charge_count
         value, slope = self._charge_functions.combine(
             self._bare.flatten(0, 1),
             self._r.flatten(0, 1),
@@ -169,8 +169,8 @@ class SiteFeatures:
 
         pair *= inverse
         # sum_i pair_ij (r_j - R_i) without ever holding the vectors of all pairs.
-        site_gradient = pair.sum(1)[..., None] * self._env_positions - pair.mT @ self._positions
-        gradient = pair.sum(2)[..., None] * self._positions - pair @ self._env_positions
+        site_gradient = pair.sum(1)[..., None] * self._site_positions - pair.mT @ self._positions
+        gradient = pair.sum(2)[..., None] * self._positions - pair @ self._site_positions
         return gradient, site_gradient, value.sum(1).masked_fill_(self._padding, 0.0)
 
     def jacobian(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -188,6 +188,6 @@ class SiteFeatures:
         short[site, self._short_rows] = self._short_functions.slopes(r[self._short_pairs[1:]])
         short = short.reshape(m, n, elements * count).transpose(0, 1)
         slopes = torch.cat([weighted * charges[:, None], short], dim=-1) / r[..., None]
-        vectors = self._env_positions[0] - self._positions[0][:, None]
-        env = slopes.transpose(1, 2)[..., None] * vectors[:, None]
-        return -env.sum(2), env
+        vectors = self._site_positions[0] - self._positions[0][:, None]
+        moves = slopes.transpose(1, 2)[..., None] * vectors[:, None]
+        return -moves.sum(2), moves

@@ -195,7 +195,10 @@ class _Sections:
         pointers = self.get("POINTERS")
         if len(pointers) < 30:
             raise TopologyError(f"{path}: POINTERS: expected at least 30 integers, found {len(pointers)}")
-        self.pointers = {name: int(pointers[i]) for name, i in _POINTERS.items() if i < len(pointers)}
+        try:  # words where the FORMAT of this section is another
+            self.pointers = {name: int(pointers[i]) for name, i in _POINTERS.items() if i < len(pointers)}
+        except ValueError as error:
+            raise TopologyError(f"{path}: POINTERS: expected integers ({error})") from None
         self._refuse_unknown()
 
     def _refuse_unknown(self) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from parmed import gromacs
 from parmed.gromacs._gromacsfile import GromacsFile
 
+from pidelta.core.text_fields import is_number
 from pidelta.errors import TopologyError
 from pidelta.mm.readers.gromacs_bonded import BONDED, BondedTypes
 from pidelta.mm.readers.gromacs_force_field import ForceField, Line, Molecule
@@ -213,8 +214,8 @@ def _check_molecule(path: Path, molecule: Molecule, types: set[str]) -> None:
 def _rigid(where: str, section: str) -> TopologyError:
     return TopologyError(
         f"{where}: [ {section} ] keeps distances rigid, but i-PI has no constraints for ring polymers; "
-        "give flexible terms instead (#ifdef FLEXIBLE) or, for water, name a built-in model, such as "
-        "water: q-spc-fw"
+        "give flexible terms instead (#ifdef FLEXIBLE) or, for water, choose a built-in model, such as "
+        "q-spc-fw"
     )
 
 
@@ -254,21 +255,13 @@ def _checked_term(where: str, section: str, words: list[str], n_atoms: int) -> l
 def _same(first: list[str], second: list[str]) -> bool:
     """Whether words are equal, as numbers where they are numbers."""
     return len(first) == len(second) and all(
-        a == b or (not _is_text(a) and not _is_text(b) and float(a) == float(b))
+        a == b or (is_number(a) and is_number(b) and float(a) == float(b))
         for a, b in zip(first, second, strict=True)
     )
 
 
-def _is_text(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return True
-    return False
-
-
 def _is_not_finite(word: str) -> bool:
-    return not (_is_text(word) or math.isfinite(float(word)))
+    return is_number(word) and not math.isfinite(float(word))
 
 
 def _check_indices(where: str, section: str, words: list[str], atoms: list[str], n_atoms: int) -> None:

@@ -117,7 +117,7 @@ def _residue_numbers(where: str, rows: list[list[str]]) -> IntArray:
     """(N,) without the insertion codes that may follow them."""
     numbers = []
     for words in rows:
-        number = re.match(r"-?\d+", words[2])
+        number = re.match(r"-?\d{1,9}(?!\d)", words[2])
         if number is None:
             raise TopologyError(
                 f"{where}: [ atoms ]: expected the number of a residue, found {' '.join(words)!r}"

@@ -80,7 +80,7 @@ def scrambled(positions: FloatArray, cell: FloatArray, seed: int) -> FloatArray:
 
 def check_refused_geometries(evaluator, positions: FloatArray, cells: FloatArray) -> None:
     """Two boxes of 64 waters, CUBIC, cutoff 11.5 bohr: what no evaluator of a force field may accept."""
-    with pytest.raises(GeometryError, match=r"structure 1: the cutoff of 11.500 bohr exceeds half"):
+    with pytest.raises(GeometryError, match=r"structure 1: the cutoff of 6.09 angstrom exceeds half"):
         evaluator.evaluate(positions, np.stack([CUBIC, 0.9 * CUBIC]))
     broken = positions.copy()
     broken[1, 4, 2] = np.nan

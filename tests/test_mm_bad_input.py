@@ -134,7 +134,7 @@ def test_bad_topologies(water, fail, name, old, new, expected):
         (
             'Lattice="12.6',
             'Lattice="9.0',
-            "the cutoff of 11.338 bohr exceeds half of",
+            "the cutoff of 6.00 angstrom exceeds half of",
         ),
         ("192\n", "191\n", "cannot be read as .xyz"),
         ("192\n", "193\n", "cannot be read as .xyz"),

@@ -177,7 +177,7 @@ def test_a_straight_angle_and_a_flat_dihedral_have_finite_forces():
 
 
 def test_set_up_errors(water):
-    with pytest.raises(SetupError, match=r"cutoff of 12.000 bohr exceeds half .* 11.905 bohr"):
+    with pytest.raises(SetupError, match=r"cutoff of 6.35 angstrom exceeds half .* 6.30 angstrom"):
         mm_evaluator(water, cutoff=12.0, cell=CUBIC)
     with pytest.raises(SetupError, match="needs a cutoff"):
         mm_evaluator(water, cutoff=None, cell=CUBIC)

@@ -313,7 +313,7 @@ def test_set_up_errors():
     water = read_topology(DATA / "water.top")
     with pytest.raises(SetupError, match=r"^platform: expected auto or .* Reference, .* found 'Metal'"):
         openmm_evaluator(water, cutoff=5.0, cell=CUBIC, platform="Metal")
-    with pytest.raises(SetupError, match=r"cutoff of 12.000 bohr exceeds half .* 11.905 bohr"):
+    with pytest.raises(SetupError, match=r"cutoff of 6.35 angstrom exceeds half .* 6.30 angstrom"):
         openmm_evaluator(water, cutoff=12.0, cell=CUBIC)
     with pytest.raises(SetupError, match="needs a cutoff"):
         openmm_evaluator(water, cutoff=None, cell=CUBIC)

@@ -213,7 +213,7 @@ def test_without_a_cell_far_groups_have_no_weight():
 
 def test_cutoff_larger_than_half_the_cell_is_refused():
     topology, positions = make_system(CUBE)
-    with pytest.raises(SettingError, match=r"^cutoff: expected at most half the cell, 12.000 bohr"):
+    with pytest.raises(SettingError, match=r"^cutoff: expected at most half the cell, 6.35 angstrom"):
         embedded(topology, np.arange(3), positions, CUBE, 12.5, SWITCH)
     with pytest.raises(SettingError, match=r"^switch: expected between 0 and the cutoff"):
         embedded(topology, np.arange(3), positions, CUBE, 10.0, 10.0)

@@ -9,7 +9,7 @@ from pidelta.core.elements import united_hydrogens
 from pidelta.errors import GeometryError, TopologyError
 from pidelta.mm.topology import Topology
 from pidelta.state import FloatArray, IntArray
-from pidelta.units import DALTON_IN_ELECTRON_MASS
+from pidelta.units import BOHR_IN_ANGSTROM, DALTON_IN_ELECTRON_MASS
 
 
 def check_geometry(
@@ -53,8 +53,8 @@ def cell_problem(cell: FloatArray, cutoff: float | None) -> str | None:
     half = 0.5 * float(heights(cell).min())
     if cutoff > half:
         return (
-            f"the cutoff of {cutoff:.3f} bohr exceeds half of the smallest height of the cell, "
-            f"{half:.3f} bohr"
+            f"the cutoff of {cutoff * BOHR_IN_ANGSTROM:.2f} angstrom exceeds half of the smallest height of "
+            f"the cell, {half * BOHR_IN_ANGSTROM:.2f} angstrom"
         )
     return None
 

@@ -118,5 +118,6 @@ def border_warnings(
         f"the QM region has a charge of {charge:+d} e and there are charged groups around it "
         f"({len(charged)}, such as that of {first} with {charges[most]:+.2f} e): where one crosses the last "
         f"{switch:.1f} of the {cutoff:.1f} angstrom of the embedding, its force is wrong by up to {step:.1f} "
-        "kcal/mol/angstrom; keep such groups inside or outside, or give the switch more room"
+        "kcal/mol/angstrom; keep such groups inside or outside, or embed by the scheme pme, which has no "
+        "such step"
     ]

@@ -73,13 +73,16 @@ class CutoffSurroundings:
         *,
         grouping: str = "residue",
     ) -> None:
+        longest, shown = cutoff * BOHR_IN_ANGSTROM, switch * BOHR_IN_ANGSTROM
         if not 0.0 < switch < cutoff:
             raise SettingError(
-                "switch", f"expected between 0 and the cutoff, {cutoff:.3f} bohr, found {switch:.3f}"
+                "switch",
+                f"expected between 0 and the cutoff, {longest:.2f} angstrom, found {shown:.2f} angstrom",
             )
         if cell is not None and cutoff > (half := 0.5 * float(heights(cell).min())):
+            half *= BOHR_IN_ANGSTROM
             raise SettingError(
-                "cutoff", f"expected at most half the cell, {half:.3f} bohr, found {cutoff:.3f} bohr"
+                "cutoff", f"expected at most half the cell, {half:.2f} angstrom, found {longest:.2f} angstrom"
             )
         self.partition = partition
         self.cutoff = cutoff

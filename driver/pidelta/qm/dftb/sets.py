@@ -18,7 +18,7 @@ from typing import Literal
 
 from pydantic import Field, FiniteFloat, ValidationError, field_validator, model_validator
 
-from pidelta.errors import ParameterError
+from pidelta.errors import ParameterError, SettingError
 from pidelta.qm.dftb.parameters import ParameterSet, file_names, parse_parameters
 from pidelta.qm.dftb.skf import read_content
 from pidelta.yaml_input import Section, describe
@@ -102,15 +102,18 @@ class SetFiles:
         """Read the files of `elements`.
 
         Raises:
-            ParameterError: an element is not in the set, a file is missing or malformed, or an element has
-                spin constants for another number of shells.
+            SettingError: an element is not in the set.
+            ParameterError: a file is missing or malformed, or an element has spin constants for another
+                number of shells.
         """
         symbols = list(elements)
         known = self.description.elements
         for symbol in symbols:
             if symbol not in known:
-                raise ParameterError(
-                    f"{self.where}: expected elements among {', '.join(known)}, found {symbol}"
+                raise SettingError(
+                    "parameters",
+                    f"expected elements among {', '.join(known)}, which {self.description.name} "
+                    f"{self.description.version} has, found {symbol}; other .skf files may have it",
                 )
         name = f"{self.description.name}-{self.description.version}"
         found = parse_parameters(self.files, symbols, name, self.where)

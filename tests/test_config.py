@@ -157,3 +157,10 @@ def test_broken_structures(tmp_path):
     nan.write_text("1\n\nO nan 0 0\n")
     with pytest.raises(StructureError, match="expected finite coordinates"):
         read_structure(nan)
+
+
+def test_a_value_out_of_range_is_shown_as_it_was_written(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("structure: a.gro\nmm: {water: spc-fw, cutoff: -1.4 nm}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"mm\.cutoff: .* found '-1\.4 nm'"):
+        load_config(path)

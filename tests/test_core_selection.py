@@ -245,7 +245,8 @@ def test_the_key_is_named(tmp_path, fail):
     (tmp_path / "water.xyz").write_text("3\n\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n")
     (tmp_path / "pidelta.yaml").write_text("structure: water.xyz\nqm: {atoms: resname LIG}\n")
     line = fail("check", tmp_path / "pidelta.yaml")
-    assert line == "pidelta: qm.atoms: expected values that atoms have, found resname LIG; there are UNK"
+    problem = "qm.atoms: expected values that atoms have, found resname LIG; there are UNK"
+    assert line == f"pidelta: {tmp_path / 'pidelta.yaml'}: {problem}"
 
 
 def test_evaluate_of_a_file_that_numbers_residues_its_own_way(tmp_path, run):

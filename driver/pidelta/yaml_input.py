@@ -152,7 +152,7 @@ def describe(error: ValidationError, content: Any = None) -> str:
     first = located[0][0]
     same = (each for each in located if each[0][: len(first)] == first)
     keys, choice, problem = max(same, key=lambda each: len(each[0]))
-    kind, found = problem["type"], problem["input"]
+    kind, found = problem["type"], _written(keys, content, problem["input"])
     chosen = f" with {choice}" if choice else ""
     if kind in ("extra_forbidden", "missing"):
         return f"{'missing' if kind == 'missing' else 'unknown'} key {'.'.join(keys)}{chosen}"
@@ -168,6 +168,18 @@ def describe(error: ValidationError, content: Any = None) -> str:
         only = chosen if kind == "literal_error" and " or " not in message else ""
         message = f"{message[0].lower()}{message[1:]}{only}, found {reprlib.repr(found)}"
     return f"{'.'.join(keys)}: {message}" if keys else message
+
+
+def _written(keys: list[str], content: Any, found: Any) -> Any:
+    """The value as the file has it, such as a length with its unit, in place of what it was read as."""
+    for key in keys:
+        if isinstance(content, dict) and key in content:
+            content = content[key]
+        elif isinstance(content, list) and key.isdigit():
+            content = content[int(key)]
+        else:
+            return found
+    return content if isinstance(content, str | int | float) else found
 
 
 def _locate(problem: ErrorDetails, content: Any) -> tuple[list[str], str]:

@@ -67,7 +67,7 @@ class Setup:
         bonds, charges = None, None
         if self.topology is not None:
             bonds, charges = self.topology.bonded_pairs, self.topology.charges[: len(self.system)]
-        with section("qm"):
+        with section(self.config, "qm"):
             return select(self.config.qm.atoms, self.system, bonds, charges)
 
     @cached_property
@@ -129,7 +129,7 @@ class Setup:
         Raises:
             ConfigError: the configuration has no section qm.
         """
-        return make_engine(self._qm, self.qm_region)
+        return make_engine(self.config, self._qm, self.qm_region)
 
     @cached_property
     def correction(self) -> Correction:
@@ -171,7 +171,7 @@ class Setup:
         """
         if self.config.mm is None or self.topology is None:
             raise ConfigError(f"{self.config.path}: missing key mm")
-        with section("mm"):
+        with section(self.config, "mm"):
             return make_classical(self.config.mm, self._force_field, self.system.cell)
 
     def evaluator(self, terms: frozenset[str] | None = None) -> QMMMEvaluator:
@@ -190,7 +190,7 @@ class Setup:
             )
         properties: tuple[str, ...] = ()
         if "low" in chosen:
-            with section("qm"):
+            with section(config, "qm"):
                 properties = reported_properties(self.engine, config.qm.properties)
         return QMMMEvaluator(
             self.system.numbers,
@@ -209,7 +209,7 @@ class Setup:
         """Names of the extras that i-PI gets from a client that serves these terms."""
         names = {"terms"}
         if "low" in terms:
-            with section("qm"):
+            with section(self.config, "qm"):
                 names |= {"embedding", *reported_properties(self.engine, self._qm.properties)}
             if self.engine.embedding == "electrostatic" or self.qm_region.force_field_charges.any():
                 names |= {"charges", "dipole"}

@@ -40,7 +40,7 @@ def read_inputs(config: Config) -> Inputs:
         system = replace(structure.read_structure(config.structure), cell=None)
         return Inputs(config, system, None)
     read = _box_of_water if config.mm.topology is None else _from_topology
-    with section("mm"):
+    with section(config, "mm"):
         inputs = read(config, config.mm)
     _refuse_lost_cell(inputs, config.mm)
     return inputs

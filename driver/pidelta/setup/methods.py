@@ -37,14 +37,14 @@ from pidelta.setup.sections import method_section, section
 from pidelta.state import FloatArray, IntArray
 
 
-def make_engine(qm: QMConfig, region: QMRegion) -> QMEngine:
+def make_engine(config: Config, qm: QMConfig, region: QMRegion) -> QMEngine:
     """The low-level QM method.
 
     Raises:
         SetupError: parameters are missing, or settings do not fit the region.
     """
     if qm.engine == "ase":
-        with method_section("ase"):
+        with method_section(config, "ase"):
             return ASEEngine(
                 region.numbers,
                 qm.ase.calculator,
@@ -53,7 +53,7 @@ def make_engine(qm: QMConfig, region: QMRegion) -> QMEngine:
                 charge=qm.charge,
                 multiplicity=qm.multiplicity,
             )
-    with method_section("dftb"):
+    with method_section(config, "dftb"):
         method = _dftb_method(qm)
         inputs = method.inputs(region.numbers)
         return method.with_dispersion(_dftb_engine(qm, region.numbers, inputs))
@@ -165,6 +165,6 @@ def make_coupling(config: Config, region: QMRegion, cell: FloatArray | None) -> 
     if cell is None:
         raise ConfigError(f"{config.path}: embedding.scheme: expected a cell with pme, found none")
     mm = config.mm
-    with section("mm"):
+    with section(config, "mm"):
         reciprocal = reciprocal_sum(mm.electrostatics, mm.cutoff, mm.ewald_tolerance, cell)
     return PMECoupling(region.partition, reciprocal, mm.cutoff)

@@ -17,8 +17,8 @@ from pidelta.qmmm.partition import Partition, charge_remainder, spread_remainder
 from pidelta.qmmm.region import QMRegion
 from pidelta.qmmm.surroundings import CutoffSurroundings, FixedCharges
 from pidelta.setup.files import Inputs, read_point_charges
-from pidelta.setup.sections import section
-from pidelta.state import IntArray, System
+from pidelta.setup.sections import refused, section
+from pidelta.state import IntArray
 
 
 def make_region(inputs: Inputs, qm: QMConfig, indices: IntArray) -> QMRegion:
@@ -56,7 +56,7 @@ def make_region(inputs: Inputs, qm: QMConfig, indices: IntArray) -> QMRegion:
 def _region_in_force_field(inputs: Inputs, topology: Topology, qm: QMConfig, indices: IntArray) -> QMRegion:
     system, embedding = inputs.system, inputs.config.embedding
     qm_particles = topology.with_sites(indices)
-    with section("qm"):
+    with section(inputs.config, "qm"):
         if qm.engine == "ase" and topology.charges[qm_particles[len(indices) :]].any():
             raise SettingError(
                 "engine",
@@ -66,14 +66,14 @@ def _region_in_force_field(inputs: Inputs, topology: Topology, qm: QMConfig, ind
         refuse_united_atoms(topology, indices)
         spread = None
         if qm.charge_remainder is not None:
-            spread = _selected("qm.charge_remainder", qm.charge_remainder, system, topology)
+            spread = _selected(inputs, "qm.charge_remainder", qm.charge_remainder)
         remainder = charge_remainder(topology.charges[qm_particles], qm.charge, spread=spread is not None)
         if spread is not None:
             charges = spread_remainder(topology.charges, qm_particles, remainder, spread)
             topology, remainder = replace(topology, charges=charges), 0.0
     left = topology.without_internal(indices)
     particles, cells = topology.particles, None if system.cell is None else system.cell[None]
-    with section("embedding"):
+    with section(inputs.config, "embedding"):
         groups = make_groups(
             topology,
             np.setdiff1d(np.arange(topology.n_particles), qm_particles),
@@ -81,7 +81,7 @@ def _region_in_force_field(inputs: Inputs, topology: Topology, qm: QMConfig, ind
             system.cell,
             unit=embedding.groups if isinstance(embedding.groups, str) else "residue",
             listed=[
-                _selected("embedding.groups", group, system, topology)
+                _selected(inputs, "embedding.groups", group)
                 for group in ([] if isinstance(embedding.groups, str) else embedding.groups)
             ],
         )
@@ -106,8 +106,10 @@ def _region_in_force_field(inputs: Inputs, topology: Topology, qm: QMConfig, ind
     )
 
 
-def _selected(key: str, selection: str | list[int], system: System, topology: Topology) -> IntArray:
+def _selected(inputs: Inputs, key: str, selection: str | list[int]) -> IntArray:
+    system, topology = inputs.system, inputs.topology
+    assert topology is not None
     try:
         return select(selection, system, topology.bonded_pairs, topology.charges[: len(system)])
     except SettingError as error:
-        raise ConfigError(f"{key}: {error.problem}") from None
+        raise refused(inputs.config, key, error) from None

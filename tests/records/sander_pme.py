@@ -2,9 +2,10 @@
 
 Run: PATH=.../ambertools/bin:$PATH python tests/records/sander_pme.py FOLDER 3OB_FOLDER [--only uracil]
 
-Needs antechamber, parmchk2, tleap and sander of AmberTools on the PATH, RDKit, and the published set 3ob-3-1,
-which both programs read. Topologies (GAFF2, flexible SPC/Fw water), 0.2 ps of dynamics by sander and its forces
-of four frames go to FOLDER and are not made again. sander prints forces with three decimals, energies with four.
+Needs antechamber, parmchk2, tleap and sander of AmberTools on the PATH, RDKit, and the published set
+3ob-3-1, which both programs read. Topologies (GAFF2, flexible SPC/Fw water), 0.2 ps of dynamics by sander and
+its forces of four frames go to FOLDER and are not made again. sander prints forces with three decimals, and
+energies with four.
 """
 
 import argparse

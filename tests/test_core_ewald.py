@@ -253,6 +253,8 @@ def test_fields_and_kernel_are_parts_of_the_whole_sum(cell, method):
     far_here, far_here_slope = far.at(positions[here])
     far_there, far_there_slope = far.at(positions[there])
 
+    for found, expected in zip(near.at_charges_of(far), near.at(positions[there]), strict=True):
+        np.testing.assert_array_equal(found, expected)
     kernel = reciprocal.kernel(positions[here], cell)
     np.testing.assert_allclose(kernel @ charges[here], near_here, atol=1e-13)
     np.testing.assert_allclose(near_here + far_here, whole.potential[here], atol=1e-13)

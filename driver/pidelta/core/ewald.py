@@ -63,6 +63,9 @@ class ReciprocalField(Protocol):
     def at(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Potential (k,) in hartree/e and its gradient (k, 3) in hartree/e/bohr at points (k, 3) in bohr."""
 
+    def at_charges_of(self: _Field, other: _Field) -> tuple[FloatArray, FloatArray]:
+        """As `at`, where the charges of another field, or this one, are."""
+
     def strain(self: _Field, other: _Field) -> FloatArray:
         """(3, 3) dE/d(strain) in hartree of the interaction of these charges with those of another field."""
 
@@ -172,15 +175,16 @@ class EwaldSum:
     def evaluate(self, positions: FloatArray, charges: FloatArray, cell: FloatArray) -> Electrostatics:
         """The sum for positions (N, 3) in bohr, charges (N,) in e and a cell (3, 3) of rows in bohr."""
         field = self.field(positions, charges, cell)
-        potential, slopes = field.at(positions)
+        potential, slopes = field.at_charges_of(field)
         energy = 0.5 * float(charges @ potential)
         return Electrostatics(energy, potential, charges[:, None] * slopes, 0.5 * field.strain(field))
 
     def field(self, positions: FloatArray, charges: FloatArray, cell: FloatArray) -> WaveField:
         """The potential of charges (N,) in e at positions (N, 3) in bohr."""
         waves = self._waves(cell)
-        factors = _structure_factors(positions @ waves.inverse, charges, waves.indices, waves.most)
-        return WaveField(waves, factors)
+        fractional = positions @ waves.inverse
+        factors = _structure_factors(fractional, charges, waves.indices, waves.most)
+        return WaveField(waves, fractional, factors)
 
     def kernel(self, points: FloatArray, cell: FloatArray) -> FloatArray:
         """(k, k) potential at each of points (k, 3) in bohr of a unit charge at each other, and at itself."""
@@ -231,18 +235,27 @@ class WaveField:
 
     Attributes:
         waves: the vectors of the cell.
+        fractional: (N, 3) coordinates of the charges.
         structure_factors: (V,) S(m) = sum_i q_i exp(2 pi i m r_i).
     """
 
     waves: _Waves
+    fractional: FloatArray
     structure_factors: npt.NDArray[np.complex128]
 
     def at(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Potential (k,) in hartree/e and its gradient (k, 3) in hartree/e/bohr at points (k, 3) in bohr."""
+        return self._at(points @ self.waves.inverse)
+
+    def at_charges_of(self, other: WaveField) -> tuple[FloatArray, FloatArray]:
+        """As `at`, where the charges of another field, or this one, are."""
+        return self._at(other.fractional)
+
+    def _at(self, fractional: FloatArray) -> tuple[FloatArray, FloatArray]:
         waves = self.waves
-        potential, slopes = np.zeros(len(points)), np.zeros((len(points), 3))
+        potential, slopes = np.zeros(len(fractional)), np.zeros(fractional.shape)
         weighted = waves.factors * self.structure_factors
-        _add_waves(points @ waves.inverse, weighted, waves.indices, waves.most, potential, slopes)
+        _add_waves(fractional, weighted, waves.indices, waves.most, potential, slopes)
         return potential, slopes @ waves.inverse.T
 
     def strain(self, other: WaveField) -> FloatArray:

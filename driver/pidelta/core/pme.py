@@ -82,21 +82,26 @@ class ParticleMeshEwald:
         self.alpha = alpha
         self.grid = grid
         self._moduli = [_inverse_moduli(n) for n in grid]
-        self._last_influence: tuple[bytes, FloatArray] | None = None  # of the last cell
+        self._last: tuple[bytes, tuple[FloatArray, FloatArray]] | None = None  # see `_of_cell`
 
     def evaluate(self, positions: FloatArray, charges: FloatArray, cell: FloatArray) -> Electrostatics:
         """The sum for positions (N, 3) in bohr, charges (N,) in e and a cell (3, 3) of rows in bohr."""
-        inverse = np.asarray(np.linalg.inv(cell), dtype=np.float64)
-        splines = _splines(positions @ inverse, np.array(self.grid))
-        field = self._field(splines, charges, inverse)
-        potential, slopes = _read(splines, field.values, inverse)
+        field = self.field(positions, charges, cell)
+        potential, slopes = field.at_charges_of(field)
         energy = 0.5 * float(charges @ potential)
         return Electrostatics(energy, potential, slopes * charges[:, None], 0.5 * field.strain(field))
 
     def field(self, positions: FloatArray, charges: FloatArray, cell: FloatArray) -> MeshField:
         """The potential of charges (N,) in e at positions (N, 3) in bohr, by the same mesh."""
         inverse = np.asarray(np.linalg.inv(cell), dtype=np.float64)
-        return self._field(_splines(positions @ inverse, np.array(self.grid)), charges, inverse)
+        splines = _splines(positions @ inverse, np.array(self.grid))
+        first, weights, _ = splines
+        density = np.zeros(self.grid)
+        _spread(first, weights, charges, density)
+        transform = np.asarray(scipy.fft.rfftn(density))
+        influence, _ = self._of_cell(inverse)
+        values = self._backward(influence * transform)
+        return MeshField(self.alpha, inverse, influence, splines, transform, values)
 
     def kernel(self, points: FloatArray, cell: FloatArray) -> FloatArray:
         """(k, k) potential at each of points (k, 3) in bohr of a unit charge at each other, and at itself.
@@ -106,31 +111,25 @@ class ParticleMeshEwald:
         """
         inverse = np.asarray(np.linalg.inv(cell), dtype=np.float64)
         first, weights, _ = _splines(points @ inverse, np.array(self.grid))
-        response = self._backward(self._influence(inverse).astype(np.complex128))
+        _, response = self._of_cell(inverse)
         return np.asarray(_kernel(first, weights, response))
-
-    def _field(self, splines: Splines, charges: FloatArray, inverse: FloatArray) -> MeshField:
-        first, weights, _ = splines
-        density = np.zeros(self.grid)
-        _spread(first, weights, charges, density)
-        transform = np.asarray(scipy.fft.rfftn(density))
-        influence = self._influence(inverse)
-        return MeshField(self.alpha, inverse, influence, transform, self._backward(influence * transform))
 
     def _backward(self, transform: npt.NDArray[np.complex128]) -> FloatArray:
         values = scipy.fft.irfftn(transform, self.grid, norm="forward", overwrite_x=True)
         return np.asarray(values, dtype=np.float64)
 
-    def _influence(self, inverse: FloatArray) -> FloatArray:
-        """exp(-pi^2 m^2/alpha^2)/(pi V m^2) |b(m)|^2 on the half of the grid that a real transform has."""
+    def _of_cell(self, inverse: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """exp(-pi^2 m^2/alpha^2)/(pi V m^2) |b(m)|^2 on the half of the grid that a real transform has, and
+        its transform, the potential by the difference of grid points; both kept for the last cell.
+        """
         key = inverse.tobytes()
-        if self._last_influence is None or self._last_influence[0] != key:
+        if self._last is None or self._last[0] != key:
             n1, n2, n3 = self.grid
             influence = np.empty((n1, n2, n3 // 2 + 1))
             b1, b2, b3 = self._moduli
             _set_influence(influence, b1, b2, b3, inverse, self.alpha)
-            self._last_influence = key, influence
-        return self._last_influence[1]
+            self._last = key, (influence, self._backward(influence.astype(np.complex128)))
+        return self._last[1]
 
 
 @dataclass(frozen=True)
@@ -141,6 +140,7 @@ class MeshField:
         alpha: in 1/bohr.
         inverse: (3, 3) of the cell, in 1/bohr.
         influence: what the transform is multiplied by, (n1, n2, n3/2 + 1).
+        splines: of the charges.
         transform: of the charges on the grid.
         values: (n1, n2, n3) potential on the grid in hartree/e.
     """
@@ -148,6 +148,7 @@ class MeshField:
     alpha: float
     inverse: FloatArray
     influence: FloatArray
+    splines: Splines
     transform: npt.NDArray[np.complex128]
     values: FloatArray
 
@@ -155,6 +156,10 @@ class MeshField:
         """Potential (k,) in hartree/e and its gradient (k, 3) in hartree/e/bohr at points (k, 3) in bohr."""
         splines = _splines(points @ self.inverse, np.array(self.values.shape))
         return _read(splines, self.values, self.inverse)
+
+    def at_charges_of(self, other: MeshField) -> tuple[FloatArray, FloatArray]:
+        """As `at`, where the charges of another field, or this one, are."""
+        return _read(other.splines, self.values, self.inverse)
 
     def strain(self, other: MeshField) -> FloatArray:
         """(3, 3) dE/d(strain) in hartree of the interaction of these charges with those of another field."""

@@ -93,8 +93,8 @@ class PMECoupling:
             strain = near.strain(far) + 0.5 * near.strain(near)
             net = float(q.sum())
             strain -= self._background(cell) * net * (self._charges.sum() + 0.5 * net) * np.eye(3)
-            qm_part = q[:, None] * (near.at(qm)[1] + far.at(qm)[1])
-            mm_part = self._charges[:, None] * near.at(mm)[1]
+            qm_part = q[:, None] * (near.at_charges_of(near)[1] + far.at_charges_of(near)[1])
+            mm_part = self._charges[:, None] * near.at_charges_of(far)[1]
             end = self._cutoff, self._smooth
             direct_sum.add_gradient_of_many(qm, q, mm, self._charges, cell, *end, qm_part, mm_part, strain)
             direct_sum.add_gradient_of_images(qm, q, cell, *end, qm_part, strain)

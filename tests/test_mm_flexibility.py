@@ -99,3 +99,5 @@ def test_set_up_refuses_collapsing_water_but_not_in_the_qm_region(tmp_path):
     for part in ("warnings", "classical"):
         with pytest.raises(TopologyError, match=r"water\.top: expected a term that holds the angle of water"):
             getattr(Setup(load_config(path)), part)
+    path.write_text("structure: water.gro\nqm: {atoms: all}\nmm: {topology: water.top}\n")
+    assert not any("angle" in warning for warning in Setup(load_config(path)).warnings)

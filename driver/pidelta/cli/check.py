@@ -166,7 +166,7 @@ def _describe(config: Config, setup: Setup, evaluator: QMMMEvaluator) -> Table:
             f"{name} {value * BOHR_IN_ANGSTROM:.2f} angstrom" if isinstance(value, float) else str(value)
             for name, value in evaluator.surroundings.settings.items()
         )
-        if config.embedding.scheme == "pme" and config.mm is not None and system.cell is not None:
+        if setup.embedding_scheme == "pme" and config.mm is not None and system.cell is not None:
             table.add_row("coupling", _describe_ewald(setup, config.mm, system.cell))
             lengths_text = f"for delta models and labels: {lengths_text}"
         table.add_row("embedding", lengths_text)

@@ -307,7 +307,9 @@ def test_the_ewald_sum_of_a_cell_reaches_both_engines_alike(tmp_path, quick):
         )
         setup = Setup(load_config(path))
         assert isinstance(setup.coupling, PMECoupling)
-        positions, cells = (np.repeat(x[None], 2, axis=0) for x in (setup.system.positions, setup.system.cell))
+        positions, cells = (
+            np.repeat(x[None], 2, axis=0) for x in (setup.system.positions, setup.system.cell)
+        )
         positions[1] += np.random.default_rng(0).normal(scale=0.02, size=positions[1].shape)
         evaluation = setup.evaluator(frozenset({"low"})).evaluate(positions, cells)
         found[engine] = evaluation.terms["low"], evaluation.charges

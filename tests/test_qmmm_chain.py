@@ -134,3 +134,50 @@ def test_fixed_charges_turn_the_whole_chain_into_pure_mm(uracil, molecule, tmp_p
     if "openmm" not in mm:
         np.testing.assert_allclose(found.virial, expected.virial, rtol=0, atol=1e-7)
     assert np.abs(found.terms["low"].energy).min() > 1e-3
+
+
+def checked(run, capsys, path):
+    """What `pidelta check` prints, without the lines of its tables."""
+    assert run("check", path, "--atoms", 1) == 0
+    return " ".join(capsys.readouterr().out.translate(str.maketrans("│┃", "  ")).split())
+
+
+def test_check_states_the_scheme_and_the_backgrounds(uracil, tmp_path, run, capsys):
+    """-pi Q^2/(2 V alpha^2) of the MM part, +2 e, and of the cell, +1 e; the rest is in low."""
+    path = tmp_path / "pidelta.yaml"
+    top = tmp_path / "uracil-water.top"
+    text = top.read_text(encoding="utf-8").replace("N1     1  -0.5628", "N1     1  -1.5628")
+    ions = text.replace("SOL  900", "ION 1\nSOL  900").replace(
+        "[ system ]", "[ moleculetype ]\nION 1\n[ atoms ]\n1 OW 1 ION MG 1 2.0 24.3\n[ system ]"
+    )
+    top.write_text(ions, encoding="utf-8")
+    rows = (tmp_path / "uracil-water.gro").read_text(encoding="utf-8").splitlines()
+    rows.insert(14, "    2ION     MG   13   0.100   0.100   0.100")
+    rows[1] = str(int(rows[1]) + 1)
+    (tmp_path / "uracil-water.gro").write_text("\n".join([*rows, ""]), encoding="utf-8")
+    calculator = "{calculator: ase.calculators.emt.EMT}"
+    uracil(
+        f"qm: {{atoms: resname URA, charge: -1, multiplicity: 2, engine: ase, ase: {calculator}}}\n"
+        "mm: {topology: uracil-water.top, cutoff: 1.0 nm}\n"
+    )
+    shown = checked(run, capsys, path)
+    assert "pme, as the force field has an Ewald sum: all MM charges" in shown
+    alpha, volume = np.sqrt(-np.log(2e-4)) / (10.0 * ANGSTROM), (30.0 * ANGSTROM) ** 3
+    unit = -np.pi / (2.0 * volume * alpha**2)
+    assert (
+        "MM +2.0000 e, QM region -1.0000 e, cell +1.0000 e; its energy: "
+        f"{4.0 * unit:.6f} hartree in mm, {-3.0 * unit:.6f} hartree in low, {unit:.6f} hartree in all"
+    ) in shown
+    assert "none for the low level; for delta models and labels" in shown
+    assert "largest jump of the potential 51.09 kcal/mol/e: ION2:MG" in shown
+
+
+def test_check_states_the_cutoff(uracil, tmp_path, run, capsys):
+    calculator = "{calculator: ase.calculators.emt.EMT}"
+    uracil(
+        f"qm: {{atoms: resname URA, engine: ase, ase: {calculator}}}\n"
+        "mm: {topology: uracil-water.top, electrostatics: reaction-field}\n"
+    )
+    shown = checked(run, capsys, tmp_path / "pidelta.yaml")
+    assert "cutoff, as the force field has no Ewald sum: charges within a cutoff 14.00 angstrom" in shown
+    assert "background" not in shown

@@ -1,4 +1,4 @@
-"""An ion pulled from a charged QM region, 8 to 18 angstrom, through the cutoffs of embedding and Ewald sum."""
+"""An ion pulled from a charged QM region through the cutoffs of embedding and Ewald sum."""
 
 import numpy as np
 

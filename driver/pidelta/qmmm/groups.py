@@ -90,7 +90,7 @@ class ChargeGroups:
         return np.asarray(np.add.reduceat(moments, self.starts[:-1]))
 
     def _from_middle(self, positions: FloatArray, cell: FloatArray | None, sets: IntArray) -> FloatArray:
-        """(M, 3) from the middle of the set (M,) that each particle is in, groups or their parts made whole."""
+        """(M, 3) from the middle of the set (M,) that each particle is in, in groups made whole."""
         whole = positions[self.particles].copy()
         steps = minimum_image(whole - whole[self.neighbours], cell)
         for place, neighbour in enumerate(self.neighbours):
@@ -98,7 +98,7 @@ class ChargeGroups:
                 whole[place] = whole[neighbour] + steps[place]
         sizes = np.bincount(sets)
         middles = np.stack([np.bincount(sets, whole[:, axis]) / sizes for axis in range(3)], axis=1)
-        return whole - middles[sets]
+        return np.asarray(whole - middles[sets])
 
 
 NO_GROUPS = ChargeGroups(*(np.zeros(size, dtype=np.int64) for size in (0, 1, 0, 0, 1)))
@@ -163,7 +163,7 @@ def _checked(topology: Topology, mm: IntArray, listed: Sequence[IntArray]) -> It
                 "groups", f"expected atoms outside the QM region, each once, found {topology.label(wrong[0])}"
             )
         allowed[atoms] = False
-        yield topology.with_sites(atoms)
+        yield np.intersect1d(topology.with_sites(atoms), mm)  # a link hydrogen has a parent here, too
 
 
 def _joined(groups: Sequence[_Group]) -> ChargeGroups:

@@ -131,9 +131,9 @@ class CutoffSurroundings:
         return CutRegion(self.partition.qm_numbers, positions, site_positions, charges, numbers, sites)
 
     def weights(self, particles: FloatArray, cell: FloatArray | None) -> FloatArray:
-        """(G,) weights of the groups of particles (P, 3) with lattice rows (3, 3), those of images added up."""
+        """(G,) weights of the groups, those of images added up, of particles (P, 3) with rows (3, 3)."""
         _, near, _, weights, _ = self._weigh(particles, cell)
-        return np.bincount(near, weights, minlength=len(self.partition.groups))
+        return np.bincount(near, weights, minlength=len(self.partition.groups)).astype(np.float64)
 
     def _cut_one(
         self, particles: FloatArray, cell: FloatArray | None
@@ -152,7 +152,7 @@ class CutoffSurroundings:
     def _weigh(
         self, particles: FloatArray, cell: FloatArray | None
     ) -> tuple[FloatArray, IntArray, FloatArray, FloatArray, FloatArray]:
-        """QM atoms, the groups in reach, the images they are there by, their weights, and groups made whole."""
+        """QM atoms; groups in reach, the images they are there by, their weights; all groups made whole."""
         groups = self.partition.groups
         qm = self._whole_qm(particles, cell)
         lattice, inverse = (np.zeros((3, 3)),) * 2 if cell is None else (cell, np.linalg.inv(cell))

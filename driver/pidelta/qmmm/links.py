@@ -11,8 +11,8 @@ the QM region for a point charge, is moved in what the QM region feels:
                    sign before and behind it on the bond, so that the dipole stays as well: Sherwood et al.,
                    J. Mol. Struct. THEOCHEM 632, 1 (2003)
 
-None changes the total charge. MM atoms among themselves keep the charges of the force field. QM atoms feel all
-charges but those of hosts, however few the bonds between them.
+None changes the total charge. MM atoms among themselves keep the charges of the force field. QM atoms feel
+all charges but those of hosts, however few the bonds between them.
 """
 
 from __future__ import annotations

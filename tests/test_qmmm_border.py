@@ -5,7 +5,7 @@ import pytest
 
 from pidelta.errors import SettingError
 from pidelta.qmmm.border import border_facts, border_warnings, force_step, group_facts
-from pidelta.qmmm.partition import charge_remainder, spread_remainder
+from pidelta.qmmm.charges import charge_remainder, spread_remainder
 from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
 from qmmm_systems import bare_topology, embedded
 
@@ -106,7 +106,7 @@ def test_charges_that_do_not_fit_are_refused():
 
 def test_a_spread_remainder_keeps_the_charge_of_the_whole():
     charges = np.array([0.3, 0.1, -0.2, -0.2, 0.0])
-    remainder = charge_remainder(charges[:2], 0, spread=True)
+    remainder = charge_remainder(charges[:2], 0, largest=np.inf)
     moved = spread_remainder(charges, np.array([0, 1]), remainder, np.array([2, 3]))
     assert moved[:2].sum() == pytest.approx(0.0, abs=1e-15)
     np.testing.assert_allclose(moved[2:], [0.0, 0.0, 0.0], atol=1e-15)

@@ -55,7 +55,7 @@ def check_coupling(evaluator: QMMMEvaluator, coupling: Coupling, sample: Sample,
         charges: of the QM atoms, not all alike.
     """
     assert evaluator.partition is not None
-    engine = _FixedCharges(evaluator.partition.qm_numbers, charges)
+    engine = FixedCharges(evaluator.partition.qm_numbers, charges)
     _check(replace(evaluator, coupling=coupling, engine=engine, delta=None, classical=None), sample)
 
 
@@ -127,7 +127,7 @@ def _assert_same(
 
 
 @dataclass(frozen=True)
-class _FixedCharges:
+class FixedCharges:
     """An engine whose charges nothing changes."""
 
     numbers: IntArray
@@ -140,6 +140,7 @@ class _FixedCharges:
     def evaluate(
         self, positions: FloatArray, potential: FloatArray, coulomb_correction: FloatArray | None = None
     ) -> QMResult:
+        """The interaction of the charges with the potential and, by K, with their images."""
         energy = potential @ self.charges
         if coulomb_correction is not None:
             energy = energy + 0.5 * (coulomb_correction @ self.charges) @ self.charges

@@ -14,6 +14,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from pidelta.cli import uncertainty
+from pidelta.cli.conservation import DEFAULT_TIME_STEPS, NVEOptions, conserve, plan_report
 from pidelta.cli.description import describe_names, describe_setup, describe_terms
 from pidelta.config import Config, load_config
 from pidelta.errors import RunError
@@ -57,11 +58,44 @@ class _Start:
 def check(
     config: Annotated[Path, typer.Argument(help="The configuration, a YAML file.")],
     atoms: Annotated[int, typer.Option(min=1, help="How many atoms of each kind to differentiate.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of the choice of atoms and shifts.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of the choice of atoms, of shifts and velocities.")
+    ] = 0,
+    nve: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Then run i-PI at constant energy for so long, such as 10ps."),
+    ] = None,
+    time_step: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TIME", help="Of the runs; once for each that is wanted; 0.25fs and 0.5fs by default."
+        ),
+    ] = None,
+    terms: Annotated[
+        list[str] | None,
+        typer.Option(help="Terms of the runs, such as mm+low; once for each combination; all by default."),
+    ] = None,
+    temperature: Annotated[str, typer.Option(help="Of the runs.")] = "300K",
+    equilibrate: Annotated[
+        str, typer.Option(metavar="TIME", help="With a thermostat, before the runs; 0fs for none.")
+    ] = "1ps",
+    output: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Of the runs; CONFIG-nve by default.")
+    ] = None,
 ) -> None:
-    """Set-up, energies, forces against differences of the energy, and invariance to lattice shifts."""
+    """Set-up, energies, forces against differences of the energy, and invariance to lattice shifts.
+
+    With --nve also runs at constant energy, and the drift and fluctuation of their conserved quantity. The
+    same command goes on with runs that were stopped.
+    """
     console = Console()
     given = load_config(config)
+    report = None
+    if nve is not None:
+        options = NVEOptions(
+            nve, time_step or DEFAULT_TIME_STEPS, terms or [], temperature, equilibrate, output, seed
+        )
+        report = plan_report(options, given)
 
     from pidelta.setup import Setup
 
@@ -98,6 +132,8 @@ def check(
             f"{config}: expected no net force, within {allowed:.0e} hartree/bohr, found {net_force:.1e}"
         )
     console.print("[green]all checks passed[/green]")
+    if report is not None:
+        conserve(console, report, given, system)
 
 
 def _without_virial(config: Config) -> Config:

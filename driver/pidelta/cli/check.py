@@ -14,7 +14,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from pidelta.cli import uncertainty
-from pidelta.cli.conservation import DEFAULT_TIME_STEPS, NVEOptions, conserve, plan_report
+from pidelta.cli.conservation import report_conservation
+from pidelta.cli.conservation_options import NVEOptions, plan_report
 from pidelta.cli.description import describe_names, describe_setup, describe_terms
 from pidelta.config import Config, load_config
 from pidelta.errors import RunError
@@ -67,20 +68,20 @@ def check(
     ] = None,
     time_step: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="TIME", help="Of the runs; once for each that is wanted; 0.25fs and 0.5fs by default."
-        ),
+        typer.Option(metavar="TIME", help="Of these runs, 0.25fs and 0.5fs by default; may be repeated."),
     ] = None,
     terms: Annotated[
         list[str] | None,
-        typer.Option(help="Terms of the runs, such as mm+low; once for each combination; all by default."),
+        typer.Option(help="Terms of these runs, such as mm+low, all by default; may be repeated."),
     ] = None,
-    temperature: Annotated[str, typer.Option(help="Of the runs.")] = "300K",
+    temperature: Annotated[str | None, typer.Option(help="Of these runs, 300K by default.")] = None,
     equilibrate: Annotated[
-        str, typer.Option(metavar="TIME", help="With a thermostat, before the runs; 0fs for none.")
-    ] = "1ps",
+        str | None,
+        typer.Option(metavar="TIME", help="With a thermostat before them, 1ps by default; 0ps for none."),
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Of the runs; CONFIG-nve by default.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Of these runs, NAME-nve beside NAME.yaml by default."),
     ] = None,
 ) -> None:
     """Set-up, energies, forces against differences of the energy, and invariance to lattice shifts.
@@ -90,12 +91,7 @@ def check(
     """
     console = Console()
     given = load_config(config)
-    report = None
-    if nve is not None:
-        options = NVEOptions(
-            nve, time_step or DEFAULT_TIME_STEPS, terms or [], temperature, equilibrate, output, seed
-        )
-        report = plan_report(options, given)
+    report = plan_report(NVEOptions(nve, time_step, terms, temperature, equilibrate, output, seed), given)
 
     from pidelta.setup import Setup
 
@@ -133,7 +129,7 @@ def check(
         )
     console.print("[green]all checks passed[/green]")
     if report is not None:
-        conserve(console, report, given, system)
+        report_conservation(console, report, given, system)
 
 
 def _without_virial(config: Config) -> Config:

@@ -75,6 +75,8 @@ def read_conservation(path: Path, n_atoms: int, terms: str, time_step: str) -> C
 def plot_conservation(results: Sequence[Conservation], path: Path) -> None:
     """Draw the conserved quantity of each run over time with its line, a panel for each combination of terms.
 
+    What fluctuates less lies above what fluctuates more.
+
     Args:
         results: at least one.
         path: the PNG file to write.
@@ -83,13 +85,13 @@ def plot_conservation(results: Sequence[Conservation], path: Path) -> None:
     figure = new_figure(7.0, 0.7 + 2.3 * len(combinations))
     panels = figure.subplots(len(combinations), 1, sharex=True, squeeze=False)[:, 0]
     for axis, terms in zip(panels, combinations, strict=True):
-        shown = [result for result in results if result.terms == terms]
+        shown = sorted((r for r in results if r.terms == terms), key=lambda r: -r.drift.rms)
         for result, colour in zip(shown, COLOURS * len(shown), strict=False):
             drift = result.drift
             label = f"{result.time_step}: {drift.slope.shown('+.2g')} meV/atom/ps"
             axis.plot(result.time_ps, result.energy, color=colour, linewidth=0.5, alpha=0.5)
             line = result.energy.mean() + drift.slope.value * (result.time_ps - result.time_ps.mean())
-            axis.plot(result.time_ps, line, color=colour, linewidth=1.6, label=label)
+            axis.plot(result.time_ps, line, color=colour, linewidth=1.6, label=label, zorder=3)
         axis.set_title(terms.replace("+", " + "), loc="left", fontsize=9)
         axis.set_ylabel("Δ conserved\n/ (meV/atom)")
         axis.legend(frameon=False, fontsize=8, loc="best")

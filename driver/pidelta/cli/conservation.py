@@ -32,7 +32,7 @@ def report_conservation(console: Console, report: Report, config: Config, system
     """Run what is left to run, and print drift and fluctuation of all runs; Ctrl-C stops cleanly.
 
     Raises:
-        SetupError: the folder is that of a report with other options, or a run is under way there.
+        SetupError: a run is under way in the folder.
         RunError: i-PI or a client failed.
         typer.Exit: it was stopped.
     """

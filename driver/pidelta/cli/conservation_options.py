@@ -59,13 +59,14 @@ def plan_report(given: NVEOptions, config: Config) -> Report | None:
 
     Raises:
         ConfigError: one of them is wrong; the message names it.
+        SetupError: the folder is that of a report with other options.
     """
     if given.nve is None:
         for name in ("time_step", "terms", "temperature", "equilibrate", "output"):
             if getattr(given, name):
                 raise ConfigError(f"--{name.replace('_', '-')}: expected --nve beside it, found none")
         return None
-    from pidelta.workflow.conservation import Conditions, plan_runs
+    from pidelta.workflow.conservation import Conditions, check_folder, plan_runs
 
     duration = _quantity("--nve", given.nve, "time")
     equilibration = _quantity("--equilibrate", given.equilibrate or _EQUILIBRATE, "time", zero=True)
@@ -79,6 +80,7 @@ def plan_report(given: NVEOptions, config: Config) -> Report | None:
         "--seed": given.seed,
     }
     folder = given.output or config.path.with_name(f"{config.path.stem}-nve")
+    check_folder(folder, options)
     conditions = Conditions(duration, equilibration, temperature, given.seed)
     time_steps = _time_steps(given.time_step or _TIME_STEPS, duration)
     runs = plan_runs(folder, conditions, combinations, time_steps)

@@ -123,35 +123,43 @@ def plan_runs(
 
 
 def claim_folder(folder: Path, options: Mapping[str, str | int], system: System) -> None:
-    """Make a folder the one of a report, with the structure to start from.
+    """Make a new folder the one of a report, with the structure to start from.
 
     Args:
-        folder: new, or that of an earlier report with the same options, whose runs are taken over.
-        options: what must be the same for that, by name.
+        folder: as `check_folder` leaves it.
+        options: what must be the same for all of its runs, by name.
         system: the structure.
-
-    Raises:
-        SetupError: a report with other options is there.
     """
     path = folder / _OPTIONS
     if path.exists():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise SetupError(f"{path}: expected the options of a report, found something else")
-        for name, value in options.items():
-            if found.get(name) != value:
-                raise SetupError(
-                    f"{folder}: expected runs with {name} {value}, found those with {found.get(name)}; "
-                    "choose another --output"
-                )
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_structure(folder / _STRUCTURE, system)
     with replacing(path) as stream:
         stream.write(json.dumps(dict(options), indent=1) + "\n")
+
+
+def check_folder(folder: Path, options: Mapping[str, str | int]) -> None:
+    """See whether a folder is new or that of a report with the same options, whose runs are taken over.
+
+    Raises:
+        SetupError: a report with other options is there.
+    """
+    path = folder / _OPTIONS
+    if not path.exists():
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise SetupError(f"{path}: expected the options of earlier runs, found something else")
+    for name, value in options.items():
+        if found.get(name) != value:
+            raise SetupError(
+                f"{folder}: expected runs with {name} {value}, found those with {found.get(name)}; "
+                "choose another --output"
+            )
 
 
 def _address(folder: Path) -> str:

@@ -105,7 +105,7 @@ def check(
     if setup.name_differences:
         console.print(describe_names(setup.name_differences))
     if setup.topology is not None:
-        console.print(describe_terms(setup.topology, evaluator))
+        console.print(describe_terms(setup.topology, None if given.qm is None else setup.qm_region))
     for warning in setup.warnings:
         console.print(f"[yellow]warning: {escape(warning)}[/yellow]", soft_wrap=True)
     console.print(_energies(evaluator, start))
@@ -199,7 +199,7 @@ def _choose_atoms(
         return {"MM": _sample(everyone, 3 * count, rng)}
     partition = evaluator.partition
     region = evaluator.surroundings.cut(evaluator.particles.place(start.positions, start.cells), start.cells)
-    chosen = {"QM": _sample(partition.qm_indices, count, rng)}
+    chosen = {"QM": _sample(partition.qm_atoms, count, rng)}
     atoms = region.site_particles[0]
     real = (atoms >= 0) & (atoms < len(everyone)) & (partition.charges[atoms] != 0.0)
     atoms, charges, positions = atoms[real], region.site_charges[0, real], region.site_positions[0, real]

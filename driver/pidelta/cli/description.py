@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pidelta.core.names import NameDifference
     from pidelta.mm.topology import Topology
     from pidelta.qmmm.energy import QMMMEvaluator
+    from pidelta.qmmm.region import QMRegion
     from pidelta.qmmm.surroundings import CutoffSurroundings
     from pidelta.setup import Setup
 
@@ -45,12 +46,14 @@ def describe_setup(config: Config, setup: Setup, evaluator: QMMMEvaluator) -> Ta
     if config.qm is not None and evaluator.partition is not None and evaluator.engine is not None:
         symbols = [chemical_symbols[number] for number in evaluator.partition.qm_numbers]
         table.add_row("QM region", f"{len(symbols)} atoms: {' '.join(symbols)}; charge {config.qm.charge:+d}")
-        atoms = describe_atoms(evaluator.partition.qm_indices, system)
+        atoms = describe_atoms(evaluator.partition.qm_atoms, system)
         table.add_row("by residue", escape("\n".join(atoms)))
         table.add_row("engine", evaluator.engine.program)
         for row in describe_method(config.qm):
             table.add_row(*row)
         table.add_row("low-level method", evaluator.engine.identity)
+        for row in _describe_links(config.qm, setup):
+            table.add_row(*row)
     if isinstance(evaluator.surroundings, CutoffSurroundings) and topology is not None:
         lengths_text = ", ".join(
             f"{name} {value * BOHR_IN_ANGSTROM:.2f} angstrom" if isinstance(value, float) else str(value)
@@ -60,7 +63,7 @@ def describe_setup(config: Config, setup: Setup, evaluator: QMMMEvaluator) -> Ta
             table.add_row("coupling", _describe_ewald(setup, config.mm, system.cell))
             lengths_text = f"for delta models and labels: {lengths_text}"
         table.add_row("embedding", lengths_text)
-        table.add_row("charge groups", _describe_groups(setup, topology, evaluator.surroundings))
+        table.add_row("charge groups", _describe_groups(setup, evaluator.surroundings))
     if evaluator.partition is not None and config.point_charges is not None:
         charges = evaluator.partition.charges[len(system) :]
         table.add_row(
@@ -96,22 +99,50 @@ def _describe_ewald(setup: Setup, mm: MMConfig, cell: FloatArray) -> str:
     return f"{text}; the cell has {net:+.3f} e, made up for by a background ({energy:.6f} hartree)"
 
 
-def _describe_groups(setup: Setup, topology: Topology, surroundings: CutoffSurroundings) -> str:
+def _describe_links(qm: QMConfig, setup: Setup) -> list[tuple[str, str]]:
+    """The bonds that are cut, and the charges that this moves."""
+    region = setup.qm_region
+    if region.force_field is None:
+        return []
+    if not len(region.links):
+        return [("link atoms", "none: no bond joins the QM region with MM atoms")]
+    hosts = region.force_field.charges[region.links.hosts]
+    lines = region.links.describe(region.force_field)
+    rows = [("link atoms", escape("\n".join(lines)))]
+    charges = ", ".join(f"{charge:+.4f}" for charge in hosts)
+    rows.append(
+        ("charges of their hosts", f"{charges} e, {qm.links.host_charge} in what the QM region feels")
+    )
+    if len(region.moved.atoms):
+        rows.append(
+            (
+                "charge remainder",
+                f"{region.moved.amount:+.4f} e of the QM atoms' force-field charges, to "
+                f"{len(region.moved.atoms)} MM atoms, such as "
+                + escape(region.force_field.label(int(region.moved.atoms[0]))),
+            )
+        )
+    return rows
+
+
+def _describe_groups(setup: Setup, surroundings: CutoffSurroundings) -> str:
     """How many there are, and the extremes: a charge this near to the QM region always counts in full."""
     from pidelta.qmmm.border import CHARGED, group_facts
 
     cell = setup.system.cell
     cells = None if cell is None else cell[None]
     particles = setup.qm_region.particles.place(setup.system.positions[None], cells)[0]
-    facts = group_facts(surroundings, particles, cell)
-    if facts is None:
+    facts, force_field = group_facts(surroundings, particles, cell), setup.qm_region.force_field
+    if facts is None or force_field is None:
         return "none"
     parts = [str(facts.count)]
     if facts.several:
         parts.append(f"{facts.several} of them large and counted whole as soon as a part is near")
-    parts.append(f"up to {facts.radius * BOHR_IN_ANGSTROM:.2f} angstrom wide: {topology.label(facts.widest)}")
+    parts.append(
+        f"up to {facts.radius * BOHR_IN_ANGSTROM:.2f} angstrom wide: {force_field.label(facts.widest)}"
+    )
     if abs(facts.charge) > CHARGED:
-        parts.append(f"net charges up to {facts.charge:+.3f} e: {topology.label(facts.charged)}")
+        parts.append(f"net charges up to {facts.charge:+.3f} e: {force_field.label(facts.charged)}")
     else:
         parts.append("all neutral")
     full = (surroundings.cutoff - surroundings.switch - facts.radius) * BOHR_IN_ANGSTROM
@@ -163,11 +194,11 @@ def _describe_truncation(mm: MMConfig, cell: FloatArray | None) -> str:
     )
 
 
-def describe_terms(topology: Topology, evaluator: QMMMEvaluator) -> Table:
+def describe_terms(topology: Topology, region: QMRegion | None) -> Table:
     """How many terms there are, how many of them the QM method replaces, and the charges."""
-    rest = topology
-    if evaluator.partition is not None:
-        rest = topology.without_internal(evaluator.partition.qm_indices)
+    rest = left = topology
+    if region is not None and region.force_field is not None:
+        rest, left = topology.without_internal(region.partition.qm_atoms), region.force_field
     table = Table("kind", "in all", "left to QM", "evaluated", title="terms of the force field")
     remaining = rest.counts
     for kind, count in topology.counts.items():
@@ -176,7 +207,7 @@ def describe_terms(topology: Topology, evaluator: QMMMEvaluator) -> Table:
     loose = _count_loose_atoms(topology)
     if loose:
         table.add_row("[yellow]atoms without a bond, in residues of several[/yellow]", str(loose))
-    whole, mm = float(topology.charges.sum()), float(rest.charges.sum())
+    whole, mm = float(topology.charges.sum()), float(left.charges.sum())
     charges = (round(charge, 4) + 0.0 for charge in (whole, whole - mm, mm))  # + 0.0 makes -0.0 positive
     table.add_row("net charge / e", *(f"{charge:+.4f}" for charge in charges))
     return table

@@ -13,9 +13,11 @@ from pidelta.mm.openmm import OpenMMEvaluator
 from pidelta.mm.settings import ForceFieldSettings
 from pidelta.state import FloatArray
 from pidelta.testing.evaluators import OfAtoms
+from pidelta.testing.samples import Tolerances
 from pidelta.units import ANGSTROM
 
 DATA = Path(__file__).parent / "data" / "mm"
+FORCE_FIELD = Tolerances(scc=0.0, rounding=1e-9)
 
 WATER = np.array([[0.0, 0.0, 0.0], [0.82, 0.58, 0.0], [-0.80, 0.60, 0.05]]) * ANGSTROM
 ACETAMIDE = (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from itertools import combinations, product
 
 import numpy as np
@@ -11,12 +12,14 @@ import pytest
 from delta_frames import random_model
 from mm_systems import water_positions
 from pidelta.config import load_config
+from pidelta.core.cell import minimum_image
+from pidelta.core.particles import Particles
 from pidelta.delta.committee import Committee
 from pidelta.qmmm.coupling import CutoffCoupling
-from pidelta.qmmm.pme_coupling import PMECoupling
 from pidelta.setup import Setup
+from pidelta.state import Term
 from pidelta.testing.qmmm import check_qmmm
-from pidelta.testing.samples import Sample, Tolerances, kinds_of_atoms
+from pidelta.testing.samples import Sample, Tolerances
 from pidelta.units import ANGSTROM, NANOMETER
 
 MOLECULES = 27
@@ -120,3 +123,149 @@ def test_the_cases_hold_every_pair():
     for (i, first), (j, second) in combinations(enumerate(values), 2):
         wanted = set(product(first, second)) - {("pme", "isolated")}
         assert wanted == {(case[i], case[j]) for case in CASES}
+
+
+class Altered:
+    """A part of an evaluator with one of its functions replaced; the rest is as it was."""
+
+    def __init__(self, part, **functions):
+        self._part, self._functions = part, functions
+
+    def __getattr__(self, name):
+        if name in self._functions:
+            return partial(self._functions[name], self._part)
+        return getattr(self._part, name)
+
+
+class LossyParticles(Particles):
+    """Forces on virtual sites, link hydrogens among them, are lost."""
+
+    def pull_back(self, particles, cells, gradient, virial):
+        return gradient[:, : self.n_atoms].copy(), virial
+
+
+def without_sites(evaluator):
+    return replace(evaluator, particles=LossyParticles(len(evaluator.numbers), evaluator.particles.sites))
+
+
+def constant_weights(evaluator):
+    def pull_back(part, region, gradient):
+        return part.pull_back(region, replace(gradient, site_charges=0.0 * gradient.site_charges))
+
+    surroundings = Altered(evaluator.surroundings, pull_back=pull_back)
+    return replace(evaluator, surroundings=surroundings, coupling=CutoffCoupling(surroundings))
+
+
+def constant_images(evaluator):
+    """Of the QM region in the Ewald potential: the gradient of the kernel is left out."""
+
+    def pull_back(part, field, charges):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("pidelta.core.direct_sum.add_gradient_of_images", lambda *arguments: None)
+            return part.pull_back(field, charges)
+
+    return replace(evaluator, coupling=Altered(evaluator.coupling, pull_back=pull_back))
+
+
+def without_virial_of_the_coupling(evaluator):
+    def pull_back(part, field, charges):
+        gradient, virial = part.pull_back(field, charges)
+        return gradient, 0.0 * virial
+
+    return replace(evaluator, coupling=Altered(evaluator.coupling, pull_back=pull_back))
+
+
+def in_single_precision(evaluator):
+    def evaluate(part, region):
+        rounded = region.positions.astype(np.float32).astype(np.float64)
+        return part.evaluate(replace(region, positions=rounded))
+
+    return replace(evaluator, delta=Altered(evaluator.delta, evaluate=evaluate))
+
+
+def with_memory(evaluator):
+    """Charges of the call before stand for those of this one: what a warm start must not do."""
+    last = []
+
+    def evaluate(part, positions, potential, kernel):
+        result = part.evaluate(positions, potential, kernel)
+        charges = last.pop() if last and last[0].shape == result.charges.shape else result.charges
+        last[:] = [result.charges]
+        return replace(result, charges=charges)
+
+    return replace(evaluator, engine=Altered(evaluator.engine, evaluate=evaluate))
+
+
+def mixed_up_batch(evaluator):
+    """All structures of a batch have the potential of the first."""
+
+    def evaluate(part, positions, potential, kernel):
+        return part.evaluate(positions, np.repeat(potential[:1], len(potential), axis=0), kernel)
+
+    return replace(evaluator, engine=Altered(evaluator.engine, evaluate=evaluate))
+
+
+def spring(first, second, axes=(1.0, 1.0, 1.0), nearest=True):
+    """A further term of the force field between two atoms, or an atom and the origin if `first` is None.
+
+    It is harmonic in some components of their distance, or of that of nearest images.
+    """
+
+    def mutate(evaluator):
+        def evaluate(part, particles, cells):
+            term = part.evaluate(particles, cells)
+            d = particles[:, second] - (0.0 if first is None else particles[:, first])
+            if nearest and cells is not None:
+                d = np.array([minimum_image(v, cell) for v, cell in zip(d, cells, strict=True)])
+            slope = 1e-4 * np.array(axes) * d
+            gradient = term.gradient.copy()
+            gradient[:, second] += slope
+            if first is not None:
+                gradient[:, first] -= slope
+            virial = term.virial - np.einsum("ba,bc->bac", slope, d)
+            return Term(term.energy + 0.5 * (slope * d).sum(axis=1), gradient, virial)
+
+        return replace(evaluator, classical=Altered(evaluator.classical, evaluate=evaluate))
+
+    return mutate
+
+
+NEAR, HYDROGEN, FAR = 6, 7, 60  # atoms of molecules that are not QM
+MUTANTS = {
+    "pull-back of sites": (without_sites, "isolated", r"gradient of atom \d+"),
+    "gradient of weights": (constant_weights, "isolated", r"gradient of atom \d+"),
+    "gradient of images": (constant_images, "cubic", r"gradient of atom \d+"),
+    "part of the virial": (without_virial_of_the_coupling, "isolated", "virial: expected"),
+    "double precision": (in_single_precision, "isolated", r"gradient of atom \d+"),
+    "no memory": (with_memory, "isolated", "after another call"),
+    "slots of a batch": (mixed_up_batch, "isolated", "in a batch"),
+    "net force": (spring(None, NEAR, nearest=False), "isolated", "net force"),
+    "net torque": (spring(NEAR, FAR, (1.0, 0.0, 0.0)), "isolated", "net torque"),
+    "rotation": (spring(NEAR, FAR, (1.0, 0.0, 0.0)), "cubic", "by a rotation"),
+    "lattice vectors": (spring(NEAR, FAR, nearest=False), "cubic", "when molecules move by lattice vectors"),
+    "lattice vectors of atoms": (
+        spring(NEAR, HYDROGEN, nearest=False),
+        "cubic",
+        "when atoms move by lattice",
+    ),
+    "like molecules": (spring(0, 54), "cubic", "when like molecules change places"),
+}
+
+
+@pytest.fixture(scope="module")
+def faultless(tmp_path_factory):
+    """Evaluators and samples of DFTB in four-point water, by cell: PME where there is one."""
+    found = {}
+    for coupling, cell in (("cutoff", "isolated"), ("pme", "cubic")):
+        setup = set_up(tmp_path_factory.mktemp(cell), coupling, "dftb", "builtin", cell)
+        found[cell] = replace(setup.evaluator(), delta=committee()), sample_of(setup)
+    return found
+
+
+@pytest.mark.parametrize("fault", MUTANTS)
+def test_faults_are_found(fault, faultless):
+    mutate, cell, message = MUTANTS[fault]
+    evaluator, sample = faultless[cell]
+    tolerances = Tolerances(mesh=0.0 if cell == "isolated" else EWALD_TOLERANCE)
+    with pytest.raises(AssertionError, match=message):
+        check_qmmm(mutate(evaluator), sample, tolerances, count=1)

@@ -101,15 +101,15 @@ class Tolerances:
         """Of a component of the virial against differences: lengths up to some 10 bohr in it."""
         return 10.0 * self.gradient
 
-    @property
-    def same(self) -> float:
-        """Of whatever is the same by symmetry, or evaluated twice."""
-        return self.rounding + 10.0 * self.scc
+    def same(self, quantity: str) -> float:
+        """Of an energy, gradient or virial that is the same by symmetry, or evaluated twice."""
+        if quantity == "energy":
+            return self.rounding + self.scc**2
+        return (self.rounding + self.scc) * (10.0 if quantity == "virial" else 1.0)
 
-    @property
-    def translated(self) -> float:
-        """Of the same at another place on the mesh, and of the sum of all forces."""
-        return self.same + self.mesh
+    def translated(self, quantity: str) -> float:
+        """Of the same at another place on the mesh."""
+        return self.same(quantity) + self.mesh
 
 
 def kinds_of_atoms(

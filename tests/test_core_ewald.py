@@ -263,3 +263,17 @@ def test_fields_and_kernel_are_parts_of_the_whole_sum(cell, method):
     np.testing.assert_allclose(charges[:, None] * slopes, whole.gradient, atol=1e-13)
     strain = near.strain(far) + 0.5 * (near.strain(near) + far.strain(far))
     np.testing.assert_allclose(strain, whole.strain, atol=1e-12)
+
+
+def test_the_plain_sum_has_no_steps_as_the_cell_changes():
+    """Vectors come and go; at each of these cells the slope of the energy is what the strain says."""
+    positions, charges = random_charges(0, 0.0)
+    method, step = EwaldSum(0.45, 1e-4), 1e-5
+    fractional = positions @ np.linalg.inv(TRICLINIC)
+
+    def evaluate(scale):
+        return method.evaluate(fractional @ (scale * TRICLINIC), charges, scale * TRICLINIC)
+
+    for scale in np.linspace(0.95, 1.05, 60):
+        slope = (evaluate(scale + step).energy - evaluate(scale - step).energy) / (2.0 * step)
+        assert slope == pytest.approx(np.trace(evaluate(scale).strain) / scale, abs=1e-8)

@@ -13,14 +13,14 @@ from delta_frames import random_model
 from mm_systems import water_positions
 from pidelta.config import load_config
 from pidelta.core.cell import minimum_image
-from pidelta.core.particles import Particles
 from pidelta.delta.committee import Committee
 from pidelta.qmmm.coupling import CutoffCoupling
 from pidelta.setup import Setup
 from pidelta.state import Term
 from pidelta.testing.qmmm import check_qmmm
-from pidelta.testing.samples import Sample, Tolerances
+from pidelta.testing.samples import Tolerances
 from pidelta.units import ANGSTROM, NANOMETER
+from qmmm_systems import LossyParticles, sample_of
 
 MOLECULES = 27
 CELLS = {
@@ -91,10 +91,6 @@ def committee():
     return Committee([random_model(seed, (1, 1, 1, 1, 8, 8)) for seed in (0, 1)])
 
 
-def sample_of(setup):
-    return Sample.of(setup.system, setup.topology.bonded_pairs, setup.qm_indices)
-
-
 def check_case(folder, coupling, engine, evaluator, delta, cell):
     setup = set_up(folder, coupling, engine, evaluator, cell)
     whole = replace(setup.evaluator(), delta=committee() if delta else None)
@@ -135,13 +131,6 @@ class Altered:
         if name in self._functions:
             return partial(self._functions[name], self._part)
         return getattr(self._part, name)
-
-
-class LossyParticles(Particles):
-    """Forces on virtual sites, link hydrogens among them, are lost."""
-
-    def pull_back(self, particles, cells, gradient, virial):
-        return gradient[:, : self.n_atoms].copy(), virial
 
 
 def without_sites(evaluator):

@@ -125,28 +125,29 @@ def kinds_of_atoms(
 
     Returns:
         atoms by kind: ``QM``, ``link partner`` and ``host`` (the QM and the MM end of a bond with a link
-        hydrogen), ``next to the host``, ``near MM``, ``being switched off``, ``parent of a site`` (in order
-        of their distance from the QM region) and ``far``. Each atom is of the first kind that fits.
+        hydrogen), ``next to the host`` (on a bond with charges of their own), ``parent of a site``, ``near
+        MM`` (both by their distance from the QM region), ``being switched off`` and ``far``. Each atom is of
+        the first of these kinds that fits.
     """
     n = len(evaluator.numbers)
-    if evaluator.partition is None or evaluator.surroundings is None:
+    partition = evaluator.partition
+    if partition is None or evaluator.surroundings is None:
         return {"MM": np.unique(np.linspace(0, n - 1, 4 * count).astype(np.int64))}
     cells = None if cell is None else cell[None]
     particles = evaluator.particles.place(positions[None], cells)
     region = evaluator.surroundings.cut(particles, cells)
-    qm = evaluator.partition.qm_indices
     vectors = positions[:, None] - region.positions[0][None]
     distances = np.linalg.norm(minimum_image(vectors, cell), axis=2).min(axis=1)
     by_distance = np.argsort(distances, kind="stable")
+    hydrogens = partition.qm_indices[len(partition.qm_atoms) :] - n
     parents = evaluator.particles.sites.parents
-    links = parents[qm[qm >= n] - n]
-    others = np.delete(parents, qm[qm >= n] - n, axis=0)
-    at_border = np.isin(links, qm)
+    cut, others = parents[hydrogens], np.delete(parents, hydrogens, axis=0)
+    is_qm = np.isin(cut, partition.qm_atoms)
     candidates = {
-        "link partner": np.unique(links[at_border]),
-        "host": np.unique(links[~at_border]),
-        "QM": _spread(qm[qm < n], count),
-        "next to the host": _around_hosts(others, links[~at_border]),
+        "link partner": np.unique(cut[is_qm]),
+        "host": np.unique(cut[~is_qm]),
+        "QM": _spread(partition.qm_atoms, count),
+        "next to the host": np.unique(others[np.isin(others, cut[~is_qm]).any(axis=1)]),
         "parent of a site": by_distance[np.isin(by_distance, others)],
         "near MM": by_distance,
         "being switched off": _switched(evaluator, region)[:n].nonzero()[0],
@@ -154,22 +155,16 @@ def kinds_of_atoms(
     }
     chosen: dict[str, IntArray] = {}
     taken = np.zeros(n, dtype=np.bool_)
-    outside = ~np.isin(np.arange(n), qm)
     for kind, atoms in candidates.items():
-        if kind not in ("QM", "link partner", "parent of a site"):
-            atoms = atoms[outside[atoms]]
-        chosen[kind] = atoms[~taken[atoms]][: None if "link" in kind or kind == "host" else count]
+        chosen[kind] = atoms[~taken[atoms]][:count]
         taken[chosen[kind]] = True
+        if kind == "parent of a site":  # the kinds after this one are of MM atoms
+            taken[partition.qm_atoms] = True
     return {kind: atoms for kind, atoms in chosen.items() if len(atoms)}
 
 
 def _spread(atoms: IntArray, count: int) -> IntArray:
     return atoms[np.unique(np.linspace(0, len(atoms) - 1, min(count, len(atoms))).astype(np.int64))]
-
-
-def _around_hosts(parents: IntArray, hosts: IntArray) -> IntArray:
-    """Atoms that share a site with a host: there is charge on the bonds of hosts."""
-    return np.unique(parents[np.isin(parents, hosts).any(axis=1)])
 
 
 def _switched(evaluator: QMMMEvaluator, region: CutRegion) -> BoolArray:

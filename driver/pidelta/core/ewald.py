@@ -168,8 +168,8 @@ class EwaldSum:
 
     Args:
         alpha: in 1/bohr.
-        tolerance: vectors m up to exp(-(pi m/alpha)^2) = tolerance are summed. Those up to 5 % longer fade out,
-            so that the energy has no steps where vectors come and go as the cell changes.
+        tolerance: vectors m up to exp(-(pi m/alpha)^2) = tolerance are summed. Those up to 5 % longer fade
+            out, so that the energy has no steps where vectors come and go as the cell changes.
     """
 
     def __init__(self, alpha: float, tolerance: float) -> None:

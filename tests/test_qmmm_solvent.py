@@ -14,13 +14,21 @@ from pidelta.core.ewald import EwaldSum
 from pidelta.core.pme import ParticleMeshEwald, grid_for, reciprocal_sum
 from pidelta.mm.topology import Topology
 from pidelta.qmmm.pme_coupling import PMECoupling
-from pidelta.testing.embeddings import FixedCharges, Sample, check_coupling
-from pidelta.testing.evaluators import check_batch, check_gradient, check_lattice_invariance, check_virial
+from pidelta.testing.evaluators import (
+    check_batch,
+    check_gradient,
+    check_gradient_of_all,
+    check_lattice_invariance,
+    check_virial,
+)
+from pidelta.testing.qmmm import FixedCharges, check_qmmm
+from pidelta.testing.samples import Sample, Tolerances, kinds_of_atoms
 from qmmm_systems import bare_topology, embedded
 from test_core_ewald import whole_energy
 from test_qmmm_surroundings import CUBE, TRICLINIC, make_system, perturbed
 
 FLAT = np.array([[33.0, 0.0, 0.0], [5.0, 33.0, 0.0], [3.0, -2.0, 12.5]])
+EXACT = Tolerances(scc=0.0, rounding=1e-11)
 QM_CHARGE = 0.6  # no region is neutral
 
 
@@ -86,7 +94,7 @@ def several_molecules(cell):
     assert np.count_nonzero(distances < 7.5) > 2
     rest = np.setdiff1d(np.arange(20, 60), other)[:2]
     qm = np.concatenate([np.arange(3), 3 * other + np.arange(3)])
-    return make_case(topology, positions, cell, qm, tuple([list(range(3 * m, 3 * m + 3)) for m in rest]))
+    return make_case(topology, positions, cell, qm, tuple(3 * m + np.arange(3) for m in rest))
 
 
 def larger_than_the_cutoff(cell):
@@ -102,7 +110,9 @@ def larger_than_the_cutoff(cell):
     bonds = [[i, i + 1] for i in range(5)]
     bonds += [[6 + 3 * m, 6 + 3 * m + place] for m in molecules for place in (1, 2)]
     topology = bare_topology(residues, charges, bonds)
-    return make_case(topology, positions, cell, np.arange(6), ([6, 7, 8], [30, 31, 32]), cutoff=7.0)
+    return make_case(
+        topology, positions, cell, np.arange(6), (np.arange(6, 9), np.arange(30, 33)), cutoff=7.0
+    )
 
 
 def ions_near(cell):
@@ -115,7 +125,7 @@ def ions_near(cell):
     charges[3 * near[0]] += 1.0
     charges[3 * near[1]] -= 1.0
     return make_case(
-        replace(topology, charges=charges), positions, cell, np.arange(3), ([6, 7, 8], [9, 10, 11])
+        replace(topology, charges=charges), positions, cell, np.arange(3), (np.arange(6, 9), np.arange(9, 12))
     )
 
 
@@ -138,7 +148,7 @@ def beside_a_network(positions, charges, bonds, cell, qm, **options):
         residues, np.concatenate([np.zeros(3), charges, solvent.charges[3:][kept]]), all_bonds
     )
     everyone = np.concatenate([qm, positions, places[3:][kept]])
-    alike = (list(range(first[0], first[0] + 3)), list(range(first[1], first[1] + 3)))
+    alike = first[0] + np.arange(3), first[1] + np.arange(3)
     return make_case(topology, everyone, cell, np.arange(3), alike, **options)
 
 
@@ -170,7 +180,9 @@ def chain(cell, **options):
 def flat(_):
     """A cell three times as wide as high: above and below the region there are its own images."""
     topology, positions = make_system(FLAT, groups=80)
-    return make_case(topology, positions, FLAT, np.arange(3), ([3, 4, 5], [60, 61, 62]), cutoff=6.0)
+    return make_case(
+        topology, positions, FLAT, np.arange(3), (np.arange(3, 6), np.arange(60, 63)), cutoff=6.0
+    )
 
 
 CASES = {
@@ -195,42 +207,32 @@ def ewald_coupling(case, alpha, cutoff):
     return PMECoupling(case.evaluator.partition, EwaldSum(alpha, 1e-12), cutoff)
 
 
-def some_atoms(case, count=2):
-    """QM atoms, those nearest to them, and those being switched off."""
-    evaluator = case.evaluator
-    region = evaluator.surroundings.cut(case.positions[None], case.cell[None])
-    sites = region.site_particles[0]
-    weights = region.site_charges[0] / evaluator.partition.charges[sites]
-    switching = sites[(weights > 0.02) & (weights < 0.98)]
-    assert len(switching) >= count
-    d = np.linalg.norm(region.site_positions[0][:, None] - region.positions[0], axis=2).min(axis=1)
-    return np.unique(np.concatenate([case.qm[-2:], sites[np.argsort(d)[:count]], switching[:count]]))
+@pytest.fixture
+def sample(case):
+    return Sample(*perturbed(case.positions, case.cell), case.topology.residue_indices, case.alike)
 
 
 def with_charges(case, coupling):
-    """The energy of the QM charges in the field of a coupling, as an evaluator of whole structures."""
+    """The energy of the QM charges in the field of a coupling."""
     engine = FixedCharges(case.evaluator.partition.qm_numbers, case.charges)
     return replace(case.evaluator, coupling=coupling, engine=engine)
 
 
-def test_within_a_cutoff(case):
-    coupling, molecules = case.evaluator.coupling, case.topology.residue_indices
-    structures = perturbed(case.positions, case.cell)
-    sample = Sample(*structures, molecules, some_atoms(case), case.alike)
-    check_coupling(case.evaluator, coupling, sample, case.charges)
+def test_conformance_within_a_cutoff(case, sample):
+    check_qmmm(with_charges(case, case.evaluator.coupling), sample, EXACT, count=2)
 
 
-def test_on_a_mesh(case):
+def test_on_a_mesh(case, sample):
     """Derivatives, lattice vectors and batches; the direct part ends at 3e-9 of its value."""
     alpha = 4.2 / case.cutoff
     mesh = ParticleMeshEwald(alpha, grid_for(case.cell, alpha, 1e-4))
     evaluator = with_charges(case, PMECoupling(case.evaluator.partition, mesh, case.cutoff))
-    structures, cells = perturbed(case.positions, case.cell)
-    check_gradient(evaluator, structures[0], cells[0], atoms=some_atoms(case), tolerance=2e-8)
-    check_virial(evaluator, structures[1], cells[1], tolerance=1e-7)
-    molecules = case.topology.residue_indices
-    check_lattice_invariance(evaluator, structures[0], cells[0], molecules, tolerance=1e-10)
-    check_batch(evaluator, structures, cells, tolerance=1e-11)
+    for atoms in kinds_of_atoms(evaluator, case.positions, case.cell, 1).values():
+        check_gradient(evaluator, case.positions, case.cell, atoms, EXACT)
+    check_gradient_of_all(evaluator, sample.positions[1], sample.cell(1), EXACT)
+    check_virial(evaluator, sample.positions[1], sample.cell(1), EXACT)
+    check_lattice_invariance(evaluator, case.positions, case.cell, sample.molecules, EXACT)
+    check_batch(evaluator, sample, EXACT)
 
 
 def field_of(case, coupling):

@@ -2,9 +2,9 @@
 
 Run: python tests/benchmarks/force_call.py [CONFIG] [--batches 1 4 8] [--repeats 20]
 
-Without CONFIG: uracil in 900 waters as it ships, with delta models, and retinoate in 3,240 waters. A client in
-a thread answers real i-PI messages over a socket pair; what a call takes beyond the evaluator is the share of
-the socket. Positions move by 0.01 bohr between calls, about what 0.5 fs of dynamics does. The schemes take
+Without CONFIG: uracil in 900 waters as it ships, with delta models, and retinoate in 3,240 waters. A client
+in a thread answers real i-PI messages over a socket pair; what a call takes beyond the evaluator is the share
+of the socket. Positions move by 0.01 bohr between calls, about what 0.5 fs of dynamics does. The schemes take
 turns; medians of the CPU time of one thread, which other processes disturb little.
 """
 

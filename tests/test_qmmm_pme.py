@@ -14,12 +14,12 @@ from pidelta.core.pme import ParticleMeshEwald, grid_for, reciprocal_sum
 from pidelta.errors import ConfigError
 from pidelta.mm.water import build_water
 from pidelta.qmmm.partition import Partition
-from pidelta.qmmm.pme_coupling import PMECoupling
 from pidelta.qmmm.surroundings import CutRegion
 from pidelta.state import System
 from pidelta.testing.derivatives import central_differences
 from pidelta.testing.qmmm import check_coupling
 from pidelta.testing.samples import Sample
+from qmmm_systems import pme_coupling
 from test_core_ewald import CUBIC, TRICLINIC, random_charges, whole_energy
 from test_qmmm_surroundings import ALIKE, make_evaluator, make_system, perturbed
 from test_qmmm_surroundings import CUBE as WATER_CUBE
@@ -45,7 +45,7 @@ def coupled(charges, reciprocal):
     """The coupling of the QM atoms to the other charges."""
     mm = charges.copy()
     mm[QM] = 0.0
-    return PMECoupling(Partition(np.full(len(charges), 8), QM, mm), reciprocal, CUTOFF)
+    return pme_coupling(Partition(np.full(len(charges), 8), QM, mm), reciprocal, CUTOFF)
 
 
 def field_of(coupling, positions, cell):
@@ -130,7 +130,7 @@ def test_conformance(cell):
     topology, positions = make_system(cell)
     evaluator = make_evaluator(topology, positions, cell)
     sample = Sample(*perturbed(positions, cell), topology.residue_indices, ALIKE)
-    coupling = PMECoupling(evaluator.partition, reciprocal_sum("ewald", 11.8, 1e-6, cell), 11.8)
+    coupling = pme_coupling(evaluator.partition, reciprocal_sum("ewald", 11.8, 1e-6, cell), 11.8)
     check_coupling(evaluator, coupling, sample, np.array([0.4, -0.7, 0.3]))
 
 
@@ -148,7 +148,7 @@ def water_with(cell, net, method, engine_charges):
     settings = {"cutoff": 11.5, "cell": cell, "electrostatics": method, "ewald_tolerance": 1e-5}
     left = topology.without_internal(QM_WATER)
     partition = Partition(topology.numbers, QM_WATER, left.charges)
-    coupling = PMECoupling(partition, reciprocal_sum(method, 11.5, 1e-5, cell), 11.5)
+    coupling = pme_coupling(partition, reciprocal_sum(method, 11.5, 1e-5, cell), 11.5)
     return x, topology, left, coupling, settings
 
 

@@ -18,8 +18,6 @@ from pidelta.core.vectors import dot, nearest
 from pidelta.state import FloatArray, IntArray
 
 _compiled = compiled(nogil=True, error_model="numpy")
-# reordered sums let the loops over the many vectorise
-_vectorised = compiled(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"})
 
 
 def images_in_reach(
@@ -137,46 +135,34 @@ def _images(middle, many, cell, inverse, reach):
     return indices[:count], places[:count]
 
 
-@_vectorised
+@_compiled
 def _add_potential(few, x, y, z, charges, cutoff, smooth, potential):
-    limit, scale = cutoff * cutoff, 2.0 / (cutoff * cutoff)
+    limit = cutoff * cutoff
     for a in range(len(few)):
-        total = 0.0
         for k in range(len(charges)):
             dx, dy, dz = few[a, 0] - x[k], few[a, 1] - y[k], few[a, 2] - z[k]
             r2 = dx * dx + dy * dy + dz * dz
-            t = min(r2, limit) * scale - 1.0
-            value = 0.0
-            for order in range(len(smooth) - 1, -1, -1):
-                value = value * t + smooth[order]
-            total += charges[k] * (1.0 / math.sqrt(r2) + value) if r2 < limit else 0.0
-        potential[a] += total
+            if r2 < limit:
+                value, _ = _smooth(r2, cutoff, smooth)
+                potential[a] += charges[k] * (1.0 / math.sqrt(r2) + value)
 
 
-@_vectorised
+@_compiled
 def _add_gradient(few, few_charges, x, y, z, charges, cutoff, smooth, few_gradient, gx, gy, gz):
-    limit, scale = cutoff * cutoff, 2.0 / (cutoff * cutoff)
+    limit = cutoff * cutoff
     for a in range(len(few)):
-        sx = sy = sz = 0.0
         for k in range(len(charges)):
             dx, dy, dz = few[a, 0] - x[k], few[a, 1] - y[k], few[a, 2] - z[k]
             r2 = dx * dx + dy * dy + dz * dz
-            t = min(r2, limit) * scale - 1.0
-            value = slope = 0.0
-            for order in range(len(smooth) - 1, -1, -1):
-                slope = slope * t + value
-                value = value * t + smooth[order]
-            force = 2.0 * scale * slope - 1.0 / (r2 * math.sqrt(r2))
-            force *= few_charges[a] * charges[k] if r2 < limit else 0.0
-            sx += force * dx
-            sy += force * dy
-            sz += force * dz
-            gx[k] -= force * dx
-            gy[k] -= force * dy
-            gz[k] -= force * dz
-        few_gradient[a, 0] += sx
-        few_gradient[a, 1] += sy
-        few_gradient[a, 2] += sz
+            if r2 < limit:
+                _, slope = _smooth(r2, cutoff, smooth)
+                force = few_charges[a] * charges[k] * (2.0 * slope - 1.0 / (r2 * math.sqrt(r2)))
+                few_gradient[a, 0] += force * dx
+                few_gradient[a, 1] += force * dy
+                few_gradient[a, 2] += force * dz
+                gx[k] -= force * dx
+                gy[k] -= force * dy
+                gz[k] -= force * dz
 
 
 @_compiled

@@ -14,6 +14,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from pidelta.cli import uncertainty
+from pidelta.cli.conservation import report_conservation
+from pidelta.cli.conservation_options import NVEOptions, plan_report
 from pidelta.cli.description import describe_names, describe_setup, describe_terms
 from pidelta.config import Config, load_config
 from pidelta.errors import RunError
@@ -57,11 +59,39 @@ class _Start:
 def check(
     config: Annotated[Path, typer.Argument(help="The configuration, a YAML file.")],
     atoms: Annotated[int, typer.Option(min=1, help="How many atoms of each kind to differentiate.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of the choice of atoms and shifts.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of the choice of atoms, of shifts and velocities.")
+    ] = 0,
+    nve: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Then run i-PI at constant energy for so long, such as 10ps."),
+    ] = None,
+    time_step: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TIME", help="Of these runs, 0.25fs and 0.5fs by default; may be repeated."),
+    ] = None,
+    terms: Annotated[
+        list[str] | None,
+        typer.Option(help="Terms of these runs, such as mm+low, all by default; may be repeated."),
+    ] = None,
+    temperature: Annotated[str | None, typer.Option(help="Of these runs, 300K by default.")] = None,
+    equilibrate: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="With a thermostat before them, 1ps by default; 0ps for none."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Of these runs, NAME-nve beside NAME.yaml by default."),
+    ] = None,
 ) -> None:
-    """Set-up, energies, forces against differences of the energy, and invariance to lattice shifts."""
+    """Set-up, energies, forces against differences of the energy, and invariance to lattice shifts.
+
+    With --nve also runs at constant energy, and the drift and fluctuation of their conserved quantity. The
+    same command goes on with runs that were stopped.
+    """
     console = Console()
     given = load_config(config)
+    report = plan_report(NVEOptions(nve, time_step, terms, temperature, equilibrate, output, seed), given)
 
     from pidelta.setup import Setup
 
@@ -98,6 +128,8 @@ def check(
             f"{config}: expected no net force, within {allowed:.0e} hartree/bohr, found {net_force:.1e}"
         )
     console.print("[green]all checks passed[/green]")
+    if report is not None:
+        report_conservation(console, report, given, system)
 
 
 def _without_virial(config: Config) -> Config:

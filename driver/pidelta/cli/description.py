@@ -102,8 +102,10 @@ def _describe_ewald(setup: Setup, mm: MMConfig, cell: FloatArray) -> str:
 def _describe_links(qm: QMConfig, setup: Setup) -> list[tuple[str, str]]:
     """The bonds that are cut, and the charges that this moves."""
     region = setup.qm_region
-    if region.force_field is None or not len(region.links):
+    if region.force_field is None:
         return []
+    if not len(region.links):
+        return [("link atoms", "none: no bond joins the QM region with MM atoms")]
     hosts = region.force_field.charges[region.links.hosts]
     lines = region.links.describe(region.force_field)
     rows = [("link atoms", escape("\n".join(lines)))]

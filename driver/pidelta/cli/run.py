@@ -24,15 +24,16 @@ from pidelta.cli.evaluate import chosen_terms
 from pidelta.cli.processors import allowed_processors, share_processors
 from pidelta.cli.uncertainty import in_short, warnings
 from pidelta.config import Config, load_config
-from pidelta.errors import RunError
+from pidelta.errors import RunError, SetupError
 
 if TYPE_CHECKING:
     from pidelta.analysis.ipi_output import PropertiesFollower
     from pidelta.ipi.simulation import PropertiesFile, Simulation
     from pidelta.ipi.supervisor import Supervisor
+    from pidelta.setup import Setup
 
-_REFRESH_SECONDS = 0.2
-_INTERRUPTED = 130
+REFRESH_SECONDS = 0.2
+INTERRUPTED = 130
 _UNIT_SYMBOLS = {"": "a.u.", "atomic_unit": "a.u.", "kelvin": "K", "electronvolt": "eV"}
 
 
@@ -88,6 +89,7 @@ def run(
     setup = Setup(settings)
     check_atom_order(simulation, setup.system)
     check_extras(simulation, expected, setup.extras)
+    _check_virial(console, simulation, setup, expected)
     for warning in setup.warnings:
         console.print(f"[yellow]warning: {escape(warning)}[/yellow]", soft_wrap=True)
     file = simulation.main_properties
@@ -104,7 +106,7 @@ def run(
     for line in warnings(supervisor.alarms()):
         console.print(f"[yellow]warning: {line}[/yellow]", soft_wrap=True)
     if not finished:
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
 
 
 def _show_terms(console: Console, simulation: Simulation, terms: list[str]) -> None:
@@ -119,6 +121,30 @@ def _show_terms(console: Console, simulation: Simulation, terms: list[str]) -> N
         console.print(f"ffsocket {ffsocket.name}: {served}", markup=False, highlight=False)
     for note in notes:
         console.print(f"[yellow]note: {note}[/yellow]")
+
+
+def _check_virial(console: Console, simulation: Simulation, setup: Setup, terms: list[str]) -> None:
+    """See that there is a virial where the cell is to change; say where a pressure will be no number.
+
+    Raises:
+        SetupError: the cell of a molecule in vacuum would change, or there is no virial.
+    """
+    config, mm = setup.config, setup.config.mm
+    if simulation.barostat and setup.system.cell is None:
+        raise SetupError(
+            f"{simulation.path}: {simulation.barostat}: expected a structure with a cell, found none in "
+            f"{config.structure}"
+        )
+    if mm is None or mm.engine != "openmm" or mm.virial or "mm" not in terms:
+        return
+    if simulation.barostat:
+        raise SetupError(
+            f"{config.path}: mm.virial: expected true with {simulation.barostat} in {simulation.path}, "
+            "found false"
+        )
+    if simulation.pressures:
+        names = ", ".join(simulation.pressures)
+        console.print(f"[yellow]note: {names}: no numbers, as mm.virial is false[/yellow]", soft_wrap=True)
 
 
 def _share_clients(
@@ -152,7 +178,7 @@ def _supervise(
         RunError: i-PI or a client failed; the message says how to go on.
     """
     try:
-        with _signals_as_interrupts(), supervisor:
+        with signals_as_interrupts(), supervisor:
             if supervisor.kept:
                 names = ", ".join(path.name for path in supervisor.kept)
                 console.print(f"kept logs of an earlier run: {names}", highlight=False, markup=False)
@@ -179,7 +205,7 @@ def _how_to_go_on(supervisor: Supervisor, simulation: Simulation, options: list[
 
 
 @contextmanager
-def _signals_as_interrupts() -> Iterator[None]:
+def signals_as_interrupts() -> Iterator[None]:
     """Let SIGTERM and SIGHUP, from a batch system or a closed terminal, stop the run as Ctrl-C does."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -204,7 +230,7 @@ def _show_progress(
             if row is not None and file is not None:
                 state = [_describe(row, file), in_short(supervisor.alarms())]
                 progress.update(task, completed=row.get("step"), state="  ".join(filter(None, state)))
-            time.sleep(_REFRESH_SECONDS)
+            time.sleep(REFRESH_SECONDS)
         if supervisor.finished():
             progress.update(task, completed=simulation.total_steps)
 

@@ -33,7 +33,7 @@ ENGINES = {
     "ase": "engine: ase, ase: {calculator: ase.calculators.emt.EMT}",
     "dftb+": "engine: dftb+",
 }
-EVALUATORS = {"builtin": "", "openmm": ", engine: openmm, platform: Reference, virial: false"}
+EVALUATORS = {"builtin": "", "openmm": ", engine: openmm, platform: Reference, virial: {virial}"}
 EWALD_TOLERANCE = 1e-4
 
 # coupling, QM engine, evaluator of the force field, committee of delta models, cell
@@ -70,18 +70,23 @@ def write_waters(path, cell):
     path.write_text("\n".join(["water", str(len(rows)), *rows, box]) + "\n")
 
 
-def set_up(folder, coupling, engine, evaluator, cell):
-    """Two molecules of water in water, four-point water but for mechanical embedding."""
+def set_up(folder, coupling, engine, evaluator, cell, *, reach=4.5, virial=False):
+    """Two molecules of water in water, four-point water but for mechanical embedding; cutoffs in angstrom."""
     structure = "water.xyz" if cell == "isolated" else "water.gro"
     write_waters(folder / structure, CELLS[cell])
     water = "q-spc-fw" if engine == "ase" else "q-tip4p-f"
-    ends = f", electrostatics: pme, cutoff: 4.5 angstrom, ewald_tolerance: {EWALD_TOLERANCE}"
+    ends = (
+        ""
+        if cell == "isolated"
+        else f", electrostatics: pme, cutoff: {reach} angstrom, ewald_tolerance: {EWALD_TOLERANCE}"
+    )
+    ends = "" if cell == "isolated" else ends
     path = folder / "pidelta.yaml"
     path.write_text(
         f"structure: {structure}\n"
         f"qm: {{atoms: 'resid 1 or resid 2', {ENGINES[engine]}}}\n"
-        f"mm: {{water: {water}{EVALUATORS[evaluator]}{'' if cell == 'isolated' else ends}}}\n"
-        f"embedding: {{scheme: {coupling}, cutoff: 4.6 angstrom, switch: 2.0 angstrom}}\n"
+        f"mm: {{water: {water}{EVALUATORS[evaluator].format(virial=virial)}{ends}}}\n"
+        f"embedding: {{scheme: {coupling}, cutoff: {reach + 0.1} angstrom, switch: 2.0 angstrom}}\n"
     )
     return Setup(load_config(path))
 

@@ -263,3 +263,13 @@ def test_faults_are_found(fault, faultless):
     tolerances = Tolerances(mesh=0.0 if cell == "isolated" else EWALD_TOLERANCE)
     with pytest.raises(AssertionError, match=message):
         check_qmmm(mutate(evaluator), sample, tolerances, count=1)
+
+
+def test_single_precision(tmp_path):
+    """OpenMM's CPU platform: larger steps for differences, and what they can tell then."""
+    text = EVALUATORS["openmm"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(EVALUATORS, "openmm", text.replace("Reference", "CPU"))
+        setup = set_up(tmp_path, "pme", "dftb", "openmm", "cubic")
+    tolerances = Tolerances(mesh=EWALD_TOLERANCE, rounding=1e-4, step=0.02, virial=False)
+    check_qmmm(setup.evaluator(), sample_of(setup), tolerances, count=1)

@@ -271,5 +271,5 @@ def test_single_precision(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(EVALUATORS, "openmm", text.replace("Reference", "CPU"))
         setup = set_up(tmp_path, "pme", "dftb", "openmm", "cubic")
-    tolerances = Tolerances(mesh=EWALD_TOLERANCE, rounding=1e-4, step=0.02, virial=False)
+    tolerances = Tolerances(mesh=EWALD_TOLERANCE, rounding=1e-5, step=0.02, virial=False)
     check_qmmm(setup.evaluator(), sample_of(setup), tolerances, count=1)

@@ -81,7 +81,7 @@ class Tolerances:
             mesh a translation changes the energy, forces do not add up to zero, and the direct part of the
             sum, switched off at its cutoff, leaves steps in forces of that size.
         rounding: of all terms.
-        step: of differences in bohr. Where `rounding` is that of single precision, 0.02 instead.
+        step: of differences in bohr. For single precision, 0.02 with a `rounding` of 1e-5.
         virial: whether the evaluator has a virial; if not, NaN is expected in its place.
     """
 

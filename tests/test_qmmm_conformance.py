@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 from functools import partial
 from itertools import combinations, product
@@ -113,6 +114,7 @@ def test_every_pair_of_parts(case, tmp_path):
 
 
 @pytest.mark.dftbplus
+@pytest.mark.skipif(importlib.util.find_spec("dftbplus") is None, reason="needs the module dftbplus")
 @pytest.mark.parametrize("case", DFTBPLUS_CASES, ids=lambda case: "-".join(map(str, case)))
 def test_every_pair_with_dftbplus(case, tmp_path):
     check_case(tmp_path, *case)

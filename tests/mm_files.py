@@ -107,3 +107,14 @@ def _assign_types(structure, types, forces):
             )
         atom.type, atom.atom_type = name, kind
     assert np.isfinite([kind.rmin for kind in known.values()]).all()
+
+
+def write_chamber(folder):
+    """Write protein.psf and its parameters as chamber.prmtop; the path."""
+    path = folder / "chamber.prmtop"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        psf = CharmmPsfFile(str(folder / "protein.psf"))
+        psf.load_parameters(CharmmParameterSet(str(folder / "protein.rtf"), str(folder / "protein.prm")))
+        parmed.amber.ChamberParm.from_structure(psf).write_parm(str(path))
+    return path

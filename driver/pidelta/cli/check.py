@@ -111,6 +111,9 @@ def check(
     console.print(_energies(evaluator, start))
     _show_uncertainty(console, setup, evaluator, start)
     chosen = _choose_atoms(evaluator, start, atoms, rng)
+    if given.qm is not None and len(links := setup.qm_region.links):
+        ends = np.unique(np.concatenate([links.partners, links.hosts]))
+        chosen["ends of the bonds that are cut"] = _sample(ends, atoms, rng)
     worst = _check_gradient(console, evaluator, start, chosen, tolerance.step)
     net_force, change = _check_shifts(console, system, evaluator, start, rng)
     if not worst <= tolerance.gradient:

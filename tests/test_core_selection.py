@@ -89,7 +89,7 @@ WATERS, LIGAND, SODIUM, GLYCINE = [0, 1, 2, 6, 7, 8], [3, 4, 5], [9], [10, 11, 1
         ("@1-3", [0, 1, 2]),
         ("@/O", [0, 6, 12]),
         (":WAT&!@OW", [1, 2, 7, 8]),
-        ("(:WAT | :LIG) & !(@OW)", [1, 2, 7, 8, *LIGAND]),
+        ("(:WAT | :LIG) & !(@OW)", [1, 2, *LIGAND, 7, 8]),
         ("!:WAT,LIG,NA+", GLYCINE),
         ("@CA,C5'", [10, 11]),
         (":NA+", SODIUM),

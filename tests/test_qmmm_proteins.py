@@ -75,6 +75,23 @@ def test_regions_and_cutoffs_that_do_not_fit_the_cell(bridged, fail, qm, more, m
     assert_refused(bridged, fail, f"qm: {{atoms: {atoms!r}}}\n{more}\n", message)
 
 
+def test_check_of_a_disulfide_bridge(bridged, run, capsys):
+    """Two side chains joined by S-S, each cut from its backbone."""
+    config = bridged / "bridge.yaml"
+    config.write_text(
+        "structure: bridged.rst7\n"
+        "qm: {atoms: '(:2,6)&!@N,H,CA,HA,C,O'}\n"
+        "mm: {topology: bridged.prmtop}\n"
+        "embedding: {cutoff: 1.0 nm}\n",
+        encoding="utf-8",
+    )
+    assert run("check", config, "--atoms", 1) == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for number in (2, 6):
+        assert re.search(rf"CYX{number}:CB \(atom \d+\) - CYX{number}:CA \(atom \d+\): hydrogen", shown)
+    assert "ends of the bonds that are cut 1" in shown
+
+
 def assert_refused(folder, fail, text, message):
     """One line, exit code 2, with the file and the key."""
     if "mm:" not in text:

@@ -235,7 +235,9 @@ def test_charges_that_do_not_fit(tmp_path):
     given = alkane_charges(names)
     expected = given[10] + given[HALF].sum()
     assert spread.force_field.charges[10] == pytest.approx(expected, abs=1e-5)
-    with pytest.raises(ConfigError, match=r"qm.atoms: expected .*, its only neighbour, both in the QM region"):
+    with pytest.raises(
+        ConfigError, match=r"qm.atoms: expected .*, its only neighbour, both in the QM region"
+    ):
         setup_of(tmp_path, qm="{atoms: [0, 1]}").evaluator()
 
 

@@ -89,7 +89,8 @@ def test_check_of_a_disulfide_bridge(bridged, run, capsys):
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for number in (2, 6):
         assert re.search(rf"CYX{number}:CB \(atom \d+\) - CYX{number}:CA \(atom \d+\): hydrogen", shown)
-    assert "ends of the bonds that are cut 1" in shown
+    for kind in ("link partner", "host", "next to the host"):
+        assert f"{kind} 1" in shown
 
 
 def assert_refused(folder, fail, text, message):

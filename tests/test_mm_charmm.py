@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import parmed
 import pytest
+from parmed.charmm import CharmmPsfFile
 
 from mm_systems import DATA, mm_evaluator
 from openmm_support import app, assert_same_as_openmm

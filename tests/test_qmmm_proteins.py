@@ -25,7 +25,7 @@ def unpack(folder, name):
 
 @pytest.fixture(scope="module")
 def bridged(tmp_path_factory):
-    """ACE-CYX-PRO-PHE-ASP-CYX-NME, with a disulfide bridge, in water; `tleap -f tests/records/bridged.leap`."""
+    """ACE-CYX-PRO-PHE-ASP-CYX-NME, with a bridge of S-S, in water; `tleap -f tests/records/bridged.leap`."""
     folder = tmp_path_factory.mktemp("bridged")
     unpack(folder, "bridged")
     return folder

@@ -38,8 +38,9 @@ def select(
 
     Args:
         selection: ``all``; a list of indices from 0; an AMBER mask, which begins with ``:`` or ``@``, perhaps
-            in parentheses or after ``!``; or a selection of MDAnalysis, lengths in angstrom. ``resid`` is the number in the structure file,
-            ``index`` is from 0, and masks count atoms and residues from 1 in the order of the file.
+            in parentheses or after ``!``; or a selection of MDAnalysis, lengths in angstrom. ``resid`` is the
+            number in the structure file, ``index`` is from 0, and masks count atoms and residues from 1 in
+            the order of the file.
         system: the atoms to choose from; distances are those of its positions.
         bonds: (nb, 2) bonded pairs, for ``bonded`` and ``same fragment as``.
         charges: (N,) in e, for ``charge``.

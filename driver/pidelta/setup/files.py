@@ -20,7 +20,6 @@ from pidelta.setup.sections import section
 from pidelta.state import FloatArray, System
 from pidelta.units import ANGSTROM
 
-
 _MANY_MOLECULES = 100
 """Of a cluster without a cell: what deserves a warning."""
 
@@ -92,7 +91,7 @@ def cluster_warnings(inputs: Inputs) -> list[str]:
         return []
     file = inputs.config.structure
     return [
-        f"{file}: no cell{where_a_cell_is(file)}: {molecules} molecules are a cluster in vacuum, in which all "
+        f"{file}: no cell{where_a_cell_is(file)}: {molecules} molecules are a cluster in vacuum, and all "
         "pairs interact"
     ]
 

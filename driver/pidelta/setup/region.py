@@ -122,7 +122,7 @@ def _region_in_force_field(inputs: Inputs, given: Topology, qm: QMConfig, indice
 def _refuse_scattered(
     inputs: Inputs, surroundings: CutoffSurroundings, particles: Particles, indices: IntArray
 ) -> None:
-    """Refuse a region too large for the cell, as residues in different places with the same number make it."""
+    """Refuse a region too large for the cell, as residues that share a number make it."""
     system = inputs.system
     cells = None if system.cell is None else system.cell[None]
     try:

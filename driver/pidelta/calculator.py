@@ -162,8 +162,8 @@ class Calculator(ASECalculator):
             results["stress"] = full_3x3_to_voigt_6_stress(stress)
         if evaluation.charges is not None and evaluation.dipole is not None:
             assert self._evaluator.partition is not None
-            charges = np.zeros(len(atoms))
-            charges[self._evaluator.partition.qm_indices] = evaluation.charges[0]
+            charges, qm = np.zeros(len(atoms)), self._evaluator.partition.qm_atoms
+            charges[qm] = evaluation.charges[0, : len(qm)]  # ASE knows no link hydrogens
             results["charges"] = charges
             results["dipole"] = evaluation.dipole[0] * BOHR_IN_ANGSTROM
         return results
@@ -199,7 +199,7 @@ class Calculator(ASECalculator):
         charges = atoms.get_initial_charges()
         partition, qm = self._evaluator.partition, self.config.qm
         if partition is not None and qm is not None:
-            of_qm, charges[partition.qm_indices] = charges[partition.qm_indices], 0.0
+            of_qm, charges[partition.qm_atoms] = charges[partition.qm_atoms], 0.0
             if of_qm.any() and abs(of_qm.sum() - qm.charge) > _CHARGE_TOLERANCE:
                 raise self._unfit(
                     f"expected initial charges of the QM atoms that add up to {qm.charge:+d}, the charge in "

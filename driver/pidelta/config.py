@@ -158,18 +158,39 @@ class ASEConfig(Section):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
+class LinksConfig(Section):
+    """Hydrogens on bonds that join the QM region with MM atoms, their hosts; `length` in bohr once read.
+
+    `position` is a fixed ratio of the bond (`scaled`), `length` over the force field's length of the bond, or
+    the distance `length` from the QM atom (`fixed`); by default that is 1.09 angstrom at carbon.
+    `host_charge` is where the charge of a host goes in what the QM region feels: to the MM atoms bonded to
+    it, with the dipole kept (`charge-shift`); to the middles of its bonds to them (`redistribute`); to the MM
+    atoms of its residue (`zero`). `allow` names borders that are refused otherwise: bonds other than carbon
+    with carbon (`polar`), double and conjugated ones (`multiple`), those of rings (`ring`), several of one
+    host (`shared`).
+    """
+
+    position: Literal["scaled", "fixed"] = "scaled"
+    length: Annotated[Length, Field(gt=1.0, lt=6.0)] | None = None
+    host_charge: Literal["charge-shift", "redistribute", "zero"] = "charge-shift"
+    allow: list[Literal["polar", "multiple", "ring", "shared"]] = Field(default_factory=list)
+
+
 class QMRegionConfig(Section):
     """The QM region, whichever engine describes it; see the engines' own sections for their methods.
 
     The method is the term `low` of the energy. `charge_remainder` selects MM atoms that take up, in equal
-    shares, what the force-field charges of the QM atoms have more than `charge`; without it, a remainder up
-    to 0.05 e, as rounding leaves, is dropped. `properties` are results to report, by the names
-    that `pidelta.qm.base.QMResult` explains; which of them an engine gives, it says itself.
+    shares, what the force-field charges of the QM atoms have more than `charge`. Without it, a remainder up
+    to 0.05 e, as rounding leaves, is dropped; where bonds join the region with MM atoms, it goes to the MM
+    atoms of the residues that are cut. `links` says how such bonds are cut. `properties` are results to
+    report, by the names that `pidelta.qm.base.QMResult` explains; which of them an engine gives, it says
+    itself.
     """
 
     atoms: str | list[int] = "all"
     charge: Integer = 0
     charge_remainder: str | list[int] | None = None
+    links: LinksConfig = LinksConfig()
     multiplicity: Integer = Field(1, ge=1)
     properties: list[str] = Field(default_factory=list)
 

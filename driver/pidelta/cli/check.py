@@ -155,7 +155,7 @@ def _describe(config: Config, setup: Setup, evaluator: QMMMEvaluator) -> Table:
     if config.qm is not None and evaluator.partition is not None and evaluator.engine is not None:
         symbols = [chemical_symbols[number] for number in evaluator.partition.qm_numbers]
         table.add_row("QM region", f"{len(symbols)} atoms: {' '.join(symbols)}; charge {config.qm.charge:+d}")
-        atoms = describe_atoms(evaluator.partition.qm_indices, system)
+        atoms = describe_atoms(evaluator.partition.qm_atoms, system)
         table.add_row("by residue", escape("\n".join(atoms)))
         table.add_row("engine", evaluator.engine.program)
         for row in describe_method(config.qm):
@@ -277,7 +277,7 @@ def _describe_terms(topology: Topology, evaluator: QMMMEvaluator) -> Table:
     """How many terms there are, how many of them the QM method replaces, and the charges."""
     rest = topology
     if evaluator.partition is not None:
-        rest = topology.without_internal(evaluator.partition.qm_indices)
+        rest = topology.without_internal(evaluator.partition.qm_atoms)
     table = Table("kind", "in all", "left to QM", "evaluated", title="terms of the force field")
     remaining = rest.counts
     for kind, count in topology.counts.items():
@@ -345,7 +345,7 @@ def _choose_atoms(
         return {"MM": _sample(everyone, 3 * count, rng)}
     partition = evaluator.partition
     region = evaluator.surroundings.cut(evaluator.particles.place(start.positions, start.cells), start.cells)
-    chosen = {"QM": _sample(partition.qm_indices, count, rng)}
+    chosen = {"QM": _sample(partition.qm_atoms, count, rng)}
     atoms = region.site_particles[0]
     real = (atoms >= 0) & (atoms < len(everyone)) & (partition.charges[atoms] != 0.0)
     atoms, charges, positions = atoms[real], region.site_charges[0, real], region.site_positions[0, real]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -276,17 +276,20 @@ class Topology:
         return np.concatenate([atoms, sites])
 
     def without_internal(self, indices: npt.ArrayLike) -> Topology:
-        """The topology with a QM region taken out, all but its Lennard-Jones with the other atoms.
+        """The topology with a QM region taken out, all but its interactions with the other atoms.
 
-        Terms among the atoms of the region go, their pairs are excluded, their charges become zero.
+        Terms among the atoms of the region go, their pairs are excluded, their charges become zero. Terms and
+        Lennard-Jones pairs with other atoms stay, across bonds that join the region with these as well: every
+        bonded term with at least one other atom, as in sander (Walker, Crowley, Case, J. Comput. Chem. 29,
+        1019 (2008)), exclusions, and the Lennard-Jones part of 1-4 pairs.
 
         Args:
             indices: the atoms of the region.
 
         Raises:
-            TopologyError: a bonded term or a virtual site joins the region with other atoms.
+            TopologyError: a virtual site joins the region with other atoms.
         """
-        inside, tables = self._separated(indices, "QM region")
+        inside = self._with_their_sites(indices, "QM region")
         region = np.flatnonzero(inside)
         first, second = np.triu_indices(len(region), k=1)
         within = np.stack([region[first], region[second]], axis=1)
@@ -294,7 +297,31 @@ class Topology:
             self,
             charges=np.where(inside, 0.0, self.charges),
             exclusions=unique_pairs(np.concatenate([self.exclusions, within])),
-            **tables,
+            **{
+                name: table.select(np.asarray(~inside[table.atoms].all(axis=1)))
+                for name, table in self._tables()
+            },
+        )
+
+    def terms_across(self, inside: BoolArray) -> Iterator[tuple[str, IntArray]]:
+        """The kind and the atoms of each term that joins atoms where `inside` (N,) is true with others."""
+        for name, table in self._tables():
+            touched = inside[table.atoms]
+            for row in np.flatnonzero(touched.any(axis=1) & ~touched.all(axis=1)):
+                yield _TABLES[name], table.atoms[row]
+
+    def with_massless(self, sites: VirtualSites) -> Topology:
+        """The topology with further virtual sites, which have neither charge nor Lennard-Jones."""
+        if not len(sites):
+            return self
+        none = len(self.lj_c6)
+        return replace(
+            self,
+            charges=np.append(self.charges, np.zeros(len(sites))),
+            lj_types=np.append(self.lj_types, np.full(len(sites), none)),
+            lj_c6=np.pad(self.lj_c6, (0, 1)),
+            lj_c12=np.pad(self.lj_c12, (0, 1)),
+            sites=join_sites([self.sites, sites], [0, 0]),
         )
 
     def without_terms(self, indices: npt.ArrayLike) -> Topology:
@@ -306,7 +333,9 @@ class Topology:
         Raises:
             TopologyError: a bonded term or a virtual site joins them with other atoms.
         """
-        inside, tables = self._separated(indices, "selected region")
+        inside = self._with_their_sites(indices, "selected region")
+        for kind, atoms in self.terms_across(inside):
+            self._refuse_cut("selected region", kind, atoms)
         kept = ~inside
         kept[: len(self)] = True
         particles = np.cumsum(kept) - 1
@@ -317,31 +346,31 @@ class Topology:
             lj_types=self.lj_types[kept],
             exclusions=particles[outside],
             sites=self.sites.select(kept[len(self) :]),
-            **{name: table.renumbered(particles) for name, table in tables.items()},
+            **{
+                name: table.select(np.asarray(~inside[table.atoms].any(axis=1))).renumbered(particles)
+                for name, table in self._tables()
+            },
         )
 
-    def _separated(self, indices: npt.ArrayLike, region: str) -> tuple[BoolArray, dict[str, Any]]:
-        """Which particles (P,) belong to a region, and the tables of terms outside."""
+    def _tables(self) -> Iterator[tuple[str, Any]]:
+        """The tables of terms by name."""
+        for name in _TABLES:
+            yield name, getattr(self, name)
+
+    def _with_their_sites(self, indices: npt.ArrayLike, region: str) -> BoolArray:
+        """Which particles (P,) are atoms of a region or their virtual sites."""
         inside = np.zeros(self.n_particles, dtype=np.bool_)
         inside[np.ravel(np.asarray(indices, dtype=np.int64))] = True
-        self._refuse_cut(region, "virtual site", self.sites.parents, inside)
-        inside[len(self) :] = inside[self.sites.parents].any(axis=1)
-        tables: dict[str, Any] = {}
-        for name, description in _TABLES.items():
-            table: _Table = getattr(self, name)
-            self._refuse_cut(region, description, table.atoms, inside)
-            tables[name] = table.select(np.asarray(~inside[table.atoms].any(axis=1)))
-        return inside, tables
-
-    def _refuse_cut(self, region: str, description: str, atoms: IntArray, inside: BoolArray) -> None:
-        touched = inside[atoms]
-        cut = np.flatnonzero(touched.any(axis=1) & ~touched.all(axis=1))
+        parents = inside[self.sites.parents]
+        cut = np.flatnonzero(parents.any(axis=1) & ~parents.all(axis=1))
         if len(cut):
-            labels = " - ".join(self.label(int(atom)) for atom in atoms[cut[0]])
-            raise TopologyError(
-                f"{self.source}: the {region} cuts the {description} {labels}; "
-                f"link atoms are not available yet"
-            )
+            self._refuse_cut(region, "virtual site", self.sites.parents[cut[0]])
+        inside[len(self) :] = parents.any(axis=1)
+        return inside
+
+    def _refuse_cut(self, region: str, kind: str, atoms: IntArray) -> None:
+        labels = " - ".join(self.label(int(atom)) for atom in atoms)
+        raise TopologyError(f"{self.source}: the {region} cuts the {kind} {labels}")
 
 
 def join(parts: Sequence[Topology]) -> Topology:

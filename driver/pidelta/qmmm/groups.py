@@ -145,7 +145,7 @@ def _checked(topology: Topology, mm: IntArray, listed: Sequence[IntArray]) -> It
                 "groups", f"expected atoms outside the QM region, each once, found {topology.label(wrong[0])}"
             )
         allowed[atoms] = False
-        yield topology.with_sites(atoms)
+        yield np.intersect1d(topology.with_sites(atoms), mm)  # a link hydrogen has a parent here, too
 
 
 def _joined(groups: Sequence[_Group]) -> ChargeGroups:

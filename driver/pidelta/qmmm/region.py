@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pidelta.core.particles import Particles
 from pidelta.mm.topology import Topology
+from pidelta.qmmm.charges import NOTHING_MOVED, MovedCharge
+from pidelta.qmmm.links import Links
 from pidelta.qmmm.partition import Partition
 from pidelta.qmmm.surroundings import CutRegion, Surroundings
 from pidelta.state import FloatArray, IntArray
@@ -20,9 +22,11 @@ class QMRegion:
         particles: the map from atoms to particles.
         surroundings: the rule for the point charges that the region sees.
         force_field: what is left to the force field, or None without one.
-        force_field_charges: (n,) of the QM atoms in e, zero without a force field.
+        force_field_charges: (n,) of the QM atoms in e, zero without a force field and for link hydrogens.
         remainder: in e, what these have more than `charge` and nothing else takes up.
         charge, multiplicity: of the region.
+        links: the bonds that join it with MM atoms.
+        moved: what of the charges of the QM atoms was given to MM atoms.
     """
 
     partition: Partition
@@ -33,10 +37,12 @@ class QMRegion:
     remainder: float
     charge: int
     multiplicity: int
+    links: Links = field(default_factory=Links)
+    moved: MovedCharge = NOTHING_MOVED
 
     @property
     def numbers(self) -> IntArray:
-        """(n,) atomic numbers of the QM atoms."""
+        """(n,) atomic numbers of the QM atoms, link hydrogens included."""
         return self.partition.qm_numbers
 
     def cut(self, positions: FloatArray, cells: FloatArray | None) -> CutRegion:

@@ -6,14 +6,25 @@ from dataclasses import replace
 
 import numpy as np
 
-from pidelta.config import QMConfig
+from pidelta.config import LinksConfig, QMConfig
 from pidelta.core.particles import Particles
 from pidelta.core.selection import select
+from pidelta.core.virtual_sites import join_sites
 from pidelta.errors import ConfigError, SettingError
 from pidelta.mm.checks import refuse_united_atoms
 from pidelta.mm.topology import Topology
-from pidelta.qmmm.groups import make_groups
-from pidelta.qmmm.partition import Partition, charge_remainder, spread_remainder
+from pidelta.qmmm.charges import (
+    NOTHING_MOVED,
+    REMAINDER,
+    REMAINDER_OF_CUT,
+    MovedCharge,
+    charge_remainder,
+    spread_over_residues,
+    spread_remainder,
+)
+from pidelta.qmmm.groups import ChargeGroups, make_groups
+from pidelta.qmmm.links import Links, LinkSettings, find_links, move_host_charges
+from pidelta.qmmm.partition import Partition
 from pidelta.qmmm.region import QMRegion
 from pidelta.qmmm.surroundings import CutoffSurroundings, FixedCharges
 from pidelta.setup.files import Inputs, read_point_charges
@@ -53,40 +64,35 @@ def make_region(inputs: Inputs, qm: QMConfig, indices: IntArray) -> QMRegion:
     )
 
 
-def _region_in_force_field(inputs: Inputs, topology: Topology, qm: QMConfig, indices: IntArray) -> QMRegion:
-    system, embedding = inputs.system, inputs.config.embedding
-    qm_particles = topology.with_sites(indices)
+def _region_in_force_field(inputs: Inputs, given: Topology, qm: QMConfig, indices: IntArray) -> QMRegion:
+    system, qm_particles = inputs.system, given.with_sites(indices)
     with section(inputs.config, "qm"):
-        if qm.engine == "ase" and topology.charges[qm_particles[len(indices) :]].any():
+        if qm.engine == "ase" and given.charges[qm_particles[len(indices) :]].any():
             raise SettingError(
                 "engine",
                 "expected dftb or dftb+ for QM atoms with a virtual site, whose charge mechanical embedding "
-                f"would lose, found ase with {topology.label(int(qm_particles[len(indices)]))}",
+                f"would lose, found ase with {given.label(int(qm_particles[len(indices)]))}",
             )
-        refuse_united_atoms(topology, indices)
-        spread = None
-        if qm.charge_remainder is not None:
-            spread = _selected(inputs, "qm.charge_remainder", qm.charge_remainder)
-        remainder = charge_remainder(topology.charges[qm_particles], qm.charge, spread=spread is not None)
-        if spread is not None:
-            charges = spread_remainder(topology.charges, qm_particles, remainder, spread)
-            topology, remainder = replace(topology, charges=charges), 0.0
-    left = topology.without_internal(indices)
-    particles, cells = topology.particles, None if system.cell is None else system.cell[None]
-    with section(inputs.config, "embedding"):
-        groups = make_groups(
-            topology,
-            np.setdiff1d(np.arange(topology.n_particles), qm_particles),
-            particles.place(system.positions[None], cells)[0],
-            system.cell,
-            unit=embedding.groups if isinstance(embedding.groups, str) else "residue",
-            listed=[
-                _selected(inputs, "embedding.groups", group)
-                for group in ([] if isinstance(embedding.groups, str) else embedding.groups)
-            ],
+        refuse_united_atoms(given, indices)
+        links = find_links(given, indices, _link_settings(qm.links))
+        topology, remainder, moved = _with_fitting_charges(inputs, given, qm, qm_particles, links)
+        left = topology.without_internal(indices)
+        felt, sites, of_sites = move_host_charges(
+            topology, left.charges, links, indices, qm.links.host_charge
         )
-        numbers = np.concatenate([topology.numbers, np.zeros(len(topology.sites), dtype=np.int64)])
-        partition = Partition(numbers, indices, left.charges, groups)
+    first = topology.n_particles
+    left = left.with_massless(join_sites([links.sites, sites], [0, 0]))
+    region = np.append(indices, first + np.arange(len(links)))
+    numbers = np.zeros(left.n_particles, dtype=np.int64)
+    numbers[: len(topology)] = topology.numbers
+    numbers[links.hosts], numbers[region[len(indices) :]] = 0, 1
+    charges = np.concatenate([felt, np.zeros(len(links)), of_sites])
+    mm = np.setdiff1d(np.arange(left.n_particles), np.append(qm_particles, region))
+    partition = Partition(
+        numbers, region, charges, _charge_groups(inputs, replace(left, charges=charges), mm), len(links)
+    )
+    embedding = inputs.config.embedding
+    with section(inputs.config, "embedding"):
         surroundings = CutoffSurroundings(
             partition,
             embedding.cutoff,
@@ -96,14 +102,56 @@ def _region_in_force_field(inputs: Inputs, topology: Topology, qm: QMConfig, ind
         )
     return QMRegion(
         partition,
-        particles,
+        left.particles,
         surroundings,
         force_field=left,
-        force_field_charges=topology.charges[indices],
+        force_field_charges=np.append(topology.charges[indices], np.zeros(len(links))),
         remainder=remainder,
         charge=qm.charge,
         multiplicity=qm.multiplicity,
+        links=links,
+        moved=moved,
     )
+
+
+def _link_settings(links: LinksConfig) -> LinkSettings:
+    return LinkSettings(links.position, links.length, links.host_charge, frozenset(links.allow))
+
+
+def _with_fitting_charges(
+    inputs: Inputs, topology: Topology, qm: QMConfig, qm_particles: IntArray, links: Links
+) -> tuple[Topology, float, MovedCharge]:
+    """The topology with the remainder of the QM charges moved to MM atoms, what is not moved, and what is."""
+    spread = None
+    if qm.charge_remainder is not None:
+        spread = _selected(inputs, "qm.charge_remainder", qm.charge_remainder)
+    largest = np.inf if spread is not None else REMAINDER_OF_CUT if len(links) else REMAINDER
+    remainder = charge_remainder(topology.charges[qm_particles], qm.charge, largest=largest)
+    if spread is not None:
+        charges = spread_remainder(topology.charges, qm_particles, remainder, spread)
+    elif len(links):
+        charges, spread = spread_over_residues(topology, qm_particles, links, remainder)
+    else:
+        return topology, remainder, NOTHING_MOVED
+    return replace(topology, charges=charges), 0.0, MovedCharge(remainder, spread)
+
+
+def _charge_groups(inputs: Inputs, topology: Topology, mm: IntArray) -> ChargeGroups:
+    """The groups of the particles `mm`, by the charges that the QM region feels."""
+    system, wanted = inputs.system, inputs.config.embedding.groups
+    cells = None if system.cell is None else system.cell[None]
+    with section(inputs.config, "embedding"):
+        return make_groups(
+            topology,
+            mm,
+            topology.particles.place(system.positions[None], cells)[0],
+            system.cell,
+            unit=wanted if isinstance(wanted, str) else "residue",
+            listed=[
+                _selected(inputs, "embedding.groups", group)
+                for group in ([] if isinstance(wanted, str) else wanted)
+            ],
+        )
 
 
 def _selected(inputs: Inputs, key: str, selection: str | list[int]) -> IntArray:

@@ -1,0 +1,213 @@
+"""Bonds across the border: where link hydrogens are, where charges go, which terms stay, what is refused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from link_systems import SMALL, alkane, alkane_charges, setup_of, write_alkane
+from pidelta.errors import ConfigError, SettingError
+from pidelta.mm.topology import Harmonic
+from pidelta.qmmm.charges import spread_over_residues
+from pidelta.qmmm.links import LinkSettings, find_links, move_host_charges
+from pidelta.testing.derivatives import central_differences
+from pidelta.testing.evaluators import check_batch, check_lattice_invariance, check_net_force, check_virial
+from pidelta.units import ANGSTROM
+from qmmm_systems import bare_topology
+
+HALF = list(range(7))  # CH3-CH2 of butane, bonded to atom 7
+SCHEMES = ("charge-shift", "redistribute", "zero")
+
+
+def carbons(bonds, charges=None, residues=None, **changes):
+    """A topology of carbon atoms with bonds of 1.5 angstrom."""
+    n = max(max(bond) for bond in bonds) + 1
+    topology = bare_topology([0] * n if residues is None else residues, charges or [0.0] * n, bonds)
+    lengths = Harmonic(topology.bonds.atoms, topology.bonds.k, np.full(len(bonds), 1.5 * ANGSTROM))
+    return replace(topology, **{"numbers": np.full(n, 6), "bonds": lengths, **changes})
+
+
+def star(at, others):
+    """Bonds of one atom."""
+    return [(at, other) for other in others]
+
+
+# a chain 0-1-2-3 whose middle atoms have four bonds
+CHAIN = [(0, 1), (1, 2), (2, 3), *star(1, (4, 5)), *star(2, (6, 7))]
+
+
+@pytest.mark.parametrize(
+    ("position", "length"), [("scaled", None), ("scaled", 1.2), ("fixed", 1.1), ("fixed", None)]
+)
+def test_hydrogens_are_on_the_bond(position, length):
+    settings = LinkSettings(position, length and length * ANGSTROM)
+    links = find_links(carbons(CHAIN), np.array([0, 1, 4, 5]), settings)
+    assert (links.partners.tolist(), links.hosts.tolist()) == ([1], [2])
+    x = np.zeros((9, 3))
+    x[1], x[2] = (
+        [0.3, 0.1, 0.0],
+        np.array([0.3, 0.1, 0.0]) + np.array([0.0, 1.2, 1.6]) * ANGSTROM,
+    )  # 2 angstrom
+    links.sites.place(x, None)
+    factor = (length or 1.09) * (2.0 / 1.5 if position == "scaled" else 1.0)
+    np.testing.assert_allclose(x[8] - x[1], np.array([0.0, 0.6, 0.8]) * factor * ANGSTROM, atol=1e-12)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_host_charges_move_without_loss(scheme):
+    q = [0.1, -0.2, 0.31, 0.05, 0.0, 0.0, 0.07, -0.11]
+    topology, qm = carbons(CHAIN, q), np.array([0, 1, 4, 5])
+    links = find_links(topology, qm, LinkSettings())
+    moved, sites, of_sites = move_host_charges(topology, topology.charges, links, qm, scheme)
+    assert moved[2] == 0.0
+    assert moved.sum() + of_sites.sum() == pytest.approx(sum(q), abs=1e-14)
+    np.testing.assert_array_equal(moved[qm], topology.charges[qm])
+    x = np.concatenate([np.random.default_rng(0).normal(size=(8, 3)), np.zeros((len(sites), 3))])
+    sites.place(x, None)
+    dipole = moved @ x[:8] + of_sites @ x[8:]
+    if scheme == "charge-shift":
+        np.testing.assert_allclose(dipole, topology.charges @ x[:8], atol=1e-13)
+        np.testing.assert_allclose(moved[[3, 6, 7]], np.array(q)[[3, 6, 7]] + 0.31 / 3.0)
+    elif scheme == "redistribute":
+        np.testing.assert_allclose(x[8:], 0.5 * (x[2] + x[[3, 6, 7]]))
+        np.testing.assert_allclose(of_sites, 0.31 / 3.0)
+    else:
+        assert not len(sites)
+
+
+def test_remainders_stay_in_their_residues():
+    """Two cut residues whose rests miss different charges, each of which gets its own back."""
+    bonds = [*CHAIN, (3, 8), *((i + 8, j + 8) for i, j in CHAIN)]
+    q = np.array([0.1, 0.02, -0.12, 0.0, 0.0, 0.0, 0.0, 0.0, 0.3, -0.1, -0.2, -0.13, 0.0, 0.0, 0.1, 0.03])
+    topology = carbons(bonds, q.tolist(), [0] * 8 + [1] * 8)
+    qm = np.array([0, 1, 4, 5, 8, 9, 12, 13])
+    links = find_links(topology, qm, LinkSettings(allow=frozenset(["multiple"])))
+    remainder = float(q[qm].sum())
+    moved, atoms = spread_over_residues(topology, qm, links, remainder)
+    assert atoms.tolist() == [2, 3, 6, 7, 10, 11, 14, 15]
+    assert moved[qm].sum() == pytest.approx(0.0, abs=1e-14)
+    assert moved.sum() == pytest.approx(q.sum(), abs=1e-14)
+    for rest in ([2, 3, 6, 7], [10, 11, 14, 15]):
+        assert moved[rest].sum() == pytest.approx(0.0, abs=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("bonds", "qm", "changes", "name", "message"),
+    [
+        (CHAIN, [0, 1, 4, 5], {"numbers": np.array([6, 6, 7, 6, 6, 6, 6, 6])}, "polar", "a bond C-N"),
+        ([(0, 1), (1, 2), (2, 3)], [0, 1], {}, "multiple", "neither atom has four bonds"),
+        ([*CHAIN, (0, 8), (8, 3), (8, 9), (8, 10)], [1, 4, 5, 0], {}, "ring", "in a ring of 5 atoms"),
+        ([*star(0, range(1, 5)), *star(1, (5, 6, 7))], [1, 2, 5, 6, 7], {}, "shared", "several cut bonds of"),
+    ],
+)
+def test_borders_that_are_refused_unless_allowed(bonds, qm, changes, name, message):
+    topology = carbons(bonds, **changes)
+    with pytest.raises(SettingError, match=message) as caught:
+        find_links(topology, np.array(qm), LinkSettings())
+    assert f"links.allow: [{name}]" in str(caught.value)
+    every = frozenset(["polar", "multiple", "ring", "shared"])
+    with pytest.raises(SettingError, match=message):
+        find_links(topology, np.array(qm), LinkSettings(allow=every - {name}))
+    assert len(find_links(topology, np.array(qm), LinkSettings(allow=every))) >= 1
+
+
+def test_large_rings_may_be_cut_twice():
+    """As a disulfide bridge makes them."""
+    n = 12
+    ring = [(i, (i + 1) % n) for i in range(n)]
+    hydrogens = [(i, n + 2 * i + k) for i in range(n) for k in (0, 1)]
+    qm = [0, 1, 2, *range(n, n + 6)]
+    assert find_links(carbons(ring + hydrogens), np.array(qm), LinkSettings()).hosts.tolist() == [11, 3]
+
+
+def test_a_term_across_the_border_needs_a_bond():
+    angles = Harmonic(np.array([[0, 1, 2]]), np.ones(1), np.ones(1))
+    topology = carbons([(0, 1), (2, 3)], angles=angles)
+    with pytest.raises(
+        SettingError, match=r"expected a bond where the angle .* crosses the border, found none"
+    ):
+        find_links(topology, np.array([0, 1]), LinkSettings())
+
+
+def test_a_host_without_neighbours_keeps_no_charge():
+    topology = carbons([(0, 1), *star(0, (2, 3, 4))], [0.0, 0.2, 0.0, 0.0, 0.0])
+    qm = np.array([0, 2, 3, 4])
+    links = find_links(topology, qm, LinkSettings())
+    for scheme in SCHEMES:
+        with pytest.raises(SettingError, match=r"to take up its charge of \+0.2000 e, found none"):
+            move_host_charges(topology, topology.charges, links, qm, scheme)
+
+
+def test_a_hydrogen_beyond_its_host():
+    with pytest.raises(
+        SettingError, match=r"expected a hydrogen nearer than the host, found 1.07 of the bond"
+    ):
+        find_links(carbons(CHAIN), np.array([0, 1, 4, 5]), LinkSettings(length=1.6 * ANGSTROM))
+
+
+def test_terms_with_an_mm_atom_stay(tmp_path):
+    """Counted by hand over the bonds of butane; the Coulomb part of 1-4 pairs across the border goes."""
+    write_alkane(tmp_path, 4)
+    setup = setup_of(tmp_path, qm=f"{{atoms: {HALF}}}")
+    left, given = setup.qm_region.force_field, setup.topology
+    for name, inside in (("bonds", 6), ("angles", 9), ("torsions", 6)):
+        found, all_of = getattr(left, name).atoms, getattr(given, name).atoms
+        assert len(all_of) - len(found) == np.isin(all_of, HALF).all(axis=1).sum() == inside
+    assert not left.charges[HALF].any()
+    crossing = np.isin(left.pairs14.atoms, HALF).sum(axis=1) == 1
+    assert crossing.sum() == 15  # 3 H1-C3, 2 H2-C4, 4 H2-H3, C1-C4, 2 C1-H3, 3 C2-H4
+    pairs = {tuple(pair) for pair in left.exclusions.tolist()}
+    assert {(4, 7), (0, 7), (4, 10), (5, 7)} <= pairs  # bonds and angles across the border
+
+
+@pytest.mark.parametrize(
+    ("coupling", "scheme"), [("cutoff", "charge-shift"), ("pme", "charge-shift"), ("pme", "redistribute")]
+)
+def test_forces_of_butane_in_water(tmp_path, coupling, scheme):
+    """Everything at once in a triclinic cell, the molecule across its faces."""
+    n = write_alkane(tmp_path, 4, waters=40, cell=SMALL)
+    setup = setup_of(
+        tmp_path,
+        qm=f"{{atoms: {HALF}, links: {{host_charge: {scheme}}}}}",
+        mm="cutoff: 6 angstrom, electrostatics: ewald, ewald_tolerance: 1e-7",
+        embedding=f"{{scheme: {coupling}, cutoff: 6.0 angstrom, switch: 2 angstrom}}",
+    )
+    evaluator, x, cell = setup.evaluator(), setup.system.positions, setup.system.cell
+    atoms = np.array([1, 4, 7, 8, n + 50])
+    gradient = evaluator.evaluate(x[None], cell[None]).gradient[0]
+
+    def energy(positions):
+        return evaluator.evaluate(positions, np.repeat(cell[None], len(positions), axis=0)).energy
+
+    np.testing.assert_allclose(gradient[atoms], central_differences(energy, x, atoms, 1e-3), atol=5e-8)
+    check_net_force(evaluator, x, cell, tolerance=1e-8)
+    check_virial(evaluator, x, cell, tolerance=2e-6)
+    molecules = np.concatenate([np.zeros(n, dtype=int), 1 + np.repeat(np.arange(40), 3)])
+    check_lattice_invariance(evaluator, x, cell, molecules, tolerance=2e-8)
+    batch = np.stack([x, x + 0.01 * np.random.default_rng(0).normal(size=x.shape)])
+    check_batch(evaluator, batch, np.stack([cell, cell]), tolerance=2e-8)
+
+
+def test_a_frame_has_the_hydrogen_and_not_the_host(tmp_path):
+    write_alkane(tmp_path, 4)
+    setup = setup_of(tmp_path, qm=f"{{atoms: {HALF}}}")
+    region = setup.qm_region.cut(setup.system.positions[None], None)
+    assert region.numbers.tolist() == [6, 1, 1, 1, 6, 1, 1, 1]
+    host = region.site_particles[0] == 7
+    assert (region.site_numbers[0, host], region.site_charges[0, host]) == (0, 0.0)
+    assert sorted(region.site_numbers[0].tolist()) == [0] * 7 + [1] * 5 + [6]
+    assert region.site_charges.sum() == pytest.approx(0.0, abs=1e-12)
+    assert setup.engine.numbers.tolist() == region.numbers.tolist()
+
+
+def test_charges_that_do_not_fit(tmp_path):
+    write_alkane(tmp_path, 4)
+    with pytest.raises(ConfigError, match=r"qm.charge: expected \+0, as the force-field charges .*found -1"):
+        setup_of(tmp_path, qm=f"{{atoms: {HALF}, charge: -1}}").evaluator()
+    spread = setup_of(tmp_path, qm=f"{{atoms: {HALF}, charge_remainder: 'index 10'}}").qm_region
+    names, _, _ = alkane(4)
+    given = alkane_charges(names)
+    expected = given[10] + given[HALF].sum()
+    assert spread.force_field.charges[10] == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(ConfigError, match=r"qm.atoms: expected a border that cuts single bonds"):
+        setup_of(tmp_path, qm="{atoms: [0, 1]}").evaluator()

@@ -92,20 +92,23 @@ def _make_gaff(folder, smiles):
 def write_sander_charges(source, target, region, charge):
     """The charges that sander takes from a border (adjust_q=0), written as those of the force field.
 
-    MM atoms with a bond to the region have none; those of the region sum to its charge; the other MM atoms
-    of the residues that the border cuts take what is left, so that the total stays.
+    MM atoms with a bond to the region have none, those of the region sum to its charge, and what is left of
+    each residue that the border cuts to an integer, so that neither program has charges to move.
     """
     topology = parmed.amber.AmberParm(str(source))
     charges = np.array([atom.charge for atom in topology.atoms])
-    total = round(charges.sum())
+    total = charges.sum()
     qm = np.array(parmed.amber.AmberMask(topology, region).Selection(), dtype=bool)
     borders = [b for b in topology.bonds if qm[b.atom1.idx] != qm[b.atom2.idx]]
     hosts = {(b.atom2 if qm[b.atom1.idx] else b.atom1).idx for b in borders}
-    residues = {atom.residue for b in borders for atom in (b.atom1, b.atom2)}
-    charges[list(hosts)] = 0.0
     charges[qm] += (charge - charges[qm].sum()) / qm.sum()
-    rest = [a.idx for r in residues for a in r.atoms if not qm[a.idx] and a.idx not in hosts]
-    charges[rest] += (total - charges.sum()) / len(rest)
+    for residue in {atom.residue for b in borders for atom in (b.atom1, b.atom2)}:
+        left = [atom.idx for atom in residue.atoms if not qm[atom.idx]]
+        rest = [i for i in left if i not in hosts]
+        wanted = round(charges[left].sum())
+        charges[left] *= [i in rest for i in left]
+        charges[rest] += (wanted - charges[rest].sum()) / len(rest)
+    assert abs(charges.sum() - total) < 1e-4
     for atom, value in zip(topology.atoms, charges, strict=True):
         atom.charge = value
     topology.write_parm(str(target))

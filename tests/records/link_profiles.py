@@ -2,13 +2,13 @@
 
 Run: PATH=.../ambertools/bin:$PATH python tests/records/link_profiles.py FOLDER [--picture FILE]
 
-Needs what cut_molecules.py needs. Molecules in vacuum, DFTB3/pid 1.1. The QM atoms move as one along the
-cut bond, or turn about it, from the minimum of the whole molecule; then those relax that fix neither the
-length nor the angle, with the whole molecule in DFTB. All methods are compared at these geometries, which
-go to FOLDER.
+Needs what cut_molecules.py needs. Molecules in vacuum, DFTB3/pid 1.1, GAFF2 and ff14SB. Each method relaxes
+every point itself, from the minimum of the whole molecule in DFTB, with the length or the angle held.
+Topologies and energies go to FOLDER and are not made again.
 """
 
 import argparse
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import parmed
 from ase import Atoms
-from ase.constraints import FixAtoms
-from ase.io import read, write
+from ase.constraints import FixInternals
+from ase.io import write
 from ase.optimize import BFGS
 from ase.units import kcal, mol
 from rich.console import Console
@@ -40,63 +40,50 @@ CUTS = {
     "alanine": Cut("alanine, CA-CB", ("N", "CA", "CB", "HB1")),
     "valine": Cut("valine, CA-CB", ("N", "CA", "CB", "CG1")),
 }
-LENGTHS = np.arange(1.40, 1.721, 0.02)
-ANGLES = np.arange(0.0, 360.0, 15.0)
-WHOLE = "structure: system.xyz\nqm: {atoms: all, dftb: {order: 3}}\n"
-CLASSICAL = "structure: system.rst7\nmm: {topology: system.prmtop}\n"
+LENGTHS = np.arange(1.40, 1.701, 0.05)
+ANGLES = np.arange(0.0, 360.0, 20.0)
+WHOLE = "structure: system.xyz\nqm: {{atoms: all, dftb: {{order: 3}}}}\n"
+CLASSICAL = "structure: system.rst7\nmm: {{topology: system.prmtop}}\n"
 QMMM = """structure: system.rst7
-qm: {{atoms: "{region}", dftb: {{order: 3}}, links: {{position: {position}, host_charge: {host}}}}}
+qm: {{atoms: "{region}", dftb: {{order: 3}}, links: {{LINKS}}}}
 mm: {{topology: system.prmtop}}
 """
 METHODS = {
-    "charge-shift": ("scaled", "charge-shift"),
-    "redistribute": ("scaled", "redistribute"),
-    "zero": ("scaled", "zero"),
-    "fixed length": ("fixed", "charge-shift"),
+    "whole molecule": WHOLE,
+    "force field": CLASSICAL,
+    "scaled": QMMM.replace("LINKS", "position: scaled, host_charge: charge-shift"),
+    "scaled, zero": QMMM.replace("LINKS", "position: scaled, host_charge: zero"),
+    "fixed": QMMM.replace("LINKS", "position: fixed, host_charge: charge-shift"),
 }
 
 
 def calculator(folder, name, text):
-    path = folder / f"{name.replace(' ', '-')}.yaml"
+    path = folder / f"{name.replace(' ', '-').replace(',', '')}.yaml"
     path.write_text(text, encoding="utf-8")
     return pidelta.Calculator(path)
 
 
-def make_geometries(folder, cut, region):
-    """The relaxed structures of both scans, as lists of Atoms."""
-    minimum = read(folder / "system.xyz")
-    whole = minimum.calc = calculator(folder, "whole", WHOLE)
-    BFGS(minimum, logfile=None).run(fmax=0.002, steps=1000)
-    _, host, partner, end = cut
-    bond = minimum.positions[partner] - minimum.positions[host]
-    length = np.linalg.norm(bond)
-    rest = np.setdiff1d(np.arange(len(minimum)), region)
-    scans = [], []
-    for value in LENGTHS:
-        atoms = minimum.copy()
-        atoms.positions[region] += bond * (value / length - 1.0)
-        scans[0].append(relaxed(atoms, whole, [*rest, partner]))
-    for value in ANGLES:
-        atoms = minimum.copy()
-        atoms.set_dihedral(*cut, value, indices=region)
-        scans[1].append(relaxed(atoms, whole, [*rest, partner, end]))
-    return scans
+def scan(start, calc, turning, cut):
+    """Energies of relaxed structures in kcal/mol, at each length and at each angle of the cut bond."""
+    _, host, partner, _ = cut
+    bond = start.positions[partner] - start.positions[host]
+    found = [], []
+    for length in LENGTHS:
+        atoms = start.copy()
+        atoms.positions[turning] += bond * (length / np.linalg.norm(bond) - 1.0)
+        found[0].append(relaxed_energy(atoms, calc, {"bonds": [[length, [host, partner]]]}))
+    for angle in ANGLES:
+        atoms = start.copy()
+        atoms.set_dihedral(*cut, angle, indices=turning)
+        found[1].append(relaxed_energy(atoms, calc, {"dihedrals_deg": [[angle, list(cut)]]}))
+    return found
 
 
-def relaxed(atoms, whole, fixed):
-    atoms.calc = whole
-    atoms.set_constraint(FixAtoms(fixed))
-    BFGS(atoms, logfile=None).run(fmax=0.005, steps=500)
-    return Atoms(atoms.numbers, atoms.positions)
-
-
-def energies(calc, frames):
-    """Of each frame, in kcal/mol."""
-    found = []
-    for atoms in frames:
-        atoms.calc = calc
-        found.append(atoms.get_potential_energy() / (kcal / mol))
-    return np.array(found)
+def relaxed_energy(atoms, calc, held):
+    atoms.calc = calc
+    atoms.set_constraint(FixInternals(**held, epsilon=1e-6))
+    BFGS(atoms, logfile=None).run(fmax=0.01, steps=300)
+    return atoms.get_potential_energy() / (kcal / mol)
 
 
 def minimum_and_force_constant(profile):
@@ -114,23 +101,21 @@ def profiles(folder, name):
     if not (folder / "system.prmtop").is_file():
         make_system(folder, system)
     topology = parmed.load_file(str(folder / "system.prmtop"), str(folder / "system.rst7"))
-    numbers = [atom.atomic_number for atom in topology.atoms]
-    write(folder / "system.xyz", Atoms(numbers, topology.coordinates))
+    start = Atoms([atom.atomic_number for atom in topology.atoms], topology.coordinates)
+    write(folder / "system.xyz", start)
     region = np.flatnonzero(parmed.amber.AmberMask(topology, system.region).Selection())
-    residue = next(r for r in topology.residues if r.idx == topology.atoms[region[0]].residue.idx)
-    names = {atom.name: atom.idx for atom in residue.atoms}
-    files = [folder / "lengths.extxyz", folder / "angles.extxyz"]
-    if not files[1].is_file():
-        scans = make_geometries(folder, [names[a] for a in cut.rotation], region)
-        for file, frames in zip(files, scans, strict=True):
-            write(file, frames)
-    texts = {"whole molecule": WHOLE, "force field": CLASSICAL}
-    for method, (position, host) in METHODS.items():
-        texts[method] = QMMM.format(region=system.region, position=position, host=host)
+    residue = topology.atoms[region[0]].residue
+    index = {atom.name: atom.idx for atom in residue.atoms}
     found = {}
-    for method, text in texts.items():
-        calc = calculator(folder, method, text)
-        found[method] = tuple(energies(calc, read(file, ":")) for file in files)
+    for method, text in METHODS.items():
+        calc = calculator(folder, method, text.format(region=system.region))
+        if method == "whole molecule":
+            start.calc = calc
+            BFGS(start, logfile=None).run(fmax=0.002, steps=1000)
+        file = folder / f"{method.replace(' ', '-').replace(',', '')}.json"
+        if not file.is_file():
+            file.write_text(json.dumps(scan(start, calc, region, [index[a] for a in cut.rotation])))
+        found[method] = tuple(np.array(part) for part in json.loads(file.read_text(encoding="utf-8")))
     return found
 
 

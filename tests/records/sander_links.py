@@ -15,6 +15,7 @@ import argparse
 import json
 import lzma
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -55,7 +56,8 @@ NAMES = [name for name in SYSTEMS if name != "valine"]  # that one is for link_p
 def tables_of_sander(folder, published):
     """The folder of the tables as sander wants it: relative to that of its own."""
     if published is None:
-        call(folder, sys.executable, "-m", "pidelta", "slater-koster", "export", "pid")
+        if not (folder / "pid").is_dir():
+            call(folder, sys.executable, "-m", "pidelta", "slater-koster", "export", "pid")
         published = folder / "pid" / "order-3"
     return os.path.relpath(published, Path(shutil.which("sander")).parents[1] / "dat" / "slko")
 
@@ -94,8 +96,15 @@ def sander_result(folder, step, n_atoms):
     return energy, np.array(values[: 3 * n_atoms]).reshape(-1, 3)
 
 
+def classical_parts(folder, step):
+    """Energies of terms with MM atoms in kcal/mol, under sander's names."""
+    output = (folder / f"frame-{step}.out").read_text(encoding="utf-8")
+    values = re.findall(r"(BOND|ANGLE|DIHED|1-4 NB|1-4 EEL|VDWAALS) +=\s+(-?\d+\.\d+)", output)
+    return {name: float(value) for name, value in values[:6]}
+
+
 def compare(folder, system, parameters):
-    """Energy differences less their mean; force differences: RMS of QM and MM atoms, largest; size of forces."""
+    """Energy differences less their mean; force differences: RMS of QM and MM atoms, largest; size."""
     text = CONFIG.format(
         structure="frame.rst7",
         region=system.region,
@@ -131,9 +140,10 @@ def store(folder, name, data):
     box = [] if SYSTEMS[name].margin is None else frame[-1:]
     text = "".join([*frame[:end], *box])
     (data / f"{name}.rst7.xz").write_bytes(lzma.compress(text.encode()))
-    energy, forces = sander_result(folder, STEPS[0], n_atoms)
+    _, forces = sander_result(folder, STEPS[0], n_atoms)
     system = SYSTEMS[name]
-    record = {"region": system.region, "charge": system.charge, "energy": energy, "forces": forces.tolist()}
+    record = {"region": system.region, "charge": system.charge, "forces": forces.tolist()}
+    record["terms"] = classical_parts(folder, STEPS[0])
     text = json.dumps(record, separators=(",", ":"))
     (data / f"{name}.json.xz").write_bytes(lzma.compress(text.encode()))
 

@@ -1,0 +1,74 @@
+"""Link atoms on molecules and peptides: forces and terms of AMBER's sander, and whole set-ups.
+
+The records in data/links are made by records/sander_links.py: topologies with the charges that sander takes,
+one frame each, and sander's forces with link hydrogens at 1.09 angstrom and the tables of pid 1.1.
+"""
+
+import json
+import lzma
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pidelta.config import load_config
+from pidelta.setup import Setup
+from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
+
+DATA = Path(__file__).parent / "data" / "links"
+SYSTEMS = (
+    "ethane",
+    "butane",
+    "alanine",
+    "peptide",
+    "butane-water",
+    "alanine-water",
+    "peptide-water",
+    "lysine-water",
+)
+CONFIG = """structure: frame.rst7
+qm:
+  atoms: "{region}"
+  charge: {charge}
+  dftb: {{order: 3, hubbard_derivatives: 3ob, damping_exponent: 4.0}}
+  links: {{position: fixed, length: 1.09 angstrom, host_charge: zero, allow: [polar]}}
+"""
+PERIODIC = """mm: {topology: links.prmtop, cutoff: 8.0 angstrom, ewald_tolerance: 1e-7, lj_modifier: none}
+embedding: {scheme: pme, cutoff: 9.0 angstrom, switch: 1.0 angstrom}
+"""
+VACUUM = "mm: {topology: links.prmtop}\n"
+# sander's names of terms, and pidelta's
+TERMS = {
+    "BOND": ("bond",),
+    "ANGLE": ("angle",),
+    "DIHED": ("torsion", "improper"),
+    "1-4 NB": ("lj14",),
+    "1-4 EEL": ("coulomb14",),
+    "VDWAALS": ("lj", "lj_tail"),
+}
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_forces_and_terms_of_sander(name, tmp_path):
+    """sander prints three decimals; QM forces differ by how tables are interpolated."""
+    for source, target in (("prmtop", "links.prmtop"), ("rst7", "frame.rst7")):
+        (tmp_path / target).write_bytes(lzma.decompress((DATA / f"{name}.{source}.xz").read_bytes()))
+    record = json.loads(lzma.decompress((DATA / f"{name}.json.xz").read_bytes()))
+    text = CONFIG.format(region=record["region"], charge=record["charge"])
+    (tmp_path / "pidelta.yaml").write_text(text + (PERIODIC if "water" in name else VACUUM), encoding="utf-8")
+    setup = Setup(load_config(tmp_path / "pidelta.yaml"))
+    system = setup.system
+    cells = None if system.cell is None else system.cell[None]
+    found = setup.evaluator().evaluate(system.positions[None], cells)
+    forces = -found.gradient[0] * HARTREE_IN_KCAL_PER_MOL / BOHR_IN_ANGSTROM
+    difference = np.abs(forces - record["forces"])
+    qm = np.isin(np.arange(len(system)), setup.qm_indices)
+    near = qm | np.isin(np.arange(len(system)), setup.qm_region.links.hosts)
+    assert difference[near].max() < 0.05
+    assert difference[~near].max() < 0.01
+    assert np.sqrt(np.mean(difference[~near] ** 2)) < 1.0e-3
+    components = found.terms["mm"].components
+    for theirs, ours in TERMS.items():
+        energy = sum(float(components[part][0]) for part in ours) * HARTREE_IN_KCAL_PER_MOL
+        unit = 3.5e-5 if theirs == "1-4 EEL" else 0.0  # AMBER's Coulomb constant is smaller by that
+        assert energy == pytest.approx(record["terms"][theirs] * (1.0 + unit), abs=4.0e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -26,6 +27,10 @@ POSITIONS = np.array([[0.1, 0.2, 0.3], [1.9, 0.1, -0.2], [-0.5, 1.7, 0.4], [4.0,
 CELL = np.array([[9.0, 0.0, 0.0], [1.5, 8.0, 0.0], [-1.0, 2.0, 10.0]])
 SHIFTS = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
 SPRING, WIDTH, HEIGHT = 0.3, 3.0, 0.02
+
+WATERS = np.array(
+    [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0], [2.9, 0.1, 0.1], [3.2, 0.9, 0.5], [3.3, -0.7, 0.6]]
+)
 
 
 class Images:
@@ -78,6 +83,18 @@ class Images:
         for i, j in itertools.combinations(range(len(positions)), 2):
             r = positions[i] - positions[j] + SHIFTS @ cell
             add(i, j, r, -2.0 / WIDTH**2 * HEIGHT * np.exp(-(r**2).sum(axis=1) / WIDTH**2))
+        return energy, gradient, virial
+
+
+class Swirl(Images):
+    """A force that is the gradient of nothing, besides: it turns the last atom around an axis along z."""
+
+    strength = 0.003
+
+    def _one(self, positions, cell):
+        energy, gradient, virial = super()._one(positions, cell)
+        x, y, _ = positions[3] - POSITIONS[3]
+        gradient[3] += self.strength * np.array([-y, x, 0.0])
         return energy, gradient, virial
 
 
@@ -147,6 +164,39 @@ def write_input(
     return path
 
 
+def write_water(folder, steps=100_000):
+    folder.mkdir()
+    rows = [f"{s} {x} {y} {z}" for s, (x, y, z) in zip("OHHOHH", WATERS, strict=True)]
+    (folder / "water.xyz").write_text("\n".join(["6", "", *rows, ""]))
+    (folder / "init.xyz").write_text("\n".join(["6", "# positions{angstrom} cell{angstrom}", *rows, ""]))
+    (folder / "pidelta.yaml").write_text("structure: water.xyz\nmm: {water: q-spc-fw}\n")
+    path = folder / "input.xml"
+    path.write_text(f"""<simulation verbosity='low' floatformat='%22.14e'>
+  <output prefix='water'>
+    <properties filename='out'> [ step, time{{picosecond}}, conserved, temperature{{kelvin}}, potential ]
+    </properties>
+    <trajectory filename='pos' stride='20'> positions{{angstrom}} </trajectory>
+  </output>
+  <total_steps> {steps} </total_steps>
+  <prng><seed>7</seed></prng>
+  <ffsocket name='pidelta' mode='unix' pbc='false'> <address> {unique_address()} </address> </ffsocket>
+  <system>
+    <initialize nbeads='1'>
+      <file mode='xyz'> init.xyz </file>
+      <cell mode='abc' units='angstrom'> [ 30, 30, 30 ] </cell>
+      <velocities mode='thermal' units='kelvin'> 300 </velocities>
+    </initialize>
+    <forces> <force forcefield='pidelta'/> </forces>
+    <ensemble> <temperature units='kelvin'> 300 </temperature> </ensemble>
+    <motion mode='dynamics'>
+      <dynamics mode='nve'> <timestep units='femtosecond'> 0.25 </timestep> </dynamics>
+    </motion>
+  </system>
+</simulation>
+""")
+    return path
+
+
 @contextmanager
 def running_ipi(path, seconds=90.0):
     """i-PI as a process that a timer kills, so that a test waiting for it ends."""
@@ -165,10 +215,35 @@ def running_ipi(path, seconds=90.0):
         process.wait()
 
 
+def interrupt(folder, arguments, follower, step=5):
+    """Start `pidelta`, press Ctrl-C once i-PI has done some steps, and return what was printed."""
+    deadline = time.monotonic() + 120.0
+    with subprocess.Popen(
+        [sys.executable, "-m", "pidelta", *arguments],
+        cwd=folder,
+        env={**os.environ, "COLUMNS": "100"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            while (follower.latest() or {"step": 0})["step"] < step:
+                assert process.poll() is None, process.stdout.read()
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            output, _ = process.communicate(timeout=60.0)
+        finally:
+            process.kill()
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    return output
+
+
 def main(argv):
     """Be a client: the options of `pidelta client` after the name of a behaviour."""
     behaviour, options = argv[0], dict(zip(argv[1::2], argv[2::2], strict=True))
-    evaluator = Images()
+    evaluator = Swirl() if behaviour == "swirl" else Images()
     if behaviour == "fail":
         raise PideltaError("model.pt: expected a model, found nothing")
     if behaviour == "leave":
@@ -184,7 +259,7 @@ def main(argv):
     )
     with closing(transport):
         print(options.get("--terms", "all terms"))
-        print(serve(evaluator, transport).to_json())
+        print(serve(evaluator, transport, on_terms=lambda terms: evaluator).to_json())
 
 
 if __name__ == "__main__":

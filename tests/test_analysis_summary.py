@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import matplotlib.image
 import numpy as np
@@ -39,13 +40,13 @@ def test_summary():
     summary = summarise(properties(), 12, wall_seconds=12.5, force_seconds_per_step=0.01)
     assert (summary.steps, summary.time_ps) == (798, pytest.approx(0.399))
     assert abs(summary.temperature.value - 300.0) < 4.0 * summary.temperature.error
-    assert summary.drift.slope == pytest.approx(0.03, rel=1e-4)
+    assert summary.drift.slope.value == pytest.approx(0.03, rel=1e-4)
     assert summary.drift.rms < 1e-6
     assert summary.kinetic_cv.value == pytest.approx(1.5)
     rows = dict(summary.rows())
     assert rows["steps"] == "798"
     assert rows["force time per step"] == "10.0 ms"
-    assert rows["drift of the conserved quantity"] == "+0.03 meV/atom/ps"
+    assert re.fullmatch(r"\+0\.03 ± \S+ meV/atom/ps", rows["drift of the conserved quantity"])
 
 
 def test_summary_of_two_columns_only():
@@ -61,16 +62,29 @@ def test_a_cold_start_is_left_out():
     for name, jump in (("conserved", 3.0), ("temperature", -200.0)):
         data.columns[name][:20] += jump
     summary = summarise(data, 12)
-    assert summary.drift.slope == pytest.approx(0.03, rel=1e-4)
+    assert summary.drift.slope.value == pytest.approx(0.03, rel=1e-4)
     assert abs(summary.temperature.value - 300.0) < 4.0 * summary.temperature.error
     data.columns["conserved"][20] += 3.0
-    assert summarise(data, 12).drift.slope != pytest.approx(0.03, rel=1e-4)
+    assert summarise(data, 12).drift.slope.value != pytest.approx(0.03, rel=1e-4)
 
 
 def test_drift_is_per_atom():
     time_ps = np.linspace(0.0, 2.0, 50)
     conserved = (7.0 + 0.012 * time_ps) / HARTREE_IN_EV
-    assert fit_drift(time_ps, conserved, 6).slope == pytest.approx(2.0)
+    assert fit_drift(time_ps, conserved, 6).slope.value == pytest.approx(2.0)
+
+
+def test_error_of_a_drift_is_the_scatter_of_drifts():
+    """Of many series of the same correlated noise, which hides the drift if values count as independent."""
+    a, n, time_ps = 0.95, 2000, np.linspace(0.0, 5.0, 2000)
+    noise = RNG.normal(size=(60, n))
+    for i in range(1, n):
+        noise[:, i] = a * noise[:, i - 1] + np.sqrt(1.0 - a * a) * noise[:, i]
+    slopes = [fit_drift(time_ps, (0.01 * time_ps + row) / HARTREE_IN_EV / 1000.0, 1).slope for row in noise]
+    scatter = np.std([slope.value for slope in slopes])
+    assert np.mean([slope.value for slope in slopes]) == pytest.approx(0.01, abs=4.0 * scatter / np.sqrt(60))
+    assert 0.8 * scatter < np.mean([slope.error for slope in slopes]) < 2.2 * scatter
+    assert np.isnan(fit_drift(time_ps[:6], noise[0, :6], 1).slope.error)
 
 
 def test_error_of_independent_and_of_correlated_series():

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 
 from conftest import ROOT
-from ipi_support import unique_address
+from ipi_support import interrupt, unique_address, write_water
 from pidelta.analysis.ipi_output import PropertiesFollower, read_properties
 from pidelta.ipi.supervisor import Supervisor
-
-WATERS = np.array(
-    [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0], [2.9, 0.1, 0.1], [3.2, 0.9, 0.5], [3.3, -0.7, 0.6]]
-)
 
 
 @pytest.fixture
@@ -88,39 +79,6 @@ def water(tmp_path):
     return write_water(tmp_path / "first")
 
 
-def write_water(folder, steps=100_000):
-    folder.mkdir()
-    rows = [f"{s} {x} {y} {z}" for s, (x, y, z) in zip("OHHOHH", WATERS, strict=True)]
-    (folder / "water.xyz").write_text("\n".join(["6", "", *rows, ""]))
-    (folder / "init.xyz").write_text("\n".join(["6", "# positions{angstrom} cell{angstrom}", *rows, ""]))
-    (folder / "pidelta.yaml").write_text("structure: water.xyz\nmm: {water: q-spc-fw}\n")
-    path = folder / "input.xml"
-    path.write_text(f"""<simulation verbosity='low' floatformat='%22.14e'>
-  <output prefix='water'>
-    <properties filename='out'> [ step, time{{picosecond}}, conserved, temperature{{kelvin}}, potential ]
-    </properties>
-    <trajectory filename='pos' stride='20'> positions{{angstrom}} </trajectory>
-  </output>
-  <total_steps> {steps} </total_steps>
-  <prng><seed>7</seed></prng>
-  <ffsocket name='pidelta' mode='unix' pbc='false'> <address> {unique_address()} </address> </ffsocket>
-  <system>
-    <initialize nbeads='1'>
-      <file mode='xyz'> init.xyz </file>
-      <cell mode='abc' units='angstrom'> [ 30, 30, 30 ] </cell>
-      <velocities mode='thermal' units='kelvin'> 300 </velocities>
-    </initialize>
-    <forces> <force forcefield='pidelta'/> </forces>
-    <ensemble> <temperature units='kelvin'> 300 </temperature> </ensemble>
-    <motion mode='dynamics'>
-      <dynamics mode='nve'> <timestep units='femtosecond'> 0.25 </timestep> </dynamics>
-    </motion>
-  </system>
-</simulation>
-""")
-    return path
-
-
 def test_interrupted_and_continued(water, run, capsys):
     folder = water.parent
     output = interrupt(folder, ["run", "input.xml"], PropertiesFollower(folder / "water.out"))
@@ -152,31 +110,6 @@ def test_interrupted_and_continued(water, run, capsys):
     for picture in ("water-thermo.png", "water-distributions.png"):
         assert (folder / picture).stat().st_size > 10_000
     assert not list(folder.glob("#water*"))
-
-
-def interrupt(folder, arguments, follower, step=5):
-    """Start `pidelta`, press Ctrl-C once i-PI has done some steps, and return what was printed."""
-    deadline = time.monotonic() + 120.0
-    with subprocess.Popen(
-        [sys.executable, "-m", "pidelta", *arguments],
-        cwd=folder,
-        env={**os.environ, "COLUMNS": "100"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        try:
-            while (follower.latest() or {"step": 0})["step"] < step:
-                assert process.poll() is None, process.stdout.read()
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-            process.send_signal(signal.SIGINT)
-            output, _ = process.communicate(timeout=60.0)
-        finally:
-            process.kill()
-    assert process.returncode == 130, output
-    assert "Traceback" not in output
-    return output
 
 
 def test_killed_client_ends_the_run(water, fail, monkeypatch):

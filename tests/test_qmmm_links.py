@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from link_systems import SMALL, alkane, alkane_charges, setup_of, write_alkane
-from pidelta.errors import ConfigError, SettingError
+from pidelta.data.store import FrameStore
+from pidelta.errors import ConfigError, ModelError, SettingError
 from pidelta.mm.topology import Harmonic
 from pidelta.qmmm.charges import spread_over_residues
 from pidelta.qmmm.links import LinkSettings, find_links, move_host_charges
 from pidelta.testing.derivatives import central_differences
 from pidelta.testing.evaluators import check_batch, check_lattice_invariance, check_net_force, check_virial
-from pidelta.units import ANGSTROM
+from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM
 from qmmm_systems import bare_topology
 
 HALF = list(range(7))  # CH3-CH2 of butane, bonded to atom 7
@@ -211,3 +212,46 @@ def test_charges_that_do_not_fit(tmp_path):
     assert spread.force_field.charges[10] == pytest.approx(expected, abs=1e-5)
     with pytest.raises(ConfigError, match=r"qm.atoms: expected a border that cuts single bonds"):
         setup_of(tmp_path, qm="{atoms: [0, 1]}").evaluator()
+
+
+def test_frames_labels_and_models_of_a_cut_molecule(tmp_path, run):
+    """From a trajectory to a delta model, all with the hydrogen; a low-level label is the running energy."""
+    n = write_alkane(tmp_path, 4)
+    setup = setup_of(tmp_path, qm=f"{{atoms: {HALF}}}")
+    rng, x = np.random.default_rng(0), setup.system.positions * BOHR_IN_ANGSTROM
+    frames = [x + rng.normal(scale=0.03, size=x.shape) for _ in range(3)]
+    symbols = [name[0] for name in setup.system.names]
+    with (tmp_path / "run.pos_0.xyz").open("w", encoding="utf-8") as file:
+        for step, frame in enumerate(frames):
+            cell = "# CELL(abcABC): 90 90 90 90 90 90"
+            file.write(f"{n}\n{cell} Step: {step} Bead: 0 positions{{angstrom}} cell{{angstrom}}\n")
+            for symbol, (a, b, c) in zip(symbols, frame, strict=True):
+                file.write(f"{symbol} {a:.8f} {b:.8f} {c:.8f}\n")
+    config, store = tmp_path / "pidelta.yaml", tmp_path / "frames.h5"
+    assert run("sample", config, tmp_path / "run.pos_0.xyz", "--output", store) == 0
+    assert run("label", store, "--low", config, "--workers", 1) == 0
+    assert run("label", store, "--xc", "PBE", "--basis", "sto-3g", "--grid-level", 0, "--workers", 1) == 0
+    with FrameStore(store) as opened:
+        label, frame = opened.label(2, "low", setup.engine.identity), opened.frame(2)
+    low = setup.evaluator(frozenset({"low"})).evaluate(frames[2][None] / BOHR_IN_ANGSTROM, None)
+    assert frame.numbers.tolist() == [6, 1, 1, 1, 6, 1, 1, 1]
+    assert label.energy == pytest.approx(low.energy[0], abs=1e-7)
+    (tmp_path / "train.yaml").write_text(
+        "embedding: {scheme: cutoff, cutoff: 1.4 nm, switch: 0.2 nm, links: 'scaled, charge-shift'}\n"
+        "training: {epochs: 2, hidden: [4], validation_fraction: 0.34}\n",
+        encoding="utf-8",
+    )
+    arguments = ("--settings", tmp_path / "train.yaml", "--output", tmp_path)
+    assert run("train", store, *arguments) == 0
+    more = "delta: {models: [delta-0.pt]}\n"
+    evaluator = setup_of(tmp_path, qm=f"{{atoms: {HALF}}}", more=more).evaluator()
+    found, step = evaluator.evaluate(setup.system.positions[None], None), np.zeros((n, 3))
+    step[[4, 7]] = [[0.4, -0.1, 0.2], [-0.3, 0.2, 0.1]]
+
+    def delta(size):
+        return evaluator.evaluate((setup.system.positions + size * step)[None], None).terms["delta"].energy[0]
+
+    slope = (8 * (delta(1e-3) - delta(-1e-3)) - (delta(2e-3) - delta(-2e-3))) / 12e-3
+    assert (found.terms["delta"].gradient[0] * step).sum() == pytest.approx(slope, abs=1e-9)
+    with pytest.raises(ModelError, match=r"embedding links.*scaled, charge-shift.*scaled, zero"):
+        setup_of(tmp_path, qm=f"{{atoms: {HALF}, links: {{host_charge: zero}}}}", more=more).evaluator()

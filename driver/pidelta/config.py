@@ -345,6 +345,8 @@ class Config(Section):
             raise ValueError("expected a section qm, mm or both, found neither")
         if self.delta is not None and self.qm is None:
             raise ValueError("delta: expected a section qm to correct, found none")
+        if self.qm is not None and self.mm is None and "links" in self.qm.model_fields_set:
+            raise ValueError("qm.links: expected a section mm with bonds to cut, found none")
         electrostatics = "none" if self.mm is None else self.mm.electrostatics
         if self.embedding.scheme == "pme" and electrostatics not in ("pme", "ewald"):
             raise ValueError(

@@ -24,6 +24,7 @@ KJ_PER_MOL = 1.0 / HARTREE_IN_KJ_PER_MOL
 KCAL_PER_MOL = 1.0 / HARTREE_IN_KCAL_PER_MOL
 KELVIN = 1.0 / HARTREE_IN_KELVIN
 FEMTOSECOND = 1.0 / ATOMIC_TIME_IN_FEMTOSECOND
+PICOSECOND = 1000.0 * FEMTOSECOND
 
 _UNITS: dict[str, dict[str, float]] = {
     "length": {
@@ -36,6 +37,7 @@ _UNITS: dict[str, dict[str, float]] = {
     },
     "temperature": {"K": KELVIN, "hartree": 1.0, "eV": EV},
     "angle": {"deg": math.pi / 180.0, "rad": 1.0},
+    "time": {"fs": FEMTOSECOND, "ps": PICOSECOND, "ns": 1000.0 * PICOSECOND},
     "energy": {"hartree": 1.0, "eV": EV, "kJ/mol": KJ_PER_MOL, "kcal/mol": KCAL_PER_MOL},
 }
 
@@ -47,7 +49,8 @@ def parse_quantity(text: object, dimension: str) -> float:
 
     Args:
         text: a number followed by a unit.
-        dimension: ``length``, ``angle``, ``temperature`` (as k_B T in hartree) or ``energy``.
+        dimension: ``length``, ``angle``, ``temperature`` (as k_B T in hartree), ``time`` or
+            ``energy``.
 
     Raises:
         ValueError: the unit is missing or unknown; the message says what was expected and found.

@@ -18,8 +18,8 @@ from pidelta.state import FloatArray
 from pidelta.units import HARTREE_IN_EV, HARTREE_IN_KELVIN
 
 _BLUE, _ORANGE, _GREEN, _GREY = "#2f6db3", "#d8702a", "#3a8f5c", "#5a5a5a"
-_KIND_COLOURS = (_BLUE, _ORANGE, _GREEN, "#8a5aa8")
-_DPI = 160
+COLOURS = (_BLUE, _ORANGE, _GREEN, "#8a5aa8")
+DPI = 160
 
 
 def plot_thermodynamics(properties: Properties, n_atoms: int, path: Path) -> None:
@@ -39,7 +39,7 @@ def plot_thermodynamics(properties: Properties, n_atoms: int, path: Path) -> Non
         )
         label = "step"
     panels = [name for name in ("temperature", "conserved", "potential") if name in properties]
-    figure = _figure(7.0, 0.6 + 2.0 * max(len(panels), 1))
+    figure = new_figure(7.0, 0.6 + 2.0 * max(len(panels), 1))
     axes = figure.subplots(max(len(panels), 1), 1, sharex=True, squeeze=False)[:, 0]
     for axis, name in zip(axes, panels, strict=False):
         values = properties.atomic(name)
@@ -52,7 +52,7 @@ def plot_thermodynamics(properties: Properties, n_atoms: int, path: Path) -> Non
     axes[-1].set_xlabel(label)
     axes[-1].set_xlim(x[0], x[-1] if x[-1] > x[0] else x[0] + 1.0)
     figure.align_ylabels()
-    figure.savefig(path, dpi=_DPI)
+    figure.savefig(path, dpi=DPI)
 
 
 def plot_bond_lengths(distributions: Sequence[BondLengths], path: Path) -> None:
@@ -62,7 +62,7 @@ def plot_bond_lengths(distributions: Sequence[BondLengths], path: Path) -> None:
         distributions: at least one kind of bond.
         path: the PNG file to write.
     """
-    figure = _figure(6.4, 0.7 + 1.9 * len(distributions))
+    figure = new_figure(6.4, 0.7 + 1.9 * len(distributions))
     axes = figure.subplots(len(distributions), 1, sharex=True, squeeze=False)[:, 0]
     # A stray bond of a reacting molecule must not squeeze all others.
     shortest = min(np.quantile(bonds.beads, 0.001) for bonds in distributions)
@@ -87,12 +87,12 @@ def plot_bond_lengths(distributions: Sequence[BondLengths], path: Path) -> None:
             )
         axis.set_ylabel(f"p({bonds.kind}) / Å$^{{-1}}$")
         axis.legend(frameon=False, fontsize=8)
-        _tidy(axis)
+        tidy(axis)
     axes[-1].set_xlabel("bond length / Å")
-    figure.savefig(path, dpi=_DPI)
+    figure.savefig(path, dpi=DPI)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """Return a figure that belongs to no window and no global state."""
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
     FigureCanvasAgg(figure)
@@ -112,20 +112,20 @@ def _draw_series(axis: Axes, x: FloatArray, values: FloatArray, label: str, colo
     unit = label.split(" / ")[-1]
     axis.set_title(f"mean {mean:.6g} {unit}", loc="right", fontsize=8, color=_GREY)
     _limit(axis, values)
-    _tidy(axis)
+    tidy(axis)
 
 
 def _draw_drift(axis: Axes, x: FloatArray, conserved: FloatArray, n_atoms: int, in_ps: bool) -> None:
     energy = (conserved - conserved[0]) * (1000.0 * HARTREE_IN_EV / n_atoms)
     axis.plot(x, energy, color=_BLUE, linewidth=1.0)
     if in_ps and len(x) > 2:
-        slope = fit_drift(settled(x), settled(conserved), n_atoms).slope
+        slope = fit_drift(settled(x), settled(conserved), n_atoms).slope.value
         line = settled(energy).mean() + slope * (x - settled(x).mean())
         axis.plot(x, line, color=_GREY, linewidth=0.9, linestyle="--")
         axis.set_title(f"drift {slope:+.3g} meV/atom/ps", loc="right", fontsize=8, color=_GREY)
     axis.set_ylabel("Δ conserved\n/ (meV/atom)")
     _limit(axis, energy)
-    _tidy(axis)
+    tidy(axis)
 
 
 def _limit(axis: Axes, values: FloatArray) -> None:
@@ -141,10 +141,11 @@ def _legend(name: str, lengths: FloatArray) -> str:
 
 
 def _cycle(count: int) -> list[str]:
-    return [_KIND_COLOURS[index % len(_KIND_COLOURS)] for index in range(count)]
+    return [COLOURS[index % len(COLOURS)] for index in range(count)]
 
 
-def _tidy(axis: Axes) -> None:
+def tidy(axis: Axes) -> None:
+    """Give an axis the style of all pictures."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25, linewidth=0.5)
     axis.tick_params(labelsize=9)

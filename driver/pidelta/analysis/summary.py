@@ -40,7 +40,7 @@ class Drift:
         rms: of what remains beside the line, in meV/atom.
     """
 
-    slope: float
+    slope: Mean
     rms: float
 
 
@@ -79,7 +79,7 @@ class Summary:
         if self.temperature is not None:
             rows.append(("temperature", f"{self.temperature} K"))
         if self.drift is not None:
-            rows.append(("drift of the conserved quantity", f"{self.drift.slope:+.3g} meV/atom/ps"))
+            rows.append(("drift of the conserved quantity", f"{self.drift.slope.shown('+.3g')} meV/atom/ps"))
             rows.append(("its fluctuation", f"{self.drift.rms:.3g} meV/atom"))
         if self.potential is not None:
             rows.append(("potential energy", f"{self.potential.shown('.4f')} eV"))
@@ -135,8 +135,28 @@ def fit_drift(time_ps: FloatArray, conserved: FloatArray, n_atoms: int) -> Drift
     """Fit a line to the conserved quantity (n,) in hartree over the time (n,) in ps."""
     energy = (conserved - conserved.mean()) * (1000.0 * HARTREE_IN_EV / n_atoms)
     slope, offset = np.polyfit(time_ps, energy, 1)
-    rms = np.sqrt(np.mean((energy - slope * time_ps - offset) ** 2))
-    return Drift(float(slope), float(rms))
+    rest = energy - slope * time_ps - offset
+    error = _slope_error(time_ps, rest)
+    return Drift(Mean(float(slope), error), float(np.sqrt(np.mean(rest**2))))
+
+
+def _slope_error(x: FloatArray, rest: FloatArray) -> float:
+    """Standard error of the slope of a line, from what remains beside it, by blocks.
+
+    Neighbours in time are correlated, so the means of blocks take the place of the values, twice as long ones
+    each time; the largest error counts, as in `mean_with_error`.
+    """
+    errors = []
+    while len(x) >= _FEWEST_BLOCKS:
+        spread = np.sum((rest - rest.mean()) ** 2) / (len(x) - 2)
+        errors.append(float(np.sqrt(spread / np.sum((x - x.mean()) ** 2))))
+        x, rest = _pair_means(x), _pair_means(rest)
+    return max(errors, default=math.nan)
+
+
+def _pair_means(values: FloatArray) -> FloatArray:
+    pairs = len(values) // 2
+    return 0.5 * (values[0 : 2 * pairs : 2] + values[1 : 2 * pairs : 2])
 
 
 def mean_with_error(values: FloatArray) -> Mean:
@@ -149,8 +169,7 @@ def mean_with_error(values: FloatArray) -> Mean:
     errors = []
     while len(values) >= _FEWEST_BLOCKS:
         errors.append(float(values.std(ddof=1) / np.sqrt(len(values))))
-        pairs = len(values) // 2
-        values = 0.5 * (values[0 : 2 * pairs : 2] + values[1 : 2 * pairs : 2])
+        values = _pair_means(values)
     return Mean(mean, max(errors, default=float("nan")))
 
 

@@ -14,22 +14,19 @@ from rich.progress import Progress
 from rich.table import Table
 
 from pidelta.cli import uncertainty
-from pidelta.config import Config, DFTBConfig, MMConfig, QMConfig, load_config
-from pidelta.core.cell import heights
+from pidelta.cli.conservation import report_conservation
+from pidelta.cli.conservation_options import NVEOptions, plan_report
+from pidelta.cli.description import describe_names, describe_setup, describe_terms
+from pidelta.config import Config, load_config
 from pidelta.errors import RunError
 from pidelta.ipi.observers import UncertaintyMonitor, merge_alarms
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.testing.derivatives import central_differences
-from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
+from pidelta.units import HARTREE_IN_KCAL_PER_MOL
 
 if TYPE_CHECKING:
-    from pidelta.core.names import NameDifference
-    from pidelta.mm.topology import Topology
     from pidelta.qmmm.energy import QMMMEvaluator
-    from pidelta.qmmm.surroundings import CutoffSurroundings
     from pidelta.setup import Setup
-_SHOWN = 8
-"""How many names that differ are listed."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +59,39 @@ class _Start:
 def check(
     config: Annotated[Path, typer.Argument(help="The configuration, a YAML file.")],
     atoms: Annotated[int, typer.Option(min=1, help="How many atoms of each kind to differentiate.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of the choice of atoms and shifts.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of the choice of atoms, of shifts and velocities.")
+    ] = 0,
+    nve: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Then run i-PI at constant energy for so long, such as 10ps."),
+    ] = None,
+    time_step: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TIME", help="Of these runs, 0.25fs and 0.5fs by default; may be repeated."),
+    ] = None,
+    terms: Annotated[
+        list[str] | None,
+        typer.Option(help="Terms of these runs, such as mm+low, all by default; may be repeated."),
+    ] = None,
+    temperature: Annotated[str | None, typer.Option(help="Of these runs, 300K by default.")] = None,
+    equilibrate: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="With a thermostat before them, 1ps by default; 0ps for none."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Of these runs, NAME-nve beside NAME.yaml by default."),
+    ] = None,
 ) -> None:
-    """Set-up, energies, forces against differences of the energy, and invariance to lattice shifts."""
+    """Set-up, energies, forces against differences of the energy, and invariance to lattice shifts.
+
+    With --nve also runs at constant energy, and the drift and fluctuation of their conserved quantity. The
+    same command goes on with runs that were stopped.
+    """
     console = Console()
     given = load_config(config)
+    report = plan_report(NVEOptions(nve, time_step, terms, temperature, equilibrate, output, seed), given)
 
     from pidelta.setup import Setup
 
@@ -76,11 +101,11 @@ def check(
     rng = np.random.default_rng(seed)
     start = _Start(system.positions[None], None if system.cell is None else system.cell[None])
     tolerance = _tolerance(settings, evaluator)
-    console.print(_describe(given, setup, evaluator))
+    console.print(describe_setup(given, setup, evaluator))
     if setup.name_differences:
-        console.print(_describe_names(setup.name_differences))
+        console.print(describe_names(setup.name_differences))
     if setup.topology is not None:
-        console.print(_describe_terms(setup.topology, evaluator))
+        console.print(describe_terms(setup.topology, None if given.qm is None else setup.qm_region))
     for warning in setup.warnings:
         console.print(f"[yellow]warning: {escape(warning)}[/yellow]", soft_wrap=True)
     console.print(_energies(evaluator, start))
@@ -103,6 +128,8 @@ def check(
             f"{config}: expected no net force, within {allowed:.0e} hartree/bohr, found {net_force:.1e}"
         )
     console.print("[green]all checks passed[/green]")
+    if report is not None:
+        report_conservation(console, report, given, system)
 
 
 def _without_virial(config: Config) -> Config:
@@ -133,179 +160,6 @@ def _mesh_error(config: Config, evaluator: QMMMEvaluator, start: _Start) -> floa
         return 0.0
     gradient = evaluator.evaluate(start.positions, start.cells).gradient
     return 3.0 * config.mm.ewald_tolerance * float(np.linalg.norm(gradient))
-
-
-def _describe(config: Config, setup: Setup, evaluator: QMMMEvaluator) -> Table:
-    from ase.data import chemical_symbols
-
-    from pidelta.core.selection import describe_atoms
-    from pidelta.qmmm.surroundings import CutoffSurroundings
-
-    system, topology = setup.system, setup.topology
-    table = Table(title=f"set-up {config.path.name}", show_header=False)
-    table.add_row("atoms", f"{len(system)} (residues: {int(system.residue_indices[-1]) + 1})")
-    if system.cell is not None:
-        lengths = np.linalg.norm(system.cell, axis=1) * BOHR_IN_ANGSTROM
-        table.add_row("cell", " x ".join(f"{length:.2f}" for length in lengths) + " angstrom")
-    if config.mm is not None and topology is not None:
-        table.add_row("force field", f"{_describe_source(config.mm, topology)}, by {_engine_name(evaluator)}")
-        table.add_row("pair interactions", _describe_truncation(config.mm, system.cell))
-        if config.mm.engine == "openmm" and config.mm.virial:
-            table.add_row("virial", "12 more evaluations; mm.virial: false saves them")
-    if config.qm is not None and evaluator.partition is not None and evaluator.engine is not None:
-        symbols = [chemical_symbols[number] for number in evaluator.partition.qm_numbers]
-        table.add_row("QM region", f"{len(symbols)} atoms: {' '.join(symbols)}; charge {config.qm.charge:+d}")
-        atoms = describe_atoms(evaluator.partition.qm_atoms, system)
-        table.add_row("by residue", escape("\n".join(atoms)))
-        table.add_row("engine", evaluator.engine.program)
-        for row in describe_method(config.qm):
-            table.add_row(*row)
-        table.add_row("low-level method", evaluator.engine.identity)
-    if isinstance(evaluator.surroundings, CutoffSurroundings) and topology is not None:
-        lengths_text = ", ".join(
-            f"{name} {value * BOHR_IN_ANGSTROM:.2f} angstrom" if isinstance(value, float) else str(value)
-            for name, value in evaluator.surroundings.settings.items()
-        )
-        if config.embedding.scheme == "pme" and config.mm is not None and system.cell is not None:
-            table.add_row("coupling", _describe_ewald(setup, config.mm, system.cell))
-            lengths_text = f"for delta models and labels: {lengths_text}"
-        table.add_row("embedding", lengths_text)
-        table.add_row("charge groups", _describe_groups(setup, topology, evaluator.surroundings))
-    if evaluator.partition is not None and config.point_charges is not None:
-        charges = evaluator.partition.charges[len(system) :]
-        table.add_row(
-            "point charges",
-            f"{len(charges)} from {config.point_charges.name}, {charges.sum():+.4f} e in all; they take up "
-            "the net force of the molecule",
-        )
-    if config.delta is not None:
-        table.add_row("delta", ", ".join(path.name for path in config.delta.models))
-    return table
-
-
-def _describe_names(differences: tuple[NameDifference, ...]) -> Table:
-    """The names most often different; each row counts those that differ alike."""
-    table = Table("", "in the structure", "in the topology", "how many", title="names that differ")
-    for row in differences[:_SHOWN]:
-        table.add_row(row.kind, row.found, row.expected, str(row.count))
-    if len(differences) > _SHOWN:
-        rest = differences[_SHOWN:]
-        table.add_row("others", "", "", str(sum(row.count for row in rest)))
-    return table
-
-
-def _describe_ewald(setup: Setup, mm: MMConfig, cell: FloatArray) -> str:
-    """What the low level feels, and the background that makes up for a net charge."""
-    from pidelta.core.ewald import background_energy, splitting
-
-    net = float(setup.qm_region.partition.charges.sum()) + setup.qm_region.charge
-    text = f"{mm.electrostatics}: all MM charges and the periodic images of the QM region"
-    if abs(net) < 1e-3:
-        return f"{text}; the cell is neutral"
-    energy = background_energy(net, splitting(mm.cutoff, mm.ewald_tolerance), cell)
-    return f"{text}; the cell has {net:+.3f} e, made up for by a background ({energy:.6f} hartree)"
-
-
-def _describe_groups(setup: Setup, topology: Topology, surroundings: CutoffSurroundings) -> str:
-    """How many there are, and the extremes: a charge this near to the QM region always counts in full."""
-    from pidelta.qmmm.border import CHARGED, group_facts
-
-    cell = setup.system.cell
-    cells = None if cell is None else cell[None]
-    particles = setup.qm_region.particles.place(setup.system.positions[None], cells)[0]
-    facts = group_facts(surroundings, particles, cell)
-    if facts is None:
-        return "none"
-    parts = [str(facts.count)]
-    if facts.several:
-        parts.append(f"{facts.several} of them large and counted whole as soon as a part is near")
-    parts.append(f"up to {facts.radius * BOHR_IN_ANGSTROM:.2f} angstrom wide: {topology.label(facts.widest)}")
-    if abs(facts.charge) > CHARGED:
-        parts.append(f"net charges up to {facts.charge:+.3f} e: {topology.label(facts.charged)}")
-    else:
-        parts.append("all neutral")
-    full = (surroundings.cutoff - surroundings.switch - facts.radius) * BOHR_IN_ANGSTROM
-    parts.append(f"charges within {full:.1f} angstrom of a QM atom count in full")
-    return "; ".join(parts)
-
-
-def describe_method(qm: QMConfig) -> list[tuple[str, str]]:
-    """What the low-level method is, as names and values for a table."""
-    from pidelta.qm.dispersion import TITLES
-
-    if qm.engine == "ase":
-        return [
-            ("calculator", qm.ase.calculator),
-            ("coupling", "mechanical embedding: MM charges do not polarise the QM region"),
-        ]
-    rows = [("parameters", _parameters(qm.dftb))]
-    if qm.dftb.dispersion.method != "none":
-        rows.append(("dispersion", TITLES[qm.dftb.dispersion.method]))
-    return rows
-
-
-def _engine_name(evaluator: QMMMEvaluator) -> str:
-    from pidelta.mm.openmm import OpenMMEvaluator
-
-    classical = evaluator.classical
-    return classical.description if isinstance(classical, OpenMMEvaluator) else "the built-in evaluator"
-
-
-def _describe_source(mm: MMConfig, topology: Topology) -> str:
-    from pidelta.mm.water import find_water
-
-    sources = [] if mm.topology is None else [mm.topology.name]
-    if mm.water is not None:
-        sources.append(f"water: {mm.water} ({len(find_water(topology))} molecules)")
-    return ", ".join(sources)
-
-
-def _describe_truncation(mm: MMConfig, cell: FloatArray | None) -> str:
-    if cell is None:
-        return "all pairs, without cutoff"
-    largest = 0.5 * float(heights(cell).min()) * BOHR_IN_ANGSTROM
-    method: str = mm.electrostatics
-    if method in ("pme", "ewald"):
-        method += f" at a tolerance of {mm.ewald_tolerance:g}"
-    return (
-        f"{method}, cutoff {mm.cutoff * BOHR_IN_ANGSTROM:.2f} angstrom; half of the smallest height "
-        f"of the cell is {largest:.2f} angstrom"
-    )
-
-
-def _describe_terms(topology: Topology, evaluator: QMMMEvaluator) -> Table:
-    """How many terms there are, how many of them the QM method replaces, and the charges."""
-    rest = topology
-    if evaluator.partition is not None:
-        rest = topology.without_internal(evaluator.partition.qm_atoms)
-    table = Table("kind", "in all", "left to QM", "evaluated", title="terms of the force field")
-    remaining = rest.counts
-    for kind, count in topology.counts.items():
-        if count:
-            table.add_row(f"{kind}s", str(count), str(count - remaining[kind]), str(remaining[kind]))
-    loose = _count_loose_atoms(topology)
-    if loose:
-        table.add_row("[yellow]atoms without a bond, in residues of several[/yellow]", str(loose))
-    whole, mm = float(topology.charges.sum()), float(rest.charges.sum())
-    charges = (round(charge, 4) + 0.0 for charge in (whole, whole - mm, mm))  # + 0.0 makes -0.0 positive
-    table.add_row("net charge / e", *(f"{charge:+.4f}" for charge in charges))
-    return table
-
-
-def _count_loose_atoms(topology: Topology) -> int:
-    """Atoms that nothing holds: of a file that was cut off, most likely."""
-    held = np.isin(np.arange(len(topology)), topology.bonded_pairs)
-    residue_sizes = np.bincount(topology.residue_indices)
-    return int(np.count_nonzero(~held & (residue_sizes[topology.residue_indices] > 1)))
-
-
-def _parameters(dftb: DFTBConfig) -> str:
-    from pidelta.qm.dftb.sets import builtin_set
-
-    if dftb.parameters != "builtin":
-        return str(dftb.parameters)
-    description = builtin_set()[dftb.order].description
-    return f"built-in {description.name} {description.version}"
 
 
 def _energies(evaluator: QMMMEvaluator, start: _Start) -> Table:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from pidelta.ipi.simulation import PropertiesFile, Simulation
     from pidelta.ipi.supervisor import Supervisor
 
-_REFRESH_SECONDS = 0.2
-_INTERRUPTED = 130
+REFRESH_SECONDS = 0.2
+INTERRUPTED = 130
 _UNIT_SYMBOLS = {"": "a.u.", "atomic_unit": "a.u.", "kelvin": "K", "electronvolt": "eV"}
 
 
@@ -104,7 +104,7 @@ def run(
     for line in warnings(supervisor.alarms()):
         console.print(f"[yellow]warning: {line}[/yellow]", soft_wrap=True)
     if not finished:
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
 
 
 def _show_terms(console: Console, simulation: Simulation, terms: list[str]) -> None:
@@ -152,7 +152,7 @@ def _supervise(
         RunError: i-PI or a client failed; the message says how to go on.
     """
     try:
-        with _signals_as_interrupts(), supervisor:
+        with signals_as_interrupts(), supervisor:
             if supervisor.kept:
                 names = ", ".join(path.name for path in supervisor.kept)
                 console.print(f"kept logs of an earlier run: {names}", highlight=False, markup=False)
@@ -179,7 +179,7 @@ def _how_to_go_on(supervisor: Supervisor, simulation: Simulation, options: list[
 
 
 @contextmanager
-def _signals_as_interrupts() -> Iterator[None]:
+def signals_as_interrupts() -> Iterator[None]:
     """Let SIGTERM and SIGHUP, from a batch system or a closed terminal, stop the run as Ctrl-C does."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -204,7 +204,7 @@ def _show_progress(
             if row is not None and file is not None:
                 state = [_describe(row, file), in_short(supervisor.alarms())]
                 progress.update(task, completed=row.get("step"), state="  ".join(filter(None, state)))
-            time.sleep(_REFRESH_SECONDS)
+            time.sleep(REFRESH_SECONDS)
         if supervisor.finished():
             progress.update(task, completed=simulation.total_steps)
 

@@ -13,7 +13,7 @@ from pidelta.analysis.ipi_output import read_properties
 from pidelta.analysis.plots import plot_bond_lengths, plot_thermodynamics
 from pidelta.analysis.summary import summarise
 from pidelta.cli import uncertainty
-from pidelta.cli.check import describe_method
+from pidelta.cli.description import describe_method
 from pidelta.errors import DataError
 from pidelta.ipi.simulation import Simulation
 from pidelta.ipi.supervisor import Supervisor

@@ -11,7 +11,8 @@ the QM region for a point charge, is moved in what the QM region feels:
                    sign before and behind it on the bond, so that the dipole stays as well: Sherwood et al.,
                    J. Mol. Struct. THEOCHEM 632, 1 (2003)
 
-None changes the total charge. MM atoms among themselves keep the charges of the force field.
+None changes the total charge. MM atoms among themselves keep the charges of the force field. QM atoms feel
+all charges but those of hosts, however few the bonds between them.
 """
 
 from __future__ import annotations
@@ -60,6 +61,11 @@ class LinkSettings:
     length: float | None = None
     host_charge: HostCharge = "charge-shift"
     allow: frozenset[Objection] = frozenset()
+
+    def __str__(self) -> str:
+        """What changes the region, as delta models remember it."""
+        length = "" if self.length is None else f" {self.length * BOHR_IN_ANGSTROM:.4f} angstrom"
+        return f"{self.position}{length}, {self.host_charge}"
 
 
 @dataclass(frozen=True)

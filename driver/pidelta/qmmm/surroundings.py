@@ -59,6 +59,7 @@ class CutoffSurroundings:
         switch: width over which the weight falls from 1 to 0 before the cutoff, in bohr.
         cell: (3, 3) lattice of the set-up, to find out early that the cutoff does not fit.
         grouping: how the groups were made, which models remember: ``residue``, ``molecule`` or ``listed``.
+        links: how bonds across the border are cut, which models remember as well, or None without any.
 
     Raises:
         SettingError: the cutoff is larger than half the cell, or the switch is not within the cutoff.
@@ -72,6 +73,7 @@ class CutoffSurroundings:
         cell: FloatArray | None = None,
         *,
         grouping: str = "residue",
+        links: str | None = None,
     ) -> None:
         longest, shown = cutoff * BOHR_IN_ANGSTROM, switch * BOHR_IN_ANGSTROM
         if not 0.0 < switch < cutoff:
@@ -88,6 +90,7 @@ class CutoffSurroundings:
         self.cutoff = cutoff
         self.switch = switch
         self._grouping = grouping
+        self._links = links
         groups = partition.groups
         self._row_of_particle = np.full(len(partition.numbers), -1)
         self._row_of_particle[groups.particles] = np.arange(len(groups.particles))
@@ -101,7 +104,11 @@ class CutoffSurroundings:
             "cutoff": self.cutoff,
             "switch": self.switch,
         }
-        return settings if self._grouping == "residue" else {**settings, "groups": self._grouping}
+        if self._grouping != "residue":
+            settings["groups"] = self._grouping
+        if self._links is not None:
+            settings["links"] = self._links
+        return settings
 
     def cut(self, particles: FloatArray, cells: FloatArray | None) -> CutRegion:
         """The region of each structure.

@@ -115,11 +115,11 @@ class Setup:
                 f"the QM region has {region.charge:+d} e, and the other atoms keep theirs: "
                 f"{region.remainder:+.4f} e are dropped"
             )
-        if self.topology is not None and self.config.embedding.scheme == "cutoff":
+        if region.force_field is not None and self.config.embedding.scheme == "cutoff":
             qm = region.cut(
                 system.positions[None], None if system.cell is None else system.cell[None]
             ).positions
-            found += border_warnings(region.surroundings, qm[0], region.charge, self.topology.label)
+            found += border_warnings(region.surroundings, qm[0], region.charge, region.force_field.label)
         return found
 
     @cached_property

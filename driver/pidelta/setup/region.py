@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pidelta.config import LinksConfig, QMConfig
+from pidelta.config import QMConfig
 from pidelta.core.particles import Particles
 from pidelta.core.selection import select
 from pidelta.core.virtual_sites import join_sites
@@ -74,7 +74,10 @@ def _region_in_force_field(inputs: Inputs, given: Topology, qm: QMConfig, indice
                 f"would lose, found ase with {given.label(int(qm_particles[len(indices)]))}",
             )
         refuse_united_atoms(given, indices)
-        links = find_links(given, indices, _link_settings(qm.links))
+        link_settings = LinkSettings(
+            qm.links.position, qm.links.length, qm.links.host_charge, frozenset(qm.links.allow)
+        )
+        links = find_links(given, indices, link_settings)
         topology, remainder, moved = _with_fitting_charges(inputs, given, qm, qm_particles, links)
         left = topology.without_internal(indices)
         felt, sites, of_sites = move_host_charges(
@@ -99,6 +102,7 @@ def _region_in_force_field(inputs: Inputs, given: Topology, qm: QMConfig, indice
             embedding.switch,
             system.cell,
             grouping=embedding.groups if isinstance(embedding.groups, str) else "listed",
+            links=str(link_settings) if len(links) else None,
         )
     return QMRegion(
         partition,
@@ -112,10 +116,6 @@ def _region_in_force_field(inputs: Inputs, given: Topology, qm: QMConfig, indice
         links=links,
         moved=moved,
     )
-
-
-def _link_settings(links: LinksConfig) -> LinkSettings:
-    return LinkSettings(links.position, links.length, links.host_charge, frozenset(links.allow))
 
 
 def _with_fitting_charges(

@@ -19,13 +19,15 @@ NotNegative = Annotated[float, Field(ge=0.0)]
 class EmbeddingSettings(Section):
     """The embedding that the frames were cut with: scheme ``cutoff``, or ``fixed`` charges without one.
 
-    `groups` is left out where charges were switched off by residue.
+    `groups` is left out where charges were switched off by residue. `links` are the words of the frames, such
+    as ``scaled, charge-shift``, where bonds join the QM region with MM atoms.
     """
 
     scheme: Literal["cutoff", "fixed"] = "cutoff"
     cutoff: PositiveLength | None = None
     switch: PositiveLength | None = None
     groups: Literal["molecule", "listed"] | None = None
+    links: str | None = None
 
     @model_validator(mode="after")
     def _check_lengths(self) -> EmbeddingSettings:

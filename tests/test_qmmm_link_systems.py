@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mm_files import write_solvated
 from pidelta.config import load_config
 from pidelta.setup import Setup
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
@@ -72,3 +73,16 @@ def test_forces_and_terms_of_sander(name, tmp_path):
         energy = sum(float(components[part][0]) for part in ours) * HARTREE_IN_KCAL_PER_MOL
         unit = 3.5e-5 if theirs == "1-4 EEL" else 0.0  # AMBER's Coulomb constant is smaller by that
         assert energy == pytest.approx(record["terms"][theirs] * (1.0 + unit), abs=4.0e-4)
+
+
+@pytest.mark.parametrize("form", ["amber", "charmm", "gromacs"])
+def test_side_chain_of_a_protein_in_water(form, tmp_path, run, capsys):
+    """Lysine 24 of villin: what `check` finds, differences among it, and a border of one carbon bond."""
+    mm = write_solvated(tmp_path, form, residue=23)
+    atoms = "resid 24 and name CB HB* CG HG* CD HD* CE HE* NZ HZ*"
+    qm = f"qm: {{atoms: {atoms!r}, charge: 1}}\nembedding: {{scheme: pme}}\n"
+    (tmp_path / "pidelta.yaml").write_text(mm + qm, encoding="utf-8")
+    assert run("check", tmp_path / "pidelta.yaml", "--atoms", 3) == 0
+    output = capsys.readouterr().out
+    assert "all checks passed" in output
+    assert "CB (atom" in output

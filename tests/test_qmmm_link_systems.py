@@ -6,12 +6,16 @@ one frame each, and sander's forces with link hydrogens at 1.09 angstrom and the
 
 import json
 import lzma
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from conftest import ROOT
+from ipi_support import unique_address
 from mm_files import write_solvated
+from pidelta.analysis.ipi_output import read_properties
 from pidelta.config import load_config
 from pidelta.setup import Setup
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
@@ -86,3 +90,18 @@ def test_side_chain_of_a_protein_in_water(form, tmp_path, run, capsys):
     output = capsys.readouterr().out
     assert "all checks passed" in output
     assert "CB (atom" in output
+
+
+@pytest.mark.parametrize("name", ["nvt", "pimd"])
+def test_lysine_in_water_runs(name, tmp_path, run):
+    """The shipped inputs start well: no step heats the system or loses its energy."""
+    shutil.copytree(ROOT / "inputs" / "lysine-water", tmp_path, dirs_exist_ok=True)
+    path = tmp_path / f"{name}.xml"
+    text = path.read_text(encoding="utf-8").replace("<total_steps>1000", "<total_steps>4")
+    path.write_text(text.replace(f"pidelta-lysine-{name}", unique_address()), encoding="utf-8")
+    assert run("run", path) == 0
+    found = read_properties(tmp_path / f"{name}.out")
+    assert len(found["step"]) == 5
+    assert np.abs(found["temperature"] - 300.0).max() < 30.0
+    atoms = 2615 * (8 if name == "pimd" else 1)
+    assert np.ptp(found["conserved"]) / atoms < 2.0e-4  # eV

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
+import parmed
 import pytest
 
 from pidelta.errors import GeometryError
@@ -13,9 +15,11 @@ from pidelta.mm.openmm import OpenMMEvaluator
 from pidelta.mm.settings import ForceFieldSettings
 from pidelta.state import FloatArray
 from pidelta.testing.evaluators import OfAtoms
+from pidelta.testing.samples import Tolerances
 from pidelta.units import ANGSTROM
 
 DATA = Path(__file__).parent / "data" / "mm"
+FORCE_FIELD = Tolerances(scc=0.0, rounding=1e-9)
 
 WATER = np.array([[0.0, 0.0, 0.0], [0.82, 0.58, 0.0], [-0.80, 0.60, 0.05]]) * ANGSTROM
 ACETAMIDE = (
@@ -112,3 +116,21 @@ def openmm_evaluator(
         precision=precision,
         virial=virial,
     )
+
+
+def write_four_point_prmtop(path: Path, gromacs: str) -> Path:
+    """Write four-point water of a GROMACS topology as tleap has it, with a bond between the hydrogens."""
+    source = path.with_suffix(".top")
+    source.write_text(gromacs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        structure = parmed.load_file(str(source), defines={"FLEXIBLE": "1"})
+        hydrogens = parmed.BondType(553.0, 1.5139, list=structure.bond_types)
+        structure.bond_types.append(hydrogens)
+        for water in structure.residues:
+            water.name = "WAT"
+            for atom, name in zip(water.atoms, ("O", "H1", "H2", "EPW"), strict=True):
+                atom.name = name
+            structure.bonds.append(parmed.Bond(water.atoms[1], water.atoms[2], hydrogens))
+        parmed.amber.AmberParm.from_structure(structure).write_parm(str(path))
+    return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pidelta.core.particles import Particles
 from pidelta.core.virtual_sites import VirtualSites
 from pidelta.mm.topology import Harmonic, Pairs14, Topology, Torsions
 from pidelta.qmmm.coupling import CutoffCoupling
@@ -11,6 +12,7 @@ from pidelta.qmmm.energy import QMMMEvaluator
 from pidelta.qmmm.groups import make_groups
 from pidelta.qmmm.partition import Partition
 from pidelta.qmmm.surroundings import CutoffSurroundings
+from pidelta.testing.samples import Sample
 
 
 def bare_topology(residues, charges, bonds, sites=None, names=None) -> Topology:
@@ -71,3 +73,15 @@ def smooth_step(r, start, stop):
     """1 - 10 x^3 + 15 x^4 - 6 x^5, x from 0 at `start` to 1 at `stop`, and its derivative in r."""
     x = np.clip((np.asarray(r) - start) / (stop - start), 0.0, 1.0)
     return 1.0 - 10.0 * x**3 + 15.0 * x**4 - 6.0 * x**5, -30.0 * (x - x**2) ** 2 / (stop - start)
+
+
+def sample_of(setup):
+    """The structure of a set-up, to check its evaluator with."""
+    return Sample.of(setup.system, setup.topology.bonded_pairs, setup.qm_indices)
+
+
+class LossyParticles(Particles):
+    """Forces on virtual sites, link hydrogens among them, are lost."""
+
+    def pull_back(self, particles, cells, gradient, virial):
+        return gradient[:, : self.n_atoms].copy(), virial

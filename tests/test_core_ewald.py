@@ -263,3 +263,16 @@ def test_fields_and_kernel_are_parts_of_the_whole_sum(cell, method):
     np.testing.assert_allclose(charges[:, None] * slopes, whole.gradient, atol=1e-13)
     strain = near.strain(far) + 0.5 * (near.strain(near) + far.strain(far))
     np.testing.assert_allclose(strain, whole.strain, atol=1e-12)
+
+
+def test_the_plain_sum_has_no_steps_as_the_cell_changes():
+    """Vectors come and go; the energy is the integral of its slope, by Simpson's rule, all the same."""
+    positions, charges = random_charges(0, 0.0)
+    method, scales = EwaldSum(0.45, 1e-4), np.linspace(0.95, 1.05, 401)
+    fractional = positions @ np.linalg.inv(TRICLINIC)
+    found = [method.evaluate(fractional @ (s * TRICLINIC), charges, s * TRICLINIC) for s in scales]
+    energies = np.array([each.energy for each in found])
+    slopes = np.array([np.trace(each.strain) for each in found]) / scales
+    step = scales[1] - scales[0]
+    integrals = (slopes[:-2:2] + 4.0 * slopes[1:-1:2] + slopes[2::2]) * step / 3.0
+    np.testing.assert_allclose(np.diff(energies[::2]), integrals, rtol=0, atol=1e-9)

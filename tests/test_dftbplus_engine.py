@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from ase.build import molecule as ase_molecule
 
+from conftest import ROOT
 from dftb_sets import (
     PUBLISHED_FOLDERS,
     PUBLISHED_SETTINGS,
@@ -37,6 +39,7 @@ from pidelta.qm.dftb import sets
 from pidelta.qm.dftb.parameters import load_parameters
 from pidelta.qm.dftbplus import engine as dftbplus_engine
 from pidelta.qm.dftbplus.engine import DFTBPlusEngine
+from pidelta.qmmm.pme_coupling import PMECoupling
 from pidelta.setup import Setup
 from pidelta.testing.engines import check_engine
 
@@ -288,3 +291,29 @@ def test_a_users_input(acetamide, tmp_path):
     assert other.identity.startswith(f"{engine.identity} DFTB+input=")
     with pytest.raises(SetupError, match=r"DFTB\+ stopped at its set-up: .*Hamiltonian/DFTB/Wrong"):
         build("Wrong = 3")
+
+
+def test_the_ewald_sum_of_a_cell_reaches_both_engines_alike(tmp_path, quick):
+    """Uracil in water, by default in the Ewald potential of the whole cell and of its own images."""
+    for name in ("uracil-water.gro", "uracil-water.top"):
+        shutil.copy(ROOT / "inputs" / "uracil-water" / name, tmp_path)
+    found = {}
+    for engine in ("dftb", "dftb+"):
+        path = tmp_path / "pidelta.yaml"
+        path.write_text(
+            f"structure: uracil-water.gro\nqm: {{atoms: resname URA, engine: {engine}}}\n"
+            "mm: {topology: uracil-water.top}\n",
+            encoding="utf-8",
+        )
+        setup = Setup(load_config(path))
+        assert isinstance(setup.coupling, PMECoupling)
+        positions, cells = (
+            np.repeat(x[None], 2, axis=0) for x in (setup.system.positions, setup.system.cell)
+        )
+        positions[1] += np.random.default_rng(0).normal(scale=0.02, size=positions[1].shape)
+        evaluation = setup.evaluator(frozenset({"low"})).evaluate(positions, cells)
+        found[engine] = evaluation.terms["low"], evaluation.charges
+    (ours, our_charges), (theirs, their_charges) = found["dftb"], found["dftb+"]
+    np.testing.assert_allclose(theirs.energy, ours.energy, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(theirs.gradient, ours.gradient, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(their_charges, our_charges, rtol=0, atol=1e-7)

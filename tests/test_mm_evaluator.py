@@ -6,6 +6,7 @@ import pytest
 from mm_systems import (
     CUBIC,
     DATA,
+    FORCE_FIELD,
     MIXED,
     TRICLINIC,
     acetamide_water,
@@ -18,6 +19,7 @@ from pidelta.core.cell import minimum_image
 from pidelta.errors import GeometryError, SetupError, TopologyError
 from pidelta.mm.readers import read_topology
 from pidelta.testing.evaluators import check_evaluator
+from pidelta.testing.samples import Sample
 
 CUTOFF = 11.5
 SOLUTE = np.arange(9)
@@ -40,13 +42,16 @@ def batch(positions, n, scale=0.05, seed=0):
 def test_conformance_in_a_triclinic_cell(solution):
     evaluator = mm_evaluator(solution, cutoff=CUTOFF, cell=TRICLINIC)
     cells = np.stack([TRICLINIC, 1.01 * TRICLINIC])
-    check_evaluator(evaluator, batch(acetamide_water(), 2), cells, solution.residue_indices)
+    sample = Sample(batch(acetamide_water(), 2), cells, solution.residue_indices)
+    check_evaluator(evaluator, sample, FORCE_FIELD)
 
 
 def test_conformance_in_a_cubic_cell(water):
     evaluator = mm_evaluator(water, cutoff=CUTOFF, cell=CUBIC)
     positions = batch(water_positions(64, CUBIC, seed=2), 1)
-    check_evaluator(evaluator, positions, CUBIC[None], water.residue_indices)
+    alike = np.arange(3), np.arange(60, 63)
+    sample = Sample(positions, CUBIC[None], water.residue_indices, alike)
+    check_evaluator(evaluator, sample, FORCE_FIELD)
 
 
 @pytest.mark.parametrize(("name", "positions"), [("mixed.top", MIXED), ("acetamide-water.top", None)])
@@ -54,7 +59,7 @@ def test_conformance_without_cell(name, positions):
     topology = read_topology(DATA / name)
     evaluator = mm_evaluator(topology, cutoff=None)
     positions = acetamide_water() if positions is None else positions
-    check_evaluator(evaluator, batch(positions, 2), None, topology.residue_indices)
+    check_evaluator(evaluator, Sample(batch(positions, 2), None, topology.residue_indices), FORCE_FIELD)
 
 
 def test_components_add_up_to_the_energy(solution):
@@ -150,7 +155,8 @@ def test_without_internal_leaves_only_lennard_jones_with_the_surroundings(soluti
 def test_conformance_without_internal(solution):
     reduced = solution.without_internal(SOLUTE[::-1])
     evaluator = mm_evaluator(reduced, cutoff=CUTOFF, cell=TRICLINIC)
-    check_evaluator(evaluator, batch(acetamide_water(), 1), TRICLINIC[None], solution.residue_indices)
+    sample = Sample(batch(acetamide_water(), 1), TRICLINIC[None], solution.residue_indices)
+    check_evaluator(evaluator, sample, FORCE_FIELD)
 
 
 def test_a_region_of_all_atoms_has_no_energy(solution):

@@ -17,6 +17,7 @@ from pidelta.errors import SetupError
 from pidelta.mm import nonbonded
 from pidelta.mm.readers import read_topology
 from pidelta.testing.evaluators import check_evaluator
+from pidelta.testing.samples import Sample, Tolerances
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KJ_PER_MOL
 
 CUTOFF = 11.5
@@ -43,9 +44,9 @@ def test_conformance(solution, method, extra_charge, monkeypatch):
     )
     noise = np.random.default_rng(0).normal(scale=0.05, size=(2, 189, 3))
     cells = np.stack([TRICLINIC, 1.01 * TRICLINIC])
-    net_force = 1e-9 if method == "ewald" else 1e-2
+    sample = Sample(acetamide_water() + noise, cells, topology.residue_indices)
     check_evaluator(
-        evaluator, acetamide_water() + noise, cells, topology.residue_indices, net_force=net_force
+        evaluator, sample, Tolerances(scc=0.0, rounding=1e-9, mesh=0.0 if method == "ewald" else 1e-2)
     )
 
 

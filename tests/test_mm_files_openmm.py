@@ -9,7 +9,7 @@ import parmed
 import pytest
 
 from mm_files import protein
-from mm_systems import DATA, TRICLINIC, mm_evaluator, on_atoms, water_positions
+from mm_systems import DATA, TRICLINIC, mm_evaluator, on_atoms, water_positions, write_four_point_prmtop
 from openmm_support import (
     COMPONENT_OF,
     app,
@@ -123,19 +123,8 @@ def test_protein_from_amber(tmp_path):
 
 @pytest.fixture
 def tip4p(tmp_path):
-    """A box of 8 four-point waters as prmtop, the bonds that place the extra points included."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        structure = parmed.load_file(str(DATA / "tip4p.top"), defines={"FLEXIBLE": "1"})
-        hydrogens = parmed.BondType(553.0, 1.5139, list=structure.bond_types)
-        structure.bond_types.append(hydrogens)
-        for water in structure.residues:
-            water.name = "WAT"
-            for atom, name in zip(water.atoms, ("O", "H1", "H2", "EPW"), strict=True):
-                atom.name = name
-            structure.bonds.append(parmed.Bond(water.atoms[1], water.atoms[2], hydrogens))
-        parmed.amber.AmberParm.from_structure(structure).write_parm(str(tmp_path / "tip4p.prmtop"))
-    return tmp_path / "tip4p.prmtop"
+    """A box of 8 four-point waters as prmtop."""
+    return write_four_point_prmtop(tmp_path / "tip4p.prmtop", (DATA / "tip4p.top").read_text())
 
 
 def test_four_point_water_from_amber(tip4p):

@@ -11,6 +11,7 @@ import pytest
 from mm_systems import (
     CUBIC,
     DATA,
+    FORCE_FIELD,
     MIXED,
     TRICLINIC,
     acetamide_water,
@@ -29,6 +30,7 @@ from pidelta.mm.readers import read_topology
 from pidelta.mm.topology import Topology, join
 from pidelta.state import FloatArray
 from pidelta.testing.evaluators import check_evaluator
+from pidelta.testing.samples import Sample
 from test_mm_terms import topology as made_up_topology
 from test_mm_terms import two_molecules
 
@@ -209,9 +211,8 @@ def test_conformance(cell):
     topology = join([made_up_topology(), made_up_topology()])
     cutoff, cells = (None, None) if cell is None else (11.0, np.stack([cell, 1.01 * cell]))
     evaluator = on_atoms(openmm_evaluator(topology, cutoff=cutoff, platform="Reference"))
-    check_evaluator(
-        evaluator, np.stack([two_molecules(0), two_molecules(5)]), cells, topology.residue_indices
-    )
+    sample = Sample(np.stack([two_molecules(0), two_molecules(5)]), cells, topology.residue_indices)
+    check_evaluator(evaluator, sample, FORCE_FIELD)
 
 
 def test_one_evaluator_serves_with_and_without_cell():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mm_systems import MIXED, TRICLINIC, mm_evaluator, on_atoms, scrambled
+from mm_systems import FORCE_FIELD, MIXED, TRICLINIC, mm_evaluator, on_atoms, scrambled
 from pidelta.core.virtual_sites import ANGLE, DISTANCE, LINEAR, OUT_OF_PLANE, VirtualSites
 from pidelta.errors import TopologyError
 from pidelta.mm.topology import (
@@ -20,6 +20,7 @@ from pidelta.mm.topology import (
     unique_pairs,
 )
 from pidelta.testing.evaluators import check_evaluator
+from pidelta.testing.samples import Sample
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KJ_PER_MOL
 
 NM = 0.1 * BOHR_IN_ANGSTROM
@@ -94,7 +95,7 @@ def test_derivatives_and_invariances(cell):
     evaluator = on_atoms(mm_evaluator(system, cutoff=None if cell is None else CUTOFF))
     batch = np.stack([two_molecules(0), two_molecules(5)])
     cells = None if cell is None else np.stack([cell, cell])
-    check_evaluator(evaluator, batch, cells, system.residue_indices)
+    check_evaluator(evaluator, Sample(batch, cells, system.residue_indices), FORCE_FIELD)
     components = evaluator.evaluate(batch, cells).components
     assert min(np.abs(components[name]).min() for name in ("quartic_bond", "morse_bond", "cmap")) > 1e-5
 

@@ -229,6 +229,7 @@ def test_delta_models_of_another_method_are_refused(solution, method, found):
 
 def test_low_level_labels(solution):
     """What delta models are trained on: the calculator, and the force field's charges among the others."""
+    solution.write_text(solution.read_text() + "embedding: {scheme: cutoff}\n")
     config = load_config(solution)
     setup = Setup(config)
     system, region, engine = setup.system, setup.qm_region, setup.engine

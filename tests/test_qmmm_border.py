@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pidelta.errors import SettingError
-from pidelta.qmmm.border import border_warnings, force_step, group_facts
-from pidelta.qmmm.partition import charge_remainder, spread_remainder
+from pidelta.qmmm.border import border_facts, border_warnings, force_step, group_facts
+from pidelta.qmmm.charges import charge_remainder, spread_remainder
 from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
 from qmmm_systems import bare_topology, embedded
 
@@ -62,6 +62,34 @@ def test_facts_of_the_groups():
     assert facts.radius == 0.0
 
 
+@pytest.mark.parametrize(("distance", "counted"), [(11.0, (1, 0, 0)), (13.9, (0, 1, 0)), (20.0, (0, 0, 1))])
+def test_facts_of_the_border(distance, counted):
+    _, evaluator = hydronium_and(-1.0)
+    positions = np.concatenate([H3O, [[distance * ANGSTROM, 0.0, 0.0]]])
+    facts = border_facts(evaluator.surroundings, positions, None)
+    assert (facts.whole, facts.partly, facts.outside) == counted
+    weights = evaluator.surroundings.cut(positions[None], None).site_charges.sum() / -1.0
+    assert facts.left_out == pytest.approx(weights - 1.0)
+    # between the values with and without the ion in the middle of the switch, at 13 angstrom
+    assert facts.jump == pytest.approx(1.0 / (13.0 * ANGSTROM))
+    assert facts.jumping == 4
+
+
+def test_a_neutral_group_jumps_by_its_dipole():
+    """The potential of a dipole on the axis, of two charges close to each other."""
+    topology = bare_topology([0, 1, 1], [0.0, 0.3, -0.3], [[1, 2]])
+    cutoff = 14.0 * ANGSTROM
+    positions = np.array([[0.0, 0.0, 0.0], [30.0, 0.0, 0.0], [30.0, 0.4, 0.0]])
+    cell = 60.0 * np.eye(3)
+    positions[2] += cell[1]
+    evaluator = embedded(topology, [0], positions, cell, cutoff, 2.0 * ANGSTROM)
+    facts = border_facts(evaluator.surroundings, positions, cell)
+    r = 13.0 * ANGSTROM
+    expected = 0.3 / (r - 0.2) - 0.3 / (r + 0.2)
+    assert facts.jump == pytest.approx(expected, rel=1e-3)
+    assert (facts.outside, facts.left_out) == (1, 0.0)
+
+
 @pytest.mark.parametrize("total", [0.999, -0.0021, 1.0491])
 def test_a_remainder_of_rounding_is_accepted_and_returned(total):
     charge = round(total)
@@ -78,7 +106,7 @@ def test_charges_that_do_not_fit_are_refused():
 
 def test_a_spread_remainder_keeps_the_charge_of_the_whole():
     charges = np.array([0.3, 0.1, -0.2, -0.2, 0.0])
-    remainder = charge_remainder(charges[:2], 0, spread=True)
+    remainder = charge_remainder(charges[:2], 0, largest=np.inf)
     moved = spread_remainder(charges, np.array([0, 1]), remainder, np.array([2, 3]))
     assert moved[:2].sum() == pytest.approx(0.0, abs=1e-15)
     np.testing.assert_allclose(moved[2:], [0.0, 0.0, 0.0], atol=1e-15)

@@ -11,10 +11,10 @@ from pidelta.errors import ConfigError, ModelError, SettingError
 from pidelta.mm.topology import Harmonic
 from pidelta.qmmm.charges import spread_over_residues
 from pidelta.qmmm.links import LinkSettings, find_links, move_host_charges
-from pidelta.testing.derivatives import central_differences
-from pidelta.testing.evaluators import check_batch, check_lattice_invariance, check_net_force, check_virial
+from pidelta.testing.qmmm import check_qmmm
+from pidelta.testing.samples import Tolerances, kinds_of_atoms
 from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM
-from qmmm_systems import bare_topology
+from qmmm_systems import LossyParticles, bare_topology, sample_of
 
 HALF = list(range(7))  # CH3-CH2 of butane, bonded to atom 7
 SCHEMES = ("charge-shift", "redistribute", "zero")
@@ -162,31 +162,40 @@ def test_terms_with_an_mm_atom_stay(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("coupling", "scheme"), [("cutoff", "charge-shift"), ("pme", "charge-shift"), ("pme", "redistribute")]
+    ("coupling", "links"),
+    [
+        ("cutoff", "{host_charge: charge-shift, position: fixed}"),
+        ("pme", "{host_charge: charge-shift}"),
+        ("pme", "{host_charge: redistribute}"),
+        ("cutoff", "{host_charge: zero}"),
+    ],
 )
-def test_forces_of_butane_in_water(tmp_path, coupling, scheme):
+def test_conformance_of_butane_in_water(tmp_path, coupling, links):
     """Everything at once in a triclinic cell, the molecule across its faces."""
-    n = write_alkane(tmp_path, 4, waters=40, cell=SMALL)
+    write_alkane(tmp_path, 4, waters=40, cell=SMALL)
     setup = setup_of(
         tmp_path,
-        qm=f"{{atoms: {HALF}, links: {{host_charge: {scheme}}}}}",
-        mm="cutoff: 6 angstrom, electrostatics: ewald, ewald_tolerance: 1e-7",
+        qm=f"{{atoms: {HALF}, links: {links}}}",
+        mm="cutoff: 6 angstrom, electrostatics: ewald, ewald_tolerance: 1e-6",
         embedding=f"{{scheme: {coupling}, cutoff: 6.0 angstrom, switch: 2 angstrom}}",
     )
-    evaluator, x, cell = setup.evaluator(), setup.system.positions, setup.system.cell
-    atoms = np.array([1, 4, 7, 8, n + 50])
-    gradient = evaluator.evaluate(x[None], cell[None]).gradient[0]
+    evaluator, sample = setup.evaluator(), sample_of(setup)
+    kinds = kinds_of_atoms(evaluator, sample.positions[0], sample.cell(0), 2)
+    assert (kinds["link partner"].tolist(), kinds["host"].tolist()) == ([4], [7])
+    if "zero" not in links:  # charges on the bonds C3-H, C3-H and C3-C4
+        assert set(kinds["next to the host"]) <= {8, 9, 10}
+    check_qmmm(evaluator, sample, Tolerances(mesh=1e-6), count=1)
 
-    def energy(positions):
-        return evaluator.evaluate(positions, np.repeat(cell[None], len(positions), axis=0)).energy
 
-    np.testing.assert_allclose(gradient[atoms], central_differences(energy, x, atoms, 1e-3), atol=5e-8)
-    check_net_force(evaluator, x, cell, tolerance=1e-8)
-    check_virial(evaluator, x, cell, tolerance=2e-6)
-    molecules = np.concatenate([np.zeros(n, dtype=int), 1 + np.repeat(np.arange(40), 3)])
-    check_lattice_invariance(evaluator, x, cell, molecules, tolerance=2e-8)
-    batch = np.stack([x, x + 0.01 * np.random.default_rng(0).normal(size=x.shape)])
-    check_batch(evaluator, batch, np.stack([cell, cell]), tolerance=2e-8)
+def test_a_lost_force_on_a_link_hydrogen_is_found(tmp_path):
+    """Its share is taken from the partner and the host, and the suite says which atom is wrong."""
+    write_alkane(tmp_path, 4)
+    setup = setup_of(tmp_path, qm=f"{{atoms: {HALF}}}")
+    evaluator, sample = setup.evaluator(), sample_of(setup)
+    check_qmmm(evaluator, sample)
+    lossy = LossyParticles(len(evaluator.numbers), evaluator.particles.sites)
+    with pytest.raises(AssertionError, match=r"gradient of atom 4 \(link partner\)"):
+        check_qmmm(replace(evaluator, particles=lossy), sample)
 
 
 def test_a_frame_has_the_hydrogen_and_not_the_host(tmp_path):

@@ -20,11 +20,12 @@ from pidelta.qmmm.surroundings import CutRegion
 from pidelta.setup import Setup
 from pidelta.state import System
 from pidelta.testing.derivatives import central_differences
-from pidelta.testing.embeddings import Sample, check_coupling
+from pidelta.testing.qmmm import check_coupling
+from pidelta.testing.samples import Sample
 from test_core_ewald import CUBIC, TRICLINIC, random_charges, whole_energy
+from test_qmmm_surroundings import ALIKE, make_evaluator, make_system, perturbed
 from test_qmmm_surroundings import CUBE as WATER_CUBE
 from test_qmmm_surroundings import TRICLINIC as WATER_TRICLINIC
-from test_qmmm_surroundings import interesting_atoms, make_evaluator, make_system, perturbed
 
 QM = np.array([3, 4, 5, 11])
 QM_WATER = np.arange(3)
@@ -130,10 +131,7 @@ def test_a_region_larger_than_the_cutoff_and_shifted_atoms():
 def test_conformance(cell):
     topology, positions = make_system(cell)
     evaluator = make_evaluator(topology, positions, cell)
-    atoms = interesting_atoms(evaluator, positions, cell)
-    sample = Sample(
-        *perturbed(positions, cell), topology.residue_indices, atoms, alike=([3, 4, 5], [60, 61, 62])
-    )
+    sample = Sample(*perturbed(positions, cell), topology.residue_indices, ALIKE)
     coupling = PMECoupling(evaluator.partition, reciprocal_sum("ewald", 11.8, 1e-6, cell), 11.8)
     check_coupling(evaluator, coupling, sample, np.array([0.4, -0.7, 0.3]))
 

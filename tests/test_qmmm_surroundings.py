@@ -14,13 +14,15 @@ from pidelta.qmmm.energy import QMMMEvaluator
 from pidelta.qmmm.partition import Partition
 from pidelta.qmmm.surroundings import FixedCharges
 from pidelta.state import Term
-from pidelta.testing.embeddings import Sample, check_coupling, check_surroundings
+from pidelta.testing.qmmm import check_coupling, check_surroundings
+from pidelta.testing.samples import Sample
 from qmmm_systems import bare_topology, embedded, smooth_step
 
 QM_CHARGES = np.array([0.4, -0.7, 0.3])
 CUBE = np.diag([24.0, 25.0, 26.0])
 TRICLINIC = np.array([[26.0, 0.0, 0.0], [7.0, 25.0, 0.0], [-6.0, 5.0, 27.0]])
 CUTOFF, SWITCH = 10.0, 3.0
+ALIKE = np.array([3, 4, 5]), np.array([60, 61, 62])
 
 
 def make_system(cell, groups=60, seed=1, wrap=True):
@@ -46,21 +48,6 @@ def make_evaluator(topology, positions, cell):
     return embedded(topology, np.arange(3), positions, cell, CUTOFF, SWITCH)
 
 
-def interesting_atoms(evaluator, positions, cell, count=6):
-    """QM atoms, those nearest to them, and those being switched off."""
-    particles = evaluator.particles.place(positions[None], cell[None])
-    region = evaluator.surroundings.cut(particles, cell[None])
-    charges = evaluator.partition.charges[region.site_particles[0]]
-    charged = (charges != 0.0) & (region.site_particles[0] < len(evaluator.numbers))
-    atoms, weights = region.site_particles[0][charged], region.site_charges[0, charged] / charges[charged]
-    switching = atoms[(weights > 0.05) & (weights < 0.95)]
-    assert len(switching) > 10
-    qm = region.positions[0]
-    nearest = np.linalg.norm(region.site_positions[0, charged][:, None] - qm, axis=2).min(axis=1)
-    near = atoms[np.argsort(nearest)[:count]]
-    return np.unique(np.concatenate([evaluator.partition.qm_indices[:3], near, switching[: 2 * count]]))
-
-
 def perturbed(positions, cell, wide=1.01):
     """Two structures in cells of their own."""
     other = positions + np.random.default_rng(3).normal(scale=0.05, size=positions.shape)
@@ -71,9 +58,7 @@ def perturbed(positions, cell, wide=1.01):
 def test_conformance(cell):
     topology, positions = make_system(cell)
     evaluator = make_evaluator(topology, positions, cell)
-    atoms = interesting_atoms(evaluator, positions, cell)
-    molecules = topology.residue_indices
-    sample = Sample(*perturbed(positions, cell), molecules, atoms, alike=([3, 4, 5], [60, 61, 62]))
+    sample = Sample(*perturbed(positions, cell), topology.residue_indices, ALIKE)
     check_surroundings(evaluator, sample)
     check_coupling(evaluator, evaluator.coupling, sample, QM_CHARGES)
 
@@ -83,12 +68,8 @@ def test_conformance_with_sites():
     topology = with_water(read_topology(DATA / "acetamide-water.top"), "q-tip4p-f")
     positions = acetamide_water()
     evaluator = embedded(topology, np.arange(9), positions, WATER_CELL, 11.0, 4.0)
-    atoms = interesting_atoms(evaluator, positions, WATER_CELL, count=9)
-    # oxygens have no charge of their own: those of the same waters
-    atoms = np.union1d(atoms, atoms[atoms >= 9] // 3 * 3)
-    sample = Sample(
-        *perturbed(positions, WATER_CELL), topology.residue_indices, atoms, alike=([9, 10, 11], [30, 31, 32])
-    )
+    alike = np.array([9, 10, 11]), np.array([30, 31, 32])
+    sample = Sample(*perturbed(positions, WATER_CELL), topology.residue_indices, alike)
     check_surroundings(evaluator, sample)
     check_coupling(evaluator, evaluator.coupling, sample, np.linspace(-0.5, 0.4, 9))
     particles = evaluator.particles.place(positions[None], WATER_CELL[None])
@@ -137,8 +118,7 @@ def test_conformance_of_large_groups():
     sample = Sample(
         *perturbed(positions, CUBE),
         topology.residue_indices,
-        np.concatenate([np.arange(3), np.arange(3, 3 + chains * length, 3)]),
-        alike=(np.arange(3, 16), np.arange(16, 29)),
+        (np.arange(3, 16), np.arange(16, 29)),
     )
     check_surroundings(evaluator, sample)
     check_coupling(evaluator, evaluator.coupling, sample, QM_CHARGES)
@@ -157,7 +137,7 @@ def test_conformance_of_fixed_charges():
         surroundings=surroundings,
         coupling=CutoffCoupling(surroundings),
     )
-    sample = Sample(np.stack([molecule, molecule + 0.1]), None, np.zeros(3), np.arange(3), alike=([1], [1]))
+    sample = Sample(np.stack([molecule, molecule + 0.1]), None, np.zeros(3, dtype=np.int64))
     check_surroundings(evaluator, sample)
     check_coupling(evaluator, evaluator.coupling, sample, QM_CHARGES)
 

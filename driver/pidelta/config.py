@@ -278,15 +278,16 @@ class EmbeddingConfig(Section):
     """How the MM charges enter the QM region; lengths in bohr once read.
 
     `scheme` is the potential that the low-level method feels: `cutoff`, that of the charges within `cutoff`,
-    or `pme`, that of all charges and images of a periodic system by an Ewald sum. Delta models see the
-    charges within `cutoff` in either case.
+    or `pme`, that of all charges and images of a periodic system by an Ewald sum; left out, it is `pme` where
+    the force field has an Ewald sum and there is a cell. Delta models see the charges within `cutoff` in
+    either case.
 
     `groups` are the MM atoms that are switched off together at the cutoff: by residue, large ones split into
     neutral groups where that is possible; by molecule; or lists of selections, each a group of its own, and
     by residue what they leave. A large group counts whole as soon as a part of it is near.
     """
 
-    scheme: Literal["cutoff", "pme"] = "cutoff"
+    scheme: Literal["cutoff", "pme"] | None = None
     groups: Literal["residue", "molecule"] | list[str | list[int]] = "residue"
     cutoff: Distance = parse_quantity("1.4 nm", "length")
     switch: Distance = parse_quantity("0.2 nm", "length")

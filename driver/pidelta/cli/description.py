@@ -8,6 +8,7 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
+from pidelta.cli.border import describe_embedding
 from pidelta.config import Config, DFTBConfig, MMConfig, QMConfig
 from pidelta.core.cell import heights
 from pidelta.state import FloatArray
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from pidelta.mm.topology import Topology
     from pidelta.qmmm.energy import QMMMEvaluator
     from pidelta.qmmm.region import QMRegion
-    from pidelta.qmmm.surroundings import CutoffSurroundings
     from pidelta.setup import Setup
 
 _SHOWN = 8
@@ -54,16 +54,9 @@ def describe_setup(config: Config, setup: Setup, evaluator: QMMMEvaluator) -> Ta
         table.add_row("low-level method", evaluator.engine.identity)
         for row in _describe_links(config.qm, setup):
             table.add_row(*row)
-    if isinstance(evaluator.surroundings, CutoffSurroundings) and topology is not None:
-        lengths_text = ", ".join(
-            f"{name} {value * BOHR_IN_ANGSTROM:.2f} angstrom" if isinstance(value, float) else str(value)
-            for name, value in evaluator.surroundings.settings.items()
-        )
-        if config.embedding.scheme == "pme" and config.mm is not None and system.cell is not None:
-            table.add_row("coupling", _describe_ewald(setup, config.mm, system.cell))
-            lengths_text = f"for delta models and labels: {lengths_text}"
-        table.add_row("embedding", lengths_text)
-        table.add_row("charge groups", _describe_groups(setup, evaluator.surroundings))
+    if isinstance(evaluator.surroundings, CutoffSurroundings) and config.mm is not None:
+        for row in describe_embedding(config.mm, setup, evaluator.surroundings):
+            table.add_row(*row)
     if evaluator.partition is not None and config.point_charges is not None:
         charges = evaluator.partition.charges[len(system) :]
         table.add_row(
@@ -85,18 +78,6 @@ def describe_names(differences: tuple[NameDifference, ...]) -> Table:
         rest = differences[_SHOWN:]
         table.add_row("others", "", "", str(sum(row.count for row in rest)))
     return table
-
-
-def _describe_ewald(setup: Setup, mm: MMConfig, cell: FloatArray) -> str:
-    """What the low level feels, and the background that makes up for a net charge."""
-    from pidelta.core.ewald import background_energy, splitting
-
-    net = float(setup.qm_region.partition.charges.sum()) + setup.qm_region.charge
-    text = f"{mm.electrostatics}: all MM charges and the periodic images of the QM region"
-    if abs(net) < 1e-3:
-        return f"{text}; the cell is neutral"
-    energy = background_energy(net, splitting(mm.cutoff, mm.ewald_tolerance), cell)
-    return f"{text}; the cell has {net:+.3f} e, made up for by a background ({energy:.6f} hartree)"
 
 
 def _describe_links(qm: QMConfig, setup: Setup) -> list[tuple[str, str]]:
@@ -123,31 +104,6 @@ def _describe_links(qm: QMConfig, setup: Setup) -> list[tuple[str, str]]:
             )
         )
     return rows
-
-
-def _describe_groups(setup: Setup, surroundings: CutoffSurroundings) -> str:
-    """How many there are, and the extremes: a charge this near to the QM region always counts in full."""
-    from pidelta.qmmm.border import CHARGED, group_facts
-
-    cell = setup.system.cell
-    cells = None if cell is None else cell[None]
-    particles = setup.qm_region.particles.place(setup.system.positions[None], cells)[0]
-    facts, force_field = group_facts(surroundings, particles, cell), setup.qm_region.force_field
-    if facts is None or force_field is None:
-        return "none"
-    parts = [str(facts.count)]
-    if facts.several:
-        parts.append(f"{facts.several} of them large and counted whole as soon as a part is near")
-    parts.append(
-        f"up to {facts.radius * BOHR_IN_ANGSTROM:.2f} angstrom wide: {force_field.label(facts.widest)}"
-    )
-    if abs(facts.charge) > CHARGED:
-        parts.append(f"net charges up to {facts.charge:+.3f} e: {force_field.label(facts.charged)}")
-    else:
-        parts.append("all neutral")
-    full = (surroundings.cutoff - surroundings.switch - facts.radius) * BOHR_IN_ANGSTROM
-    parts.append(f"charges within {full:.1f} angstrom of a QM atom count in full")
-    return "; ".join(parts)
 
 
 def describe_method(qm: QMConfig) -> list[tuple[str, str]]:

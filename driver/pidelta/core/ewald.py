@@ -25,9 +25,12 @@ from scipy import special
 
 from pidelta.core.cell import minimum_image
 from pidelta.core.compilation import compiled
+from pidelta.core.switching import quintic, quintic_slope
 from pidelta.state import FloatArray, IntArray
 
 _Field = TypeVar("_Field")
+
+_FADE = 1.05  # of the longest vector of a plain sum, where the last of them vanish
 
 _compiled = compiled(nogil=True, error_model="numpy")
 
@@ -165,7 +168,8 @@ class EwaldSum:
 
     Args:
         alpha: in 1/bohr.
-        tolerance: vectors m up to exp(-(pi m/alpha)^2) = tolerance are summed.
+        tolerance: vectors m up to exp(-(pi m/alpha)^2) = tolerance are summed. Those up to 5 % longer fade
+            out, so that the energy has no steps where vectors come and go as the cell changes.
     """
 
     def __init__(self, alpha: float, tolerance: float) -> None:
@@ -195,18 +199,22 @@ class EwaldSum:
 
     def _waves(self, cell: FloatArray) -> _Waves:
         inverse = np.asarray(np.linalg.inv(cell), dtype=np.float64)
-        most = np.floor(self._longest * np.linalg.norm(cell, axis=1)).astype(np.int64)
+        end = _FADE * self._longest
+        most = np.floor(end * np.linalg.norm(cell, axis=1)).astype(np.int64)
         indices = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in most), indexing="ij"), axis=-1)
         indices = indices.reshape(-1, 3)
         # one of m and -m: those that come after 0 0 0 in the order of the indices
         indices = indices[len(indices) // 2 + 1 :]
         m = indices @ inverse.T
         m2 = np.einsum("ij,ij->i", m, m)
-        near = m2 < self._longest**2
-        volume = abs(float(np.linalg.det(cell)))
-        width = (math.pi / self.alpha) ** 2
-        factors = 2.0 * np.exp(-width * m2[near]) / (math.pi * volume * m2[near])
-        return _Waves(inverse, indices[near], most, m[near], factors, 2.0 * (1.0 / m2[near] + width))
+        near = m2 < end**2
+        indices, m, m2 = indices[near], m[near], m2[near]
+        width, fade = (math.pi / self.alpha) ** 2, end**2 - self._longest**2
+        full = 2.0 * np.exp(-width * m2) / (math.pi * abs(float(np.linalg.det(cell))) * m2)
+        x = np.maximum(m2 - self._longest**2, 0.0) / fade
+        factors = full * quintic(x)
+        shrink = 2.0 * (factors * (1.0 / m2 + width) - full * quintic_slope(x) / fade)
+        return _Waves(inverse, indices, most, m, factors, shrink)
 
 
 @dataclass(frozen=True)
@@ -218,7 +226,7 @@ class _Waves:
         indices: (V, 3) of the vectors along the reciprocal lattice, within `most` (3,).
         m: (V, 3) in 1/bohr.
         factors: (V,) of |S(m)|^2/2 in the energy, for m and -m together.
-        shrink: (V,) how the logarithm of a factor changes with m^2, times -2.
+        shrink: (V,) the derivative of a factor by m^2, times -2.
     """
 
     inverse: FloatArray
@@ -261,9 +269,9 @@ class WaveField:
     def strain(self, other: WaveField) -> FloatArray:
         """(3, 3) dE/d(strain) in hartree of the interaction of these charges with those of another field."""
         m = self.waves.m
-        energies = self.waves.factors * (self.structure_factors * other.structure_factors.conj()).real
-        strain = np.einsum("i,ia,ib->ab", energies * self.waves.shrink, m, m)
-        return np.asarray(strain - energies.sum() * np.eye(3))
+        products = (self.structure_factors * other.structure_factors.conj()).real
+        strain = np.einsum("i,ia,ib->ab", products * self.waves.shrink, m, m)
+        return np.asarray(strain - float(products @ self.waves.factors) * np.eye(3))
 
 
 @_compiled

@@ -59,6 +59,49 @@ def group_facts(
     )
 
 
+@dataclass(frozen=True)
+class BorderFacts:
+    """What the surroundings do with the charge groups of a structure.
+
+    Attributes:
+        whole, partly, outside: how many groups count in full, in part and not at all.
+        left_out: in e, the net charge that does not count.
+        jump: in hartree/e, the largest change of the potential at a QM atom as a group passes the switch:
+            |q|/r + |p|/r^2 of its charge and dipole, r the middle of the switch.
+        jumping: a particle of the group that makes it.
+    """
+
+    whole: int
+    partly: int
+    outside: int
+    left_out: float
+    jump: float
+    jumping: int
+
+
+def border_facts(
+    surroundings: CutoffSurroundings, particles: FloatArray, cell: FloatArray | None
+) -> BorderFacts | None:
+    """What counts of particles (P, 3) with lattice rows (3, 3), in bohr, or None without charge groups."""
+    partition = surroundings.partition
+    groups, charges = partition.groups, partition.charges
+    if not len(groups):
+        return None
+    weights = surroundings.weights(particles, cell)
+    r = surroundings.cutoff - 0.5 * surroundings.switch
+    dipoles = np.linalg.norm(groups.dipoles(particles, cell, charges), axis=1)
+    jumps = np.abs(groups.net_charges(charges)) / r + dipoles / r**2
+    most = int(jumps.argmax())
+    return BorderFacts(
+        whole=int(np.count_nonzero(weights >= 1.0)),
+        partly=int(np.count_nonzero((weights > 0.0) & (weights < 1.0))),
+        outside=int(np.count_nonzero(weights == 0.0)),
+        left_out=float(charges.sum() - weights @ groups.net_charges(charges)),
+        jump=float(jumps[most]),
+        jumping=int(groups.particles[groups.starts[most]]),
+    )
+
+
 def force_step(surroundings: CutoffSurroundings, qm: FloatArray, charge: float) -> float:
     """The largest force that switching a unit charge on or off adds to that of Coulomb's law.
 

@@ -72,15 +72,33 @@ class ChargeGroups:
         """
         if not len(self):
             return np.zeros(0)
+        distances = np.linalg.norm(self._from_middle(positions, cell, self.parts), axis=1)
+        return np.asarray(np.maximum.reduceat(distances, self.starts[:-1]))
+
+    def dipoles(self, positions: FloatArray, cell: FloatArray | None, charges: FloatArray) -> FloatArray:
+        """(G, 3) dipole moments of the groups about their middles, in e bohr.
+
+        Args:
+            positions: (P, 3) of all particles in bohr.
+            cell: (3, 3) lattice vectors as rows in bohr, or None.
+            charges: (P,) of all particles in e.
+        """
+        if not len(self):
+            return np.zeros((0, 3))
+        group = np.repeat(np.arange(len(self)), np.diff(self.starts))
+        moments = charges[self.particles, None] * self._from_middle(positions, cell, group)
+        return np.asarray(np.add.reduceat(moments, self.starts[:-1]))
+
+    def _from_middle(self, positions: FloatArray, cell: FloatArray | None, sets: IntArray) -> FloatArray:
+        """(M, 3) from the middle of the set (M,) that each particle is in, in groups made whole."""
         whole = positions[self.particles].copy()
         steps = minimum_image(whole - whole[self.neighbours], cell)
         for place, neighbour in enumerate(self.neighbours):
             if neighbour != place:
                 whole[place] = whole[neighbour] + steps[place]
-        sizes = np.bincount(self.parts)
-        centres = np.stack([np.bincount(self.parts, whole[:, axis]) / sizes for axis in range(3)], axis=1)
-        distances = np.linalg.norm(whole - centres[self.parts], axis=1)
-        return np.asarray(np.maximum.reduceat(distances, self.starts[:-1]))
+        sizes = np.bincount(sets)
+        middles = np.stack([np.bincount(sets, whole[:, axis]) / sizes for axis in range(3)], axis=1)
+        return np.asarray(whole - middles[sets])
 
 
 NO_GROUPS = ChargeGroups(*(np.zeros(size, dtype=np.int64) for size in (0, 1, 0, 0, 1)))

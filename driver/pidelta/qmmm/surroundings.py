@@ -137,10 +137,29 @@ class CutoffSurroundings:
         numbers = np.where(sites >= 0, self.partition.numbers[sites], 0)
         return CutRegion(self.partition.qm_numbers, positions, site_positions, charges, numbers, sites)
 
+    def weights(self, particles: FloatArray, cell: FloatArray | None) -> FloatArray:
+        """(G,) weights of the groups, those of images added up, of particles (P, 3) with rows (3, 3)."""
+        _, near, _, weights, _ = self._weigh(particles, cell)
+        return np.bincount(near, weights, minlength=len(self.partition.groups)).astype(np.float64)
+
     def _cut_one(
         self, particles: FloatArray, cell: FloatArray | None
     ) -> tuple[FloatArray, FloatArray, FloatArray, IntArray]:
         """QM positions, and positions, scaled charges and particles of the sites of one structure."""
+        groups = self.partition.groups
+        qm, near, shifts, weights, whole = self._weigh(particles, cell)
+        m = int(np.diff(groups.starts)[near].sum())
+        positions, scaled, sites = np.empty((m, 3)), np.empty(m), np.empty(m, dtype=np.int64)
+        cutting.fill_sites(
+            whole, groups.particles, groups.starts, self.partition.charges, near, shifts, weights, positions,
+            scaled, sites,
+        )  # fmt: skip
+        return qm, positions, scaled, sites
+
+    def _weigh(
+        self, particles: FloatArray, cell: FloatArray | None
+    ) -> tuple[FloatArray, IntArray, FloatArray, FloatArray, FloatArray]:
+        """QM atoms; groups in reach, the images they are there by, their weights; all groups made whole."""
         groups = self.partition.groups
         qm = self._whole_qm(particles, cell)
         lattice, inverse = (np.zeros((3, 3)),) * 2 if cell is None else (cell, np.linalg.inv(cell))
@@ -156,13 +175,7 @@ class CutoffSurroundings:
         near, shifts = cutting.images_in_reach(qm, centres, groups.part_starts, lattice, inverse, self.cutoff)
         start, stop = self.cutoff - self.switch, self.cutoff
         weights = cutting.group_weights(qm, centres, groups.part_starts, near, shifts, start, stop)
-        m = int(np.diff(groups.starts)[near].sum())
-        positions, scaled, sites = np.empty((m, 3)), np.empty(m), np.empty(m, dtype=np.int64)
-        cutting.fill_sites(
-            whole, groups.particles, groups.starts, self.partition.charges, near, shifts, weights, positions,
-            scaled, sites,
-        )  # fmt: skip
-        return qm, positions, scaled, sites
+        return qm, near, shifts, weights, whole
 
     def _whole_qm(self, particles: FloatArray, cell: FloatArray | None) -> FloatArray:
         qm: FloatArray = particles[self.partition.qm_indices]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -20,7 +21,13 @@ from pidelta.qmmm.energy import ClassicalEvaluator, QMMMEvaluator
 from pidelta.qmmm.region import QMRegion
 from pidelta.qmmm.surroundings import Surroundings
 from pidelta.setup.files import Inputs, read_inputs
-from pidelta.setup.methods import make_classical, make_correction, make_coupling, make_engine
+from pidelta.setup.methods import (
+    embedding_scheme,
+    make_classical,
+    make_correction,
+    make_coupling,
+    make_engine,
+)
 from pidelta.setup.region import make_region
 from pidelta.setup.sections import section
 from pidelta.state import IntArray, System
@@ -90,6 +97,11 @@ class Setup:
         """The rule for the point charges around the QM region."""
         return self.qm_region.surroundings
 
+    @property
+    def embedding_scheme(self) -> Literal["cutoff", "pme"]:
+        """The potential that the low-level method feels: as given, or as the force field suggests."""
+        return embedding_scheme(self.config, self.system.cell)
+
     @cached_property
     def coupling(self) -> Coupling:
         """The potential that the low-level method feels."""
@@ -115,7 +127,7 @@ class Setup:
                 f"the QM region has {region.charge:+d} e, and the other atoms keep theirs: "
                 f"{region.remainder:+.4f} e are dropped"
             )
-        if region.force_field is not None and self.config.embedding.scheme == "cutoff":
+        if region.force_field is not None and self.embedding_scheme == "cutoff":
             qm = region.cut(
                 system.positions[None], None if system.cell is None else system.cell[None]
             ).positions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Literal
 
 from pidelta.config import (
     Config,
@@ -158,13 +159,28 @@ def make_classical(mm: MMConfig, topology: Topology, cell: FloatArray | None) ->
     return MMEvaluator(topology, settings, cell)
 
 
+def embedding_scheme(config: Config, cell: FloatArray | None) -> Literal["cutoff", "pme"]:
+    """The scheme that the configuration names, or else the one that goes with its force field.
+
+    Raises:
+        ConfigError: it names ``pme``, and there is no cell.
+    """
+    scheme = config.embedding.scheme
+    if scheme == "pme" and cell is None:
+        raise ConfigError(f"{config.path}: embedding.scheme: expected a cell with pme, found none")
+    if scheme is not None:
+        return scheme
+    ewald = config.mm is not None and config.mm.electrostatics in ("pme", "ewald")
+    return "pme" if ewald and cell is not None else "cutoff"
+
+
 def make_coupling(config: Config, region: QMRegion, cell: FloatArray | None) -> Coupling:
     """The potential that the low-level method feels."""
-    if config.embedding.scheme == "cutoff" or config.mm is None:
+    if embedding_scheme(config, cell) == "cutoff":
         return CutoffCoupling(region.surroundings)
-    if cell is None:
-        raise ConfigError(f"{config.path}: embedding.scheme: expected a cell with pme, found none")
     mm = config.mm
+    assert mm is not None
+    assert cell is not None
     with section(config, "mm"):
         reciprocal = reciprocal_sum(mm.electrostatics, mm.cutoff, mm.ewald_tolerance, cell)
     return PMECoupling(region.partition, reciprocal, mm.cutoff)

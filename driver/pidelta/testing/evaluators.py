@@ -1,4 +1,4 @@
-"""Checks that every classical evaluator passes: derivatives, invariances, batches.
+"""Conformance: what every evaluator has to pass, from a force field alone to the whole of QM/MM.
 
 Each check raises AssertionError with the deviation found. They use no pytest, so that anyone who writes an
 evaluator can call them.
@@ -6,6 +6,7 @@ evaluator can call them.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from pidelta.core.particles import Particles
 from pidelta.qmmm.energy import ClassicalEvaluator
 from pidelta.state import FloatArray, IntArray, Term
 from pidelta.testing.derivatives import central_differences
+from pidelta.testing.samples import Sample, Tolerances
 
 
 class Result(Protocol):
@@ -62,65 +64,86 @@ class OfAtoms:
 
 def check_evaluator(
     evaluator: Checked,
-    positions: FloatArray,
-    cells: FloatArray | None,
-    groups: IntArray,
+    sample: Sample,
+    tolerances: Tolerances,
+    atoms: Mapping[str, IntArray] | None = None,
     *,
-    tolerance: float = 1e-7,
-    net_force: float = 1e-9,
+    anchored: bool = False,
 ) -> None:
     """Run all checks.
 
     Args:
         evaluator: what is checked.
-        positions: (B, N, 3) in bohr, away from discontinuities of the energy.
-        cells: (B, 3, 3) lattice vectors as rows in bohr, or None.
-        groups: (N,) molecule of each atom.
-        tolerance: of derivatives, in atomic units.
-        net_force: largest sum of all forces in hartree/bohr; forces on a mesh do not quite cancel.
+        sample: the structures.
+        tolerances: how exact it is.
+        atoms: whose gradient in the first structure is compared with differences one by one, by kind; a
+            dozen spread over the system if None. In the others all atoms move at once.
+        anchored: whether something outside the atoms holds them, so that a rigid motion changes the energy.
     """
-    for b in range(len(positions)):
-        cell = None if cells is None else cells[b]
-        check_gradient(evaluator, positions[b], cell, tolerance=tolerance)
-        check_virial(evaluator, positions[b], cell, tolerance=10.0 * tolerance)
-        check_net_force(evaluator, positions[b], cell, tolerance=net_force)
+    if atoms is None:
+        everyone = sample.positions.shape[1]
+        atoms = {"atom": np.unique(np.linspace(0, everyone - 1, 12).astype(np.int64))}
+    check_inputs_and_memory(evaluator, sample, tolerances)  # first, since it would spoil differences
+    check_batch(evaluator, sample, tolerances)
+    for kind, chosen in atoms.items():
+        check_gradient(evaluator, sample.positions[0], sample.cell(0), chosen, tolerances, kind)
+    for b, positions in enumerate(sample.positions):
+        cell = sample.cell(b)
+        check_gradient_of_all(evaluator, positions, cell, tolerances)
+        check_virial(evaluator, positions, cell, tolerances)
+        if not anchored:
+            check_net_force(evaluator, positions, cell, tolerances)
+            check_translation(evaluator, positions, cell, tolerances)
+            check_rotation(evaluator, positions, cell, tolerances)
         if cell is not None:
-            check_lattice_invariance(evaluator, positions[b], cell, groups)
-    check_batch(evaluator, positions, cells)
+            check_lattice_invariance(evaluator, positions, cell, sample.molecules, tolerances)
+        if sample.alike is not None:
+            check_permutation(evaluator, positions, cell, sample.alike, tolerances)
 
 
 def check_gradient(
     evaluator: Checked,
     positions: FloatArray,
     cell: FloatArray | None,
-    *,
-    atoms: IntArray | None = None,
-    step: float = 1e-3,
-    tolerance: float = 1e-7,
+    atoms: IntArray,
+    tolerances: Tolerances,
+    kind: str = "atom",
 ) -> None:
-    """Compare the gradient with central differences of fourth order.
+    """Compare the gradient of some atoms with central differences of fourth order.
 
     Args:
         evaluator: what is checked.
         positions: (N, 3) in bohr. cell: (3, 3) rows in bohr, or None.
-        atoms: whose gradient is compared; a dozen spread over the system if None.
-        step: in bohr.
-        tolerance: largest deviation in hartree/bohr.
+        atoms: (k,) which.
+        tolerances: how exact it is.
+        kind: what these atoms are, for the message.
     """
-    if atoms is None:
-        atoms = np.unique(np.linspace(0, len(positions) - 1, 12).astype(np.int64))
 
     def energies(displaced: FloatArray) -> FloatArray:
-        cells = None if cell is None else np.repeat(cell[None], len(displaced), axis=0)
-        return evaluator.evaluate(displaced, cells).energy
+        return evaluator.evaluate(displaced, _repeated(cell, len(displaced))).energy
 
-    numerical = central_differences(energies, positions, atoms, step)
+    numerical = central_differences(energies, positions, atoms, tolerances.step)
     analytical = _one(evaluator, positions, cell).gradient[0][atoms]
     deviation = np.abs(numerical - analytical)
     worst = np.unravel_index(deviation.argmax(), deviation.shape)
-    assert deviation[worst] < tolerance, (
-        f"gradient of atom {atoms[worst[0]]}, axis {worst[1]}: "
+    assert deviation[worst] < tolerances.gradient, (
+        f"gradient of atom {atoms[worst[0]]} ({kind}), axis {worst[1]}: "
         f"expected {numerical[worst]:.10f} (differences), found {analytical[worst]:.10f}"
+    )
+
+
+def check_gradient_of_all(
+    evaluator: Checked, positions: FloatArray, cell: FloatArray | None, tolerances: Tolerances, seed: int = 0
+) -> None:
+    """Compare the slope of the energy, as all atoms move at once in random directions, with differences."""
+    direction = np.random.default_rng(seed).normal(size=positions.shape)
+    steps = tolerances.step * _STENCIL[:, None, None]
+    energies = evaluator.evaluate(positions + steps * direction, _repeated(cell, len(steps))).energy
+    numerical = float(energies @ _WEIGHTS) / tolerances.step
+    found = float((_one(evaluator, positions, cell).gradient[0] * direction).sum())
+    assert abs(numerical - found) < tolerances.gradient * np.sqrt(direction.size), (
+        f"gradient of all atoms along one direction: expected {numerical:.10f} (differences), "
+        f"found {found:.10f}"
     )
 
 
@@ -128,87 +151,145 @@ def check_virial(
     evaluator: Checked,
     positions: FloatArray,
     cell: FloatArray | None,
-    *,
-    step: float = 1e-5,
-    tolerance: float = 1e-6,
+    tolerances: Tolerances,
 ) -> None:
     """Compare the virial, -dE/d(strain), with differences of strained positions and cells, all 9 components.
 
-    Strain e takes a vector v to (1 + e) v.
+    Strain e takes a vector v to (1 + e) v. Without a virial, NaN is expected.
     """
-    numerical = np.empty((3, 3))
-    for a in range(3):
-        for b in range(3):
-            energies = np.empty(4)
-            for point, size in enumerate(step * _STENCIL):
-                deformation = np.eye(3)
-                deformation[b, a] += size
-                strained = None if cell is None else cell @ deformation
-                energies[point] = _one(evaluator, positions @ deformation, strained).energy[0]
-            numerical[a, b] = -energies @ _WEIGHTS / step
     found = _one(evaluator, positions, cell).virial[0]
+    if not tolerances.virial:
+        assert np.isnan(found).all(), f"virial: expected NaN, as there is none, found {found.tolist()}"
+        return
+    step = 0.01 * tolerances.step
+    numerical = np.empty((3, 3))
+    for a, b in np.ndindex(3, 3):
+        deformations = np.repeat(np.eye(3)[None], len(_STENCIL), axis=0)
+        deformations[:, b, a] += step * _STENCIL
+        strained = None if cell is None else cell @ deformations
+        energies = evaluator.evaluate(positions @ deformations, strained).energy
+        numerical[a, b] = -energies @ _WEIGHTS / step
     deviation = np.abs(numerical - found).max()
-    assert deviation < tolerance, (
+    assert deviation < tolerances.strain, (
         f"virial: expected {numerical.tolist()} (differences), found {found.tolist()}"
     )
+
+
+def check_net_force(
+    evaluator: Checked, positions: FloatArray, cell: FloatArray | None, tolerances: Tolerances
+) -> None:
+    """The forces on all atoms add up to zero, and without a cell their torques do as well."""
+    gradient = _one(evaluator, positions, cell).gradient[0]
+    net = float(np.abs(gradient.sum(axis=0)).max())
+    assert net < tolerances.translated("gradient"), f"net force: expected zero, found {net:.2e} hartree/bohr"
+    if cell is None:
+        torque = float(np.abs(np.cross(positions - positions.mean(axis=0), gradient).sum(axis=0)).max())
+        assert torque < tolerances.same("virial"), f"net torque: expected zero, found {torque:.2e} hartree"
+
+
+def check_translation(
+    evaluator: Checked, positions: FloatArray, cell: FloatArray | None, tolerances: Tolerances
+) -> None:
+    """Everything at another place is the same."""
+    before = _one(evaluator, positions, cell)
+    after = _one(evaluator, positions + np.array([1.0, -20.0, 7.5]), cell)
+    _assert_same("by a translation of everything", after, before, tolerances.translated)
+
+
+def check_rotation(
+    evaluator: Checked, positions: FloatArray, cell: FloatArray | None, tolerances: Tolerances, seed: int = 0
+) -> None:
+    """Positions and cell turned together: the same energy, gradient and virial turned along."""
+    matrix, triangle = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
+    rotation = matrix * np.sign(np.diag(triangle))
+    rotation[:, 0] *= np.linalg.det(rotation)
+    before = _one(evaluator, positions, cell)
+    after = _one(evaluator, positions @ rotation, None if cell is None else cell @ rotation)
+    turned = Term(before.energy, before.gradient @ rotation, rotation.T @ before.virial @ rotation)
+    _assert_same("by a rotation of everything", after, turned, tolerances.same)
 
 
 def check_lattice_invariance(
     evaluator: Checked,
     positions: FloatArray,
     cell: FloatArray,
-    groups: IntArray,
-    *,
+    molecules: IntArray,
+    tolerances: Tolerances,
     seed: int = 0,
-    tolerance: float = 1e-9,
 ) -> None:
-    """Add random lattice vectors, first to whole molecules, then to single atoms: nothing may change."""
+    """Add random lattice vectors, first to whole molecules (N,), then to single atoms: nothing may change."""
     rng = np.random.default_rng(seed)
     before = _one(evaluator, positions, cell)
-    by_molecule = rng.integers(-3, 4, (int(groups.max()) + 1, 3))[groups]
+    by_molecule = rng.integers(-3, 4, (int(molecules.max()) + 1, 3))[molecules]
     by_atom = rng.integers(-3, 4, positions.shape)
     for kind, images in (("molecules", by_molecule), ("atoms", by_atom)):
         after = _one(evaluator, positions + images @ cell, cell)
-        for name in ("energy", "gradient", "virial"):
-            deviation = np.abs(getattr(after, name) - getattr(before, name)).max()
-            assert deviation < tolerance, (
-                f"{name} changes by {deviation:.2e} when {kind} move by lattice vectors"
-            )
+        _assert_same(f"when {kind} move by lattice vectors", after, before, tolerances.same)
 
 
-def check_net_force(
+def check_permutation(
     evaluator: Checked,
     positions: FloatArray,
     cell: FloatArray | None,
-    *,
-    tolerance: float = 1e-9,
+    alike: tuple[IntArray, IntArray],
+    tolerances: Tolerances,
 ) -> None:
-    """The forces on all atoms add up to zero."""
-    net = np.abs(_one(evaluator, positions, cell).gradient[0].sum(axis=0)).max()
-    assert net < tolerance, f"net force: expected zero, found {net:.2e} hartree/bohr"
+    """Like molecules that change places change the energy no more than their numbers do."""
+    order = np.arange(len(positions))
+    first, second = (np.asarray(atoms) for atoms in alike)
+    order[first], order[second] = second, first
+    before = _one(evaluator, positions, cell)
+    after = _one(evaluator, positions[order], cell)
+    permuted = Term(before.energy, before.gradient[:, order], before.virial)
+    _assert_same("when like molecules change places", after, permuted, tolerances.same)
 
 
-def check_batch(
-    evaluator: Checked,
-    positions: FloatArray,
-    cells: FloatArray | None,
-    *,
-    tolerance: float = 1e-10,
-) -> None:
+def check_batch(evaluator: Checked, sample: Sample, tolerances: Tolerances) -> None:
     """A batch, in either order, gives what its structures give one by one."""
-    n = len(positions)
+    n = len(sample.positions)
     for order in (np.arange(n), np.arange(n)[::-1]):
-        together = evaluator.evaluate(positions[order], None if cells is None else cells[order])
+        cells = None if sample.cells is None else sample.cells[order]
+        together = evaluator.evaluate(sample.positions[order], cells)
         for slot, b in enumerate(order):
-            alone = _one(evaluator, positions[b], None if cells is None else cells[b])
-            for name in ("energy", "gradient", "virial"):
-                deviation = np.abs(getattr(together, name)[slot] - getattr(alone, name)[0]).max()
-                assert deviation < tolerance, f"{name} of structure {b} differs by {deviation:.2e} in a batch"
+            alone = _one(evaluator, sample.positions[b], sample.cell(b))
+            found = Term(*(getattr(together, name)[slot : slot + 1] for name in _NAMES))
+            _assert_same(f"for structure {b} in a batch", found, alone, tolerances.same)
 
 
+def check_inputs_and_memory(evaluator: Checked, sample: Sample, tolerances: Tolerances) -> None:
+    """The same again after other structures, from arrays of any layout, which stay as they were."""
+    positions, cells = sample.positions, sample.cells
+    before = evaluator.evaluate(positions, cells)
+    evaluator.evaluate(positions[::-1] + 0.1, None if cells is None else cells[::-1])
+    after = evaluator.evaluate(_strided(positions), None if cells is None else _strided(cells))
+    _assert_same("after another call, from strided arrays", after, before, tolerances.same)
+    _assert_same("at once again", evaluator.evaluate(positions, cells), before, tolerances.same)
+
+
+_NAMES = ("energy", "gradient", "virial")
 _STENCIL = np.array([-2.0, -1.0, 1.0, 2.0])
 _WEIGHTS = np.array([1.0, -8.0, 8.0, -1.0]) / 12.0
 
 
 def _one(evaluator: Checked, positions: FloatArray, cell: FloatArray | None) -> Result:
-    return evaluator.evaluate(positions[None], None if cell is None else cell[None])
+    return evaluator.evaluate(positions[None], _repeated(cell, 1))
+
+
+def _repeated(cell: FloatArray | None, count: int) -> FloatArray | None:
+    return None if cell is None else np.repeat(cell[None], count, axis=0)
+
+
+def _strided(array: FloatArray) -> FloatArray:
+    """The same values, read-only and every other one of a larger array."""
+    wide = np.repeat(array, 2, axis=-1)[..., ::2]
+    wide.flags.writeable = False
+    return wide
+
+
+def _assert_same(how: str, after: Result, before: Result, tolerance: Callable[[str], float]) -> None:
+    for name in _NAMES:
+        found, expected = getattr(after, name), getattr(before, name)
+        if name == "virial" and np.isnan(expected).all():
+            continue  # as `check_virial` has asked for
+        deviation = float(np.abs(found - expected).max(initial=0.0))
+        assert deviation < tolerance(name), f"{name} changes by {deviation:.2e} {how}"

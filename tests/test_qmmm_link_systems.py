@@ -100,7 +100,7 @@ def test_lysine_in_water_runs(name, tmp_path, run):
     text = path.read_text(encoding="utf-8").replace("<total_steps>1000", "<total_steps>4")
     path.write_text(text.replace(f"pidelta-lysine-{name}", unique_address()), encoding="utf-8")
     assert run("run", path) == 0
-    found = read_properties(tmp_path / f"{name}.out")
+    found = read_properties(tmp_path / f"{name}.out").columns
     assert len(found["step"]) == 5
     assert np.abs(found["temperature"] - 300.0).max() < 30.0
     atoms = 2615 * (8 if name == "pimd" else 1)

@@ -132,7 +132,7 @@ def test_check_finds_a_sound_set_up(shipped, run, capsys):
     assert run("check", shipped, "--atoms", 1) == 0
     output = capsys.readouterr().out
     assert "built-in pid 1.1" in output
-    assert "MM in the switching region" in output
+    assert "being switched off" in output
     assert "spread of the delta models: 0." in output
     assert "extrapolation: " in output
     assert "URA 1: " in output

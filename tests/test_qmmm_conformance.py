@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 from functools import partial
 from itertools import combinations, product
@@ -33,7 +34,7 @@ ENGINES = {
     "ase": "engine: ase, ase: {calculator: ase.calculators.emt.EMT}",
     "dftb+": "engine: dftb+",
 }
-EVALUATORS = {"builtin": "", "openmm": ", engine: openmm, platform: Reference, virial: false"}
+EVALUATORS = {"builtin": "", "openmm": ", engine: openmm, platform: Reference, virial: {virial}"}
 EWALD_TOLERANCE = 1e-4
 
 # coupling, QM engine, evaluator of the force field, committee of delta models, cell
@@ -70,18 +71,23 @@ def write_waters(path, cell):
     path.write_text("\n".join(["water", str(len(rows)), *rows, box]) + "\n")
 
 
-def set_up(folder, coupling, engine, evaluator, cell):
-    """Two molecules of water in water, four-point water but for mechanical embedding."""
+def set_up(folder, coupling, engine, evaluator, cell, *, reach=4.5, virial=False):
+    """Two molecules of water in water, four-point water but for mechanical embedding; cutoffs in angstrom."""
     structure = "water.xyz" if cell == "isolated" else "water.gro"
     write_waters(folder / structure, CELLS[cell])
     water = "q-spc-fw" if engine == "ase" else "q-tip4p-f"
-    ends = f", electrostatics: pme, cutoff: 4.5 angstrom, ewald_tolerance: {EWALD_TOLERANCE}"
+    ends = (
+        ""
+        if cell == "isolated"
+        else f", electrostatics: pme, cutoff: {reach} angstrom, ewald_tolerance: {EWALD_TOLERANCE}"
+    )
+    ends = "" if cell == "isolated" else ends
     path = folder / "pidelta.yaml"
     path.write_text(
         f"structure: {structure}\n"
         f"qm: {{atoms: 'resid 1 or resid 2', {ENGINES[engine]}}}\n"
-        f"mm: {{water: {water}{EVALUATORS[evaluator]}{'' if cell == 'isolated' else ends}}}\n"
-        f"embedding: {{scheme: {coupling}, cutoff: 4.6 angstrom, switch: 2.0 angstrom}}\n"
+        f"mm: {{water: {water}{EVALUATORS[evaluator].format(virial=virial)}{ends}}}\n"
+        f"embedding: {{scheme: {coupling}, cutoff: {reach + 0.1} angstrom, switch: 2.0 angstrom}}\n"
     )
     return Setup(load_config(path))
 
@@ -108,6 +114,7 @@ def test_every_pair_of_parts(case, tmp_path):
 
 
 @pytest.mark.dftbplus
+@pytest.mark.skipif(importlib.util.find_spec("dftbplus") is None, reason="needs the module dftbplus")
 @pytest.mark.parametrize("case", DFTBPLUS_CASES, ids=lambda case: "-".join(map(str, case)))
 def test_every_pair_with_dftbplus(case, tmp_path):
     check_case(tmp_path, *case)
@@ -258,3 +265,13 @@ def test_faults_are_found(fault, faultless):
     tolerances = Tolerances(mesh=0.0 if cell == "isolated" else EWALD_TOLERANCE)
     with pytest.raises(AssertionError, match=message):
         check_qmmm(mutate(evaluator), sample, tolerances, count=1)
+
+
+def test_single_precision(tmp_path):
+    """OpenMM's CPU platform: larger steps for differences, and what they can tell then."""
+    text = EVALUATORS["openmm"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(EVALUATORS, "openmm", text.replace("Reference", "CPU"))
+        setup = set_up(tmp_path, "pme", "dftb", "openmm", "cubic")
+    tolerances = Tolerances(mesh=EWALD_TOLERANCE, rounding=1e-5, step=0.02, virial=False)
+    check_qmmm(setup.evaluator(), sample_of(setup), tolerances, count=1)

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from conftest import ROOT
 from mm_systems import CUBIC as MM_CUBIC
 from mm_systems import TRICLINIC as MM_TRICLINIC
 from mm_systems import mm_evaluator, water_positions
@@ -17,7 +16,6 @@ from pidelta.mm.water import build_water
 from pidelta.qmmm.partition import Partition
 from pidelta.qmmm.pme_coupling import PMECoupling
 from pidelta.qmmm.surroundings import CutRegion
-from pidelta.setup import Setup
 from pidelta.state import System
 from pidelta.testing.derivatives import central_differences
 from pidelta.testing.qmmm import check_coupling
@@ -177,27 +175,6 @@ def test_fixed_charges_turn_the_sum_into_pure_mm(cell, net, method):
     gradient, _ = coupling.pull_back(field, q[None])
     mm = np.arange(3, 192)
     np.testing.assert_allclose((gradient + rest.gradient)[0, mm], whole.gradient[0, mm], atol=1e-8)
-
-
-def test_a_set_up_with_pme(tmp_path, capsys):
-    text = (ROOT / "inputs" / "uracil-water" / "pidelta.yaml").read_text(encoding="utf-8")
-    folder = ROOT / "inputs" / "uracil-water"
-    path = tmp_path / "pme.yaml"
-    text = text.replace("scheme: cutoff", "scheme: pme").replace("reaction-field", "pme")
-    for name in ("uracil-water.gro", "uracil-water.top", "delta-0.pt", "delta-1.pt", "delta-2.pt"):
-        text = text.replace(name, str(folder / name))
-    path.write_text(text, encoding="utf-8")
-    setup = Setup(load_config(path))
-    evaluator, system = setup.evaluator(), setup.system
-    assert isinstance(setup.coupling, PMECoupling)
-    gradient = evaluator.evaluate(system.positions[None], system.cell[None]).gradient[0]
-    atoms = np.array([0, 5, 40, 41])
-
-    def energy(positions):
-        return evaluator.evaluate(positions, np.repeat(system.cell[None], len(positions), axis=0)).energy
-
-    numerical = central_differences(energy, system.positions, atoms, 2e-3)
-    np.testing.assert_allclose(gradient[atoms], numerical, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,8 @@ def draw(results, path):
     figure, axes = plt.subplots(2, len(results), figsize=(4.0 * len(results), 6.0), layout="constrained")
     for column, (name, found) in zip(axes.T, results.items(), strict=True):
         for method, scans in found.items():
+            if method == "scaled, zero":  # hardly to be told from the other
+                continue
             style = {"color": "black", "linewidth": 2.0} if method == "whole molecule" else {}
             style |= {"linestyle": ":", "color": "grey"} if method == "force field" else {}
             for axis, x, energy in zip(column, (LENGTHS, ANGLES), scans, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -94,6 +95,7 @@ def check(
     report = plan_report(NVEOptions(nve, time_step, terms, temperature, equilibrate, output, seed), given)
 
     from pidelta.setup import Setup
+    from pidelta.testing.samples import kinds_of_atoms
 
     settings = _without_virial(given)
     setup = Setup(settings)
@@ -110,7 +112,7 @@ def check(
         console.print(f"[yellow]warning: {escape(warning)}[/yellow]", soft_wrap=True)
     console.print(_energies(evaluator, start))
     _show_uncertainty(console, setup, evaluator, start)
-    chosen = _choose_atoms(evaluator, start, atoms, rng)
+    chosen = kinds_of_atoms(evaluator, start.positions[0], system.cell, atoms)
     worst = _check_gradient(console, evaluator, start, chosen, tolerance.step)
     net_force, change = _check_shifts(console, system, evaluator, start, rng)
     if not worst <= tolerance.gradient:
@@ -190,35 +192,8 @@ def _show_uncertainty(console: Console, setup: Setup, evaluator: QMMMEvaluator, 
         console.print(f"[yellow]warning: {line}[/yellow]")
 
 
-def _choose_atoms(
-    evaluator: QMMMEvaluator, start: _Start, count: int, rng: np.random.Generator
-) -> dict[str, IntArray]:
-    """Some QM atoms, the MM atoms next to them, and MM atoms whose weight is being switched off."""
-    everyone = np.arange(len(evaluator.numbers))
-    if evaluator.partition is None or evaluator.surroundings is None:
-        return {"MM": _sample(everyone, 3 * count, rng)}
-    partition = evaluator.partition
-    region = evaluator.surroundings.cut(evaluator.particles.place(start.positions, start.cells), start.cells)
-    chosen = {"QM": _sample(partition.qm_atoms, count, rng)}
-    atoms = region.site_particles[0]
-    real = (atoms >= 0) & (atoms < len(everyone)) & (partition.charges[atoms] != 0.0)
-    atoms, charges, positions = atoms[real], region.site_charges[0, real], region.site_positions[0, real]
-    if len(atoms):
-        weights = charges / partition.charges[atoms]
-        distances = np.linalg.norm(positions[:, None] - region.positions[0][None], axis=2).min(axis=1)
-        chosen["MM nearby"] = atoms[np.argsort(distances)[:count]]
-        chosen["MM in the switching region"] = _sample(
-            np.unique(atoms[(weights > 0.01) & (weights < 0.99)]), count, rng
-        )
-    return chosen
-
-
-def _sample(indices: IntArray, count: int, rng: np.random.Generator) -> IntArray:
-    return np.sort(rng.choice(indices, size=min(count, len(indices)), replace=False))
-
-
 def _check_gradient(
-    console: Console, evaluator: QMMMEvaluator, start: _Start, chosen: dict[str, IntArray], step: float
+    console: Console, evaluator: QMMMEvaluator, start: _Start, chosen: Mapping[str, IntArray], step: float
 ) -> float:
     gradient = evaluator.evaluate(start.positions, start.cells).gradient[0]
 

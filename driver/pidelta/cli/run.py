@@ -24,12 +24,13 @@ from pidelta.cli.evaluate import chosen_terms
 from pidelta.cli.processors import allowed_processors, share_processors
 from pidelta.cli.uncertainty import in_short, warnings
 from pidelta.config import Config, load_config
-from pidelta.errors import RunError
+from pidelta.errors import RunError, SetupError
 
 if TYPE_CHECKING:
     from pidelta.analysis.ipi_output import PropertiesFollower
     from pidelta.ipi.simulation import PropertiesFile, Simulation
     from pidelta.ipi.supervisor import Supervisor
+    from pidelta.setup import Setup
 
 REFRESH_SECONDS = 0.2
 INTERRUPTED = 130
@@ -88,6 +89,7 @@ def run(
     setup = Setup(settings)
     check_atom_order(simulation, setup.system)
     check_extras(simulation, expected, setup.extras)
+    _check_virial(console, simulation, setup, expected)
     for warning in setup.warnings:
         console.print(f"[yellow]warning: {escape(warning)}[/yellow]", soft_wrap=True)
     file = simulation.main_properties
@@ -119,6 +121,30 @@ def _show_terms(console: Console, simulation: Simulation, terms: list[str]) -> N
         console.print(f"ffsocket {ffsocket.name}: {served}", markup=False, highlight=False)
     for note in notes:
         console.print(f"[yellow]note: {note}[/yellow]")
+
+
+def _check_virial(console: Console, simulation: Simulation, setup: Setup, terms: list[str]) -> None:
+    """See that there is a virial where the cell is to change; say where a pressure will be no number.
+
+    Raises:
+        SetupError: the cell of a molecule in vacuum would change, or there is no virial.
+    """
+    config, mm = setup.config, setup.config.mm
+    if simulation.barostat and setup.system.cell is None:
+        raise SetupError(
+            f"{simulation.path}: {simulation.barostat}: expected a structure with a cell, found none in "
+            f"{config.structure}"
+        )
+    if mm is None or mm.engine != "openmm" or mm.virial or "mm" not in terms:
+        return
+    if simulation.barostat:
+        raise SetupError(
+            f"{config.path}: mm.virial: expected true with {simulation.barostat} in {simulation.path}, "
+            "found false"
+        )
+    if simulation.pressures:
+        names = ", ".join(simulation.pressures)
+        console.print(f"[yellow]note: {names}: no numbers, as mm.virial is false[/yellow]", soft_wrap=True)
 
 
 def _share_clients(

@@ -14,6 +14,7 @@ from pidelta.ipi.transports import SOCKETS_PREFIX
 from pidelta.ipi.xml_input import integer_of, items_of, read_xml, systems_of, to_integer
 from pidelta.state import System
 
+_CONSTANT_PRESSURE = ("npt", "nst", "scnpt")
 _SHOWN = frozenset({"step", "time", "temperature", "conserved", "potential"})
 
 
@@ -66,6 +67,7 @@ class Simulation:
         n_beads: number of beads of the (first) system.
         sockets_prefix: what i-PI puts before the address of a unix socket.
         checkpoints: what the names of checkpoint files begin with, besides RESTART.
+        barostat: the element that lets the cell change, as in a message; '' where the cell stays.
         atom_names: as i-PI will read them, from `names_path`; empty if they cannot be known beforehand.
     """
 
@@ -79,8 +81,15 @@ class Simulation:
     properties: tuple[PropertiesFile, ...]
     trajectories: tuple[TrajectoryFiles, ...]
     checkpoints: tuple[Path, ...]
+    barostat: str
     atom_names: tuple[str, ...]
     names_path: Path
+
+    @property
+    def pressures(self) -> tuple[str, ...]:
+        """Names of properties that are asked for and need the virial."""
+        names = {name for file in self.properties for name in file.names}
+        return tuple(sorted(name for name in names if name.startswith(("pressure_", "stress_", "virial_"))))
 
     @property
     def main_properties(self) -> PropertiesFile | None:
@@ -127,6 +136,7 @@ def read_simulation(path: Path) -> Simulation:
         properties=tuple(_properties(path, prefix, output)),
         trajectories=tuple(_trajectories(path, prefix, output)),
         checkpoints=tuple(_checkpoints(path, prefix, output)),
+        barostat=next((text for system in systems for text in _barostats(system)), ""),
         atom_names=names,
         names_path=names_path,
     )
@@ -198,6 +208,12 @@ def _trajectories(path: Path, prefix: str, output: ET.Element | None) -> Iterato
 def _checkpoints(path: Path, prefix: str, output: ET.Element | None) -> Iterator[Path]:
     for element in () if output is None else output.iter("checkpoint"):
         yield _output_path(path, prefix, element.get("filename", "restart"))
+
+
+def _barostats(system: ET.Element) -> Iterator[str]:
+    for element in system.iter("dynamics"):
+        if (mode := element.get("mode", "nve")) in _CONSTANT_PRESSURE:
+            yield f"<dynamics mode='{mode}'>"
 
 
 def _n_beads(path: Path, system: ET.Element) -> int:

@@ -270,4 +270,4 @@ class FixedCharges:
 
 
 def _angstrom(length: float) -> str:
-    return f"{length * BOHR_IN_ANGSTROM:.2f} angstrom"
+    return f"{length * BOHR_IN_ANGSTROM:.3f} angstrom"

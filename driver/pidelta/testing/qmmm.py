@@ -64,7 +64,7 @@ def check_coupling(
         tolerances: how exact it is.
     """
     assert evaluator.partition is not None
-    engine = _FixedCharges(evaluator.partition.qm_numbers, charges)
+    engine = FixedCharges(evaluator.partition.qm_numbers, charges)
     parts = replace(evaluator, coupling=coupling, engine=engine, delta=None, classical=None)
     check_qmmm(parts, sample, tolerances, count=6)
 
@@ -80,7 +80,7 @@ def check_surroundings(evaluator: QMMMEvaluator, sample: Sample) -> None:
 
 
 @dataclass(frozen=True)
-class _FixedCharges:
+class FixedCharges:
     """An engine whose charges nothing changes."""
 
     numbers: IntArray
@@ -93,6 +93,7 @@ class _FixedCharges:
     def evaluate(
         self, positions: FloatArray, potential: FloatArray, coulomb_correction: FloatArray | None = None
     ) -> QMResult:
+        """The interaction of the charges with the potential and, by K, with their images."""
         energy = potential @ self.charges
         if coulomb_correction is not None:
             energy = energy + 0.5 * (coulomb_correction @ self.charges) @ self.charges

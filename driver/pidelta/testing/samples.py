@@ -81,7 +81,7 @@ class Tolerances:
             mesh a translation changes the energy, forces do not add up to zero, and the direct part of the
             sum, switched off at its cutoff, leaves steps in forces of that size.
         rounding: of all terms.
-        step: of differences in bohr. Where `rounding` is that of single precision, 0.02 instead.
+        step: of differences in bohr. For single precision, 0.02 with a `rounding` of 1e-5.
         virial: whether the evaluator has a virial; if not, NaN is expected in its place.
     """
 
@@ -146,7 +146,7 @@ def kinds_of_atoms(
     candidates = {
         "link partner": np.unique(cut[is_qm]),
         "host": np.unique(cut[~is_qm]),
-        "QM": _spread(partition.qm_atoms, count),
+        "QM": partition.qm_atoms,
         "next to the host": np.unique(others[np.isin(others, cut[~is_qm]).any(axis=1)]),
         "parent of a site": by_distance[np.isin(by_distance, others)],
         "near MM": by_distance,
@@ -156,11 +156,15 @@ def kinds_of_atoms(
     chosen: dict[str, IntArray] = {}
     taken = np.zeros(n, dtype=np.bool_)
     for kind, atoms in candidates.items():
-        chosen[kind] = atoms[~taken[atoms]][:count]
+        free = atoms[~taken[atoms]]
+        chosen[kind] = free[:count] if kind in _BY_DISTANCE else _spread(free, count)
         taken[chosen[kind]] = True
         if kind == "parent of a site":  # the kinds after this one are of MM atoms
             taken[partition.qm_atoms] = True
     return {kind: atoms for kind, atoms in chosen.items() if len(atoms)}
+
+
+_BY_DISTANCE = ("parent of a site", "near MM", "far")
 
 
 def _spread(atoms: IntArray, count: int) -> IntArray:

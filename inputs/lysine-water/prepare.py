@@ -1,8 +1,8 @@
 """Build the inputs of this folder: acetyl-lysine-N-methylamide and chloride in flexible SPC/Fw water.
 
-Run it as ``python prepare.py`` with tleap of AmberTools on the PATH and the extra ``openmm``; it takes some ten
-minutes. ``leap.in`` makes the topology (ff14SB); 15 ps at 300 K and 1 bar on the force field alone the structure,
-``lysine-water.rst7``; ``init.pdb``, from which i-PI starts, has elements in the place of names.
+Run it as ``python prepare.py`` with tleap of AmberTools on the PATH and the extra ``openmm``; it takes some
+ten minutes. ``leap.in`` makes the topology (ff14SB), and 15 ps at 300 K and 1 bar on the force field alone make
+the structure, ``lysine-water.rst7``. ``init.pdb``, from which i-PI starts, has elements in the place of names.
 """
 
 from __future__ import annotations
@@ -45,15 +45,13 @@ def relax(topology: Path, start: Path) -> parmed.Structure:
 
 
 def pdb_text(structure: parmed.Structure) -> str:
-    box = structure.box
-    lines = [f"CRYST1{box[0]:9.3f}{box[1]:9.3f}{box[2]:9.3f}{box[3]:7.2f}{box[4]:7.2f}{box[5]:7.2f} P 1           1"]
+    edges = "".join(f"{edge:9.3f}" for edge in structure.box[:3])
+    lines = [f"CRYST1{edges}  90.00  90.00  90.00 P 1           1"]
     for number, atom in enumerate(structure.atoms, start=1):
         position = f"{atom.xx:8.3f}{atom.xy:8.3f}{atom.xz:8.3f}"
         residue = f"{atom.residue.name:>3.3s} {atom.residue.idx + 1:5d}"
         element = f"{atom.element_name:>2s}"
-        lines.append(
-            f"ATOM  {number:5d} {element}   {residue}    {position}  1.00  0.00          {element}"
-        )
+        lines.append(f"ATOM  {number:5d} {element}   {residue}    {position}  1.00  0.00          {element}")
     return "\n".join([*lines, "END", ""])
 
 

@@ -1,8 +1,8 @@
 """Build the inputs of this folder: acetyl-lysine-N-methylamide and chloride in flexible SPC/Fw water.
 
 Run it as ``python prepare.py`` with tleap of AmberTools on the PATH and the extra ``openmm``; it takes some
-ten minutes. ``leap.in`` makes the topology (ff14SB), and 15 ps at 300 K and 1 bar on the force field alone make
-the structure, ``lysine-water.rst7``. ``init.pdb``, from which i-PI starts, has elements in the place of names.
+ten minutes. ``leap.in`` makes the topology (ff14SB), and 15 ps at 300 K and 1 bar on the force field alone
+make the structure, ``lysine-water.rst7``. ``init.pdb``, from which i-PI starts, has elements as names.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pidelta.core.charge_fields import ChargeFields
 from pidelta.core.particles import Particles
 from pidelta.core.virtual_sites import VirtualSites
 from pidelta.mm.topology import Harmonic, Pairs14, Topology, Torsions
@@ -11,6 +12,7 @@ from pidelta.qmmm.coupling import CutoffCoupling
 from pidelta.qmmm.energy import QMMMEvaluator
 from pidelta.qmmm.groups import make_groups
 from pidelta.qmmm.partition import Partition
+from pidelta.qmmm.pme_coupling import PMECoupling
 from pidelta.qmmm.surroundings import CutoffSurroundings
 from pidelta.testing.samples import Sample
 
@@ -85,3 +87,8 @@ class LossyParticles(Particles):
 
     def pull_back(self, particles, cells, gradient, virial):
         return gradient[:, : self.n_atoms].copy(), virial
+
+
+def pme_coupling(partition, reciprocal, cutoff) -> PMECoupling:
+    """By a reciprocal sum of its own."""
+    return PMECoupling(partition, ChargeFields(reciprocal, partition.charges), cutoff)

@@ -1,5 +1,6 @@
 """The whole chain from a configuration: which coupling it means, and QM/MM that has to equal pure MM."""
 
+import re
 import shutil
 
 import numpy as np
@@ -183,3 +184,32 @@ def test_check_states_the_cutoff(uracil, tmp_path, run, capsys):
     shown = checked(run, capsys, tmp_path / "pidelta.yaml")
     assert "cutoff, as the force field has no Ewald sum: charges within a cutoff 14.00 angstrom" in shown
     assert "background" not in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mm: {topology: uracil-water.top, cutoff: 1.6 nm}", "mm.cutoff: .* half of the smallest height"),
+        (
+            "mm: {topology: uracil-water.top}\nembedding: {cutoff: 1.6 nm}",
+            "embedding.cutoff: expected at most half the cell, 15.00 angstrom, found 16.00 angstrom",
+        ),
+        (
+            "mm: {topology: uracil-water.top, engine: openmm, electrostatics: ewald}",
+            "mm.electrostatics: expected pme, reaction-field or cutoff of OpenMM, found 'ewald'",
+        ),
+        (
+            "mm: {topology: uracil-water.top, ewald_tolerance: 1e-12}",
+            "mm.ewald_tolerance: .* expected at most 134217728",
+        ),
+        (
+            "mm: {topology: uracil-water.top, electrostatics: cutoff}\nembedding: {scheme: pme}",
+            "embedding.scheme: expected mm.electrostatics pme or ewald with pme, found cutoff",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_cell_is_one_line(uracil, tmp_path, fail, text, message):
+    path = tmp_path / "pidelta.yaml"
+    path.write_text(f"structure: uracil-water.gro\nqm: {{atoms: resname URA}}\n{text}\n", encoding="utf-8")
+    line = fail("check", path)
+    assert re.search(message, line), line

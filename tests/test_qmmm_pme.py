@@ -9,6 +9,7 @@ from mm_systems import CUBIC as MM_CUBIC
 from mm_systems import TRICLINIC as MM_TRICLINIC
 from mm_systems import mm_evaluator, water_positions
 from pidelta.config import load_config
+from pidelta.core.charge_fields import ChargeFields
 from pidelta.core.ewald import EwaldSum
 from pidelta.core.pme import ParticleMeshEwald, grid_for, reciprocal_sum
 from pidelta.errors import ConfigError
@@ -20,6 +21,7 @@ from pidelta.state import System
 from pidelta.testing.derivatives import central_differences
 from pidelta.testing.qmmm import check_coupling
 from pidelta.testing.samples import Sample
+from qmmm_systems import pme_coupling
 from test_core_ewald import CUBIC, TRICLINIC, random_charges, whole_energy
 from test_qmmm_surroundings import ALIKE, make_evaluator, make_system, perturbed
 from test_qmmm_surroundings import CUBE as WATER_CUBE
@@ -45,7 +47,7 @@ def coupled(charges, reciprocal):
     """The coupling of the QM atoms to the other charges."""
     mm = charges.copy()
     mm[QM] = 0.0
-    return PMECoupling(Partition(np.full(len(charges), 8), QM, mm), reciprocal, CUTOFF)
+    return pme_coupling(Partition(np.full(len(charges), 8), QM, mm), reciprocal, CUTOFF)
 
 
 def field_of(coupling, positions, cell):
@@ -130,7 +132,7 @@ def test_conformance(cell):
     topology, positions = make_system(cell)
     evaluator = make_evaluator(topology, positions, cell)
     sample = Sample(*perturbed(positions, cell), topology.residue_indices, ALIKE)
-    coupling = PMECoupling(evaluator.partition, reciprocal_sum("ewald", 11.8, 1e-6, cell), 11.8)
+    coupling = pme_coupling(evaluator.partition, reciprocal_sum("ewald", 11.8, 1e-6, cell), 11.8)
     check_coupling(evaluator, coupling, sample, np.array([0.4, -0.7, 0.3]))
 
 
@@ -148,7 +150,7 @@ def water_with(cell, net, method, engine_charges):
     settings = {"cutoff": 11.5, "cell": cell, "electrostatics": method, "ewald_tolerance": 1e-5}
     left = topology.without_internal(QM_WATER)
     partition = Partition(topology.numbers, QM_WATER, left.charges)
-    coupling = PMECoupling(partition, reciprocal_sum(method, 11.5, 1e-5, cell), 11.5)
+    coupling = pme_coupling(partition, reciprocal_sum(method, 11.5, 1e-5, cell), 11.5)
     return x, topology, left, coupling, settings
 
 
@@ -192,3 +194,46 @@ def test_what_pme_needs(tmp_path, change, message):
     )
     with pytest.raises(ConfigError, match=message):
         load_config(path)
+
+
+@pytest.mark.parametrize("method", ["ewald", "pme"])
+def test_fields_are_shared_with_the_force_field(method):
+    """What it made for the same positions is taken up, once; the charges of the coupling may differ."""
+    positions, charges = system(TRICLINIC, 0.3, seed=5)
+    mm = charges.copy()
+    mm[QM] = 0.0
+    moved = mm.copy()
+    moved[[0, 7]] += [0.2, -0.2]
+    reciprocal = Counting(reciprocal_sum(method, CUTOFF, 1e-4, TRICLINIC))
+    partition = Partition(np.full(len(charges), 8), QM, moved)
+    alone = pme_coupling(partition, reciprocal, CUTOFF)
+    fields = ChargeFields(reciprocal, mm)
+    shared, q = PMECoupling(partition, fields, CUTOFF), charges[None, QM]
+
+    def result(coupling, x):
+        field = field_of(coupling, x[None], TRICLINIC)
+        return field.potential, field.kernel, *coupling.pull_back(field, q)
+
+    other = positions + 0.1
+    for made, asked, whole_fields in ((positions, positions, 1), (positions, other, 2), (other, other, 1)):
+        reciprocal.sizes.clear()
+        fields.make(0, made, TRICLINIC)
+        found = result(shared, asked)
+        assert reciprocal.sizes.count(len(charges)) == whole_fields
+        for one, expected in zip(found, result(alone, asked), strict=True):
+            np.testing.assert_allclose(one, expected, atol=1e-12)
+    reciprocal.sizes.clear()
+    result(shared, other)
+    assert reciprocal.sizes.count(len(charges)) == 1  # it was taken, and is made anew
+
+
+class Counting:
+    """A sum that notes how many charges its fields are of."""
+
+    def __init__(self, reciprocal):
+        self._reciprocal, self.alpha, self.kernel = reciprocal, reciprocal.alpha, reciprocal.kernel
+        self.sizes = []
+
+    def field(self, positions, charges, cell):
+        self.sizes.append(len(charges))
+        return self._reciprocal.field(positions, charges, cell)

@@ -5,7 +5,6 @@ import numpy as np
 from pidelta.core.ewald import EwaldSum
 from pidelta.core.pme import reciprocal_sum
 from pidelta.qmmm.partition import Partition
-from pidelta.qmmm.pme_coupling import PMECoupling
 from pidelta.qmmm.surroundings import CutRegion
 from pidelta.units import ANGSTROM
 from pulled_ion import (
@@ -18,6 +17,7 @@ from pulled_ion import (
     evaluate,
     path_positions,
 )
+from qmmm_systems import pme_coupling
 from test_core_ewald import whole_energy
 
 CELL = LENGTH * np.eye(3) * ANGSTROM
@@ -30,7 +30,7 @@ def test_force_of_fixed_charges_is_that_of_the_ewald_energy_of_the_cell():
     qm = np.arange(4)
     partition = Partition(np.array([8, 1, 1, 1, 17]), qm, np.where(charges == -1.0, charges, 0.0))
     cutoff = 10.0 * ANGSTROM
-    coupling = PMECoupling(partition, reciprocal_sum("pme", cutoff, 1e-4, CELL), cutoff)
+    coupling = pme_coupling(partition, reciprocal_sum("pme", cutoff, 1e-4, CELL), cutoff)
     positions = path_positions()[::10]
     none, cells = np.zeros((len(positions), 0)), np.repeat(CELL[None], len(positions), axis=0)
     region = CutRegion(partition.qm_numbers, positions[:, qm], none[..., None], none, none, none)

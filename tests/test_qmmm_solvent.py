@@ -13,7 +13,6 @@ from mm_systems import mm_evaluator
 from pidelta.core.ewald import EwaldSum
 from pidelta.core.pme import ParticleMeshEwald, grid_for, reciprocal_sum
 from pidelta.mm.topology import Topology
-from pidelta.qmmm.pme_coupling import PMECoupling
 from pidelta.testing.evaluators import (
     check_batch,
     check_gradient,
@@ -23,7 +22,7 @@ from pidelta.testing.evaluators import (
 )
 from pidelta.testing.qmmm import FixedCharges, check_qmmm
 from pidelta.testing.samples import Sample, Tolerances, kinds_of_atoms
-from qmmm_systems import bare_topology, embedded
+from qmmm_systems import bare_topology, embedded, pme_coupling
 from test_core_ewald import whole_energy
 from test_qmmm_surroundings import CUBE, TRICLINIC, make_system, perturbed
 
@@ -204,7 +203,7 @@ def case(request):
 
 
 def ewald_coupling(case, alpha, cutoff):
-    return PMECoupling(case.evaluator.partition, EwaldSum(alpha, 1e-12), cutoff)
+    return pme_coupling(case.evaluator.partition, EwaldSum(alpha, 1e-12), cutoff)
 
 
 @pytest.fixture
@@ -226,7 +225,7 @@ def test_on_a_mesh(case, sample):
     """Derivatives, lattice vectors and batches; the direct part ends at 3e-9 of its value."""
     alpha = 4.2 / case.cutoff
     mesh = ParticleMeshEwald(alpha, grid_for(case.cell, alpha, 1e-4))
-    evaluator = with_charges(case, PMECoupling(case.evaluator.partition, mesh, case.cutoff))
+    evaluator = with_charges(case, pme_coupling(case.evaluator.partition, mesh, case.cutoff))
     for atoms in kinds_of_atoms(evaluator, case.positions, case.cell, 1).values():
         check_gradient(evaluator, case.positions, case.cell, atoms, EXACT)
     check_gradient_of_all(evaluator, sample.positions[1], sample.cell(1), EXACT)
@@ -271,7 +270,7 @@ def test_the_force_field_and_the_coupling_add_up(case, method):
         .components["coulomb"][0]
         for topology in (whole, left)
     ]
-    coupling = PMECoupling(case.evaluator.partition, reciprocal_sum(method, cutoff, 1e-5, case.cell), cutoff)
+    coupling = pme_coupling(case.evaluator.partition, reciprocal_sum(method, cutoff, 1e-5, case.cell), cutoff)
     found, _ = energy_of(case, coupling)
     assert energies[1] + found == pytest.approx(energies[0], abs=1e-8)
 

@@ -1,8 +1,8 @@
 """The direct part of an Ewald sum between a few charges and many, and among the few.
 
-Pairs within the cutoff, at their nearest images, interact by 1/r + P(r^2), where P is -erf(alpha r)/r less
-its shift (`ewald.shifted_part`). Among the few, which are a molecule, 1/R of the molecule itself is taken
-off: what is left is smooth, and is the interaction with images and with the background.
+Pairs within the cutoff interact by 1/r + P(r^2), where P is -erf(alpha r)/r less its shift
+(`ewald.shifted_part`). Among the few, which are a molecule, 1/R of the molecule itself is taken off: what is
+left is smooth, and is the interaction with images and with the background.
 """
 
 # mypy: allow-untyped-defs
@@ -13,59 +13,59 @@ import math
 
 import numpy as np
 
-from pidelta.core.cell import heights
 from pidelta.core.compilation import compiled
 from pidelta.core.vectors import dot, nearest
-from pidelta.state import FloatArray
+from pidelta.state import FloatArray, IntArray
 
 _compiled = compiled(nogil=True, error_model="numpy")
 
 
+def images_in_reach(
+    few: FloatArray, many: FloatArray, cell: FloatArray, cutoff: float
+) -> tuple[IntArray, FloatArray]:
+    """Those of the many, and images of them, that may be within the cutoff of one of the few.
+
+    Args:
+        few: (n, 3) a molecule, in bohr.
+        many: (m, 3) in bohr.
+        cell: (3, 3) lattice vectors as rows in bohr.
+        cutoff: in bohr.
+
+    Returns:
+        which of the many (k,), and where (3, k): all near a sphere around the few.
+    """
+    middle = few.mean(axis=0)
+    reach = cutoff + math.sqrt(float(((few - middle) ** 2).sum(axis=1).max()))
+    indices, places = _images(middle, many, cell, np.asarray(np.linalg.inv(cell)), reach)
+    return indices, np.ascontiguousarray(places.T)
+
+
 def potential_of_many(
-    few: FloatArray,
-    many: FloatArray,
-    charges: FloatArray,
-    cell: FloatArray,
-    cutoff: float,
-    smooth: FloatArray,
+    few: FloatArray, places: FloatArray, charges: FloatArray, cutoff: float, smooth: FloatArray
 ) -> FloatArray:
-    """Potential (n,) in hartree/e at the few (n, 3) of charges (m,) in e at the many (m, 3), in bohr."""
+    """Potential (n,) in hartree/e at the few (n, 3) of charges (k,) in e at places (3, k), in bohr."""
     potential = np.zeros(len(few))
-    inverse = np.asarray(np.linalg.inv(cell), dtype=np.float64)
-    near = _near(few, many, cell, inverse, cutoff, 0.5 * float(heights(cell).min()))
-    _add_potential(few, many, charges, near, cell, inverse, cutoff, smooth, potential)
+    _add_potential(few, *places, charges, cutoff, smooth, potential)
     return potential
 
 
-def add_gradient_of_many(
+def gradient_of_many(
     few: FloatArray,
     few_charges: FloatArray,
-    many: FloatArray,
+    places: FloatArray,
     charges: FloatArray,
-    cell: FloatArray,
     cutoff: float,
     smooth: FloatArray,
-    few_gradient: FloatArray,
-    many_gradient: FloatArray,
-    strain: FloatArray,
-) -> None:
-    """Add dE/dR of both, (n, 3) and (m, 3), and dE/d(strain) (3, 3) of the few's charges in the potential."""
-    inverse = np.asarray(np.linalg.inv(cell), dtype=np.float64)
-    near = _near(few, many, cell, inverse, cutoff, 0.5 * float(heights(cell).min()))
-    _add_gradient(
-        few,
-        few_charges,
-        many,
-        charges,
-        near,
-        cell,
-        inverse,
-        cutoff,
-        smooth,
-        few_gradient,
-        many_gradient,
-        strain,
-    )
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Derivatives of the energy of the few's charges in that potential.
+
+    Returns:
+        dE/dR of the few (n, 3) and of the others (k, 3), and dE/d(strain) (3, 3).
+    """
+    gradient, slopes = np.zeros(few.shape), np.zeros(places.shape)
+    _add_gradient(few, few_charges, *places, charges, cutoff, smooth, gradient, *slopes)
+    # the sum over pairs of slope d (x) d, with d = R - r
+    return gradient, slopes.T, gradient.T @ few + slopes @ places.T
 
 
 def kernel_of_images(few: FloatArray, cell: FloatArray, cutoff: float, smooth: FloatArray) -> FloatArray:
@@ -103,62 +103,66 @@ def _smooth(r2, cutoff, coefficients):
 
 
 @_compiled
-def _near(few, many, cell, inverse, cutoff, half_height):
-    """Which of the many may be within the cutoff of one of the few: those near a sphere around them.
+def _images(middle, many, cell, inverse, reach):
+    """Indices (k,) and places (k, 3) of the many and their images within reach of the middle.
 
-    All may be if the sphere is larger than what nearest images are sure to be found in.
+    A point within a distance d of another has fractional displacements of at most d / height.
     """
-    centre = few[0]
-    radius = 0.0
-    for a in range(len(few)):
-        d = few[a] - centre
-        radius = max(radius, math.sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2]))
-    if cutoff + radius > half_height:
-        return np.arange(len(many))
-    reach = (cutoff + radius) ** 2
-    near = np.empty(len(many), dtype=np.int64)
+    widest = reach * np.sqrt((inverse**2).sum(axis=0))
+    indices, places = np.empty(len(many), dtype=np.int64), np.empty((len(many), 3))
     count = 0
-    for j in range(len(many)):
-        dx, dy, dz = nearest(
-            many[j, 0] - centre[0], many[j, 1] - centre[1], many[j, 2] - centre[2], cell, inverse
-        )
-        if dx * dx + dy * dy + dz * dz < reach:
-            near[count] = j
-            count += 1
-    return near[:count]
+    low, high = np.empty(3, dtype=np.int64), np.empty(3, dtype=np.int64)
+    for m in range(len(many)):
+        x, y, z = many[m, 0] - middle[0], many[m, 1] - middle[1], many[m, 2] - middle[2]
+        for k in range(3):
+            fraction = x * inverse[0, k] + y * inverse[1, k] + z * inverse[2, k]
+            low[k] = np.int64(np.ceil(-widest[k] - fraction))
+            high[k] = np.int64(np.floor(widest[k] - fraction))
+        for a in range(low[0], high[0] + 1):
+            for b in range(low[1], high[1] + 1):
+                for c in range(low[2], high[2] + 1):
+                    dx = x + a * cell[0, 0] + b * cell[1, 0] + c * cell[2, 0]
+                    dy = y + a * cell[0, 1] + b * cell[1, 1] + c * cell[2, 1]
+                    dz = z + a * cell[0, 2] + b * cell[1, 2] + c * cell[2, 2]
+                    if dx * dx + dy * dy + dz * dz >= reach * reach:
+                        continue
+                    if count == len(indices):
+                        indices = np.concatenate((indices, np.empty_like(indices)))
+                        places = np.concatenate((places, np.empty_like(places)))
+                    indices[count] = m
+                    places[count] = dx + middle[0], dy + middle[1], dz + middle[2]
+                    count += 1
+    return indices[:count], places[:count]
 
 
 @_compiled
-def _add_potential(few, many, charges, near, cell, inverse, cutoff, smooth, potential):
+def _add_potential(few, x, y, z, charges, cutoff, smooth, potential):
     limit = cutoff * cutoff
-    for j in near:
-        for a in range(len(few)):
-            dx, dy, dz = nearest(
-                few[a, 0] - many[j, 0], few[a, 1] - many[j, 1], few[a, 2] - many[j, 2], cell, inverse
-            )
+    for a in range(len(few)):
+        for k in range(len(charges)):
+            dx, dy, dz = few[a, 0] - x[k], few[a, 1] - y[k], few[a, 2] - z[k]
             r2 = dx * dx + dy * dy + dz * dz
             if r2 < limit:
                 value, _ = _smooth(r2, cutoff, smooth)
-                potential[a] += charges[j] * (1.0 / math.sqrt(r2) + value)
+                potential[a] += charges[k] * (1.0 / math.sqrt(r2) + value)
 
 
 @_compiled
-def _add_gradient(
-    few, few_charges, many, charges, near, cell, inverse, cutoff, smooth, few_gradient, many_gradient, strain
-):
+def _add_gradient(few, few_charges, x, y, z, charges, cutoff, smooth, few_gradient, gx, gy, gz):
     limit = cutoff * cutoff
-    for j in near:
-        for a in range(len(few)):
-            d = nearest(few[a, 0] - many[j, 0], few[a, 1] - many[j, 1], few[a, 2] - many[j, 2], cell, inverse)
-            r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
+    for a in range(len(few)):
+        for k in range(len(charges)):
+            dx, dy, dz = few[a, 0] - x[k], few[a, 1] - y[k], few[a, 2] - z[k]
+            r2 = dx * dx + dy * dy + dz * dz
             if r2 < limit:
                 _, slope = _smooth(r2, cutoff, smooth)
-                scale = few_charges[a] * charges[j] * (2.0 * slope - 1.0 / (r2 * math.sqrt(r2)))
-                for i in range(3):
-                    few_gradient[a, i] += scale * d[i]
-                    many_gradient[j, i] -= scale * d[i]
-                    for k in range(3):
-                        strain[i, k] += scale * d[i] * d[k]
+                force = few_charges[a] * charges[k] * (2.0 * slope - 1.0 / (r2 * math.sqrt(r2)))
+                few_gradient[a, 0] += force * dx
+                few_gradient[a, 1] += force * dy
+                few_gradient[a, 2] += force * dz
+                gx[k] -= force * dx
+                gy[k] -= force * dy
+                gz[k] -= force * dz
 
 
 @_compiled

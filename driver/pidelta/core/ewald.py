@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -63,14 +64,18 @@ class Electrostatics:
 class ReciprocalField(Protocol):
     """The reciprocal part of the potential of some charges, to be read anywhere."""
 
+    @property
+    def own(self) -> tuple[FloatArray, FloatArray]:
+        """As `at`, where the charges themselves are."""
+
     def at(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Potential (k,) in hartree/e and its gradient (k, 3) in hartree/e/bohr at points (k, 3) in bohr."""
 
     def at_charges_of(self: _Field, other: _Field) -> tuple[FloatArray, FloatArray]:
         """As `at`, where the charges of another field, or this one, are."""
 
-    def strain(self: _Field, other: _Field) -> FloatArray:
-        """(3, 3) dE/d(strain) in hartree of the interaction of these charges with those of another field."""
+    def strain(self: _Field, *others: _Field) -> FloatArray:
+        """(3, 3) dE/d(strain) in hartree of these charges among themselves and with those of other fields."""
 
 
 class ReciprocalSum(Protocol):
@@ -86,6 +91,13 @@ class ReciprocalSum(Protocol):
 
     def kernel(self, points: FloatArray, cell: FloatArray) -> FloatArray:
         """(k, k) potential at each of points (k, 3) in bohr of a unit charge at each other, and at itself."""
+
+
+def energy_of(field: ReciprocalField, charges: FloatArray) -> Electrostatics:
+    """The reciprocal part of the energy of charges (N,) in e, from their field."""
+    potential, slopes = field.own
+    energy = 0.5 * float(charges @ potential)
+    return Electrostatics(energy, potential, charges[:, None] * slopes, field.strain())
 
 
 def splitting(cutoff: float, tolerance: float) -> float:
@@ -178,10 +190,7 @@ class EwaldSum:
 
     def evaluate(self, positions: FloatArray, charges: FloatArray, cell: FloatArray) -> Electrostatics:
         """The sum for positions (N, 3) in bohr, charges (N,) in e and a cell (3, 3) of rows in bohr."""
-        field = self.field(positions, charges, cell)
-        potential, slopes = field.at_charges_of(field)
-        energy = 0.5 * float(charges @ potential)
-        return Electrostatics(energy, potential, charges[:, None] * slopes, 0.5 * field.strain(field))
+        return energy_of(self.field(positions, charges, cell), charges)
 
     def field(self, positions: FloatArray, charges: FloatArray, cell: FloatArray) -> WaveField:
         """The potential of charges (N,) in e at positions (N, 3) in bohr."""
@@ -251,6 +260,11 @@ class WaveField:
     fractional: FloatArray
     structure_factors: npt.NDArray[np.complex128]
 
+    @cached_property
+    def own(self) -> tuple[FloatArray, FloatArray]:
+        """As `at`, where the charges themselves are."""
+        return self._at(self.fractional)
+
     def at(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Potential (k,) in hartree/e and its gradient (k, 3) in hartree/e/bohr at points (k, 3) in bohr."""
         return self._at(points @ self.waves.inverse)
@@ -266,10 +280,11 @@ class WaveField:
         _add_waves(fractional, weighted, waves.indices, waves.most, potential, slopes)
         return potential, slopes @ waves.inverse.T
 
-    def strain(self, other: WaveField) -> FloatArray:
-        """(3, 3) dE/d(strain) in hartree of the interaction of these charges with those of another field."""
+    def strain(self, *others: WaveField) -> FloatArray:
+        """(3, 3) dE/d(strain) in hartree of these charges among themselves and with those of other fields."""
         m = self.waves.m
-        products = (self.structure_factors * other.structure_factors.conj()).real
+        felt = sum((other.structure_factors for other in others), 0.5 * self.structure_factors)
+        products = (self.structure_factors * felt.conj()).real
         strain = np.einsum("i,ia,ib->ab", products * self.waves.shrink, m, m)
         return np.asarray(strain - float(products @ self.waves.factors) * np.eye(3))
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
 from pidelta.core.compilation import compiled
-from pidelta.core.ewald import Electrostatics, EwaldSum, ReciprocalSum, splitting
+from pidelta.core.ewald import Electrostatics, EwaldSum, ReciprocalSum, energy_of, splitting
 from pidelta.errors import SettingError
 from pidelta.state import FloatArray, IntArray
 
@@ -86,10 +87,7 @@ class ParticleMeshEwald:
 
     def evaluate(self, positions: FloatArray, charges: FloatArray, cell: FloatArray) -> Electrostatics:
         """The sum for positions (N, 3) in bohr, charges (N,) in e and a cell (3, 3) of rows in bohr."""
-        field = self.field(positions, charges, cell)
-        potential, slopes = field.at_charges_of(field)
-        energy = 0.5 * float(charges @ potential)
-        return Electrostatics(energy, potential, slopes * charges[:, None], 0.5 * field.strain(field))
+        return energy_of(self.field(positions, charges, cell), charges)
 
     def field(self, positions: FloatArray, charges: FloatArray, cell: FloatArray) -> MeshField:
         """The potential of charges (N,) in e at positions (N, 3) in bohr, by the same mesh."""
@@ -152,6 +150,11 @@ class MeshField:
     transform: npt.NDArray[np.complex128]
     values: FloatArray
 
+    @cached_property
+    def own(self) -> tuple[FloatArray, FloatArray]:
+        """As `at`, where the charges themselves are."""
+        return self.at_charges_of(self)
+
     def at(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Potential (k,) in hartree/e and its gradient (k, 3) in hartree/e/bohr at points (k, 3) in bohr."""
         splines = _splines(points @ self.inverse, np.array(self.values.shape))
@@ -161,11 +164,14 @@ class MeshField:
         """As `at`, where the charges of another field, or this one, are."""
         return _read(other.splines, self.values, self.inverse)
 
-    def strain(self, other: MeshField) -> FloatArray:
-        """(3, 3) dE/d(strain) in hartree of the interaction of these charges with those of another field."""
+    def strain(self, *others: MeshField) -> FloatArray:
+        """(3, 3) dE/d(strain) in hartree of these charges among themselves and with those of other fields."""
         strain = np.zeros((3, 3))
         n3 = self.values.shape[2]
-        _add_strain(self.transform, other.transform, self.influence, self.inverse, self.alpha, n3, strain)
+        felt = 0.5 * self.transform
+        for other in others:
+            felt += other.transform
+        _add_strain(self.transform, felt, self.influence, self.inverse, self.alpha, n3, strain)
         return strain
 
 
@@ -313,28 +319,27 @@ def _add_strain(first, second, influence, inverse, alpha, n3, strain):
 def _kernel(first, weights, response):
     """sum_km w_i(k) w_j(m) response(k - m) of all pairs of points i, j."""
     n = len(first)
-    shape = response.shape
     reach = 2 * ORDER - 1
     kernel = np.empty((n, n))
-    products = np.empty((3, reach))
+    products, places = np.empty((3, reach)), np.empty((3, reach), dtype=np.int64)
     for i in range(n):
         for j in range(i + 1):
             # products of splines by the difference k - m, from -(ORDER - 1) on
             for axis in range(3):
                 for d in range(reach):
                     products[axis, d] = 0.0
+                    difference = first[i, axis] - first[j, axis] + d - ORDER + 1
+                    places[axis, d] = difference % response.shape[axis]
                 for k in range(ORDER):
                     for m in range(ORDER):
                         products[axis, k - m + ORDER - 1] += weights[i, axis, k] * weights[j, axis, m]
             total = 0.0
             for a in range(reach):
-                plane = response[(first[i, 0] - first[j, 0] + a - ORDER + 1) % shape[0]]
                 for b in range(reach):
-                    row = plane[(first[i, 1] - first[j, 1] + b - ORDER + 1) % shape[1]]
+                    row = response[places[0, a], places[1, b]]
                     line = 0.0
                     for c in range(reach):
-                        entry = row[(first[i, 2] - first[j, 2] + c - ORDER + 1) % shape[2]]
-                        line += products[2, c] * entry
+                        line += products[2, c] * row[places[2, c]]
                     total += products[0, a] * products[1, b] * line
             kernel[i, j] = kernel[j, i] = total
     return kernel

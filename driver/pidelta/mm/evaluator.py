@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from pidelta.core.charge_fields import ChargeFields
 from pidelta.core.neighbours import Apply, Exclusions, PairList, VerletLists
 from pidelta.mm.bonded import add_bonded
 from pidelta.mm.checks import check_geometry, check_result
@@ -33,6 +34,8 @@ class MMEvaluator:
         settings: how; the threads share the structures of a batch, or the parts of one.
         cell: (3, 3) lattice vectors as rows in bohr, to check the cutoff before anything runs, and for the
             mesh of ``pme``.
+        fields: of the charges of the topology by the Ewald sum of the settings, where another term of a
+            request takes them up.
 
     Raises:
         SettingError: the cutoff exceeds half of the smallest height of the cell, or the tolerance is too
@@ -40,7 +43,11 @@ class MMEvaluator:
     """
 
     def __init__(
-        self, topology: Topology, settings: ForceFieldSettings, cell: FloatArray | None = None
+        self,
+        topology: Topology,
+        settings: ForceFieldSettings,
+        cell: FloatArray | None = None,
+        fields: ChargeFields | None = None,
     ) -> None:
         self.topology = topology
         self._cutoff = settings.cutoff
@@ -51,7 +58,13 @@ class MMEvaluator:
         self._long_range: LongRange | None = None
         if settings.cutoff is not None and settings.electrostatics in ("pme", "ewald"):
             self._long_range = LongRange(
-                settings.electrostatics, settings.cutoff, settings.ewald_tolerance, topology.exclusions, cell
+                settings.electrostatics,
+                settings.cutoff,
+                settings.ewald_tolerance,
+                topology.exclusions,
+                topology.charges,
+                cell,
+                fields,
             )
             self._truncation = self._long_range.truncate(self._truncation)
         self._pool = ThreadPoolExecutor(settings.threads) if settings.threads > 1 else None
@@ -89,7 +102,7 @@ class MMEvaluator:
 
         def evaluate_one(b: int) -> None:
             energies[b] = self._evaluate_one(
-                particles[b], lattices[b], lists[b], gradient[b], strain[b], within
+                b, particles[b], lattices[b], lists[b], gradient[b], strain[b], within
             )
 
         list((across if batch > 1 else map)(evaluate_one, range(batch)))
@@ -100,6 +113,7 @@ class MMEvaluator:
 
     def _evaluate_one(
         self,
+        b: int,
         x: FloatArray,
         cell: FloatArray | None,
         pairs: PairList,
@@ -107,10 +121,10 @@ class MMEvaluator:
         strain: FloatArray,
         apply: Apply,
     ) -> tuple[float, ...]:
-        """Add to the gradient and dE/d(strain) of one structure; return its energies."""
+        """Add to the gradient and dE/d(strain) of structure b; return its energies."""
         end = self._truncation if cell is not None else Truncation()
         # on another thread, where there is one, while this one waits for the parts of the pairs
-        others = apply(lambda _: self._evaluate_others(x, cell), [0])
+        others = apply(lambda _: self._evaluate_others(b, x, cell), [0])
         lj, coulomb = add_pairs(x, pairs, self.topology, end, gradient, strain, apply)
         ((bonded, long_range, other_gradient, other_strain),) = others
         coulomb += long_range
@@ -121,12 +135,12 @@ class MMEvaluator:
         return *bonded, lj, coulomb, tail
 
     def _evaluate_others(
-        self, x: FloatArray, cell: FloatArray | None
+        self, b: int, x: FloatArray, cell: FloatArray | None
     ) -> tuple[tuple[float, ...], float, FloatArray, FloatArray]:
         """Energies of the bonded terms and of what an Ewald sum adds, their gradient and dE/d(strain)."""
         gradient, strain = np.zeros(x.shape), np.zeros((3, 3))
         bonded = add_bonded(x, cell, self.topology, gradient, strain)
         long_range = 0.0
         if self._long_range is not None and cell is not None:
-            long_range = self._long_range.evaluate(x, self.topology.charges, cell, gradient, strain)
+            long_range = self._long_range.evaluate(b, x, cell, gradient, strain)
         return bonded, long_range, gradient, strain

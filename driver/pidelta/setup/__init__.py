@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from pidelta.config import Config, QMConfig
+from pidelta.core.charge_fields import ChargeFields
 from pidelta.core.names import NameDifference, swapped_names
 from pidelta.core.selection import repeated_residue_numbers, select
 from pidelta.delta.base import Correction
@@ -27,6 +28,7 @@ from pidelta.setup.methods import (
     make_correction,
     make_coupling,
     make_engine,
+    make_fields,
 )
 from pidelta.setup.region import make_region
 from pidelta.setup.sections import section
@@ -105,7 +107,12 @@ class Setup:
     @cached_property
     def coupling(self) -> Coupling:
         """The potential that the low-level method feels."""
-        return make_coupling(self.config, self.qm_region, self.system.cell)
+        return make_coupling(self.config, self.qm_region, self._fields)
+
+    @cached_property
+    def _fields(self) -> ChargeFields | None:
+        """What coupling and force field have in common."""
+        return make_fields(self.config, self.qm_region, self.system.cell)
 
     @cached_property
     def warnings(self) -> list[str]:
@@ -186,7 +193,8 @@ class Setup:
         if self.config.mm is None or self.topology is None:
             raise ConfigError(f"{self.config.path}: missing key mm")
         with section(self.config, "mm"):
-            return make_classical(self.config.mm, self._force_field, self.system.cell)
+            fields = None if self.config.qm is None else self._fields
+            return make_classical(self.config.mm, self._force_field, self.system.cell, fields)
 
     def evaluator(self, terms: frozenset[str] | None = None) -> QMMMEvaluator:
         """The sum of terms: all that the configuration has, or a subset of ``mm``, ``low`` and ``delta``.
@@ -212,7 +220,7 @@ class Setup:
             self.qm_region.particles,
             partition=self.qm_region.partition,
             surroundings=self.surroundings,
-            coupling=self.coupling,
+            coupling=self.coupling if "low" in chosen else None,
             engine=self.engine if "low" in chosen else None,
             delta=self.correction if "delta" in chosen else None,
             classical=self.classical if "mm" in chosen else None,

@@ -16,6 +16,7 @@ from pidelta.config import (
     QMWithDFTB,
     QMWithDFTBPlus,
 )
+from pidelta.core.charge_fields import ChargeFields
 from pidelta.core.pme import reciprocal_sum
 from pidelta.delta.base import Correction, check_fits
 from pidelta.delta.committee import Committee
@@ -142,8 +143,10 @@ def make_correction(delta: DeltaConfig, region: QMRegion, low_level: str) -> Cor
     return Committee(models)
 
 
-def make_classical(mm: MMConfig, topology: Topology, cell: FloatArray | None) -> ClassicalEvaluator:
-    """The force field by the engine that the configuration names."""
+def make_classical(
+    mm: MMConfig, topology: Topology, cell: FloatArray | None, fields: ChargeFields | None
+) -> ClassicalEvaluator:
+    """The force field by the engine that the configuration names, the built-in one with fields to share."""
     settings = ForceFieldSettings(
         cutoff=mm.cutoff if cell is not None else None,
         electrostatics=mm.electrostatics,
@@ -157,7 +160,7 @@ def make_classical(mm: MMConfig, topology: Topology, cell: FloatArray | None) ->
         return OpenMMEvaluator(
             topology, settings, cell, platform=mm.platform, precision=mm.precision, virial=mm.virial
         )
-    return MMEvaluator(topology, settings, cell)
+    return MMEvaluator(topology, settings, cell, fields)
 
 
 def embedding_scheme(config: Config, cell: FloatArray | None) -> Literal["cutoff", "pme"]:
@@ -178,13 +181,21 @@ def embedding_scheme(config: Config, cell: FloatArray | None) -> Literal["cutoff
     return "pme" if ewald and cell is not None else "cutoff"
 
 
-def make_coupling(config: Config, region: QMRegion, cell: FloatArray | None) -> Coupling:
-    """The potential that the low-level method feels."""
+def make_fields(config: Config, region: QMRegion, cell: FloatArray | None) -> ChargeFields | None:
+    """The Ewald sum of the force field's charges, which it shares with the coupling, where there is one."""
     if embedding_scheme(config, cell) == "cutoff":
-        return CutoffCoupling(region.surroundings)
-    mm = config.mm
+        return None
+    mm, force_field = config.mm, region.force_field
     assert mm is not None
     assert cell is not None
+    assert force_field is not None
     with section(config, "mm"):
         reciprocal = reciprocal_sum(mm.electrostatics, mm.cutoff, mm.ewald_tolerance, cell)
-    return PMECoupling(region.partition, reciprocal, mm.cutoff)
+    return ChargeFields(reciprocal, force_field.charges)
+
+
+def make_coupling(config: Config, region: QMRegion, fields: ChargeFields | None) -> Coupling:
+    """The potential that the low-level method feels: by an Ewald sum where there are fields."""
+    if fields is None or config.mm is None:
+        return CutoffCoupling(region.surroundings)
+    return PMECoupling(region.partition, fields, config.mm.cutoff)

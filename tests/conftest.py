@@ -59,3 +59,11 @@ def charmm(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("charmm")
     return folder, write_charmm(folder)
+
+
+@pytest.fixture(scope="session")
+def chamber(charmm):
+    """The file of `charmm` with its parameters in AMBER form, a prmtop file."""
+    from mm_files import write_chamber
+
+    return write_chamber(charmm[0])

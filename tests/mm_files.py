@@ -1,4 +1,4 @@
-"""A small protein as AMBER and CHARMM files, made from force fields and a structure that OpenMM ships."""
+"""A small protein as AMBER, CHARMM and GROMACS files, from force fields and a structure that OpenMM ships."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from parmed.topologyobjects import AtomType, BondType
 from pidelta.units import ANGSTROM
 
 app = pytest.importorskip("openmm.app")
+unit = pytest.importorskip("openmm.unit")
 
 N_RESIDUES = 35
 
@@ -25,15 +26,20 @@ class _AtomTypes:
         self.types = [data.atomType[atom] for atom in data.atoms]
 
 
-def protein(*force_field):
+def protein(*force_field, water_around=None):
     """Villin from OpenMM's test.pdb in a force field of OpenMM.
+
+    Args:
+        force_field: names of files.
+        water_around: index of a residue; water within 7 angstrom of its CB is kept.
 
     Returns:
         ParmEd's structure, the type of each atom, the ForceField, and positions (N, 3) in bohr.
     """
     pdb = app.PDBFile(str(Path(app.__file__).parent / "data" / "test.pdb"))
     modeller = app.Modeller(pdb.topology, pdb.positions)
-    modeller.delete(list(modeller.topology.residues())[N_RESIDUES:])
+    kept = set() if water_around is None else _water_around(pdb, water_around)
+    modeller.delete([r for r in list(modeller.topology.residues())[N_RESIDUES:] if r.index not in kept])
     forces = app.ForceField(*force_field)
     types = _AtomTypes()
     forces.registerGenerator(types)
@@ -43,12 +49,41 @@ def protein(*force_field):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         structure = parmed.openmm.load_topology(modeller.topology, system, modeller.positions)
+    if water_around is not None:
+        edges = pdb.topology.getUnitCellDimensions().value_in_unit(unit.angstrom)
+        structure.box = [*edges, 90.0, 90.0, 90.0]
     return structure, types.types, forces, structure.coordinates * ANGSTROM
 
 
-def write_charmm(folder):
-    """Write protein.psf and protein.prm of CHARMM36; returns positions (N, 3) in bohr."""
-    structure, types, forces, positions = protein("charmm36.xml")
+def _water_around(pdb, residue):
+    """Indices of residues with an oxygen near the CB of `residue`."""
+    positions = np.array(pdb.positions.value_in_unit(unit.angstrom))
+    residues = list(pdb.topology.residues())
+    centre = next(atom.index for atom in residues[residue].atoms() if atom.name == "CB")
+    near = np.linalg.norm(positions - positions[centre], axis=1) < 7.0
+    oxygens = {r.index: next(r.atoms()).index for r in residues if r.name == "HOH"}
+    return {r for r, oxygen in oxygens.items() if near[oxygen]}
+
+
+def write_solvated(folder, form, residue):
+    """Write protein.* with water around a residue; returns `structure` and `mm` of a configuration."""
+    water = "mm: {topology: protein.TOP, water: spc-fw, cutoff: 0.9 nm}"
+    if form == "charmm":
+        write_charmm(folder, "charmm36/water.xml", water_around=residue)
+        mm = water.replace("TOP", "psf, parameters: [protein.rtf, protein.prm]")
+        return f"structure: protein.pdb\n{mm}\n"
+    structure, *_ = protein("amber14-all.xml", "amber14/tip3p.xml", water_around=residue)
+    names = {"amber": ("prmtop", "rst7"), "gromacs": ("top", "gro")}[form]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in names:
+            structure.save(str(folder / f"protein.{name}"))
+    return f"structure: protein.{names[1]}\n{water.replace('TOP', names[0])}\n"
+
+
+def write_charmm(folder, *more, water_around=None):
+    """Write protein.psf, .prm, .rtf and .pdb of CHARMM36; returns positions (N, 3) in bohr."""
+    structure, types, forces, positions = protein("charmm36.xml", *more, water_around=water_around)
     urey_bradleys = _separate_urey_bradleys(structure)
     _assign_types(structure, types, forces)
     structure.join_dihedrals()
@@ -57,6 +92,7 @@ def write_charmm(folder):
     del structure.adjusts[:]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        structure.save(str(folder / "protein.pdb"))
         CharmmPsfFile.from_structure(structure, copy=True).write_psf(str(folder / "protein.psf"))
         parameters = CharmmParameterSet.from_structure(structure)
         parameters.write(par=str(folder / "protein.prm"), top=str(folder / "protein.rtf"))
@@ -107,3 +143,14 @@ def _assign_types(structure, types, forces):
             )
         atom.type, atom.atom_type = name, kind
     assert np.isfinite([kind.rmin for kind in known.values()]).all()
+
+
+def write_chamber(folder):
+    """Write protein.psf and its parameters as chamber.prmtop; the path."""
+    path = folder / "chamber.prmtop"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        psf = CharmmPsfFile(str(folder / "protein.psf"))
+        psf.load_parameters(CharmmParameterSet(str(folder / "protein.rtf"), str(folder / "protein.prm")))
+        parmed.amber.ChamberParm.from_structure(psf).write_parm(str(path))
+    return path

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import parmed
 import pytest
-from parmed.charmm import CharmmParameterSet, CharmmPsfFile
+from parmed.charmm import CharmmPsfFile
 
 from mm_systems import DATA, mm_evaluator
 from openmm_support import app, assert_same_as_openmm
@@ -47,20 +45,6 @@ def test_nbfix_from_charmm(charmm, tmp_path):
     term = assert_same_as_openmm(fixed, system, positions)
     without = mm_evaluator(plain, cutoff=None).evaluate(positions[None], None)
     assert abs(term.components["lj"][0] - without.components["lj"][0]) > 1e-3
-
-
-@pytest.fixture(scope="module")
-def chamber(charmm, tmp_path_factory):
-    """protein.psf and its parameters as a prmtop file."""
-    folder, _ = charmm
-    path = tmp_path_factory.mktemp("chamber") / "chamber.prmtop"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        psf = CharmmPsfFile(str(folder / "protein.psf"))
-        known = CharmmParameterSet(str(folder / "protein.rtf"), str(folder / "protein.prm"))
-        psf.load_parameters(known)
-        parmed.amber.ChamberParm.from_structure(psf).write_parm(str(path))
-    return path
 
 
 def test_charmm_in_amber_form_is_the_same_as_the_psf(charmm, chamber):

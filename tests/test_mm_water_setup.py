@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mm_systems import DATA, WATER, mm_evaluator, on_atoms
+from mm_systems import DATA, WATER, mm_evaluator, on_atoms, water_positions
 from pidelta.config import load_config
 from pidelta.errors import ConfigError, StructureError, TopologyError
 from pidelta.mm.water import build_water
@@ -153,3 +153,21 @@ def test_wrong_sections(setup, mm, message):
     with pytest.raises(ConfigError) as caught:
         setup(mm)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(("molecules", "warned"), [(99, False), (100, True)])
+def test_many_molecules_without_a_cell_are_told(tmp_path, molecules, warned):
+    """A .pdb file of a box of solvent may have lost its line CRYST1."""
+    positions = water_positions(molecules, 30.0 * np.eye(3), seed=0) / ANGSTROM
+    (tmp_path / "water.pdb").write_text(
+        "".join(
+            f"ATOM  {i + 1:5d}  {('O', 'H1', 'H2')[i % 3]:<3s} HOH A{i // 3 + 1:4d}    "
+            f"{x:8.3f}{y:8.3f}{z:8.3f}  1.00  0.00           {'OHH'[i % 3]}\n"
+            for i, (x, y, z) in enumerate(positions)
+        )
+    )
+    (tmp_path / "pidelta.yaml").write_text("structure: water.pdb\nmm: {water: spc-fw}\n")
+    warnings = Setup(load_config(tmp_path / "pidelta.yaml")).warnings
+    assert [line.partition(": ")[2] for line in warnings] == [
+        f"no cell (its line CRYST1): {molecules} molecules are a cluster in vacuum, and all pairs interact"
+    ] * warned

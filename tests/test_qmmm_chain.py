@@ -83,7 +83,9 @@ def test_without_a_cell_there_is_no_ewald_sum(molecule, mm):
 def test_an_ewald_sum_without_a_cell_is_refused(molecule, tmp_path, fail):
     molecule("qm: {atoms: all}\nmm: {topology: molecule.top}\nembedding: {scheme: pme}\n")
     line = fail("check", tmp_path / "pidelta.yaml")
-    assert line.endswith("pidelta.yaml: embedding.scheme: expected a cell with pme, found none")
+    assert line.endswith(
+        f"pidelta.yaml: embedding.scheme: expected a cell with pme, found none in {tmp_path}/molecule.xyz"
+    )
 
 
 def wrapped_and_skewed(system, seed):

@@ -98,7 +98,13 @@ def test_remainders_stay_in_their_residues():
         (CHAIN, [0, 1, 4, 5], {"numbers": np.array([6, 6, 7, 6, 6, 6, 6, 6])}, "polar", "a bond C-N"),
         ([(0, 1), (1, 2), (2, 3)], [0, 1], {}, "multiple", "neither atom has four bonds"),
         ([*CHAIN, (0, 8), (8, 3), (8, 9), (8, 10)], [1, 4, 5, 0], {}, "ring", "in a ring of 5 atoms"),
-        ([*star(0, range(1, 5)), *star(1, (5, 6, 7))], [1, 2, 5, 6, 7], {}, "shared", "several cut bonds of"),
+        (
+            [*star(0, range(1, 5)), *star(1, (5, 6, 7)), (2, 8)],
+            [1, 2, 5, 6, 7, 8],
+            {},
+            "shared",
+            "several cut bonds of",
+        ),
     ],
 )
 def test_borders_that_are_refused_unless_allowed(bonds, qm, changes, name, message):
@@ -130,9 +136,19 @@ def test_a_term_across_the_border_needs_a_bond():
         find_links(topology, np.array([0, 1]), LinkSettings())
 
 
+@pytest.mark.parametrize("qm", [[5], [0, 1, 2, 3, 4, 6, 7]])
+def test_an_atom_without_another_bond_stays_with_its_neighbour(qm):
+    """A hydrogen cut off alone, whatever is allowed."""
+    every = LinkSettings(allow=frozenset(["polar", "multiple", "ring", "shared"]))
+    with pytest.raises(SettingError, match=r"\(atom 5\) and .* \(atom 1\), its only neighbour, both in the"):
+        find_links(carbons(CHAIN), np.array(qm), every)
+
+
 def test_a_host_without_neighbours_keeps_no_charge():
-    topology = carbons([(0, 1), *star(0, (2, 3, 4))], [0.0, 0.2, 0.0, 0.0, 0.0])
-    qm = np.array([0, 2, 3, 4])
+    """Two hosts, bonded to each other and to the QM region."""
+    bonds = [(0, 1), (1, 2), (2, 3), *star(0, (4, 5, 6)), *star(3, (7, 8, 9))]
+    topology = carbons(bonds, [0.0, 0.2, *[0.0] * 8])
+    qm = np.array([0, 3, *range(4, 10)])
     links = find_links(topology, qm, LinkSettings())
     for scheme in SCHEMES:
         with pytest.raises(SettingError, match=r"to take up its charge of \+0.2000 e, found none"):
@@ -219,7 +235,9 @@ def test_charges_that_do_not_fit(tmp_path):
     given = alkane_charges(names)
     expected = given[10] + given[HALF].sum()
     assert spread.force_field.charges[10] == pytest.approx(expected, abs=1e-5)
-    with pytest.raises(ConfigError, match=r"qm.atoms: expected a border that cuts single bonds"):
+    with pytest.raises(
+        ConfigError, match=r"qm.atoms: expected .*, its only neighbour, both in the QM region"
+    ):
         setup_of(tmp_path, qm="{atoms: [0, 1]}").evaluator()
 
 

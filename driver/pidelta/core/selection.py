@@ -37,9 +37,10 @@ def select(
     """Indices of the selected atoms, sorted, from 0.
 
     Args:
-        selection: ``all``; a list of indices from 0; an AMBER mask, which begins with ``:`` or ``@``; or a
-            selection of MDAnalysis, lengths in angstrom. ``resid`` is the number in the structure file,
-            ``index`` is from 0, and masks count atoms and residues from 1 in the order of the file.
+        selection: ``all``; a list of indices from 0; an AMBER mask, which begins with ``:`` or ``@``, perhaps
+            in parentheses or after ``!``; or a selection of MDAnalysis, lengths in angstrom. ``resid`` is the
+            number in the structure file, ``index`` is from 0, and masks count atoms and residues from 1 in
+            the order of the file.
         system: the atoms to choose from; distances are those of its positions.
         bonds: (nb, 2) bonded pairs, for ``bonded`` and ``same fragment as``.
         charges: (N,) in e, for ``charge``.
@@ -52,7 +53,7 @@ def select(
     text = selection.strip()
     if text == "all":
         return np.arange(len(system))
-    if text.startswith((":", "@")):
+    if text.lstrip("(! ").startswith((":", "@")):
         from pidelta.core.amber_masks import select_by_mask
 
         chosen = select_by_mask(text, system)

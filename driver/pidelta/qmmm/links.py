@@ -111,6 +111,7 @@ def find_links(topology: Topology, qm: IntArray, settings: LinkSettings) -> Link
     molecule = _Molecule(topology)
     molecule.refuse_unbonded(inside, cut)
     for partner, host in cut.tolist():
+        molecule.refuse_last_atoms(partner, host)
         molecule.refuse(partner, host, cut[:, 1], settings.allow)
     return Links(cut[:, 0], cut[:, 1], _hydrogens(topology, cut, settings))
 
@@ -217,6 +218,17 @@ class _Molecule:
     def neighbours(self, atom: int) -> list[int]:
         """Atoms bonded to an atom."""
         return self._neighbours.get(atom, [])
+
+    def refuse_last_atoms(self, partner: int, host: int) -> None:
+        """Refuse a bond to an atom without another one, such as that of a hydrogen, whatever is allowed."""
+        label = self._topology.label
+        for atom, other in ((partner, host), (host, partner)):
+            if self.neighbours(atom) == [other]:
+                raise SettingError(
+                    "atoms",
+                    f"expected {label(atom)} and {label(other)}, its only neighbour, both in the QM region "
+                    f"or both outside, found only {label(partner)} in it",
+                )
 
     def refuse(self, partner: int, host: int, hosts: IntArray, allow: frozenset[Objection]) -> None:
         """Refuse to cut a bond, unless what speaks against it is allowed."""

@@ -21,7 +21,7 @@ from pidelta.qmmm.coupling import Coupling
 from pidelta.qmmm.energy import ClassicalEvaluator, QMMMEvaluator
 from pidelta.qmmm.region import QMRegion
 from pidelta.qmmm.surroundings import Surroundings
-from pidelta.setup.files import Inputs, read_inputs
+from pidelta.setup.files import Inputs, cluster_warnings, read_inputs
 from pidelta.setup.methods import (
     embedding_scheme,
     make_classical,
@@ -117,7 +117,9 @@ class Setup:
     @cached_property
     def warnings(self) -> list[str]:
         """What a user should know before this set-up runs, a line each."""
-        found = [] if self.topology is None else flexibility_warnings(self._force_field)
+        found = cluster_warnings(self._inputs)
+        if self.topology is not None:
+            found += flexibility_warnings(self._force_field)
         if swapped := swapped_names(self.name_differences):
             names = ", ".join(f"{each.found} for {each.expected}" for each in swapped[:3])
             found.append(

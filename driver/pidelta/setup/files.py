@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from pidelta.config import Config, MMConfig
 from pidelta.core import structure
@@ -17,6 +19,14 @@ from pidelta.mm.water import build_water, with_water
 from pidelta.setup.sections import section
 from pidelta.state import FloatArray, System
 from pidelta.units import ANGSTROM
+
+_MANY_MOLECULES = 100
+"""Of a cluster without a cell: what deserves a warning."""
+
+_PLACES_OF_CELLS = {
+    ".pdb": " (its line CRYST1)",
+    ".crd": " (CHARMM's .crd has no place for it: the line CRYST1 of a .pdb has)",
+}
 
 
 @dataclass(frozen=True)
@@ -54,10 +64,36 @@ def _refuse_lost_cell(inputs: Inputs, mm: MMConfig) -> None:
     given = [key for key in ("electrostatics", "cutoff", "ewald_tolerance") if key in mm.model_fields_set]
     if given:
         raise SetupError(
-            f"{file}: mm.{given[0]}: expected a cell, found none; leave the key out for a cluster in vacuum"
+            f"{file}: mm.{given[0]}: expected a cell, found none{where_a_cell_is(file)}; leave the key out "
+            "for a cluster in vacuum"
         )
     if inputs.topology is not None and inputs.topology.periodic:
-        raise SetupError(f"{file}: expected a cell, as {inputs.topology.source} has a box, found none")
+        raise SetupError(
+            f"{file}: expected a cell, as {inputs.topology.source} has a box, found none"
+            f"{where_a_cell_is(file)}"
+        )
+
+
+def where_a_cell_is(file: Path) -> str:
+    """What to add to a message on a structure file without a cell."""
+    return _PLACES_OF_CELLS.get(file.suffix.lower(), "")
+
+
+def cluster_warnings(inputs: Inputs) -> list[str]:
+    """Whether many molecules are in vacuum, perhaps because a file has lost its cell."""
+    topology = inputs.topology
+    if topology is None or inputs.system.cell is not None:
+        return []
+    i, j = topology.bonded_pairs.T
+    bonds = coo_array((np.ones(len(i)), (i, j)), shape=(len(topology),) * 2)
+    molecules = connected_components(bonds, directed=False)[0]
+    if molecules < _MANY_MOLECULES:
+        return []
+    file = inputs.config.structure
+    return [
+        f"{file}: no cell{where_a_cell_is(file)}: {molecules} molecules are a cluster in vacuum, and all "
+        "pairs interact"
+    ]
 
 
 def _from_topology(config: Config, mm: MMConfig) -> Inputs:

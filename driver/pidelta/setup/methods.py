@@ -35,6 +35,7 @@ from pidelta.qmmm.coupling import Coupling, CutoffCoupling
 from pidelta.qmmm.energy import ClassicalEvaluator
 from pidelta.qmmm.pme_coupling import PMECoupling
 from pidelta.qmmm.region import QMRegion
+from pidelta.setup.files import where_a_cell_is
 from pidelta.setup.sections import method_section, section
 from pidelta.state import FloatArray, IntArray
 
@@ -170,7 +171,10 @@ def embedding_scheme(config: Config, cell: FloatArray | None) -> Literal["cutoff
     """
     scheme = config.embedding.scheme
     if scheme == "pme" and cell is None:
-        raise ConfigError(f"{config.path}: embedding.scheme: expected a cell with pme, found none")
+        raise ConfigError(
+            f"{config.path}: embedding.scheme: expected a cell with pme, found none in "
+            f"{config.structure}{where_a_cell_is(config.structure)}"
+        )
     if scheme is not None:
         return scheme
     ewald = config.mm is not None and config.mm.electrostatics in ("pme", "ewald")

@@ -8,9 +8,9 @@ import numpy as np
 
 from pidelta.config import QMConfig
 from pidelta.core.particles import Particles
-from pidelta.core.selection import select
+from pidelta.core.selection import describe_atoms, select
 from pidelta.core.virtual_sites import join_sites
-from pidelta.errors import ConfigError, SettingError
+from pidelta.errors import ConfigError, GeometryError, SettingError
 from pidelta.mm.checks import refuse_united_atoms
 from pidelta.mm.topology import Topology
 from pidelta.qmmm.charges import (
@@ -104,6 +104,7 @@ def _region_in_force_field(inputs: Inputs, given: Topology, qm: QMConfig, indice
             grouping=embedding.groups if isinstance(embedding.groups, str) else "listed",
             links=str(link_settings) if len(links) else None,
         )
+    _refuse_scattered(inputs, surroundings, left.particles, indices)
     return QMRegion(
         partition,
         left.particles,
@@ -116,6 +117,21 @@ def _region_in_force_field(inputs: Inputs, given: Topology, qm: QMConfig, indice
         links=links,
         moved=moved,
     )
+
+
+def _refuse_scattered(
+    inputs: Inputs, surroundings: CutoffSurroundings, particles: Particles, indices: IntArray
+) -> None:
+    """Refuse a region too large for the cell, as residues that share a number make it."""
+    system = inputs.system
+    cells = None if system.cell is None else system.cell[None]
+    try:
+        surroundings.cut(particles.place(system.positions[None], cells), cells)
+    except GeometryError as error:
+        residues = [line.partition(":")[0] for line in describe_atoms(indices, system)]
+        raise ConfigError(
+            f"{inputs.config.path}: qm.atoms: {error}; its residues: {', '.join(residues)}"
+        ) from None
 
 
 def _with_fitting_charges(

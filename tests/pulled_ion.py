@@ -97,9 +97,8 @@ def main():
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    pyplot.rcParams.update(
-        {"svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"]}
-    )  # smaller, and text can be searched
+    # text as text: the file is smaller, and can be searched
+    pyplot.rcParams.update({"svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"]})
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("picture", type=Path)

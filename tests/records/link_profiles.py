@@ -138,9 +138,8 @@ def tabulate(results):
 
 
 def draw(results, path):
-    plt.rcParams.update(
-        {"svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"]}
-    )  # smaller, and text can be searched
+    # text as text: the file is smaller, and can be searched
+    plt.rcParams.update({"svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"]})
     figure, axes = plt.subplots(2, len(results), figsize=(4.0 * len(results), 6.0), layout="constrained")
     for column, (name, found) in zip(axes.T, results.items(), strict=True):
         for method, scans in found.items():

@@ -14,7 +14,6 @@ from pidelta.state import BoolArray, FloatArray, IntArray
 REMAINDER = 0.05
 """e: what the charges of a QM region may be off an integer by rounding, as those of AM1-BCC are."""
 
-
 REMAINDER_OF_CUT = 0.5
 """e: what they may be off where bonds join the region with MM atoms."""
 

@@ -83,13 +83,41 @@ def test_remainders_stay_in_their_residues():
     topology = carbons(bonds, q.tolist(), [0] * 8 + [1] * 8)
     qm = np.array([0, 1, 4, 5, 8, 9, 12, 13])
     links = find_links(topology, qm, LinkSettings(allow=frozenset(["multiple"])))
-    remainder = float(q[qm].sum())
-    moved, atoms = spread_over_residues(topology, qm, links, remainder)
+    moved, remainder, atoms = spread_over_residues(topology, qm, links, 0)
+    assert remainder == pytest.approx(q[qm].sum(), abs=1e-14)
     assert atoms.tolist() == [2, 3, 6, 7, 10, 11, 14, 15]
     assert moved[qm].sum() == pytest.approx(0.0, abs=1e-14)
     assert moved.sum() == pytest.approx(q.sum(), abs=1e-14)
     for rest in ([2, 3, 6, 7], [10, 11, 14, 15]):
         assert moved[rest].sum() == pytest.approx(0.0, abs=1e-14)
+
+
+def test_remainders_of_several_residues_add_up():
+    """0.3 e of each of two residues is rounding of a neutral region, not half an ion."""
+    bonds = [*CHAIN, *((i + 8, j + 8) for i, j in CHAIN), *((i + 16, j + 16) for i, j in CHAIN)]
+    q = np.array([0.3, 0.0, -0.303, 0.0, 0.0, 0.0, 0.0, 0.0] * 2 + [0.004] + [0.0] * 7)
+    topology = carbons(bonds, q.tolist(), [0] * 8 + [1] * 8 + [2] * 8)
+    qm = np.array([0, 1, 4, 5, 8, 9, 12, 13, *range(16, 24)])
+    links = find_links(topology, qm, LinkSettings())
+    moved, remainder, _ = spread_over_residues(topology, qm, links, 0)
+    assert remainder == pytest.approx(0.604)
+    assert moved[qm].sum() == pytest.approx(0.0, abs=1e-14)
+    for rest in ([2, 3, 6, 7], [10, 11, 14, 15]):
+        assert moved[rest].sum() == pytest.approx(-0.001, abs=1e-14)  # half of what rounding left
+    with pytest.raises(SettingError, match=r"expected \+0, .*sum to \+0\.6040 and .* -0\.6060, found \+1"):
+        spread_over_residues(topology, qm, links, 1)
+
+
+def test_remainders_of_residues_without_integer_charges():
+    """As at the ends of nucleic acids: what is left gets the remainder and nothing else."""
+    q = [0.2, 0.0, -0.5, 0.0, 0.0, 0.0, 0.0, 0.0]
+    topology, qm = carbons(CHAIN, q), np.array([0, 1, 4, 5])
+    links = find_links(topology, qm, LinkSettings())
+    moved, remainder, _ = spread_over_residues(topology, qm, links, 0)
+    assert remainder == pytest.approx(0.2)
+    np.testing.assert_allclose(moved[[2, 3, 6, 7]], [-0.45, 0.05, 0.05, 0.05])
+    with pytest.raises(SettingError, match=r"expected \+0, .* found \+1"):
+        spread_over_residues(topology, qm, links, 1)
 
 
 @pytest.mark.parametrize(

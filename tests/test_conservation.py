@@ -97,6 +97,13 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path):
         np.testing.assert_allclose(two[name], one[name], rtol=1e-12)
 
 
+def test_a_folder_whose_name_has_characters_of_xml(tmp_path):
+    (run,) = runs_in(tmp_path / "a & <b>", equilibration=0.0)
+    simulation = read_simulation(run.next_input())
+    assert simulation.names_path == run.start.resolve()
+    assert simulation.atom_names == SYMBOLS
+
+
 def test_a_cell_is_turned_with_its_atoms(tmp_path):
     """i-PI wants a triangular matrix; energies and distances stay."""
     rng = np.random.default_rng(4)

@@ -22,13 +22,20 @@ _EXACT = 1.0e-4
 
 @dataclass(frozen=True)
 class MovedCharge:
-    """A charge in e that was taken from the QM atoms and given to MM atoms (k,)."""
+    """A charge that was taken from the QM atoms and given to MM atoms.
+
+    Attributes:
+        amount: in e.
+        atoms: (k,) the MM atoms; those of one residue may get what those of another give.
+        largest: in e, by how much the charge of one of them changes at most.
+    """
 
     amount: float
     atoms: IntArray
+    largest: float
 
 
-NOTHING_MOVED = MovedCharge(0.0, np.zeros(0, dtype=np.int64))
+NOTHING_MOVED = MovedCharge(0.0, np.zeros(0, dtype=np.int64), 0.0)
 
 
 def spread_remainder(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mm_systems import water_positions
+from mm_systems import water_atoms, water_positions, write_gro
 from pidelta.config import load_config
 from pidelta.setup import Setup
 from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM
@@ -104,21 +104,10 @@ def write_alkane(folder: Path, carbons: int, *, waters: int = 0, cell=None, seed
     text += f"[ system ]\nchain\n[ molecules ]\nALK 1\n{f'SOL {waters}' if waters else ''}\n"
     (folder / "chain.top").write_text(text, encoding="utf-8")
     positions = positions @ np.array([[0.9, 0.3, -0.2], [-0.32, 0.94, 0.05], [0.2, 0.02, 0.97]]).T
-    everyone, residues = list(names), ["ALK"] * len(names)
+    atoms = [(1, "ALK", name) for name in names] + water_atoms(2, waters)
     if waters:
-        around = _water_around(positions, waters, cell, seed)
-        positions = np.concatenate([positions, around])
-        everyone += ["OW", "HW1", "HW2"] * waters
-        residues += ["SOL"] * (3 * waters)
-    lines = ["chain", str(len(everyone))]
-    for number, (atom, residue, xyz) in enumerate(zip(everyone, residues, positions, strict=True)):
-        place = 1 if number < len(names) else 2 + (number - len(names)) // 3
-        columns = "".join(f"{x / 10:12.7f}" for x in xyz)
-        lines.append(f"{place % 100000:5d}{residue:<5s}{atom:>5s}{(number + 1) % 100000:5d}{columns}")
-    box = np.zeros((3, 3)) if cell is None else np.asarray(cell) * BOHR_IN_ANGSTROM / 10.0
-    order = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
-    lines.append(" ".join(f"{box[i, j]:.7f}" for i, j in order[: 3 if cell is None else 9]))
-    (folder / "chain.gro").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        positions = np.concatenate([positions, _water_around(positions, waters, cell, seed)])
+    write_gro(folder / "chain.gro", atoms, positions * ANGSTROM, cell)
     return len(names)
 
 

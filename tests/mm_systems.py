@@ -16,7 +16,7 @@ from pidelta.mm.settings import ForceFieldSettings
 from pidelta.state import FloatArray
 from pidelta.testing.evaluators import OfAtoms
 from pidelta.testing.samples import Tolerances
-from pidelta.units import ANGSTROM
+from pidelta.units import ANGSTROM, NANOMETER
 
 DATA = Path(__file__).parent / "data" / "mm"
 FORCE_FIELD = Tolerances(scc=0.0, rounding=1e-9)
@@ -75,6 +75,23 @@ def acetamide_water(seed: int = 1) -> FloatArray:
         np.argsort([np.linalg.norm(solute[:, None] - molecule, axis=-1).min() for molecule in water])[4:]
     )
     return np.concatenate([solute, water[far].reshape(-1, 3)])
+
+
+def write_gro(path: Path, atoms, positions: FloatArray, cell: FloatArray | None = None) -> None:
+    """Write atoms (residue number, residue name, name) at positions (n, 3) in a cell of rows, in bohr."""
+    lines = [path.stem, str(len(atoms))]
+    for place, ((number, residue, name), position) in enumerate(zip(atoms, positions, strict=True), start=1):
+        columns = "".join(f"{x:12.7f}" for x in position / NANOMETER)
+        lines.append(f"{number:5d}{residue:<5s}{name:>5s}{place:5d}{columns}")
+    box = np.zeros((3, 3)) if cell is None else cell / NANOMETER
+    order = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
+    lines.append(" ".join(f"{box[entry]:.7f}" for entry in order))
+    path.write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+def water_atoms(first: int, count: int) -> list[tuple[int, str, str]]:
+    """The atoms of molecules of water with residue numbers from `first` on, for `write_gro`."""
+    return [(first + i, "SOL", name) for i in range(count) for name in ("OW", "HW1", "HW2")]
 
 
 def scrambled(positions: FloatArray, cell: FloatArray, seed: int) -> FloatArray:

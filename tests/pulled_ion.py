@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mm_systems import write_gro
 from pidelta.config import load_config
 from pidelta.core.ewald import EwaldSum
 from pidelta.setup import Setup
@@ -59,14 +60,8 @@ def path_positions():
 def evaluate(folder, scheme):
     """The evaluation of the low level along the path, DFTB3 with the built-in parameters."""
     (folder / "ions.top").write_text(TOPOLOGY, encoding="utf-8")
-    rows = [
-        f"{1 + n // 4:5d}{'H3O  ' if n < 4 else 'CL   '}{name:>5s}{n + 1:5d}{x:8.3f}{y:8.3f}{z:8.3f}"
-        for n, (name, (x, y, z)) in enumerate(
-            zip(["O1", "H1", "H2", "H3", "CL"], 0.1 * path_positions()[0] / ANGSTROM, strict=True)
-        )
-    ]
-    box = f"{LENGTH / 10:10.5f}" * 3
-    (folder / "ions.gro").write_text("\n".join(["ions", " 5", *rows, box, ""]), encoding="utf-8")
+    atoms = [*((1, "H3O", name) for name in ("O1", "H1", "H2", "H3")), (2, "CL", "CL")]
+    write_gro(folder / "ions.gro", atoms, path_positions()[0], LENGTH * np.eye(3) * ANGSTROM)
     config = folder / f"{scheme}.yaml"
     config.write_text(
         "structure: ions.gro\nqm: {atoms: resname H3O, charge: 1}\n"
@@ -102,6 +97,9 @@ def main():
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    # text as text: the file is smaller, and can be searched
+    pyplot.rcParams.update({"svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"]})
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("picture", type=Path)
     picture = parser.parse_args().picture
@@ -115,7 +113,7 @@ def main():
     axes.set_xlabel("distance of chloride from hydronium / Å")
     axes.set_ylabel("force on chloride / kcal/mol/Å")
     axes.legend(frameon=False)
-    figure.savefig(picture)
+    figure.savefig(picture, metadata={"Date": None})
 
 
 if __name__ == "__main__":

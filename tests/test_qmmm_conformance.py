@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from delta_frames import random_model
-from mm_systems import water_positions
+from mm_systems import water_atoms, water_positions, write_gro
 from pidelta.config import load_config
 from pidelta.core.cell import minimum_image
 from pidelta.delta.committee import Committee
@@ -20,7 +20,7 @@ from pidelta.setup import Setup
 from pidelta.state import Term
 from pidelta.testing.qmmm import check_qmmm
 from pidelta.testing.samples import Tolerances
-from pidelta.units import ANGSTROM, NANOMETER
+from pidelta.units import ANGSTROM
 from qmmm_systems import LossyParticles, sample_of
 
 MOLECULES = 27
@@ -61,14 +61,7 @@ def write_waters(path, cell):
         rows = [f"{'OHH'[i % 3]} {x} {y} {z}" for i, (x, y, z) in enumerate(positions / ANGSTROM)]
         path.write_text("\n".join([str(len(rows)), "water", *rows]) + "\n")
         return
-    names = ("OW", "HW1", "HW2")
-    rows = [
-        f"{i // 3 + 1:5d}SOL  {names[i % 3]:>5s}{i + 1:5d}{x:8.3f}{y:8.3f}{z:8.3f}"
-        for i, (x, y, z) in enumerate(positions / NANOMETER)
-    ]
-    order = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
-    box = " ".join(f"{cell[entry] / NANOMETER:.6f}" for entry in order)
-    path.write_text("\n".join(["water", str(len(rows)), *rows, box]) + "\n")
+    write_gro(path, water_atoms(1, MOLECULES), positions, cell)
 
 
 def set_up(folder, coupling, engine, evaluator, cell, *, reach=4.5, virial=False):
@@ -81,7 +74,6 @@ def set_up(folder, coupling, engine, evaluator, cell, *, reach=4.5, virial=False
         if cell == "isolated"
         else f", electrostatics: pme, cutoff: {reach} angstrom, ewald_tolerance: {EWALD_TOLERANCE}"
     )
-    ends = "" if cell == "isolated" else ends
     path = folder / "pidelta.yaml"
     path.write_text(
         f"structure: {structure}\n"

@@ -155,11 +155,11 @@ def test_a_host_without_neighbours_keeps_no_charge():
             move_host_charges(topology, topology.charges, links, qm, scheme)
 
 
-def test_a_hydrogen_beyond_its_host():
-    with pytest.raises(
-        SettingError, match=r"expected a hydrogen nearer than the host, found 1.07 of the bond"
-    ):
-        find_links(carbons(CHAIN), np.array([0, 1, 4, 5]), LinkSettings(length=1.6 * ANGSTROM))
+@pytest.mark.parametrize("position", ["scaled", "fixed"])
+def test_a_hydrogen_beyond_its_host(position):
+    message = r"links.length: expected a hydrogen nearer than the host, at less than 1.500 .* found 1.600"
+    with pytest.raises(SettingError, match=message):
+        find_links(carbons(CHAIN), np.array([0, 1, 4, 5]), LinkSettings(position, 1.6 * ANGSTROM))
 
 
 def test_terms_with_an_mm_atom_stay(tmp_path):
@@ -224,6 +224,20 @@ def test_a_frame_has_the_hydrogen_and_not_the_host(tmp_path):
     assert sorted(region.site_numbers[0].tolist()) == [0] * 7 + [1] * 5 + [6]
     assert region.site_charges.sum() == pytest.approx(0.0, abs=1e-12)
     assert setup.engine.numbers.tolist() == region.numbers.tolist()
+
+
+def test_listed_groups_between_a_host_and_its_neighbour(tmp_path):
+    """The charges on the bond between them are in one group, and so is each other particle."""
+    write_alkane(tmp_path, 4)
+    listed = setup_of(tmp_path, qm=f"{{atoms: {HALF}}}", embedding="{groups: [[7, 8, 9], [10, 11, 12, 13]]}")
+    partition = listed.qm_region.partition
+    assert sorted(partition.groups.particles.tolist()) == [*range(7, 14), *range(15, 21)]
+    by_residue = setup_of(tmp_path, qm=f"{{atoms: {HALF}}}")
+    energies = [
+        setup.evaluator(frozenset({"low"})).evaluate(setup.system.positions[None], None).energy[0]
+        for setup in (listed, by_residue)
+    ]
+    assert energies[0] == pytest.approx(energies[1], abs=1e-9)
 
 
 def test_charges_that_do_not_fit(tmp_path):

@@ -5,14 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mm_systems import DATA, MIXED, WATER, water_positions, write_four_point_prmtop
+from mm_systems import (
+    DATA,
+    MIXED,
+    WATER,
+    water_atoms,
+    water_positions,
+    write_four_point_prmtop,
+    write_gro,
+)
 from pidelta.config import load_config
 from pidelta.data.store import FrameStore
 from pidelta.qm.reference import ReferenceSettings, label_frame
 from pidelta.setup import Setup
 from pidelta.testing.qmmm import check_qmmm, check_surroundings
 from pidelta.testing.samples import Tolerances, kinds_of_atoms
-from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM
+from pidelta.units import ANGSTROM
 from pidelta.workflow.labelling import low_labels
 from pidelta.workflow.sampling import sample
 from qmmm_systems import sample_of
@@ -38,22 +46,6 @@ def set_up(folder, structure, topology, scheme, qm="resid 1 or resid 2"):
     return Setup(load_config(path))
 
 
-def write_gro(path, positions, residues, cell):
-    """Positions (n, 3) in bohr with atoms named by nothing but their elements, residues (number, name)."""
-    box = [cell[entry] for entry in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1))]
-    rows = [
-        f"{number:5d}{residue:<5s}{name:>5s}{place + 1:5d}"
-        + "".join(f"{x / 10 * BOHR_IN_ANGSTROM:9.4f}" for x in point)
-        for place, ((number, residue, name), point) in enumerate(zip(residues, positions, strict=True))
-    ]
-    lattice = " ".join(f"{x / 10 * BOHR_IN_ANGSTROM:.6f}" for x in box)
-    path.write_text("\n".join(["sites", str(len(rows)), *rows, lattice, ""]))
-
-
-def waters(first, count):
-    return [(first + i, "SOL", name) for i in range(count) for name in ("OW", "HW1", "HW2")]
-
-
 @pytest.mark.parametrize("scheme", ["cutoff", "pme"])
 def test_tip4p_ew_of_amber(tmp_path, scheme):
     """Two QM waters, which have sites in the file, among 52 more."""
@@ -62,7 +54,7 @@ def test_tip4p_ew_of_amber(tmp_path, scheme):
         text = text.replace(old, new)
     write_four_point_prmtop(tmp_path / "w.prmtop", text)
     positions = water_positions(54, CELL, seed=3)
-    write_gro(tmp_path / "w.gro", positions - positions[0], waters(1, 54), CELL)
+    write_gro(tmp_path / "w.gro", water_atoms(1, 54), positions - positions[0], CELL)
     setup = set_up(tmp_path, "w.gro", "w.prmtop", scheme)
     assert setup.qm_region.partition.charges.min() == pytest.approx(-1.04844, abs=1e-5)
     assert np.count_nonzero(setup.qm_region.partition.charges < -1.0) == 52
@@ -78,7 +70,7 @@ def test_sites_of_gromacs(tmp_path, kind, scheme):
     water = (WATER + places[:, None]).reshape(-1, 3)
     positions = np.concatenate([water[:6], MIXED, water[6:]])
     names = [(3, "CHN", name) for name in ("C1", "C2", "C3", "C4", "C5", "H1")]
-    write_gro(tmp_path / "s.gro", positions, [*waters(1, 2), *names, *waters(4, 2)], CELL)
+    write_gro(tmp_path / "s.gro", [*water_atoms(1, 2), *names, *water_atoms(4, 2)], positions, CELL)
     setup = set_up(tmp_path, "s.gro", "s.top", scheme, "resid 1")
     evaluator, given = setup.evaluator(), sample_of(setup)
     kinds = kinds_of_atoms(evaluator, given.positions[0], given.cell(0), 6)

@@ -20,7 +20,7 @@ from pidelta.testing.evaluators import (
     check_lattice_invariance,
     check_virial,
 )
-from pidelta.testing.qmmm import FixedCharges, check_qmmm
+from pidelta.testing.qmmm import FixedChargeEngine, check_qmmm
 from pidelta.testing.samples import Sample, Tolerances, kinds_of_atoms
 from qmmm_systems import bare_topology, embedded, pme_coupling
 from test_core_ewald import whole_energy
@@ -213,7 +213,7 @@ def sample(case):
 
 def with_charges(case, coupling):
     """The energy of the QM charges in the field of a coupling."""
-    engine = FixedCharges(case.evaluator.partition.qm_numbers, case.charges)
+    engine = FixedChargeEngine(case.evaluator.partition.qm_numbers, case.charges)
     return replace(case.evaluator, coupling=coupling, engine=engine)
 
 

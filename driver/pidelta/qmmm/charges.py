@@ -14,7 +14,6 @@ from pidelta.state import BoolArray, FloatArray, IntArray
 REMAINDER = 0.05
 """e: what the charges of a QM region may be off an integer by rounding, as those of AM1-BCC are."""
 
-
 REMAINDER_OF_CUT = 0.5
 """e: what they may be off where bonds join the region with MM atoms."""
 
@@ -23,13 +22,20 @@ _EXACT = 1.0e-4
 
 @dataclass(frozen=True)
 class MovedCharge:
-    """A charge in e that was taken from the QM atoms and given to MM atoms (k,)."""
+    """A charge that was taken from the QM atoms and given to MM atoms.
+
+    Attributes:
+        amount: in e.
+        atoms: (k,) the MM atoms; those of one residue may get what those of another give.
+        largest: in e, by how much the charge of one of them changes at most.
+    """
 
     amount: float
     atoms: IntArray
+    largest: float
 
 
-NOTHING_MOVED = MovedCharge(0.0, np.zeros(0, dtype=np.int64))
+NOTHING_MOVED = MovedCharge(0.0, np.zeros(0, dtype=np.int64), 0.0)
 
 
 def spread_remainder(

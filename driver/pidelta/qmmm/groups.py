@@ -163,7 +163,9 @@ def _checked(topology: Topology, mm: IntArray, listed: Sequence[IntArray]) -> It
                 "groups", f"expected atoms outside the QM region, each once, found {topology.label(wrong[0])}"
             )
         allowed[atoms] = False
-        yield np.intersect1d(topology.with_sites(atoms), mm)  # a link hydrogen has a parent here, too
+        # by the first parent, as everywhere: others may be in another list, or QM
+        sites = len(topology) + np.flatnonzero(np.isin(topology.sites.parents[:, 0], atoms))
+        yield np.concatenate([atoms, sites])
 
 
 def _joined(groups: Sequence[_Group]) -> ChargeGroups:
@@ -193,15 +195,15 @@ class _Matter:
         parents = topology.sites.parents[:, 0]
         self._residues = np.concatenate([topology.residue_indices, topology.residue_indices[parents]])
         to_sites = np.stack([parents, len(topology) + np.arange(len(parents))], axis=1)
-        self._links = np.concatenate([topology.bonded_pairs, to_sites])
+        self._bonds = np.concatenate([topology.bonded_pairs, to_sites])
 
     def molecules(self, particles: IntArray) -> list[IntArray]:
         """Particles by what bonds join, each sorted."""
-        return self._connected(particles, self._links)
+        return self._connected(particles, self._bonds)
 
     def residues(self, particles: IntArray) -> list[list[IntArray]]:
         """Particles by residue, and within it by what bonds join, or a molecule of a residue by itself."""
-        within = self._links[self._residues[self._links[:, 0]] == self._residues[self._links[:, 1]]]
+        within = self._bonds[self._residues[self._bonds[:, 0]] == self._residues[self._bonds[:, 1]]]
         by_residue: dict[int, list[IntArray]] = {}
         for piece in self._connected(particles, within):
             by_residue.setdefault(int(self._residues[piece[0]]), []).append(piece)
@@ -212,12 +214,12 @@ class _Matter:
             found += [[piece] for piece in pieces] if whole else [pieces]
         return found
 
-    def _connected(self, particles: IntArray, links: IntArray) -> list[IntArray]:
+    def _connected(self, particles: IntArray, bonds: IntArray) -> list[IntArray]:
         if not len(particles):
             return []
         places = np.full(len(self._residues), -1)
         places[particles] = np.arange(len(particles))
-        i, j = places[links[(places[links] >= 0).all(axis=1)]].T
+        i, j = places[bonds[(places[bonds] >= 0).all(axis=1)]].T
         graph = coo_matrix((np.ones(len(i)), (i, j)), shape=(len(particles), len(particles)))
         _, labels = connected_components(graph, directed=False)
         order = np.argsort(labels, kind="stable")
@@ -243,7 +245,7 @@ class _Matter:
     @cached_property
     def _neighbours(self) -> dict[int, list[int]]:
         neighbours: defaultdict[int, list[int]] = defaultdict(list)
-        for i, j in self._links.tolist():
+        for i, j in self._bonds.tolist():
             neighbours[i].append(j)
             neighbours[j].append(i)
         return neighbours

@@ -108,30 +108,31 @@ def find_links(topology: Topology, qm: IntArray, settings: LinkSettings) -> Link
     bonds = topology.bonded_pairs
     cut = bonds[inside[bonds].sum(axis=1) == 1]
     cut = np.unique(np.where(inside[cut[:, :1]], cut, cut[:, ::-1]), axis=0)
-    molecule = _Molecule(topology)
-    molecule.refuse_unbonded(inside, cut)
+    graph = _BondGraph(topology)
+    graph.refuse_unbonded(inside, cut)
     for partner, host in cut.tolist():
-        molecule.refuse_last_atoms(partner, host)
-        molecule.refuse(partner, host, cut[:, 1], settings.allow)
+        graph.refuse_last_atoms(partner, host)
+        graph.refuse(partner, host, cut[:, 1], settings.allow)
     return Links(cut[:, 0], cut[:, 1], _hydrogens(topology, cut, settings))
 
 
 def _hydrogens(topology: Topology, cut: IntArray, settings: LinkSettings) -> VirtualSites:
     parameters = np.zeros((len(cut), 3))
-    for row, (partner, host) in zip(parameters, cut, strict=True):
-        length = settings.length
+    for row, (partner, host) in zip(parameters, cut.tolist(), strict=True):
+        length, bond = settings.length, _bond_length(topology, partner, host)
         if length is None:
             length = _LENGTHS.get(int(topology.numbers[partner]), 1.09) * ANGSTROM
+        if not length < bond:
+            raise SettingError(
+                "links.length",
+                f"expected a hydrogen nearer than the host, at less than {bond * BOHR_IN_ANGSTROM:.3f} "
+                f"angstrom on the bond {topology.label(partner)} - {topology.label(host)}, found "
+                f"{length * BOHR_IN_ANGSTROM:.3f} angstrom",
+            )
         if settings.position == "fixed":
             row[1] = length
-            continue
-        row[0] = length / _bond_length(topology, int(partner), int(host))
-        if not 0.0 < row[0] < 1.0:
-            raise SettingError(
-                "links",
-                f"expected a hydrogen nearer than the host, found {row[0]:.2f} of the bond "
-                f"{topology.label(int(partner))} - {topology.label(int(host))}",
-            )
+        else:
+            row[0] = length / bond
     kind = DISTANCE if settings.position == "fixed" else LINEAR
     return VirtualSites(np.column_stack([cut, cut[:, 1]]).reshape(-1, 3), np.full(len(cut), kind), parameters)
 
@@ -145,8 +146,16 @@ def _bond_length(topology: Topology, i: int, j: int) -> float:
     raise AssertionError("a bond that is cut is in one of the tables")
 
 
+# Sites on the bonds from a host to its neighbours: where, and what part of a neighbour's share they have.
+_PLACES: Mapping[HostCharge, Mapping[float, float]] = {
+    "zero": {},
+    "redistribute": {0.5: 1.0},
+    "charge-shift": {1.0 - _OFFSET: 0.5 / _OFFSET, 1.0 + _OFFSET: -0.5 / _OFFSET},
+}
+
+
 def move_host_charges(
-    topology: Topology, charges: FloatArray, links: Links, inside: IntArray, scheme: HostCharge
+    topology: Topology, charges: FloatArray, links: Links, qm: IntArray, scheme: HostCharge
 ) -> tuple[FloatArray, VirtualSites, FloatArray]:
     """Take the charges of the hosts away from them.
 
@@ -154,7 +163,7 @@ def move_host_charges(
         topology: bonds and residues.
         charges: (P,) in e.
         links: the cut bonds.
-        inside: (n,) the QM atoms.
+        qm: (n,) the QM atoms.
         scheme: where the charges go.
 
     Returns:
@@ -164,17 +173,18 @@ def move_host_charges(
         SettingError: there is no place for the charge of a host.
     """
     charges = np.array(charges)
-    taken, hosts = set(inside.tolist()), set(links.hosts.tolist())
-    molecule = _Molecule(topology)
+    hosts = set(links.hosts.tolist())
+    excluded = hosts.union(qm.tolist())
+    graph = _BondGraph(topology)
     parents: list[tuple[int, int, int]] = []
     places: list[tuple[float, float, float]] = []
     added: list[float] = []
     for host in sorted(hosts):
         charge, charges[host] = float(charges[host]), 0.0
-        near = [atom for atom in molecule.neighbours(host) if atom not in taken | hosts]
+        near = [atom for atom in graph.neighbours(host) if atom not in excluded]
         if scheme == "zero":
             residue = np.flatnonzero(topology.residue_indices == topology.residue_indices[host]).tolist()
-            near = [atom for atom in residue if atom not in taken | hosts]
+            near = [atom for atom in residue if atom not in excluded]
         if not near:
             raise SettingError(
                 "links.host_charge",
@@ -197,16 +207,8 @@ def move_host_charges(
     return charges, sites, np.array(added, dtype=np.float64)
 
 
-# Sites on the bonds from a host to its neighbours: where, and what part of a neighbour's share they have.
-_PLACES: Mapping[HostCharge, Mapping[float, float]] = {
-    "zero": {},
-    "redistribute": {0.5: 1.0},
-    "charge-shift": {1.0 - _OFFSET: 0.5 / _OFFSET, 1.0 + _OFFSET: -0.5 / _OFFSET},
-}
-
-
-class _Molecule:
-    """The bonds of a topology as a graph."""
+class _BondGraph:
+    """Which atoms bonds join, and what speaks against a cut through one of them."""
 
     def __init__(self, topology: Topology) -> None:
         self._topology = topology

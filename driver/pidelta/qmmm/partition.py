@@ -15,8 +15,8 @@ class Partition:
     """The QM region among the P particles, and the charge groups of the rest.
 
     Attributes:
-        numbers: (P,) atomic numbers, 0 for a particle without a nucleus, and for the hosts of link hydrogens,
-            which stand for them.
+        numbers: (P,) atomic numbers; 0 for a particle without a nucleus, and for a host, in whose place the
+            QM region has a link hydrogen.
         qm_indices: (n,) the QM atoms and then their link hydrogens, sorted.
         charges: (P,) charges in e that the QM region feels, zero on QM atoms and their virtual sites: those
             of the force field, but for the hosts of link hydrogens and what is next to these.

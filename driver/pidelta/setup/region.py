@@ -149,7 +149,8 @@ def _with_fitting_charges(
         charges, spread = spread_over_residues(topology, qm_particles, links, remainder)
     else:
         return topology, remainder, NOTHING_MOVED
-    return replace(topology, charges=charges), 0.0, MovedCharge(remainder, spread)
+    largest = float(np.abs(charges - topology.charges)[spread].max(initial=0.0))
+    return replace(topology, charges=charges), 0.0, MovedCharge(remainder, spread, largest)
 
 
 def _charge_groups(inputs: Inputs, topology: Topology, mm: IntArray) -> ChargeGroups:

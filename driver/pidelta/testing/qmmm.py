@@ -64,7 +64,7 @@ def check_coupling(
         tolerances: how exact it is.
     """
     assert evaluator.partition is not None
-    engine = FixedCharges(evaluator.partition.qm_numbers, charges)
+    engine = FixedChargeEngine(evaluator.partition.qm_numbers, charges)
     parts = replace(evaluator, coupling=coupling, engine=engine, delta=None, classical=None)
     check_qmmm(parts, sample, tolerances, count=6)
 
@@ -80,7 +80,7 @@ def check_surroundings(evaluator: QMMMEvaluator, sample: Sample) -> None:
 
 
 @dataclass(frozen=True)
-class FixedCharges:
+class FixedChargeEngine:
     """An engine whose charges nothing changes."""
 
     numbers: IntArray

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ase import Atoms
 
 from link_systems import SMALL, alkane, alkane_charges, setup_of, write_alkane
+from pidelta.calculator import Calculator
 from pidelta.data.store import FrameStore
 from pidelta.errors import ConfigError, ModelError, SettingError
 from pidelta.mm.topology import Harmonic
@@ -13,7 +15,7 @@ from pidelta.qmmm.charges import spread_over_residues
 from pidelta.qmmm.links import LinkSettings, find_links, move_host_charges
 from pidelta.testing.qmmm import check_qmmm
 from pidelta.testing.samples import Tolerances, kinds_of_atoms
-from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM
+from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM, HARTREE_IN_EV
 from qmmm_systems import LossyParticles, bare_topology, sample_of
 
 HALF = list(range(7))  # CH3-CH2 of butane, bonded to atom 7
@@ -324,3 +326,17 @@ def test_frames_labels_and_models_of_a_cut_molecule(tmp_path, run):
     assert (found.terms["delta"].gradient[0] * step).sum() == pytest.approx(slope, abs=1e-9)
     with pytest.raises(ModelError, match=r"embedding links.*scaled, charge-shift.*scaled, zero"):
         setup_of(tmp_path, qm=f"{{atoms: {HALF}, links: {{host_charge: zero}}}}", more=more).evaluator()
+
+
+def test_charges_of_ase_add_up(tmp_path):
+    """Link hydrogens are no atoms of ASE; the charges that it gets may be given back as initial charges."""
+    write_alkane(tmp_path, 4)
+    setup = setup_of(tmp_path, qm=f"{{atoms: {HALF}}}")
+    atoms = Atoms(setup.system.numbers, setup.system.positions * BOHR_IN_ANGSTROM)
+    atoms.calc = Calculator(tmp_path / "pidelta.yaml")
+    charges = atoms.get_charges()
+    assert charges.sum() == pytest.approx(0.0, abs=1e-6)
+    atoms.set_initial_charges(charges)
+    assert atoms.get_potential_energy() == pytest.approx(
+        setup.evaluator().evaluate(setup.system.positions[None], None).energy[0] * HARTREE_IN_EV, abs=1e-6
+    )

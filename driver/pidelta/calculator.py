@@ -17,6 +17,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from pidelta.config import Config, load_config
 from pidelta.errors import ConfigError, StructureError
+from pidelta.qmmm.links import Links
 from pidelta.setup import Setup
 from pidelta.state import Evaluation, FloatArray
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV
@@ -82,7 +83,7 @@ class Calculator(ASECalculator):
         setup = Setup(self.config)
         self._evaluator = setup.evaluator()
         self._force_field_charges = None if setup.topology is None else setup.topology.charges
-        self._link_partners = None if self.config.qm is None else setup.qm_region.links.partners
+        self._link_partners = (setup.qm_region.links if self.config.qm is not None else Links()).partners
         absent = set()
         mm = self.config.mm
         if not self._evaluator.periodic or (mm is not None and mm.engine == "openmm" and not mm.virial):

@@ -1,7 +1,8 @@
-"""Alkanes in flexible water as GROMACS files, for the tests of bonds across the border."""
+"""Systems for the tests of bonds across the border: alkanes in flexible water, and AMBER files."""
 
 from __future__ import annotations
 
+import lzma
 from itertools import combinations
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from mm_systems import water_atoms, water_positions, write_gro
 from pidelta.config import load_config
 from pidelta.setup import Setup
 from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM
+
+DATA = Path(__file__).parent / "data" / "links"
 
 # GAFF's c3 and hc; charges by place in the chain are made up so that no half is neutral
 HEAD = """[ defaults ]
@@ -134,6 +137,12 @@ def setup_of(folder: Path, *, qm: str, mm: str = "", embedding: str = "", more: 
         encoding="utf-8",
     )
     return Setup(load_config(path))
+
+
+def unpack(folder: Path, name: str) -> None:
+    """Write NAME.prmtop and NAME.rst7 of the tests' data."""
+    for suffix in (".prmtop", ".rst7"):
+        (folder / f"{name}{suffix}").write_bytes(lzma.decompress((DATA / f"{name}{suffix}.xz").read_bytes()))
 
 
 SMALL = np.array([[13.5, 0.0, 0.0], [2.0, 13.0, 0.0], [-1.5, 1.0, 13.2]]) * ANGSTROM

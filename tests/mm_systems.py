@@ -83,9 +83,9 @@ def write_gro(path: Path, atoms, positions: FloatArray, cell: FloatArray | None 
     for place, ((number, residue, name), position) in enumerate(zip(atoms, positions, strict=True), start=1):
         columns = "".join(f"{x:12.7f}" for x in position / NANOMETER)
         lines.append(f"{number:5d}{residue:<5s}{name:>5s}{place:5d}{columns}")
-    box = np.zeros((3, 3)) if cell is None else cell / NANOMETER
     order = [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
-    lines.append(" ".join(f"{box[entry]:.7f}" for entry in order))
+    box = [0.0] * 3 if cell is None else [cell[entry] / NANOMETER for entry in order]
+    lines.append(" ".join(f"{x:.7f}" for x in box))
     path.write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 

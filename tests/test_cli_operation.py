@@ -96,7 +96,7 @@ def test_interrupt_during_imports(tmp_path):
     ) as process:
         assert process.stdout.readline() == "importing\n"
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30.0)
+        _, errors = process.communicate(timeout=120.0)
     assert process.returncode == 130
     assert errors == "pidelta: stopped\n"
 

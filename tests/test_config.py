@@ -164,3 +164,11 @@ def test_a_value_out_of_range_is_shown_as_it_was_written(tmp_path):
     path.write_text("structure: a.gro\nmm: {water: spc-fw, cutoff: -1.4 nm}\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"mm\.cutoff: .* found '-1\.4 nm'"):
         load_config(path)
+
+
+@pytest.mark.parametrize("key", ["charge_remainder: [3]", "links: {position: fixed}"])
+def test_keys_of_a_border_need_a_force_field(tmp_path, key):
+    path = tmp_path / "pidelta.yaml"
+    path.write_text(f"structure: x.xyz\nqm: {{atoms: all, {key}}}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"qm\.{key.split(':')[0]}: expected a section mm"):
+        load_config(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from ipi_support import CELL, NUMBERS, POSITIONS, SYMBOLS, Images, interrupt, wr
 from pidelta.analysis.conservation import read_conservation
 from pidelta.analysis.ipi_output import PropertiesFollower, read_properties
 from pidelta.cli.conservation import run_all
+from pidelta.cli.conservation_options import NVEOptions, plan_report
+from pidelta.config import load_config
 from pidelta.ipi.dynamics_input import write_structure
 from pidelta.ipi.simulation import read_simulation
 from pidelta.ipi.supervisor import Supervisor
@@ -83,7 +86,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path):
     follower = PropertiesFollower(run.properties)
     with Supervisor(read_simulation(run.next_input()), command, {}) as supervisor:
         while (follower.latest() or {"step": 0})["step"] < 8 and supervisor.is_running():
-            pass
+            time.sleep(0.02)
         supervisor.stop()
     stopped_at = run.steps_done
     assert 8 <= stopped_at < run.dynamics.steps
@@ -95,6 +98,13 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path):
     np.testing.assert_array_equal(two["step"], np.arange(61))
     for name in ("conserved", "temperature"):
         np.testing.assert_allclose(two[name], one[name], rtol=1e-12)
+
+
+def test_a_folder_whose_name_has_characters_of_xml(tmp_path):
+    (run,) = runs_in(tmp_path / "a & <b>", equilibration=0.0)
+    simulation = read_simulation(run.next_input())
+    assert simulation.names_path == run.start.resolve()
+    assert simulation.atom_names == SYMBOLS
 
 
 def test_a_cell_is_turned_with_its_atoms(tmp_path):
@@ -175,9 +185,6 @@ def test_a_folder_of_other_options_is_refused(tmp_path, fail):
     structure = tmp_path / "a.xyz"
     structure.write_text("1\n\nO 0 0 0\n")
     # This is what a run leaves; to run is not needed.
-    from pidelta.cli.conservation_options import NVEOptions, plan_report
-    from pidelta.config import load_config
-
     options = NVEOptions("1ps", None, None, None, None, tmp_path / "nve", 0)
     report = plan_report(options, load_config(config))
     claim_folder(report.folder, report.options, system())
@@ -195,9 +202,6 @@ def test_a_folder_of_other_options_is_refused(tmp_path, fail):
 
 
 def test_terms_that_leave_atoms_unbound_are_said(tmp_path):
-    from pidelta.cli.conservation_options import NVEOptions, plan_report
-    from pidelta.config import load_config
-
     config = load_config(ROOT / "inputs" / "uracil-water" / "pidelta.yaml")
     options = NVEOptions("1ps", ["0.5fs", "0.50 fs"], ["dftb + mm", "mm", "mm+low"], None, None, tmp_path, 0)
     report = plan_report(options, config)

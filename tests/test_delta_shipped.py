@@ -15,7 +15,7 @@ from pidelta.units import ANGSTROM, KCAL_PER_MOL
 
 INPUTS = ROOT / "inputs" / "uracil-water"
 BOND = (6, 10)  # C5-H5
-WATERS = [12, 13, 14, 600, 601, 602]  # two of them
+WATERS = [750, 751, 752, 1017, 1018, 1019]  # two of them, next to uracil
 
 
 @pytest.fixture(scope="module")

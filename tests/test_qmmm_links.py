@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ase import Atoms
 
 from link_systems import SMALL, alkane, alkane_charges, setup_of, write_alkane
+from pidelta.calculator import Calculator
 from pidelta.data.store import FrameStore
 from pidelta.errors import ConfigError, ModelError, SettingError
 from pidelta.mm.topology import Harmonic
@@ -13,7 +15,7 @@ from pidelta.qmmm.charges import spread_over_residues
 from pidelta.qmmm.links import LinkSettings, find_links, move_host_charges
 from pidelta.testing.qmmm import check_qmmm
 from pidelta.testing.samples import Tolerances, kinds_of_atoms
-from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM
+from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM, HARTREE_IN_EV
 from qmmm_systems import LossyParticles, bare_topology, sample_of
 
 HALF = list(range(7))  # CH3-CH2 of butane, bonded to atom 7
@@ -83,13 +85,41 @@ def test_remainders_stay_in_their_residues():
     topology = carbons(bonds, q.tolist(), [0] * 8 + [1] * 8)
     qm = np.array([0, 1, 4, 5, 8, 9, 12, 13])
     links = find_links(topology, qm, LinkSettings(allow=frozenset(["multiple"])))
-    remainder = float(q[qm].sum())
-    moved, atoms = spread_over_residues(topology, qm, links, remainder)
+    moved, remainder, atoms = spread_over_residues(topology, qm, links, 0)
+    assert remainder == pytest.approx(q[qm].sum(), abs=1e-14)
     assert atoms.tolist() == [2, 3, 6, 7, 10, 11, 14, 15]
     assert moved[qm].sum() == pytest.approx(0.0, abs=1e-14)
     assert moved.sum() == pytest.approx(q.sum(), abs=1e-14)
     for rest in ([2, 3, 6, 7], [10, 11, 14, 15]):
         assert moved[rest].sum() == pytest.approx(0.0, abs=1e-14)
+
+
+def test_remainders_of_several_residues_add_up():
+    """0.3 e of each of two residues is rounding of a neutral region, not half an ion."""
+    bonds = [*CHAIN, *((i + 8, j + 8) for i, j in CHAIN), *((i + 16, j + 16) for i, j in CHAIN)]
+    q = np.array([0.3, 0.0, -0.303, 0.0, 0.0, 0.0, 0.0, 0.0] * 2 + [0.004] + [0.0] * 7)
+    topology = carbons(bonds, q.tolist(), [0] * 8 + [1] * 8 + [2] * 8)
+    qm = np.array([0, 1, 4, 5, 8, 9, 12, 13, *range(16, 24)])
+    links = find_links(topology, qm, LinkSettings())
+    moved, remainder, _ = spread_over_residues(topology, qm, links, 0)
+    assert remainder == pytest.approx(0.604)
+    assert moved[qm].sum() == pytest.approx(0.0, abs=1e-14)
+    for rest in ([2, 3, 6, 7], [10, 11, 14, 15]):
+        assert moved[rest].sum() == pytest.approx(-0.001, abs=1e-14)  # half of what rounding left
+    with pytest.raises(SettingError, match=r"expected \+0, .*sum to \+0\.6040 and .* -0\.6060, found \+1"):
+        spread_over_residues(topology, qm, links, 1)
+
+
+def test_remainders_of_residues_without_integer_charges():
+    """As at the ends of nucleic acids: what is left gets the remainder and nothing else."""
+    q = [0.2, 0.0, -0.5, 0.0, 0.0, 0.0, 0.0, 0.0]
+    topology, qm = carbons(CHAIN, q), np.array([0, 1, 4, 5])
+    links = find_links(topology, qm, LinkSettings())
+    moved, remainder, _ = spread_over_residues(topology, qm, links, 0)
+    assert remainder == pytest.approx(0.2)
+    np.testing.assert_allclose(moved[[2, 3, 6, 7]], [-0.45, 0.05, 0.05, 0.05])
+    with pytest.raises(SettingError, match=r"expected \+0, .* found \+1"):
+        spread_over_residues(topology, qm, links, 1)
 
 
 @pytest.mark.parametrize(
@@ -296,3 +326,17 @@ def test_frames_labels_and_models_of_a_cut_molecule(tmp_path, run):
     assert (found.terms["delta"].gradient[0] * step).sum() == pytest.approx(slope, abs=1e-9)
     with pytest.raises(ModelError, match=r"embedding links.*scaled, charge-shift.*scaled, zero"):
         setup_of(tmp_path, qm=f"{{atoms: {HALF}, links: {{host_charge: zero}}}}", more=more).evaluator()
+
+
+def test_charges_of_ase_add_up(tmp_path):
+    """Link hydrogens are no atoms of ASE; the charges that it gets may be given back as initial charges."""
+    write_alkane(tmp_path, 4)
+    setup = setup_of(tmp_path, qm=f"{{atoms: {HALF}}}")
+    atoms = Atoms(setup.system.numbers, setup.system.positions * BOHR_IN_ANGSTROM)
+    atoms.calc = Calculator(tmp_path / "pidelta.yaml")
+    charges = atoms.get_charges()
+    assert charges.sum() == pytest.approx(0.0, abs=1e-6)
+    atoms.set_initial_charges(charges)
+    assert atoms.get_potential_energy() == pytest.approx(
+        setup.evaluator().evaluate(setup.system.positions[None], None).energy[0] * HARTREE_IN_EV, abs=1e-6
+    )

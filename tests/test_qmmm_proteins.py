@@ -1,26 +1,17 @@
 """QM regions cut out of proteins: what is refused, and one side chain in AMBER, CHARMM and GROMACS form."""
 
-import lzma
 import re
 import warnings
-from pathlib import Path
 
 import numpy as np
 import parmed
 import pytest
 
+from link_systems import unpack
 from pidelta.config import load_config
 from pidelta.setup import Setup
 from pidelta.testing.derivatives import central_differences
 from pidelta.units import ANGSTROM
-
-DATA = Path(__file__).parent / "data" / "links"
-
-
-def unpack(folder, name):
-    """NAME.prmtop and NAME.rst7 of the tests' data."""
-    for suffix in (".prmtop", ".rst7"):
-        (folder / f"{name}{suffix}").write_bytes(lzma.decompress((DATA / f"{name}{suffix}.xz").read_bytes()))
 
 
 @pytest.fixture(scope="module")

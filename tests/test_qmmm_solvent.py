@@ -202,8 +202,9 @@ def case(request):
     return build(cell)
 
 
-def ewald_coupling(case, alpha, cutoff):
-    return pme_coupling(case.evaluator.partition, EwaldSum(alpha, 1e-12), cutoff)
+def ewald_coupling(case):
+    """Its direct part ends at 1e-16 of its value."""
+    return pme_coupling(case.evaluator.partition, EwaldSum(5.9 / case.cutoff, 1e-14), case.cutoff)
 
 
 @pytest.fixture
@@ -246,14 +247,14 @@ def energy_of(case, coupling):
 
 
 def test_ewald_energy_of_the_whole(case):
-    found, qm = energy_of(case, ewald_coupling(case, 0.95, 6.2))
+    found, qm = energy_of(case, ewald_coupling(case))
     q = case.charges
     for a in range(len(q)):
         found += sum(q[a] * q[b] / np.linalg.norm(qm[a] - qm[b]) for b in range(a))
     mm = np.delete(np.arange(len(case.positions)), case.qm)
-    charges, reference = case.all_charges, EwaldSum(0.7, 1e-16)
-    expected = whole_energy(reference, case.positions, charges, case.cell, 9.0)
-    expected -= whole_energy(reference, case.positions[mm], charges[mm], case.cell, 9.0)
+    charges, reference = case.all_charges, EwaldSum(0.45, 1e-15)
+    expected = whole_energy(reference, case.positions, charges, case.cell, 13.0)
+    expected -= whole_energy(reference, case.positions[mm], charges[mm], case.cell, 13.0)
     assert found == pytest.approx(expected, abs=2e-10)
 
 
@@ -278,7 +279,7 @@ def test_the_force_field_and_the_coupling_add_up(case, method):
 def test_images_of_a_flat_cell_are_those_of_three_cells():
     """Three times the energy of the cell is that of three cells on top of each other."""
     case = flat(None)
-    found, qm = energy_of(case, ewald_coupling(case, 0.95, 6.2))
+    found, qm = energy_of(case, ewald_coupling(case))
     q, charges = case.charges, case.all_charges
     for a in range(3):
         found += sum(q[a] * q[b] / np.linalg.norm(qm[a] - qm[b]) for b in range(a))
@@ -286,8 +287,10 @@ def test_images_of_a_flat_cell_are_those_of_three_cells():
     tall, energies = FLAT * np.array([[1.0], [1.0], [3.0]]), []
     for atoms in (np.arange(len(charges)), mm):
         positions = np.concatenate([case.positions[atoms] + k * FLAT[2] for k in range(3)])
-        energies.append(whole_energy(EwaldSum(0.6, 1e-16), positions, np.tile(charges[atoms], 3), tall, 10.0))
+        energies.append(
+            whole_energy(EwaldSum(0.45, 1e-15), positions, np.tile(charges[atoms], 3), tall, 13.0)
+        )
     assert 3.0 * found == pytest.approx(energies[0] - energies[1], abs=1e-9)
     higher = replace(case, cell=FLAT * np.array([[1.0], [1.0], [1.02]]))
-    kernels = [field_of(one, ewald_coupling(one, 0.95, 6.2)).kernel[0] for one in (case, higher)]
+    kernels = [field_of(one, ewald_coupling(one)).kernel[0] for one in (case, higher)]
     assert abs(q @ (kernels[1] - kernels[0]) @ q) > 1e-4  # images do matter

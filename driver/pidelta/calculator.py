@@ -82,6 +82,7 @@ class Calculator(ASECalculator):
         setup = Setup(self.config)
         self._evaluator = setup.evaluator()
         self._force_field_charges = None if setup.topology is None else setup.topology.charges
+        self._link_partners = None if self.config.qm is None else setup.qm_region.links.partners
         absent = set()
         mm = self.config.mm
         if not self._evaluator.periodic or (mm is not None and mm.engine == "openmm" and not mm.virial):
@@ -163,7 +164,9 @@ class Calculator(ASECalculator):
         if evaluation.charges is not None and evaluation.dipole is not None:
             assert self._evaluator.partition is not None
             charges, qm = np.zeros(len(atoms)), self._evaluator.partition.qm_atoms
-            charges[qm] = evaluation.charges[0, : len(qm)]  # ASE knows no link hydrogens
+            charges[qm] = evaluation.charges[0, : len(qm)]
+            # ASE knows no link hydrogens: their charges are put on the atoms they are bonded to
+            np.add.at(charges, self._link_partners, evaluation.charges[0, len(qm) :])
             results["charges"] = charges
             results["dipole"] = evaluation.dipole[0] * BOHR_IN_ANGSTROM
         return results

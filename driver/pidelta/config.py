@@ -348,6 +348,8 @@ class Config(Section):
             raise ValueError("delta: expected a section qm to correct, found none")
         if self.qm is not None and self.mm is None and "links" in self.qm.model_fields_set:
             raise ValueError("qm.links: expected a section mm with bonds to cut, found none")
+        if self.qm is not None and self.mm is None and self.qm.charge_remainder is not None:
+            raise ValueError("qm.charge_remainder: expected a section mm with its atoms, found none")
         electrostatics = "none" if self.mm is None else self.mm.electrostatics
         if self.embedding.scheme == "pme" and electrostatics not in ("pme", "ewald"):
             raise ValueError(

@@ -100,7 +100,8 @@ def _describe_links(qm: QMConfig, setup: Setup) -> list[tuple[str, str]]:
                 "charge remainder",
                 f"{region.moved.amount:+.4f} e of the QM atoms' force-field charges, to "
                 f"{len(region.moved.atoms)} MM atoms, such as "
-                + escape(region.force_field.label(int(region.moved.atoms[0]))),
+                + escape(region.force_field.label(int(region.moved.atoms[0])))
+                + f", whose charges change by up to {region.moved.largest:.4f} e",
             )
         )
     return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def write_input(path: Path, dynamics: Dynamics, start: Path, address: str) -> No
     """
     is_structure = start.suffix == ".xyz"
     kelvin = dynamics.temperature * HARTREE_IN_KELVIN
-    initial = f"<file mode='{'xyz' if is_structure else 'chk'}'> {start} </file>"
+    initial = f"<file mode='{'xyz' if is_structure else 'chk'}'> {escape(str(start))} </file>"
     if is_structure:
         initial += f"\n      <velocities mode='thermal' units='kelvin'> {kelvin!r} </velocities>"
     thermostat = ""

@@ -14,21 +14,28 @@ from pidelta.state import BoolArray, FloatArray, IntArray
 REMAINDER = 0.05
 """e: what the charges of a QM region may be off an integer by rounding, as those of AM1-BCC are."""
 
-REMAINDER_OF_CUT = 0.5
-"""e: what they may be off where bonds join the region with MM atoms."""
+_REMAINDER_OF_CUT = 0.5
+"""e: what they may be off where bonds cut residues without integer charges."""
 
 _EXACT = 1.0e-4
 
 
 @dataclass(frozen=True)
 class MovedCharge:
-    """A charge in e that was taken from the QM atoms and given to MM atoms (k,)."""
+    """A charge that was taken from the QM atoms and given to MM atoms.
+
+    Attributes:
+        amount: in e.
+        atoms: (k,) the MM atoms; those of one residue may get what those of another give.
+        largest: in e, by how much the charge of one of them changes at most.
+    """
 
     amount: float
     atoms: IntArray
+    largest: float
 
 
-NOTHING_MOVED = MovedCharge(0.0, np.zeros(0, dtype=np.int64))
+NOTHING_MOVED = MovedCharge(0.0, np.zeros(0, dtype=np.int64), 0.0)
 
 
 def spread_remainder(
@@ -81,21 +88,25 @@ def charge_remainder(replaced: FloatArray, charge: int, *, largest: float = REMA
 
 
 def spread_over_residues(
-    topology: Topology, qm_particles: IntArray, links: Links, remainder: float
-) -> tuple[FloatArray, IntArray]:
+    topology: Topology, qm_particles: IntArray, links: Links, charge: int
+) -> tuple[FloatArray, float, IntArray]:
     """Charges (P,) with the remainder of a region moved to the residues that it cuts.
 
-    What is left of each residue gets back its integer charge where that adds up to the remainder; where it
-    does not, all of them share the remainder equally.
+    What is left of each residue gets back its integer charge, and all of them share what rounding leaves
+    beside that. Where residues have no integer charges, as at the ends of nucleic acids in AMBER's force
+    fields, they share the remainder equally.
 
     Args:
         topology: residues and charges.
         qm_particles: the QM atoms and their virtual sites.
         links: the cut bonds.
-        remainder: what the charges of the QM particles have more than the region.
+        charge: total charge of the QM region in e.
 
     Returns:
-        the charges in e, and the MM atoms that took up a part.
+        the charges in e, the remainder, and the MM atoms that took up a part.
+
+    Raises:
+        SettingError: the charges do not fit.
     """
     inside = np.isin(np.arange(topology.n_particles), qm_particles)
     residues = topology.residue_indices
@@ -105,16 +116,35 @@ def spread_over_residues(
     if not rests:  # a border between residues
         rests = {r: np.flatnonzero(residues == r) for r in np.unique(residues[links.hosts])}
     net = {r: float(topology.charges[_outside(topology, rest, inside)].sum()) for r, rest in rests.items()}
-    shares = {r: round(charge) - charge for r, charge in net.items()}
+    shares = {r: round(left) - left for r, left in net.items()}
+    replaced = topology.charges[qm_particles]
+    if _have_integer_charges(topology, np.union1d(of_qm, list(rests))):
+        fitting = round(float(replaced.sum()) - sum(shares.values()))
+        if charge != fitting:
+            raise SettingError(
+                "charge",
+                f"expected {fitting:+d}, as the force-field charges of the QM atoms sum to "
+                f"{replaced.sum():+.4f} and what is left of the residues that are cut to "
+                f"{sum(net.values()):+.4f}, found {charge:+d}",
+            )
+        remainder = charge_remainder(replaced, charge, largest=np.inf)
+    else:
+        remainder = charge_remainder(replaced, charge, largest=_REMAINDER_OF_CUT)
+        shares = dict.fromkeys(shares, 0.0)
     atoms = np.concatenate(list(rests.values()))
     moved = np.array(topology.charges)
     moved[qm_particles] -= remainder / len(qm_particles)
-    if abs(sum(shares.values()) - remainder) < _EXACT * len(shares):
-        for r, rest in rests.items():
-            moved[rest] += shares[r] / len(rest)
-    else:
-        moved[atoms] += remainder / len(atoms)
-    return moved, atoms
+    for r, rest in rests.items():
+        moved[rest] += shares[r] / len(rest)
+    moved[atoms] += (remainder - sum(shares.values())) / len(atoms)
+    return moved, remainder, atoms
+
+
+def _have_integer_charges(topology: Topology, residues: IntArray) -> bool:
+    """Whether each of some residues has one, but for rounding."""
+    of_particle = np.append(topology.residue_indices, topology.residue_indices[topology.sites.parents[:, 0]])
+    charges = np.bincount(of_particle, topology.charges)[residues]
+    return bool((np.abs(charges - np.rint(charges)) <= REMAINDER).all())
 
 
 def _outside(topology: Topology, atoms: IntArray, inside: BoolArray) -> IntArray:

@@ -15,8 +15,6 @@ from pidelta.mm.checks import refuse_united_atoms
 from pidelta.mm.topology import Topology
 from pidelta.qmmm.charges import (
     NOTHING_MOVED,
-    REMAINDER,
-    REMAINDER_OF_CUT,
     MovedCharge,
     charge_remainder,
     spread_over_residues,
@@ -138,18 +136,16 @@ def _with_fitting_charges(
     inputs: Inputs, topology: Topology, qm: QMConfig, qm_particles: IntArray, links: Links
 ) -> tuple[Topology, float, MovedCharge]:
     """The topology with the remainder of the QM charges moved to MM atoms, what is not moved, and what is."""
-    spread = None
     if qm.charge_remainder is not None:
         spread = _selected(inputs, "qm.charge_remainder", qm.charge_remainder)
-    largest = np.inf if spread is not None else REMAINDER_OF_CUT if len(links) else REMAINDER
-    remainder = charge_remainder(topology.charges[qm_particles], qm.charge, largest=largest)
-    if spread is not None:
+        remainder = charge_remainder(topology.charges[qm_particles], qm.charge, largest=np.inf)
         charges = spread_remainder(topology.charges, qm_particles, remainder, spread)
     elif len(links):
-        charges, spread = spread_over_residues(topology, qm_particles, links, remainder)
+        charges, remainder, spread = spread_over_residues(topology, qm_particles, links, qm.charge)
     else:
-        return topology, remainder, NOTHING_MOVED
-    return replace(topology, charges=charges), 0.0, MovedCharge(remainder, spread)
+        return topology, charge_remainder(topology.charges[qm_particles], qm.charge), NOTHING_MOVED
+    largest = float(np.abs(charges - topology.charges)[spread].max(initial=0.0))
+    return replace(topology, charges=charges), 0.0, MovedCharge(remainder, spread, largest)
 
 
 def _charge_groups(inputs: Inputs, topology: Topology, mm: IntArray) -> ChargeGroups:

@@ -101,25 +101,30 @@ def plan_runs(
     folder: Path, conditions: Conditions, combinations: Sequence[Sequence[str]], time_steps: Sequence[float]
 ) -> list[Run]:
     """The runs in their order: of each combination of terms the equilibration, then one a time step."""
-    structure, runs = folder / _STRUCTURE, []
+    runs: list[Run] = []
     for terms in combinations:
-
-        def run(
-            name: str, time_step: float, duration: float, start: Path, terms: Sequence[str] = terms
-        ) -> Run:
-            steps = max(1, round(duration / time_step))
-            thermostat = _THERMOSTAT if name == _EQUILIBRATION else None
-            dynamics = Dynamics(terms, time_step, steps, conditions.temperature, thermostat, conditions.seed)
-            return Run(folder / "+".join(terms) / name, dynamics, start)
-
-        start = structure
+        parent, start = folder / "+".join(terms), folder / _STRUCTURE
         if conditions.equilibration:
-            runs.append(run(_EQUILIBRATION, _EQUILIBRATION_STEP, conditions.equilibration, structure))
+            duration = conditions.equilibration
+            dynamics = _dynamics(terms, _EQUILIBRATION_STEP, duration, conditions, _THERMOSTAT)
+            runs.append(Run(parent / _EQUILIBRATION, dynamics, start))
             start = runs[-1].folder / "RESTART"
         for time_step in time_steps:
+            dynamics = _dynamics(terms, time_step, conditions.duration, conditions)
             name = f"{time_step * ATOMIC_TIME_IN_FEMTOSECOND:.6g}fs"
-            runs.append(run(name, time_step, conditions.duration, start))
+            runs.append(Run(parent / name, dynamics, start))
     return runs
+
+
+def _dynamics(
+    terms: Sequence[str],
+    time_step: float,
+    duration: float,
+    conditions: Conditions,
+    thermostat: float | None = None,
+) -> Dynamics:
+    steps = max(1, round(duration / time_step))
+    return Dynamics(terms, time_step, steps, conditions.temperature, thermostat, conditions.seed)
 
 
 def claim_folder(folder: Path, options: Mapping[str, str | int], system: System) -> None:

@@ -139,6 +139,22 @@ def test_check_finds_a_sound_set_up(shipped, run, capsys):
     assert "all checks passed" in output
 
 
+@pytest.mark.parametrize(("distance", "overlaps"), [(1.9, True), (2.8, False)])
+def test_check_warns_of_atoms_that_overlap(distance, overlaps, tmp_path, run, capsys):
+    """Two waters: the Lennard-Jones force of the oxygens at 1.9 angstrom is 1.7 hartree/bohr."""
+    lines = [
+        f"{name} {x} {y} {z}"
+        for shift in (0.0, distance)
+        for name, x, y, z in (("O", shift, 0, 0), ("H", shift, 0.757, 0.586), ("H", shift, -0.757, 0.586))
+    ]
+    (tmp_path / "w.xyz").write_text("\n".join(["6", "", *lines, ""]))
+    (tmp_path / "w.yaml").write_text("structure: w.xyz\nmm: {water: q-tip4p-f}\n")
+    assert run("check", tmp_path / "w.yaml", "--atoms", 1) == 0
+    output = capsys.readouterr().out
+    assert ("overlap: relax the structure" in output) == overlaps
+    assert (":O (atom " in output) == overlaps
+
+
 def test_missing_files(solution, fail):
     assert "no such file" in fail("check", solution.parent / "none.yaml")
     edit(solution, "uracil-water.top", "none.top")

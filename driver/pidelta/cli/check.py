@@ -48,6 +48,9 @@ class _Tolerance:
 _DOUBLE = _Tolerance(2.0e-3, 1.0e-6, 1.0e-7)
 _SINGLE = _Tolerance(1.0e-2, 1.0e-4, 1.0e-5)
 
+_OVERLAP = 1.0
+"""hartree/bohr; ten times the largest force in flexible water at 300 K."""
+
 
 @dataclass(frozen=True)
 class _Start:
@@ -111,6 +114,7 @@ def check(
     for warning in setup.warnings:
         console.print(f"[yellow]warning: {escape(warning)}[/yellow]", soft_wrap=True)
     console.print(_energies(evaluator, start))
+    _warn_of_overlap(console, setup, evaluator, start)
     _show_uncertainty(console, setup, evaluator, start)
     chosen = kinds_of_atoms(evaluator, start.positions[0], system.cell, atoms)
     worst = _check_gradient(console, evaluator, start, chosen, tolerance.step)
@@ -177,6 +181,19 @@ def _energies(evaluator: QMMMEvaluator, start: _Start) -> Table:
                 row = f"{energy:.6f}", f"{energy * HARTREE_IN_KCAL_PER_MOL:.2f}"
                 table.add_row(f"  {part.replace('_', ' ')}", *row)
     return table
+
+
+def _warn_of_overlap(console: Console, setup: Setup, evaluator: QMMMEvaluator, start: _Start) -> None:
+    """Forces of a structure just built are right and yet tear it apart in the first steps."""
+    forces = np.linalg.norm(evaluator.evaluate(start.positions, start.cells).gradient[0], axis=1)
+    atom = int(forces.argmax())
+    if forces[atom] > _OVERLAP:
+        name = f"atom {atom}" if setup.topology is None else setup.topology.label(atom)
+        console.print(
+            f"[yellow]warning: the force on {escape(name)} is {forces[atom]:.1f} hartree/bohr, as where "
+            "atoms overlap: relax the structure before dynamics[/yellow]",
+            soft_wrap=True,
+        )
 
 
 def _show_uncertainty(console: Console, setup: Setup, evaluator: QMMMEvaluator, start: _Start) -> None:

@@ -50,6 +50,7 @@ def conservation(run):
     return read_conservation(run.properties, len(NUMBERS), "mm+low", "0.5 fs")
 
 
+@pytest.mark.slow
 def test_a_force_that_is_no_gradient_shows_as_drift(tmp_path):
     """Beside the same system with the gradient of its energy."""
     found = {}
@@ -120,6 +121,7 @@ def test_a_cell_is_turned_with_its_atoms(tmp_path):
         assert energy == pytest.approx(Images().energy(given.positions, given.cell), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_check_of_a_cluster(tmp_path, run, capsys):
     """Stopped and continued. The fluctuation of velocity Verlet is that of a method of second order."""
     folder = write_water(tmp_path / "water").parent

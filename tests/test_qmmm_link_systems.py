@@ -78,6 +78,7 @@ def test_forces_and_terms_of_sander(name, tmp_path):
         assert energy == pytest.approx(record["terms"][theirs] * (1.0 + unit), abs=4.0e-4)
 
 
+@pytest.mark.slow  # test_qmmm_proteins.py has side chains in these forms, too
 @pytest.mark.parametrize("form", ["amber", "charmm", "gromacs"])
 def test_side_chain_of_a_protein_in_water(form, tmp_path, run, capsys):
     """Lysine 24 of villin: what `check` finds, differences among it, and a border of one carbon bond."""
@@ -91,7 +92,10 @@ def test_side_chain_of_a_protein_in_water(form, tmp_path, run, capsys):
     assert "CB (atom" in output
 
 
-@pytest.mark.parametrize(("name", "kelvin", "electronvolt"), [("nvt", 30.0, 2.0e-4), ("pimd", 60.0, 4.0e-3)])
+@pytest.mark.parametrize(
+    ("name", "kelvin", "electronvolt"),
+    [("nvt", 30.0, 2.0e-4), pytest.param("pimd", 60.0, 4.0e-3, marks=pytest.mark.slow)],
+)
 def test_lysine_in_water_runs(name, kelvin, electronvolt, tmp_path, run):
     """The shipped inputs start well: neither the temperature nor the conserved quantity jumps.
 

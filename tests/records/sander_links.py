@@ -28,6 +28,7 @@ from cut_molecules import SYSTEMS, call, make_system, write_sander_charges
 from pidelta.config import load_config
 from pidelta.setup import Setup
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
+from sander_output import forces_of_sander
 
 STEPS = (100, 200, 300, 400)
 QMMM = """ &qmmm
@@ -87,15 +88,6 @@ def make_frames(folder, system, tables):
         sander(folder, system, tables, f"frame-{step}", control, f"md.rst_{step}", MESH)
 
 
-def sander_result(folder, step, n_atoms):
-    """Energy and forces (N, 3) in kcal/mol and kcal/mol/angstrom, from columns of eight characters."""
-    lines = (folder / f"frame-{step}.frc").read_text(encoding="utf-8").splitlines()[1:]
-    values = [float(line[i : i + 8]) for line in lines for i in range(0, len(line.rstrip()), 8)]
-    output = (folder / f"frame-{step}.out").read_text(encoding="utf-8").splitlines()
-    energy = next(float(line.split("=")[-1]) for line in output if "EPtot" in line)
-    return energy, np.array(values[: 3 * n_atoms]).reshape(-1, 3)
-
-
 def classical_parts(folder, step):
     """Energies of terms with MM atoms in kcal/mol, under sander's names."""
     output = (folder / f"frame-{step}.out").read_text(encoding="utf-8")
@@ -121,7 +113,7 @@ def compare(folder, system, parameters):
         cells = None if read.cell is None else read.cell[None]
         found = setup.evaluator().evaluate(read.positions[None], cells)
         forces = -found.gradient[0] * HARTREE_IN_KCAL_PER_MOL / BOHR_IN_ANGSTROM
-        energy, expected = sander_result(folder, step, len(read))
+        energy, expected = forces_of_sander(folder, step, len(read))
         energies.append(float(found.energy[0]) * HARTREE_IN_KCAL_PER_MOL - energy)
         qm = np.isin(np.arange(len(read)), setup.qm_indices)
         difference = forces - expected
@@ -140,7 +132,7 @@ def store(folder, name, data):
     box = [] if SYSTEMS[name].margin is None else frame[-1:]
     text = "".join([*frame[:end], *box])
     (data / f"{name}.rst7.xz").write_bytes(lzma.compress(text.encode()))
-    _, forces = sander_result(folder, STEPS[0], n_atoms)
+    _, forces = forces_of_sander(folder, STEPS[0], n_atoms)
     system = SYSTEMS[name]
     record = {"region": system.region, "charge": system.charge, "forces": forces.tolist()}
     record["terms"] = classical_parts(folder, STEPS[0])

@@ -21,6 +21,7 @@ from rich.table import Table
 from pidelta.config import load_config
 from pidelta.setup import Setup
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
+from sander_output import forces_of_sander
 
 # name: SMILES, charge, ion to add, margin of water in angstrom
 SYSTEMS = {
@@ -110,15 +111,6 @@ def make_frames(folder, charge):
     for step in STEPS:
         control = "imin=0, nstlim=1, dt=1.0d-9, tempi=0.0, temp0=0.0, ntpr=1, ntwf=1, ioutfm=0, nscm=0"
         sander(folder, f"frame-{step}", control, f"md.rst_{step}", charge, mesh)
-
-
-def forces_of_sander(folder, step, n_atoms):
-    """Energy and forces (N, 3) in kcal/mol and kcal/mol/angstrom, from columns of eight characters."""
-    lines = (folder / f"frame-{step}.frc").read_text(encoding="utf-8").splitlines()[1:]
-    values = [float(line[i : i + 8]) for line in lines for i in range(0, len(line.rstrip()), 8)]
-    output = (folder / f"frame-{step}.out").read_text(encoding="utf-8").splitlines()
-    energy = next(float(line.split("=")[-1]) for line in output if "EPtot" in line)
-    return energy, np.array(values[: 3 * n_atoms]).reshape(-1, 3)
 
 
 def compare(folder, charge, parameters, scheme):

@@ -1,7 +1,7 @@
-"""Cut small boxes out of `../uracil-water`: uracil in 216 waters, and 216 waters alone, at the same density.
+"""Cut small boxes out of `../uracil-water`: uracil in 216 waters, and 216 waters alone, at its density.
 
-Run it as ``python prepare.py`` with the extra ``openmm``; it takes some minutes. Molecules nearest to the middle
-are kept, and 40 ps at 300 K and constant volume settle the new faces.
+Run it as ``python prepare.py`` with the extra ``openmm``; it takes some minutes. Molecules nearest to the
+middle are kept, and 40 ps at 300 K and constant volume settle the new faces.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WATER_VOLUME, URACIL_VOLUME = 0.02987, 0.12  # nm^3, so that the 900 waters and 
 
 
 def cut(positions: np.ndarray, large_edge: float, with_uracil: bool) -> tuple[np.ndarray, float]:
-    """Keep the waters nearest to the middle by the largest coordinate; positions from a corner, and the edge."""
+    """Keep the waters nearest to the middle by the largest coordinate; positions and edge in nm."""
     edge = (WATERS * WATER_VOLUME + with_uracil * URACIL_VOLUME) ** (1 / 3)
     uracil, water = positions[:URACIL_ATOMS], positions[URACIL_ATOMS:].reshape(-1, 3, 3)
     middle = uracil.mean(axis=0)

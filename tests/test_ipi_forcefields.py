@@ -207,7 +207,7 @@ def test_parts_of_the_terms_of_a_run(tmp_path):
     assert forces.check("input.xml", ("mm.bonded", "low")) == []
     assert [forces.served(socket, ALL) for socket in forces.sockets] == [["mm.bonded"], ["low"]]
     whole = simulation(tmp_path, EACH).forces
-    with pytest.raises(SetupError, match=r"<ffsocket name='mm'>: expected terms among mm\.bonded, .* found mm"):
+    with pytest.raises(SetupError, match=r"<ffsocket name='mm'>: expected terms .* found mm$"):
         whole.check("input.xml", ("mm.bonded", "low", "delta"))
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from pidelta.core.cell import FARTHEST, usable
+from pidelta.core.cell import FARTHEST, all_usable, usable
 from pidelta.core.particles import Particles
 from pidelta.delta.base import Correction
 from pidelta.errors import GeometryError
@@ -193,9 +193,8 @@ class QMMMEvaluator:
             raise GeometryError(f"expected {len(self.numbers)} atoms, found {positions.shape[1:]}")
         if self.periodic and cells is None:
             raise GeometryError("the system is periodic: expected a cell with the positions, found none")
-        bad = np.argwhere(~usable(positions))
-        if len(bad):
-            b, atom = bad[0]
+        if not all_usable(positions):
+            b, atom = np.argwhere(~usable(positions))[0]
             raise GeometryError(
                 f"structure {b}: expected finite positions below {FARTHEST:g} bohr, "
                 f"found {positions[b, atom]} at atom {atom}"

@@ -37,8 +37,9 @@ def check_geometry(
             f"structure {b}: expected finite coordinates below {FARTHEST:g} bohr, found {positions[b, atom]} "
             f"for {topology.label(int(atom))}"
         )
-    for b, cell in enumerate([] if cells is None else cells):
-        if b and np.array_equal(cell, cells[b - 1]):  # as those of the beads of a ring polymer are
+    lattices = [] if cells is None else list(cells)
+    for b, cell in enumerate(lattices):
+        if b and np.array_equal(cell, lattices[b - 1]):  # as those of the beads of a ring polymer are
             continue
         problem = cell_problem(cell, cutoff)
         if problem:

@@ -1,12 +1,12 @@
 """How far ring polymer contraction and multiple time steps change what 32 beads give.
 
-    python study.py run FOLDER [NAME ...]     dynamics of uracil in 216 waters by i-PI; each goes on where it ended
-    python study.py frames FOLDER             every way to contract, on frames of the run with 8 beads
-    python study.py page FOLDER               convergence.md, .json and .png beside this script
+    python study.py run FOLDER [NAME ...]   dynamics of uracil in 216 waters by i-PI; goes on where it ended
+    python study.py frames FOLDER           every way to contract, on frames of the run ``smooth on 4``
+    python study.py page FOLDER             convergence.md, .json and .png beside this script
 
-The runs start from the beads at the end of the run ``smooth on 4``, which comes first. Frames tell differences
-between ways of contraction where the noise of two runs would hide them: the same 32 beads, contracted by
-i-PI's own matrices, and reweighted to the ensemble of each way.
+The other runs start from the beads at the end of the run ``smooth on 4``, which comes first. Frames tell
+differences between ways where the noise of two runs would hide them: the same 32 beads, contracted by i-PI's
+own matrices, and reweighted to the ensemble of each way.
 """
 
 from __future__ import annotations
@@ -140,8 +140,8 @@ def _input(name: str, way: Way, steps: int) -> str:
         levels = [0, 1] if n == BEADS else [1, 0]
         weights = f"<mts_weights> {levels} </mts_weights>" if way.steps > 1 else ""
         sockets.append(
-            f"<ffsocket name='beads-{n}' mode='unix' pbc='false'> <address>pidelta-study-{os.getpid()}-{n}</address> "
-            f"<batch_size> {min(n, 8)} </batch_size> <parameters> {{terms: {'+'.join(parts)}}} </parameters> "
+            f"<ffsocket name='beads-{n}' mode='unix' pbc='false'> "
+            f"<address>pidelta-study-{os.getpid()}-{n}</address> <batch_size> {min(n, 8)} </batch_size> <parameters> {{terms: {'+'.join(parts)}}} </parameters> "
             "</ffsocket>"
         )
         forces.append(f"<force forcefield='beads-{n}' nbeads='{n}'> {weights} </force>")
@@ -255,7 +255,7 @@ def kinetic_energies(place: Path, groups: Mapping[str, np.ndarray]) -> dict[str,
 
 
 def reweighted(frames: Sequence[Mapping[str, Mapping[str, float]]], name: str, quantity: str) -> FloatArray:
-    """A quantity of a way by frame, times normalised weights that turn SAMPLED into the ensemble of the way."""
+    """A quantity of a way by frame, times the weight of the frame in the ensemble of the way."""
     difference = np.array([frame[name]["energy"] - frame[SAMPLED]["energy"] for frame in frames])
     weights = np.exp(-(difference - difference.mean()) / TEMPERATURE)
     return np.array([frame[name][quantity] for frame in frames]) * weights / weights.mean()

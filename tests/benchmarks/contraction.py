@@ -1,4 +1,4 @@
-"""Cost of a step of 32 beads with ring polymer contraction, beside a classical step and all terms on all beads.
+"""Cost of a step of 32 beads with ring polymer contraction, beside a classical step and the whole on 32.
 
 Run: python tests/benchmarks/contraction.py [--repeats 12] [--steps 30]
 

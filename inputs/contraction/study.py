@@ -141,7 +141,8 @@ def _input(name: str, way: Way, steps: int) -> str:
         weights = f"<mts_weights> {levels} </mts_weights>" if way.steps > 1 else ""
         sockets.append(
             f"<ffsocket name='beads-{n}' mode='unix' pbc='false'> "
-            f"<address>pidelta-study-{os.getpid()}-{n}</address> <batch_size> {min(n, 8)} </batch_size> <parameters> {{terms: {'+'.join(parts)}}} </parameters> "
+            f"<address>pidelta-study-{os.getpid()}-{n}</address> <batch_size> {min(n, 8)} </batch_size> "
+            f"<parameters> {{terms: {'+'.join(parts)}}} </parameters> "
             "</ffsocket>"
         )
         forces.append(f"<force forcefield='beads-{n}' nbeads='{n}'> {weights} </force>")

@@ -148,8 +148,8 @@ def page(
     lines = [
         "# Convergence of ring polymer contraction",
         "",
-        "Uracil in q-SPC/Fw water at 300 K, 32 beads, 1 fs, BAOAB and PILE-G with 100 fs, by `python study.py "
-        "run FOLDER`, `frames FOLDER`, both once more with `--large`, and `page FOLDER`. *Smooth* is "
+        "Uracil in q-SPC/Fw water at 300 K, 32 beads, 1 fs, BAOAB and PILE-G with 100 fs, by `python "
+        "study.py run FOLDER`, `frames FOLDER`, both once more with `--large`, and `page FOLDER`. *Smooth* is "
         "`mm.nonbonded`, `low.embedding` and `delta`.",
         "",
         f"Frames of the run `{SAMPLED}`, evaluated in each way: RMS error of the forces on beads relative "

@@ -37,7 +37,7 @@ BEADS = 32
 _TOTAL = re.compile(r"<total_steps>.*?</total_steps>")
 TEMPERATURE = 300.0 / HARTREE_IN_KELVIN
 URACIL, URACIL_HYDROGENS = np.arange(12), np.arange(8, 12)
-STRIDE, FRAME_STRIDE = 4, 20
+STRIDE = 4
 PARTS = ("mm.bonded", "mm.nonbonded", "low.vacuum", "low.embedding", "delta")
 GROUPS = ("H of uracil", "C N O of uracil", "H of water", "O of water")
 
@@ -50,11 +50,13 @@ class Box:
         config: its configuration.
         initial: where i-PI starts.
         prefix: of what is written of it.
+        frame_stride: time steps between frames.
     """
 
     config: Path
     initial: Path
     prefix: str
+    frame_stride: int
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -71,8 +73,8 @@ class Box:
         return folder / f"{self.prefix}frames.json"
 
 
-SMALL = Box(FOLDER / "small.yaml", FOLDER.parent / "small-boxes" / "uracil-216.pdb", "")
-LARGE = Box(FOLDER / "pidelta.yaml", FOLDER.parent / "uracil-water" / "init.pdb", "large-")
+SMALL = Box(FOLDER / "small.yaml", FOLDER.parent / "small-boxes" / "uracil-216.pdb", "", 20)
+LARGE = Box(FOLDER / "pidelta.yaml", FOLDER.parent / "uracil-water" / "init.pdb", "large-", 10)
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,7 @@ def _input(box: Box, name: str, way: Way, steps: int) -> str:
     <properties filename='out' stride='{STRIDE // outer}'>
       [ step, time{{picosecond}}, conserved, temperature{{kelvin}}, potential, {kinetic} ]
     </properties>
-    <trajectory filename='pos' stride='{FRAME_STRIDE // outer}' format='xyz'> positions </trajectory>
+    <trajectory filename='pos' stride='{box.frame_stride // outer}' format='xyz'> positions </trajectory>
     <checkpoint filename='checkpoint' stride='{200 // outer}' overwrite='true'/>
   </output>
   <total_steps>{steps // outer}</total_steps>

@@ -37,7 +37,7 @@ from pidelta.units import ANGSTROM, HARTREE_IN_EV, HARTREE_IN_KJ_PER_MOL
 WHOLE = "all on 32"
 SETTLING = {SAMPLED: 400, WHOLE: 0}  # fs, left out: beads spread out, and the ensemble is that of the way
 OTHERS_SETTLE = 100
-FIRST_FRAME = {"": 20, "large-": 4}  # of 20 fs; uracil is at rest there after 0.1 ps
+FIRST_FRAME = {"": 20, "large-": 8}
 TITLES = {"": "Uracil in 216 waters, DFTB3", "large-": "Uracil in 900 waters, DFTB3 and three delta models"}
 HYDROGENS = (GROUPS[0], GROUPS[2])
 MEV = 1000.0 * HARTREE_IN_EV
@@ -115,7 +115,7 @@ def numbers_of_run(place: Path, name: str, groups: Mapping[str, IntArray]) -> di
 
 def settled_frames(place: Path, name: str) -> list[tuple[FloatArray, FloatArray]]:
     """The frames of a run that count."""
-    return list(beads_of(place))[SETTLING.get(name, OTHERS_SETTLE) // 20 :]
+    return list(beads_of(place))[SETTLING.get(name, OTHERS_SETTLE) // SMALL.frame_stride :]
 
 
 def radii_of_gyration(beads: FloatArray) -> FloatArray:
@@ -149,8 +149,8 @@ def page(
         "# Convergence of ring polymer contraction",
         "",
         "Uracil in q-SPC/Fw water at 300 K, 32 beads, 1 fs, BAOAB and PILE-G with 100 fs, by `python "
-        "study.py run FOLDER`, `frames FOLDER`, both once more with `--large`, and `page FOLDER`. *Smooth* is "
-        "`mm.nonbonded`, `low.embedding` and `delta`.",
+        "study.py run FOLDER`, `frames FOLDER`, both once more with `--large`, and `page FOLDER`. *Smooth* "
+        "is `mm.nonbonded`, `low.embedding` and `delta`.",
         "",
         f"Frames of the run `{SAMPLED}`, evaluated in each way: RMS error of the forces on beads relative "
         "to their RMS, and the difference of the centroid-virial kinetic energy of an atom from that of all "

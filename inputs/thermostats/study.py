@@ -1,0 +1,31 @@
+"""Run the thermostat study, or go on with it, and write its page: ``python study.py``, hours on one core.
+
+
+A run that was stopped goes on from its RESTART, one that is complete is left alone: the command may be stopped
+with Ctrl-C and given again at any time. ``--only`` picks runs by the beginning of their names.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from family import FOLDER, family
+from running import bring_to
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=Path, default=FOLDER / "runs", help="where the raw outputs are")
+    parser.add_argument("--only", nargs="*", default=[""], help="beginnings of the names of runs")
+    parser.add_argument(
+        "--part", type=float, default=1.0, help="of the length of each run, to see all of them early"
+    )
+    options = parser.parse_args()
+    for run in family():
+        if run.name.startswith(tuple(options.only)):
+            bring_to(run, run.steps(options.part), options.runs)
+
+
+if __name__ == "__main__":
+    main()

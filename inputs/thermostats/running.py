@@ -25,7 +25,7 @@ _TRAJECTORY = (
 def bring_to(run: Run, steps: int, runs: Path) -> bool:
     """Run what is left of `steps` steps of a run in its folder below `runs`; tell whether they are complete.
 
-    The processor time of the run and its clients is added up in ``cost.json``.
+    The processor time of the run and its clients is added up in ``processor-time.json``.
     """
     folder = runs / run.name
     restart = folder / "RESTART"
@@ -45,7 +45,7 @@ def bring_to(run: Run, steps: int, runs: Path) -> bool:
         ).returncode
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    _add_cost(folder / "cost.json", (step_in_restart(restart) or done) - done, seconds)
+    _add_cost(folder / "processor-time.json", (step_in_restart(restart) or done) - done, seconds)
     print(f"{run.name}: {seconds:.0f} s of processor time, exit code {code}", flush=True)
     return (step_in_restart(restart) or 0) >= steps
 

@@ -17,12 +17,13 @@ class Run:
 
     Attributes:
         name: of its folder.
-        system: of the configuration, ``uracil`` or ``water``.
+        system: of the configuration, ``uracil``, ``water`` or ``molecule``.
         label: what tables and pictures call its thermostat.
         thermostat: the element of the i-PI input, empty at constant energy.
         beads: of the ring polymer.
         picoseconds: of the whole run, what is left out at its beginning included.
-        start: the run from whose end it starts; empty for the box as it is.
+        start: the run from whose end it starts; empty for the structure as it is.
+        scc: settings of the self-consistency of DFTB that are not the default.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Run:
     beads: int
     picoseconds: float
     start: str
+    scc: str = ""
 
     def steps(self, part: float) -> int:
         """Steps of a part of it; a warm-up has no parts."""
@@ -93,8 +95,16 @@ QUANTUM = {
 BEADS = 8
 
 
+TOLERANCES = ("1e-8", "1e-5", "1e-4", "1e-3", "1e-2")  # e; the first is the default
+SCC_STARTS = ("extrapolated", "previous", "none")
+
+
 def family() -> list[Run]:
     """All runs, those first that matter most, and each after the one that it starts from."""
+    return [*_thermostats(), *_self_consistency()]
+
+
+def _thermostats() -> list[Run]:
     runs = []
     for system, classical, quantum in (("uracil", 40.0, 10.0), ("water", 20.0, 5.0)):
         first = Run(f"{system}-warm-up", system, "warm-up", local("langevin", 50), 1, 4.0, "")
@@ -103,4 +113,22 @@ def family() -> list[Run]:
             for key, (label, thermostat) in thermostats.items():
                 name = f"{system}-{beads}-{key}"
                 runs.append(Run(name, system, label, thermostat, beads, length, first.name))
+    return runs
+
+
+def _self_consistency() -> list[Run]:
+    """A molecule at constant energy, and with SVR, for each tolerance and start of the charges."""
+    first = Run("molecule-warm-up", "molecule", "warm-up", local("langevin", 50), 1, 2.0, "")
+    runs = [first]
+    for tolerance in TOLERANCES:
+        for start in SCC_STARTS:
+            scc = f"tolerance: {float(tolerance):.1e}, start: {start}"
+            label = f"NVE, {tolerance} e, {start}"
+            runs.append(
+                Run(f"molecule-nve-{tolerance}-{start}", "molecule", label, "", 1, 10.0, first.name, scc)
+            )
+        label = f"SVR, {tolerance} e"
+        scc = f"tolerance: {float(tolerance):.1e}"
+        svr = local("svr", 100)
+        runs.append(Run(f"molecule-svr-{tolerance}", "molecule", label, svr, 1, 10.0, first.name, scc))
     return runs

@@ -11,27 +11,35 @@ import sys
 from pathlib import Path
 from string import Template
 
-from family import FOLDER, TIME_STEP, Run
+from family import FOLDER, TEMPERATURE, TIME_STEP, Run
 
 from pidelta.ipi.simulation import step_in_restart
 
 STRIDE = 4  # steps between rows of properties and velocities: 2 fs
 BEADS_STRIDE = 20  # between what every bead has
+STRUCTURES = {
+    "uracil": "../small-boxes/uracil-216.pdb",
+    "water": "../small-boxes/water-216.pdb",
+    "molecule": "uracil.xyz",
+}
 _TRAJECTORY = (
     "<trajectory filename='{name}' stride='{stride}' format='{format}'{more}> {quantity} </trajectory>"
 )
 
 
-def bring_to(run: Run, steps: int, runs: Path) -> bool:
-    """Run what is left of `steps` steps of a run in its folder below `runs`; tell whether they are complete.
+def bring_to(run: Run, steps: int, runs: Path) -> None:
+    """Run what is left of `steps` steps of a run in its folder below `runs`.
 
     The processor time of the run and its clients is added up in ``processor-time.json``.
+
+    Raises:
+        SystemExit: it did not come to its end.
     """
     folder = runs / run.name
     restart = folder / "RESTART"
     done = step_in_restart(restart) or 0
     if done >= steps:
-        return True
+        return
     config = write_inputs(run, steps, runs)
     if done:
         total = f"<total_steps>{steps}</total_steps>"
@@ -46,21 +54,18 @@ def bring_to(run: Run, steps: int, runs: Path) -> bool:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     _add_cost(folder / "processor-time.json", (step_in_restart(restart) or done) - done, seconds)
-    print(f"{run.name}: {seconds:.0f} s of processor time, exit code {code}", flush=True)
-    return (step_in_restart(restart) or 0) >= steps
+    print(f"{run.name}: {seconds:.0f} s of processor time", flush=True)
+    if code:
+        raise SystemExit(f"{run.name}: pidelta run ended with exit code {code}; see {folder / 'run.log'}")
 
 
 def write_inputs(run: Run, steps: int, runs: Path) -> Path:
     """Write ``input.xml`` and the configuration; return the path of the latter."""
     folder = runs / run.name
     folder.mkdir(parents=True, exist_ok=True)
-    settings = (
-        (FOLDER / f"{run.system}.yaml")
-        .read_text()
-        .replace("../small-boxes", str(FOLDER.parent / "small-boxes"))
-    )
+    settings = Template((FOLDER / f"{run.system}.yaml").read_text()).substitute(scc=run.scc)
     config = folder / "pidelta.yaml"
-    config.write_text(settings)
+    config.write_text(re.sub(r"(structure|topology): ", rf"\1: {FOLDER}/", settings))
     template = Template((FOLDER / "template.xml").read_text())
     (folder / "input.xml").write_text(
         template.substitute(
@@ -100,13 +105,12 @@ def _trajectories(run: Run) -> list[str]:
 
 
 def _start(run: Run, runs: Path) -> str:
+    velocities = f"<velocities mode='thermal' units='kelvin'> {TEMPERATURE:g} </velocities>"
     if not run.start:
-        box = (
-            FOLDER.parent / "small-boxes" / {"uracil": "uracil-216.pdb", "water": "water-216.pdb"}[run.system]
-        )
-        return f"<file mode='pdb'> {box} </file> <velocities mode='thermal' units='kelvin'> 298 </velocities>"
-    velocities = "" if run.beads == 1 else " <velocities mode='thermal' units='kelvin'> 298 </velocities>"
-    return f"<file mode='chk'> {(runs / run.start / 'RESTART').resolve()} </file>{velocities}"
+        structure = FOLDER / STRUCTURES[run.system]
+        return f"<file mode='{structure.suffix[1:]}'> {structure} </file> {velocities}"
+    restart = (runs / run.start / "RESTART").resolve()
+    return f"<file mode='chk'> {restart} </file>" + (f" {velocities}" if run.beads > 1 else "")
 
 
 def _add_cost(path: Path, steps: int, seconds: float) -> None:

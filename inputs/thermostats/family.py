@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).resolve().parent
 TEMPERATURE = 298.0  # kelvin: the published matrices of PIGLET are for this one
 TIME_STEP = 0.5  # fs
 
@@ -95,8 +95,16 @@ QUANTUM = {
 BEADS = 8
 
 
-TOLERANCES = ("1e-8", "1e-5", "1e-4", "1e-3", "1e-2")  # e; the first is the default
-SCC_STARTS = ("extrapolated", "previous", "none")
+SELF_CONSISTENCY = (  # tolerance in e, what the charges start from; the first are the defaults
+    ("1e-8", "extrapolated"),
+    ("1e-4", "extrapolated"),
+    ("1e-4", "none"),
+    ("1e-3", "extrapolated"),
+    ("1e-3", "previous"),
+    ("1e-3", "none"),
+    ("1e-2", "extrapolated"),
+    ("1e-2", "none"),
+)
 
 
 def family() -> list[Run]:
@@ -117,18 +125,12 @@ def _thermostats() -> list[Run]:
 
 
 def _self_consistency() -> list[Run]:
-    """A molecule at constant energy, and with SVR, for each tolerance and start of the charges."""
+    """A molecule in vacuum, at constant energy and with SVR, whose charges are more or less self-consistent."""
     first = Run("molecule-warm-up", "molecule", "warm-up", local("langevin", 50), 1, 2.0, "")
     runs = [first]
-    for tolerance in TOLERANCES:
-        for start in SCC_STARTS:
+    for key, label, thermostat in (("nve", "NVE", ""), ("svr", "SVR, 100 fs", local("svr", 100))):
+        for tolerance, start in SELF_CONSISTENCY:
             scc = f"tolerance: {float(tolerance):.1e}, start: {start}"
-            label = f"NVE, {tolerance} e, {start}"
-            runs.append(
-                Run(f"molecule-nve-{tolerance}-{start}", "molecule", label, "", 1, 10.0, first.name, scc)
-            )
-        label = f"SVR, {tolerance} e"
-        scc = f"tolerance: {float(tolerance):.1e}"
-        svr = local("svr", 100)
-        runs.append(Run(f"molecule-svr-{tolerance}", "molecule", label, svr, 1, 10.0, first.name, scc))
+            name = f"molecule-{key}-{tolerance}-{start}"
+            runs.append(Run(name, "molecule", label, thermostat, 1, 10.0, first.name, scc))
     return runs

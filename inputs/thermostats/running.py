@@ -17,10 +17,12 @@ from pidelta.ipi.simulation import step_in_restart
 
 STRIDE = 4  # steps between rows of properties and velocities: 2 fs
 BEADS_STRIDE = 20  # between what every bead has
-STRUCTURES = {
-    "uracil": "../small-boxes/uracil-216.pdb",
-    "water": "../small-boxes/water-216.pdb",
-    "molecule": "uracil.xyz",
+_SMALL_BOXES = (FOLDER.parent / "small-boxes").resolve()
+_STRUCTURES = {
+    "uracil": f"<file mode='pdb'> {_SMALL_BOXES / 'uracil-216.pdb'} </file>",
+    "water": f"<file mode='pdb'> {_SMALL_BOXES / 'water-216.pdb'} </file>",
+    "molecule": f"<file mode='xyz' units='angstrom'> {FOLDER / 'uracil.xyz'} </file>"
+    " <cell mode='abc' units='angstrom'> [ 30, 30, 30 ] </cell>",
 }
 _TRAJECTORY = (
     "<trajectory filename='{name}' stride='{stride}' format='{format}'{more}> {quantity} </trajectory>"
@@ -107,8 +109,7 @@ def _trajectories(run: Run) -> list[str]:
 def _start(run: Run, runs: Path) -> str:
     velocities = f"<velocities mode='thermal' units='kelvin'> {TEMPERATURE:g} </velocities>"
     if not run.start:
-        structure = FOLDER / STRUCTURES[run.system]
-        return f"<file mode='{structure.suffix[1:]}'> {structure} </file> {velocities}"
+        return f"{_STRUCTURES[run.system]} {velocities}"
     restart = (runs / run.start / "RESTART").resolve()
     return f"<file mode='chk'> {restart} </file>" + (f" {velocities}" if run.beads > 1 else "")
 

@@ -125,7 +125,7 @@ def _thermostats() -> list[Run]:
 
 
 def _self_consistency() -> list[Run]:
-    """A molecule in vacuum, at constant energy and with SVR, whose charges are more or less self-consistent."""
+    """A molecule in vacuum with NVE and with SVR, its charges more or less self-consistent."""
     first = Run("molecule-warm-up", "molecule", "warm-up", local("langevin", 50), 1, 2.0, "")
     runs = [first]
     for key, label, thermostat in (("nve", "NVE", ""), ("svr", "SVR, 100 fs", local("svr", 100))):

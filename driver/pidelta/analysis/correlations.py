@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pidelta.analysis.sections import Curve, Number, Panel, Picture, Section
-from pidelta.analysis.statistics import Mean, correlation_time, settled
+from pidelta.analysis.statistics import Mean, autocorrelation, correlation_time, settled
 from pidelta.state import FloatArray, IntArray
 
 _LONGEST_SHOWN = 8.0
@@ -39,7 +39,9 @@ class Cost:
     steps: int
 
 
-def correlation_section(series: Sequence[Series], step_ps: float, cost: Cost | None, missing: Sequence[str]) -> Section:
+def correlation_section(
+    series: Sequence[Series], step_ps: float, cost: Cost | None, missing: Sequence[str]
+) -> Section:
     """Correlation times of some series, and what an hour of CPU time buys.
 
     Args:
@@ -50,8 +52,8 @@ def correlation_section(series: Sequence[Series], step_ps: float, cost: Cost | N
     """
     numbers, panels = [], []
     remarks = [
-        "integrated autocorrelation times with the window of Sokal; 'short' where the run is not 100 times as "
-        "long, so that the time is likely too small",
+        "integrated autocorrelation times with the window of Sokal; 'short' where the run is not 100 times "
+        "as long, so that the time is likely too small",
         *missing,
     ]
     if cost is None:
@@ -76,18 +78,14 @@ def correlation_section(series: Sequence[Series], step_ps: float, cost: Cost | N
         details["run"] = "long enough" if found.is_reliable else "short"
         numbers.append(Number(each.name, Mean(value, error), "ps", details=details))
         panels.append(_panel(each, row_ps, value))
-    pictures = ()
+    pictures: tuple[Picture, ...] = ()
     if panels:
         pictures = (Picture("correlations", "autocorrelation functions", tuple(panels)),)
     return Section("Correlation times", tuple(numbers), pictures, tuple(remarks))
 
 
 def _panel(series: Series, row_ps: float, time_ps: float) -> Panel:
-    from emcee.autocorr import function_1d
-
-    values = settled(series.values)
-    values = values[:, None] if values.ndim == 1 else values
-    function = np.mean([function_1d(column) for column in values.T if np.ptp(column) > 0.0], axis=0)
+    function = autocorrelation(settled(series.values))
     shown = min(len(function) // 2, max(int(_LONGEST_SHOWN * time_ps / row_ps), 20))
-    time = np.arange(shown) * row_ps
+    time = np.arange(shown, dtype=np.float64) * row_ps
     return Panel(series.name, "time / ps", "autocorrelation", (Curve("", time, function[:shown]),))

@@ -77,7 +77,9 @@ def virial(positions: FloatArray, forces: FloatArray, masses: FloatArray, temper
     """
     weights = masses / masses.sum()
     away = positions - np.einsum("a,bai->i", weights, positions) / len(positions)
-    return np.asarray(1.5 * temperature * weights - 0.5 * np.einsum("bai,bai->a", away, forces) / len(positions))
+    return np.asarray(
+        1.5 * temperature * weights - 0.5 * np.einsum("bai,bai->a", away, forces) / len(positions)
+    )
 
 
 def kinetic_energies(
@@ -148,7 +150,9 @@ def estimator_section(
         numbers += _differences(by_kind, kind)
     remarks = []
     if temperature is not None:
-        remarks.append(f"classical: {1.5 * temperature * _MEV:.2f} meV/atom at the temperature of the ensemble")
+        remarks.append(
+            f"classical: {1.5 * temperature * _MEV:.2f} meV/atom at the temperature of the ensemble"
+        )
     kinds = {number.name.partition(", ")[2].partition(" of")[0] for number in numbers}
     if n_beads > 1 and "centroid virial" not in kinds:
         remarks.append(

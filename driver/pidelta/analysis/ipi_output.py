@@ -11,7 +11,7 @@ from ipi.utils.units import unit_to_internal
 
 from pidelta.errors import DataError
 from pidelta.ipi.frames import not_superseded
-from pidelta.state import FloatArray, IntArray
+from pidelta.state import FloatArray
 
 _COLUMN = re.compile(r"#\s*(?:column|cols\.)\s+(\d+)(?:-(\d+))?\s*-->\s*(\S+)")
 _UNIT = re.compile(r"\{([^}]*)\}")
@@ -71,9 +71,7 @@ class Properties:
         Raises:
             KeyError: there is no such column, or its dimension is not known here.
         """
-        factor = unit_to_internal(
-            _DIMENSIONS[name.partition("(")[0]], self.units[name] or "atomic_unit", 1.0
-        )
+        factor = unit_to_internal(_DIMENSIONS[name.partition("(")[0]], self.units[name] or "atomic_unit", 1.0)
         return np.asarray(self.columns[name] * factor)
 
 

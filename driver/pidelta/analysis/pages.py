@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from pidelta.analysis.plots import COLOURS, DPI, new_figure, tidy
 from pidelta.analysis.sections import Curve, Number, Panel, Picture, Report, Section
@@ -31,8 +28,8 @@ def write_report(report: Report, folder: Path) -> None:
             draw(picture, folder / f"{picture.name}.png")
             lines += [f"![{picture.caption}]({picture.name}.png)", ""]
         lines += [f"- {remark}" for remark in section.remarks]
-    _write(folder / PAGE, "\n".join(lines).rstrip() + "\n")
-    _write(folder / DATA, json.dumps(to_json(report), indent=1) + "\n")
+    write_text(folder / PAGE, "\n".join(lines).rstrip() + "\n")
+    write_text(folder / DATA, json.dumps(to_json(report), indent=1) + "\n")
 
 
 def to_json(report: Report) -> dict[str, Any]:
@@ -75,8 +72,17 @@ def draw(picture: Picture, path: Path) -> None:
                 axis.fill_between(curve.x, low, high, color=colour, alpha=0.25, linewidth=0.0)
         for mark in panel.marks:
             axis.axvline(mark.x, color=_GREY, linewidth=0.6, linestyle=":")
-            axis.text(mark.x, 0.98, mark.label, rotation=90, fontsize=6, ha="right", va="top", color=_GREY,
-                      transform=axis.get_xaxis_transform())
+            axis.text(
+                mark.x,
+                0.98,
+                mark.label,
+                rotation=90,
+                fontsize=6,
+                ha="right",
+                va="top",
+                color=_GREY,
+                transform=axis.get_xaxis_transform(),
+            )
         axis.set_title(panel.title, loc="left", fontsize=9)
         axis.set_xlabel(panel.x_label, fontsize=9)
         axis.set_ylabel(panel.y_label, fontsize=9)
@@ -112,17 +118,18 @@ def _table(section: Section) -> list[str]:
     titles = list(dict.fromkeys(title for number in section.numbers for title in number.details))
     with_expected = any(number.expected is not None for number in section.numbers)
     head = ["", "value", "unit", *(["expected", "z"] if with_expected else []), *titles]
-    lines = [_row(head), _row(["---"] * len(head))]
+    lines = [table_row(head), table_row(["---"] * len(head))]
     for number in section.numbers:
         cells = [number.name, shown(number), number.unit]
         if with_expected:
             cells += ["" if number.expected is None else f"{number.expected:.5g}"]
             cells += ["" if number.z is None else f"{number.z:+.1f}"]
-        lines.append(_row([*cells, *(_cell(number.details.get(title, "")) for title in titles)]))
+        lines.append(table_row([*cells, *(_cell(number.details.get(title, "")) for title in titles)]))
     return [*lines, ""]
 
 
-def _row(cells: Sequence[str]) -> str:
+def table_row(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
     return "| " + " | ".join(cells) + " |"
 
 
@@ -162,6 +169,7 @@ def _digits(values: FloatArray) -> list[float | None]:
     return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a page, whole or not at all."""
     with replacing(path) as stream:
         stream.write(text)

@@ -79,6 +79,8 @@ class SystemReport:
         sections = [self._energies(), self._temperatures(), self._kinetic_energies(), self._correlations()]
         return Report(
             name=f"{name} {self._outputs.name}".strip(),
+            folder=self._run.path.resolve().parent.name,
+            system=self._outputs.name,
             facts=tuple(self._facts()),
             sections=tuple(section for section in sections if section is not None),
         )
@@ -111,7 +113,9 @@ class SystemReport:
     def _facts(self) -> list[tuple[str, str]]:
         outputs = self._outputs
         facts = [("input", self._run.path.name), ("atoms", f"{len(self._composition)}")]
-        facts += [(f"atoms of region {name}", f"{len(atoms)}") for name, atoms in self._composition.regions.items()]
+        facts += [
+            (f"atoms of region {name}", f"{len(atoms)}") for name, atoms in self._composition.regions.items()
+        ]
         facts.append(("beads", f"{outputs.n_beads}"))
         dynamics = ", ".join(filter(None, (outputs.ensemble, *outputs.thermostats)))
         facts.append(("dynamics", dynamics or "none"))
@@ -140,7 +144,9 @@ class SystemReport:
         if properties is None:
             remarks.append("not in the output: ask for conserved in <properties>")
         elif time is None:
-            remarks.append("drift: not in the output: ask for time{picosecond} beside conserved in <properties>")
+            remarks.append(
+                "drift: not in the output: ask for time{picosecond} beside conserved in <properties>"
+            )
         elif len(time) > 2:
             conserved = properties.atomic("conserved")
             drift = fit_drift(settled(time), settled(conserved), n_atoms)
@@ -148,7 +154,11 @@ class SystemReport:
             numbers.append(Number("its fluctuation", Mean(drift.rms, math.nan), "meV/atom"))
             energy = (conserved - conserved[0]) * (1000.0 * HARTREE_IN_EV / n_atoms)
             panels.append(Panel("conserved quantity", "time / ps", "meV/atom", (Curve("", time, energy),)))
-        for column, title in (("potential", "potential energy"), ("volume", "volume"), ("density", "density")):
+        for column, title in (
+            ("potential", "potential energy"),
+            ("volume", "volume"),
+            ("density", "density"),
+        ):
             found = self._best(column)
             if found is None or column not in found:
                 continue
@@ -156,7 +166,9 @@ class SystemReport:
             when = time_in_ps(found)
             if when is not None:
                 values = found.columns[column]
-                panels.append(Panel(title, "time / ps", found.units[column] or "a.u.", (Curve("", when, values),)))
+                panels.append(
+                    Panel(title, "time / ps", found.units[column] or "a.u.", (Curve("", when, values),))
+                )
         pictures = (Picture("energies", "over time", tuple(panels)),) if panels else ()
         return Section("Energies", tuple(numbers), pictures, tuple(remarks))
 
@@ -235,7 +247,9 @@ def _mean_of_column(properties: Properties, column: str, title: str) -> Number:
 
     if column == "potential":
         return Number(title, mean_with_error(settled(properties.atomic(column))).scaled(HARTREE_IN_EV), "eV")
-    return Number(title, mean_with_error(settled(properties.columns[column])), properties.units[column] or "a.u.")
+    return Number(
+        title, mean_with_error(settled(properties.columns[column])), properties.units[column] or "a.u."
+    )
 
 
 def _with_remarks(section: Section, remarks: Sequence[str]) -> Section:

@@ -47,7 +47,9 @@ class BeadFrames:
         self.steps: IntArray = reduce(np.intersect1d, [file.steps for file in files])
         self._rows = [np.searchsorted(file.steps, self.steps) for file in files]
         self.notes = [
-            f"{file.path.name}: the last snapshot is cut off and left out" for file in files if file.is_cut_off
+            f"{file.path.name}: the last snapshot is cut off and left out"
+            for file in files
+            if file.is_cut_off
         ]
 
     def __len__(self) -> int:

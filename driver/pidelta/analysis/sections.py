@@ -1,4 +1,4 @@
-"""What a report consists of: sections of numbers and pictures, the same for the page, the JSON and comparisons."""
+"""What a report consists of: sections of numbers and pictures, the same for page, JSON and comparisons."""
 
 from __future__ import annotations
 
@@ -96,10 +96,14 @@ class Report:
 
     Attributes:
         name: of the run, and of the system where there are several.
+        folder: the name of the folder of the run.
+        system: the name of the system, '' for the only one.
         facts: about the run, names and values.
         sections: the topics.
     """
 
     name: str
+    folder: str
+    system: str
     facts: tuple[tuple[str, str], ...]
     sections: tuple[Section, ...]

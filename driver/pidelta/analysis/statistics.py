@@ -94,17 +94,24 @@ def correlation_time(values: FloatArray) -> CorrelationTime:
         At least 0.5: series that alternate are not credited with more rows than they have. NaN where the
         series is constant or shorter than eight rows.
     """
-    from emcee.autocorr import auto_window, function_1d
+    from emcee.autocorr import auto_window
 
-    series = values[:, None] if values.ndim == 1 else values
-    series = series[:, np.ptp(series, axis=0) > 0.0]
-    n = len(series)
-    if n < FEWEST_BLOCKS or not series.shape[1]:
+    n = len(values)
+    if n < FEWEST_BLOCKS or not (np.ptp(values, axis=0) > 0.0).any():
         return CorrelationTime(math.nan, math.nan, False)
-    function = np.mean([function_1d(column) for column in series.T], axis=0)
+    function = autocorrelation(values)
     inefficiencies = 2.0 * np.cumsum(function) - 1.0
     inefficiency = max(1.0, float(inefficiencies[auto_window(inefficiencies, _WINDOW)]))
     return CorrelationTime(0.5 * inefficiency, n / inefficiency, n > 50.0 * inefficiency)
+
+
+def autocorrelation(values: FloatArray) -> FloatArray:
+    """The normalised autocorrelation function (n,) of a series as in `correlation_time`, not constant."""
+    from emcee.autocorr import function_1d
+
+    series = values[:, None] if values.ndim == 1 else values
+    functions = [function_1d(column) for column in series.T if np.ptp(column) > 0.0]
+    return np.asarray(np.mean(functions, axis=0), dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -152,6 +159,4 @@ def compare_with_canonical(temperatures: FloatArray, degrees: float, expected: f
         step = math.ceil(2.0 * correlation.samples)
         distribution = gamma(degrees / 2.0, scale=2.0 * expected / degrees)
         p_value = float(kstest(temperatures[::step], distribution.cdf).pvalue)
-    return CanonicalTest(
-        mean_with_error(temperatures), expected, Mean(width, error), p_value, correlation
-    )
+    return CanonicalTest(mean_with_error(temperatures), expected, Mean(width, error), p_value, correlation)

@@ -12,6 +12,7 @@ from pidelta.analysis.statistics import FEWEST_BLOCKS, Mean, mean_with_error, pa
 from pidelta.state import FloatArray
 from pidelta.units import ATOMIC_TIME_IN_FEMTOSECOND, HARTREE_IN_EV, HARTREE_IN_KELVIN
 
+
 @dataclass(frozen=True)
 class Drift:
     """A linear fit to the conserved quantity.

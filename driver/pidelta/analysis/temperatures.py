@@ -62,7 +62,12 @@ def degrees_of_freedom(composition: Composition, groups: Sequence[Group], fixes_
 
 
 def kinetic_temperatures(
-    composition: Composition, velocities: BeadFrames, n_beads: int, *, fixes_momentum: bool, are_centroids: bool
+    composition: Composition,
+    velocities: BeadFrames,
+    n_beads: int,
+    *,
+    fixes_momentum: bool,
+    are_centroids: bool,
 ) -> KineticTemperatures:
     """Temperatures from velocities.
 
@@ -139,22 +144,24 @@ def temperature_section(
         remarks.append("no temperature to compare with: the ensemble has none")
     elif not outputs.is_canonical:
         remarks.append(
-            "distributions are not judged: no thermostat, or one with a covariance of its own (<C>), as quantum "
-            "thermostats and PIGLET have for all but the centroid"
+            "distributions are not judged: no thermostat, or one with a covariance of its own (<C>), as "
+            "quantum thermostats and PIGLET have for all but the centroid"
         )
     else:
         remarks.append(
-            "width: standard deviation over that of the canonical distribution; p: Kolmogorov-Smirnov test of "
-            "rows two correlation times apart, below 0.01 in few cases by chance"
+            "width: standard deviation over that of the canonical distribution; p: Kolmogorov-Smirnov test "
+            "of rows two correlation times apart, below 0.01 in few cases by chance"
         )
         remarks += [
             f"{number.name}: another distribution than the canonical one (p = {number.details['p']:.1g})"
             for number in numbers
             if isinstance(number.details.get("p"), float) and number.details["p"] < _SUSPECT  # type: ignore[operator]
         ]
-    pictures = ()
+    pictures: tuple[Picture, ...] = ()
     if panels:
-        pictures = (Picture("temperatures", "distributions of the temperature beside canonical ones", tuple(panels)),)
+        pictures = (
+            Picture("temperatures", "distributions of the temperature beside canonical ones", tuple(panels)),
+        )
     return Section("Temperature", tuple(numbers), pictures, tuple(remarks))
 
 
@@ -168,9 +175,7 @@ def _number(
     test = compare_with_canonical(values, degrees, target)
     if outputs.is_canonical and not outputs.has_fixed_atoms:
         details |= _details(test)
-    return Number(
-        name, test.temperature.scaled(HARTREE_IN_KELVIN), "K", target * HARTREE_IN_KELVIN, details
-    )
+    return Number(name, test.temperature.scaled(HARTREE_IN_KELVIN), "K", target * HARTREE_IN_KELVIN, details)
 
 
 def _details(test: CanonicalTest) -> dict[str, float | str]:

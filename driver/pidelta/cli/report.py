@@ -39,14 +39,13 @@ def report(
     options = ReportOptions(bonds=tuple(_parse_bond(text) for text in bond or ()))
     if output is not None and len(runs) > 1 and not compare:
         raise SetupError("--output: expected one run, or --compare")
-    found: list[tuple[Path, Report]] = []
+    found: list[Report] = []
     for run in runs:
         for folder, made in _reports(console, run, config, options):
-            target = folder if output is None or compare else output / folder.name if len(runs) > 1 else output
-            _write(console, made, target)
-            found.append((target, made))
+            _write(console, made, folder if output is None or compare else output / made.system)
+            found.append(made)
     if compare:
-        _compare(console, [made for _, made in found], output or Path("comparison"))
+        _compare(console, found, output or Path("comparison"))
 
 
 def _reports(
@@ -67,7 +66,11 @@ def _reports(
             console.print(f"[yellow]note: {note}[/yellow]", soft_wrap=True)
         with console.status(f"{path.name}") as status:
             made = SystemReport(
-                outputs, system, composition, read_cost(folder), options,
+                outputs,
+                system,
+                composition,
+                read_cost(folder),
+                options,
                 lambda text: status.update(f"{path.name}: {text}"),
             ).make()
         reports.append((folder / system.name, made))
@@ -80,6 +83,17 @@ def _write(console: Console, made: Report, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_report(made, folder)
     console.print(f"report: {folder / PAGE}", soft_wrap=True, highlight=False)
+
+
+def _compare(console: Console, reports: list[Report], folder: Path) -> None:
+    from pidelta.analysis.comparison import distinct, write_comparison
+    from pidelta.analysis.pages import PAGE
+
+    if len(reports) < 2:
+        raise SetupError("--compare: expected two runs or more, or one with several systems")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_comparison(distinct(reports), folder)
+    console.print(f"comparison: {folder / PAGE}", soft_wrap=True, highlight=False)
 
 
 def _parse_bond(text: str) -> tuple[int, int]:

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from pidelta.setup import Setup
 
 
-def composition_of(
-    path: Path, outputs: SystemOutputs, config: Path | None
-) -> tuple[Composition, list[str]]:
+def composition_of(path: Path, outputs: SystemOutputs, config: Path | None) -> tuple[Composition, list[str]]:
     """The atoms of a system, and what is not known of them, a line each.
 
     Args:

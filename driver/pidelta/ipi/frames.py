@@ -1,7 +1,8 @@
 """Trajectories of i-PI as files that are indexed first, so that any snapshot is read when it is needed.
 
-i-PI's own reader goes through a file atom by atom, which takes minutes for the beads of a liquid. Lines of one
-length, as i-PI writes them, are cut into columns here; whatever looks different goes to i-PI's or ASE's reader.
+i-PI's own reader goes through a file atom by atom, which takes minutes for the beads of a liquid. Lines of
+one length, as i-PI writes them, are cut into columns here; pdb and extended xyz go to the readers of i-PI and
+ASE.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -184,7 +185,9 @@ def read_extras(path: Path) -> tuple[IntArray, FloatArray]:
         try:
             rows.append([float(word) for word in block.split()])
         except ValueError:
-            raise DataError(f"{path}: step {match.group(2)}: expected numbers, found {block.strip()!r:.60}") from None
+            raise DataError(
+                f"{path}: step {match.group(2)}: expected numbers, found {block.strip()!r:.60}"
+            ) from None
         steps.append(int(match.group(2)))
     if not rows or any(len(row) != len(rows[0]) for row in rows):
         raise DataError(f"{path}: expected extras of one length, as i-PI writes those of an extra_type")
@@ -251,7 +254,7 @@ def _pdb_places(path: Path, file: BinaryIO) -> Iterator[_Place]:
 
 
 def _binary_places(path: Path, file: BinaryIO) -> Iterator[_Place]:
-    """Cell, number of atoms, values, length of the names, names, title; the title ends with the cell's unit."""
+    """Cell, number of atoms, values, length of the names, names, title, which ends with the cell's unit."""
     size = None
     length = path.stat().st_size
     start = 0
@@ -303,7 +306,7 @@ def _parse_xyz(raw: bytes, atoms: IntArray | None, with_names: bool) -> _Content
 
 
 def _table(body: bytes, count: int) -> npt.NDArray[np.uint8] | None:
-    """(count, width) characters of lines that have the columns of i-PI: %8s %12.5e %12.5e %12.5e; else None."""
+    """(count, width) characters of lines with i-PI's columns, %8s and three of %12.5e; None of others."""
     width = body.find(b"\n") + 1
     if width < _NAME_WIDTH + 6 or len(body) != count * width:
         return None
@@ -349,7 +352,7 @@ def _parse_extended(raw: bytes, atoms: IntArray | None, with_names: bool) -> _Co
     """By ASE, whose forces come as results of a calculator."""
     from ase.io import read
 
-    frame = read(io.StringIO(raw.decode(errors="replace")), format="extxyz")
+    frame: Any = read(io.StringIO(raw.decode(errors="replace")), format="extxyz")
     comment = str(frame.info.get("ipi_comment", ""))
     quantity = next((name for name in dict(_UNIT.findall(comment)) if name != "cell"), "positions")
     arrays = frame.arrays | (frame.calc.results if frame.calc is not None else {})

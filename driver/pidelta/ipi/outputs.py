@@ -78,7 +78,7 @@ class RunOutputs:
 
 
 def read_outputs(path: Path) -> RunOutputs:
-    """Read an i-PI input (or RESTART) for what it writes; unlike `read_simulation`, nothing need be left to run.
+    """Read an i-PI input (or RESTART) for what it writes; nothing need be left to run.
 
     Raises:
         SetupError: the file is missing or malformed, or has no system.

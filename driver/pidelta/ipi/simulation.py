@@ -47,7 +47,7 @@ class TrajectoryFiles:
     extras: tuple[str, ...] = ()
 
     def files(self) -> list[Path]:
-        """The files that were written, in the order of beads; one for quantities of the whole ring polymer."""
+        """The files that were written, in the order of beads, or the one of all beads."""
         suffix = "" if self.quantity == "extras" else SUFFIXES.get(self.format, f".{self.format}")
         pattern = re.compile(rf"{re.escape(self.stem.name)}(_\d+)?{re.escape(suffix)}")
         return sorted(path for path in self.stem.parent.iterdir() if pattern.fullmatch(path.name))

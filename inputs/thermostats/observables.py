@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -92,8 +93,7 @@ def observe(run: Run, folder: Path) -> Result | None:
     if time[-1] < 4.0 * SETTLING:
         return None
     velocities, atoms = read_binary(next(folder.glob("run.vel*.bin")), QM_ATOMS[run.system])
-    cost = json.loads((folder / "processor-time.json").read_text())
-    seconds_per_ps = cost["seconds"] / cost["steps"] * 1000.0 / TIME_STEP
+    seconds_per_ps = _seconds_per_step(folder) * 1000.0 / TIME_STEP
     hours = (time[-1] - SETTLING) * seconds_per_ps / 3600.0
     kinetic = {name: kinetic_temperature(velocities, atoms, group) for name, group in atoms.groups().items()}
     series = dict(_series(run, folder, properties, kinetic))
@@ -238,6 +238,15 @@ def _quantum_kinetic(folder: Path, atoms: Atoms) -> dict[str, list[float]]:
         for name, group in atoms.groups().items()
         if name not in ("QM", "MM")
     }
+
+
+def _seconds_per_step(folder: Path) -> float:
+    """Of processor time; NaN while the first part of a run is under way."""
+    path = folder / "processor-time.json"
+    if not path.exists():
+        return math.nan
+    cost = json.loads(path.read_text())
+    return float(cost["seconds"] / cost["steps"])
 
 
 def _settled(time: Array) -> NDArray[np.bool_]:

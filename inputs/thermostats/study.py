@@ -2,12 +2,13 @@
 
 
 A run that was stopped goes on from its RESTART, one that is complete is left alone: the command may be
-stopped with Ctrl-C and given again at any time. ``--only`` picks runs by the beginning of their names.
+stopped with Ctrl-C and given again at any time. ``--only`` picks runs by name, ``uracil-1-*`` by a pattern.
 """
 
 from __future__ import annotations
 
 import argparse
+from fnmatch import fnmatch
 from pathlib import Path
 
 from family import FOLDER, family
@@ -17,13 +18,13 @@ from running import bring_to
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, default=FOLDER / "runs", help="where the raw outputs are")
-    parser.add_argument("--only", nargs="*", default=[""], help="beginnings of the names of runs")
+    parser.add_argument("--only", nargs="*", default=["*"], help="names of runs, or patterns")
     parser.add_argument(
         "--part", type=float, default=1.0, help="of the length of each run, to see all of them early"
     )
     options = parser.parse_args()
     for run in family():
-        if run.name.startswith(tuple(options.only)):
+        if any(fnmatch(run.name, pattern) for pattern in options.only):
             bring_to(run, run.steps(options.part), options.runs)
 
 

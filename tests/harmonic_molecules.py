@@ -1,34 +1,39 @@
 """Molecules of springs, whose quantum statistics is known for every number of beads.
 
-Bonds without a rest length, k r^2 / 2, leave x, y and z apart: along each the atoms of a molecule are a chain of
-harmonic oscillators, and the fourth root of nothing has to be approximated. P beads of a mode of frequency w at
-the temperature T = 1 / beta have the kinetic and the potential energy
+Bonds without a rest length, k r^2 / 2, leave x, y and z apart: along each the atoms of a molecule have
+harmonic normal modes, however far they move. P beads of a mode of frequency w at the temperature
+T = 1 / beta have the kinetic and the potential energy
 
     1/(2 beta) sum_k w^2 / (w^2 + w_k^2),   w_k = 2 P / (beta hbar) sin(k pi / P),   k = 0 ... P - 1
 
-which is hbar w / 4 coth(beta hbar w / 2) in the limit (Schweizer, Stratt, Chandler, Wolynes, J. Chem. Phys. 75,
-1347 (1981)). A mode of frequency zero, the centre of mass, has 1/(2 beta).
+which is hbar w / 4 coth(beta hbar w / 2) in the limit (Schweizer, Stratt, Chandler, Wolynes,
+J. Chem. Phys. 75, 1347 (1981)). A mode of frequency zero, the centre of mass, has 1/(2 beta).
+
+Run: python tests/harmonic_molecules.py [--steps 4000], for a table of 1 to 64 beads, sampled beside exact.
 """
 
 from __future__ import annotations
 
+import argparse
+import tempfile
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from ipi_support import running_ipi, unique_address
 
+from ipi_support import running_ipi, unique_address
 from pidelta.analysis.ipi_output import read_properties
 from pidelta.analysis.statistics import mean_with_error
 from pidelta.config import load_config
 from pidelta.ipi.client import serve
 from pidelta.ipi.transports import connect
 from pidelta.setup import Setup
-from pidelta.units import DALTON_IN_ELECTRON_MASS, HARTREE_IN_KELVIN, HARTREE_IN_KJ_PER_MOL
+from pidelta.units import DALTON_IN_ELECTRON_MASS, HARTREE_IN_EV, HARTREE_IN_KELVIN, HARTREE_IN_KJ_PER_MOL
 
 KELVIN = 150.0
 MOLECULES = 64
+BEADS = (1, 2, 4, 8, 16, 32, 64)
 SYMBOLS = ("H", "C", "N")
 MASSES = (1.00794, 12.0107, 14.0067)  # i-PI's
 SPRINGS = {(0, 1): 70_000.0, (1, 2): 220_000.0}  # kJ/mol/nm^2: 1450 and 1010 cm-1
@@ -122,7 +127,10 @@ def _write_molecules(folder: Path, seed: int) -> Path:
                 "[ defaults ]\n1 2 no 1.0 1.0\n[ atomtypes ]",
                 *(f"{s}S {numbers[s]} {m} 0.0 A 0.0 0.0" for s, m in zip(SYMBOLS, MASSES, strict=True)),
                 "[ moleculetype ]\nMOL 3\n[ atoms ]",
-                *(f"{i + 1} {s}S 1 MOL {s} 1 0.0 {m}" for i, (s, m) in enumerate(zip(SYMBOLS, MASSES, strict=True))),
+                *(
+                    f"{i + 1} {s}S 1 MOL {s} 1 0.0 {m}"
+                    for i, (s, m) in enumerate(zip(SYMBOLS, MASSES, strict=True))
+                ),
                 f"[ bonds ]\n{bonds}\n[ system ]\nsprings\n[ molecules ]\nMOL {MOLECULES}\n",
             ]
         )
@@ -130,7 +138,9 @@ def _write_molecules(folder: Path, seed: int) -> Path:
     spread = np.random.default_rng(seed).normal(0.0, 0.05, (MOLECULES * 3, 3))
     rows = [f"{s} {x:.6f} {y:.6f} {z:.6f}" for s, (x, y, z) in zip(SYMBOLS * MOLECULES, spread, strict=True)]
     (folder / "springs.xyz").write_text("\n".join([f"{len(rows)}", "", *rows, ""]))
-    (folder / "init.xyz").write_text("\n".join([f"{len(rows)}", "# positions{angstrom} cell{angstrom}", *rows, ""]))
+    (folder / "init.xyz").write_text(
+        "\n".join([f"{len(rows)}", "# positions{angstrom} cell{angstrom}", *rows, ""])
+    )
     (folder / "pidelta.yaml").write_text("structure: springs.xyz\nmm: {topology: springs.top}\n")
     return folder / "pidelta.yaml"
 
@@ -165,3 +175,28 @@ def _write_input(folder: Path, address: str, beads: int, steps: int, masses, see
 </simulation>
 """)
     return path
+
+
+def table(steps: int) -> None:
+    """Print what is sampled beside what is exact, in meV; the last line is that of infinitely many beads."""
+    print("| beads | H | exact | C | exact | N | exact | potential | exact |")
+    print("|---" * 9 + "|")
+    for beads in (*BEADS, 0):
+        value = exact(beads)
+        known = [f"{1000.0 * HARTREE_IN_EV * energy:.2f}" for energy in (*value.kinetic, value.potential)]
+        found = ["" for _ in known]
+        if beads:
+            with tempfile.TemporaryDirectory() as folder:
+                means = sample(Path(folder), beads, steps)
+            scaled = [
+                mean.scaled(1000.0 * HARTREE_IN_EV) for mean in (*means.kinetic.values(), means.potential)
+            ]
+            found = [mean.shown(".2f") for mean in scaled]
+        cells = [cell for pair in zip(found, known, strict=True) for cell in pair]
+        print(f"| {beads or 'limit'} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=4000, help="of 0.25 fs, for each number of beads")
+    table(parser.parse_args().steps)

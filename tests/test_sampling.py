@@ -1,10 +1,11 @@
-"""Averages of i-PI with pidelta's forces beside exact ones: quantum energies, isotopes, both regions alike."""
+"""Averages of i-PI with pidelta's forces beside exact ones: quantum energies and the effect of isotopes."""
 
 from __future__ import annotations
 
-import harmonic_molecules as springs
 import numpy as np
 import pytest
+
+import harmonic_molecules as springs
 
 TIME_STEP_ERROR = 0.002  # relative: (w dt / 2)^2 / 2 of the stiffest mode, and some
 
@@ -37,10 +38,41 @@ def test_kinetic_energy_is_the_slope_of_the_free_energy_in_the_mass():
 
 @pytest.mark.parametrize("beads", [1, 8])
 def test_springs_have_the_energies_of_their_beads(tmp_path, beads):
-    check(springs.sample(tmp_path, beads, 1200), springs.exact(beads), 0.03)
+    check(springs.sample(tmp_path, beads, 800), springs.exact(beads), 0.04)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("beads", [1, 2, 4, 8, 16, 32, 64])
+@pytest.mark.parametrize("beads", springs.BEADS)
 def test_springs_converge_with_the_beads(tmp_path, beads):
-    check(springs.sample(tmp_path, beads, 20_000), springs.exact(beads), 0.006)
+    check(springs.sample(tmp_path, beads, 4000), springs.exact(beads), 0.015)
+
+
+def test_heavier_isotopes_are_more_classical():
+    """Free energy of a deuteron for a proton by an integral over the mass, beside the exact one."""
+    light, heavy, *rest = springs.MASSES[0], 2.01410, *springs.MASSES[1:]
+    nodes, weights = np.polynomial.legendre.leggauss(4)
+    logarithms = 0.5 * np.log(heavy / light) * (nodes + 1.0) + np.log(light)
+    slopes = [-springs.exact(16, (m, *rest)).kinetic[0] for m in np.exp(logarithms)]
+    integral = 0.5 * np.log(heavy / light) * (weights @ slopes)
+    difference = springs.free_energy(16, (heavy, *rest)) - springs.free_energy(16, springs.MASSES)
+    assert integral == pytest.approx(difference, rel=1e-5)
+    assert springs.exact(16, (heavy, *rest)).kinetic[0] < springs.exact(16).kinetic[0]
+
+
+@pytest.mark.slow
+def test_isotope_effect_of_springs_by_sampling(tmp_path):
+    """The same integral with three masses that i-PI samples: deuterium in place of hydrogen."""
+    light, heavy, *rest = springs.MASSES[0], 2.01410, *springs.MASSES[1:]
+    nodes, weights = np.polynomial.legendre.leggauss(3)
+    span = 0.5 * np.log(heavy / light)
+    integral = variance = 0.0
+    for index, (node, weight) in enumerate(zip(nodes, weights, strict=True)):
+        mass = light * np.exp(span * (node + 1.0))
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        kinetic = springs.sample(folder, 16, 4000, (mass, *rest), seed=20103 + index).kinetic["H"]
+        integral -= span * weight * kinetic.value
+        variance += (span * weight * kinetic.error) ** 2
+    difference = springs.free_energy(16, (heavy, *rest)) - springs.free_energy(16, springs.MASSES)
+    assert variance**0.5 < 0.01 * abs(difference)
+    assert abs(integral - difference) < 4.0 * variance**0.5 + TIME_STEP_ERROR * abs(difference)

@@ -1,6 +1,5 @@
 """Run the thermostat study, or go on with it, and write its page: ``python study.py``, hours on one core.
 
-
 A run that was stopped goes on from its RESTART, one that is complete is left alone: the command may be
 stopped with Ctrl-C and given again at any time. ``--only`` picks runs by name, ``uracil-1-*`` by a pattern.
 """

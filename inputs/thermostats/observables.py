@@ -24,7 +24,7 @@ SETTLING = 0.5  # ps that are left out
 QM_ATOMS = {"uracil": 12, "water": 0}
 SITE, CHARGE = 0.73612, 0.5564  # of q-TIP4P/F: weight of O in the charged site, charge of H
 WAVENUMBER = 33356.41  # cm-1 of 1 / fs
-SEGMENT = 2.0  # ps: spectra have a resolution of 17 cm-1
+SEGMENT = 1.0  # ps: spectra have a resolution of 33 cm-1
 HIGHEST = 4500.0  # cm-1
 LAG = (0.5, 2.0)  # ps between which the mean square displacement is fitted by a line
 

@@ -11,7 +11,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from family import FOLDER, family
+from results import collect
 from running import bring_to
+
+from page import write_page
 
 
 def main() -> None:
@@ -21,10 +24,12 @@ def main() -> None:
     parser.add_argument(
         "--part", type=float, default=1.0, help="of the length of each run, to see all of them early"
     )
+    parser.add_argument("--page", action="store_true", help="run nothing: write the page of what was run")
     options = parser.parse_args()
     for run in family():
-        if any(fnmatch(run.name, pattern) for pattern in options.only):
+        if not options.page and any(fnmatch(run.name, pattern) for pattern in options.only):
             bring_to(run, run.steps(options.part), options.runs)
+    write_page(collect(options.runs))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The thermostat study of inputs/thermostats: i-PI reads its thermostats, and its page is what was measured."""
+"""The study in inputs/thermostats: i-PI reads its thermostats, and its page says what was measured."""
 
 from __future__ import annotations
 

@@ -114,8 +114,8 @@ def family() -> list[Run]:
 
 def _thermostats() -> list[Run]:
     runs = []
-    for system, classical, quantum in (("uracil", 40.0, 10.0), ("water", 20.0, 5.0)):
-        first = Run(f"{system}-warm-up", system, "warm-up", local("langevin", 50), 1, 4.0, "")
+    for system, warm_up, classical, quantum in (("uracil", 4.0, 40.0, 10.0), ("water", 2.0, 20.0, 5.0)):
+        first = Run(f"{system}-warm-up", system, "warm-up", local("langevin", 50), 1, warm_up, "")
         runs.append(first)
         for beads, length, thermostats in ((1, classical, CLASSICAL), (BEADS, quantum, QUANTUM)):
             for key, (label, thermostat) in thermostats.items():
@@ -126,7 +126,7 @@ def _thermostats() -> list[Run]:
 
 def _self_consistency() -> list[Run]:
     """A molecule in vacuum with NVE and with SVR, its charges more or less self-consistent."""
-    first = Run("molecule-warm-up", "molecule", "warm-up", local("langevin", 50), 1, 2.0, "")
+    first = Run("molecule-warm-up", "molecule", "warm-up", local("langevin", 50), 1, 1.0, "")
     runs = [first]
     for key, label, thermostat in (("nve", "NVE", ""), ("svr", "SVR, 100 fs", local("svr", 100))):
         for tolerance, start in SELF_CONSISTENCY:

@@ -20,7 +20,7 @@ from pidelta.analysis.summary import fit_drift
 from pidelta.units import ATOMIC_TIME_IN_FEMTOSECOND, BOHR_IN_ANGSTROM, HARTREE_IN_EV, HARTREE_IN_KELVIN
 
 Array = NDArray[np.float64]
-SETTLING = 0.5  # ps that are left out
+SETTLING = {1: 0.5, 8: 0.2}  # ps that are left out, by beads
 QM_ATOMS = {"uracil": 12, "water": 0}
 SITE, CHARGE = 0.73612, 0.5564  # of q-TIP4P/F: weight of O in the charged site, charge of H
 WAVENUMBER = 33356.41  # cm-1 of 1 / fs
@@ -90,33 +90,35 @@ def observe(run: Run, folder: Path) -> Result | None:
         return None
     properties = read_properties(folder / "run.out")
     time = properties.columns["time"]
-    if time[-1] < 4.0 * SETTLING:
+    settling = SETTLING[run.beads]
+    if time[-1] < 2.0 * settling:
         return None
-    velocities, atoms = read_binary(next(folder.glob("run.vel*.bin")), QM_ATOMS[run.system])
+    settled = time > settling
+    velocities, atoms = read_binary(next(folder.glob("run.vel*.bin")), QM_ATOMS[run.system], settling)
     seconds_per_ps = _seconds_per_step(folder) * 1000.0 / TIME_STEP
-    hours = (time[-1] - SETTLING) * seconds_per_ps / 3600.0
+    hours = (time[-1] - settling) * seconds_per_ps / 3600.0
     kinetic = {name: kinetic_temperature(velocities, atoms, group) for name, group in atoms.groups().items()}
-    series = dict(_series(run, folder, properties, kinetic))
+    series = dict(_series(folder, properties, kinetic, settled))
     correlations = {name: correlation_time(values) for name, (values, _) in series.items()}
-    drift = fit_drift(time[_settled(time)], properties.atomic("conserved")[_settled(time)], len(atoms.names))
+    drift = fit_drift(time[settled], properties.atomic("conserved")[settled], len(atoms.names))
     return Result(
         picoseconds=float(time[-1]),
         seconds_per_ps=seconds_per_ps,
         temperatures={name: _pair(mean_with_error(values)) for name, values in kinetic.items()},
-        bead_temperatures=_bead_temperatures(run, folder, atoms) if run.beads > 1 else {},
+        bead_temperatures=_bead_temperatures(run, folder, atoms, settling) if run.beads > 1 else {},
         times={name: [c.samples * series[name][1], c.n_effective] for name, c in correlations.items()},
         samples_per_hour={name: c.n_effective / hours for name, c in correlations.items()},
         drift=_pair(drift.slope),
         fluctuation=drift.rms,
         diffusion=diffusion(velocities, atoms),
-        quantum_kinetic=_quantum_kinetic(folder, atoms) if run.beads > 1 else {},
-        potential=_pair(mean_with_error(properties.atomic("potential")[_settled(time)] * HARTREE_IN_EV)),
+        quantum_kinetic=_quantum_kinetic(folder, atoms, settling) if run.beads > 1 else {},
+        potential=_pair(mean_with_error(properties.atomic("potential")[settled] * HARTREE_IN_EV)),
         spectra=spectra(velocities, atoms),
     )
 
 
-def read_binary(path: Path, n_qm: int) -> tuple[Array, Atoms]:
-    """Read a trajectory that i-PI wrote in its format ``bin``: (n, N, 3) in atomic units, settled part.
+def read_binary(path: Path, n_qm: int, settling: float) -> tuple[Array, Atoms]:
+    """Read a trajectory that i-PI wrote in its format ``bin``: (n, N, 3) in atomic units, after `settling` ps.
 
     Each snapshot has the same length: cell, number of atoms, values, names and a title, in which the number
     of the step has ten places. A snapshot that was written again after a restart replaces the older one.
@@ -142,7 +144,7 @@ def read_binary(path: Path, n_qm: int) -> tuple[Array, Atoms]:
     table = np.memmap(path, record, "r", shape=(path.stat().st_size // record.itemsize,))
     steps = np.array([int(text.split()[1]) for text in table["title"]])
     kept = np.flatnonzero(steps < np.minimum.accumulate(np.append(steps[1:], steps[-1] + 1)[::-1])[::-1])
-    kept = kept[steps[kept] * TIME_STEP > 1000.0 * SETTLING]
+    kept = kept[steps[kept] * TIME_STEP > 1000.0 * settling]
     masses = np.array([Elements.mass(name) for name in names])
     return table["values"][kept], Atoms(names, masses, n_qm)
 
@@ -204,33 +206,33 @@ def _row_ps(values: Array) -> float:
 
 
 def _series(
-    run: Run, folder: Path, properties: Properties, kinetic: dict[str, Array]
+    folder: Path, properties: Properties, kinetic: dict[str, Array], settled: NDArray[np.bool_]
 ) -> Iterator[tuple[str, tuple[Array, float]]]:
     """Quantities whose correlation times count, with the time between rows in ps."""
     time = properties.columns["time"]
     row = float(np.median(np.diff(time)))
-    yield "potential", (properties.atomic("potential")[_settled(time)], row)
+    yield "potential", (properties.atomic("potential")[settled], row)
     for name in ("QM", "MM"):
         if name in kinetic:
             yield f"{name} kinetic", (kinetic[name], row)
     path = folder / "run.dipole_0"
     if path.exists():
         dipole = np.loadtxt(path)[: len(time)]
-        yield "QM dipole", (np.linalg.norm(dipole, axis=1)[_settled(time)[: len(dipole)]], row)
+        yield "QM dipole", (np.linalg.norm(dipole, axis=1)[settled[: len(dipole)]], row)
 
 
-def _bead_temperatures(run: Run, folder: Path, atoms: Atoms) -> dict[str, list[float]]:
+def _bead_temperatures(run: Run, folder: Path, atoms: Atoms, settling: float) -> dict[str, list[float]]:
     """Of all momenta: i-PI runs a ring polymer at P times the temperature."""
     total = dict.fromkeys(atoms.groups(), 0.0)
     for path in sorted(folder.glob("run.beads-vel_*.bin")):
-        velocities, _ = read_binary(path, atoms.n_qm)
+        velocities, _ = read_binary(path, atoms.n_qm, settling)
         for name, group in atoms.groups().items():
             total[name] = total[name] + kinetic_temperature(velocities, atoms, group, run.beads) / run.beads
     return {name: _pair(mean_with_error(np.asarray(values))) for name, values in total.items()}
 
 
-def _quantum_kinetic(folder: Path, atoms: Atoms) -> dict[str, list[float]]:
-    energies, _ = read_binary(next(folder.glob("run.kinetic*.bin")), atoms.n_qm)
+def _quantum_kinetic(folder: Path, atoms: Atoms, settling: float) -> dict[str, list[float]]:
+    energies, _ = read_binary(next(folder.glob("run.kinetic*.bin")), atoms.n_qm, settling)
     return {
         name: _pair(
             mean_with_error(energies[:, group].sum(axis=(1, 2)) / len(group) * 1000.0 * HARTREE_IN_EV)
@@ -247,10 +249,6 @@ def _seconds_per_step(folder: Path) -> float:
         return math.nan
     cost = json.loads(path.read_text())
     return float(cost["seconds"] / cost["steps"])
-
-
-def _settled(time: Array) -> NDArray[np.bool_]:
-    return time > SETTLING
 
 
 def _pair(mean: Mean) -> list[float]:

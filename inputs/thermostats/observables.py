@@ -120,8 +120,9 @@ def observe(run: Run, folder: Path) -> Result | None:
 def read_binary(path: Path, n_qm: int, settling: float) -> tuple[Array, Atoms]:
     """Read a trajectory that i-PI wrote in its format ``bin``: (n, N, 3) in atomic units.
 
-    What is before `settling` ps is left out. Each snapshot has the same length: cell, number of atoms, values, names and a title, in which the number
-    of the step has ten places. A snapshot that was written again after a restart replaces the older one.
+    What is before `settling` ps is left out. Each snapshot has the same length: cell, number of atoms,
+    values, names and a title, in which the number of the step has ten places. A snapshot that was written
+    again after a restart replaces the older one.
     """
     with path.open("rb") as file:
         head = file.read(80)

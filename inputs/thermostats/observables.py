@@ -144,10 +144,24 @@ def read_binary(path: Path, n_qm: int, settling: float) -> tuple[Array, Atoms]:
     assert record.itemsize == start + 4 * title
     table = np.memmap(path, record, "r", shape=(path.stat().st_size // record.itemsize,))
     steps = np.array([int(text.split()[1]) for text in table["title"]])
-    kept = np.flatnonzero(steps < np.minimum.accumulate(np.append(steps[1:], steps[-1] + 1)[::-1])[::-1])
+    kept = _last_written(steps)
     kept = kept[steps[kept] * TIME_STEP > 1000.0 * settling]
     masses = np.array([Elements.mass(name) for name in names])
     return table["values"][kept], Atoms(names, masses, n_qm)
+
+
+def _read_dipole(path: Path) -> Array:
+    """(n, 3) the dipole of the QM region in e bohr: a line that names the step, and a line of values."""
+    lines = path.read_text().rpartition("\n")[0].splitlines()
+    lines = lines[: len(lines) // 2 * 2]
+    steps = np.array([int(line.split()[-1]) for line in lines[0::2]])
+    return np.array([line.split() for line in lines[1::2]], dtype=np.float64)[_last_written(steps)]
+
+
+def _last_written(steps: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows that were not written again after a restart: the steps after them only grow."""
+    least_later = np.minimum.accumulate(np.append(steps[1:], steps[-1] + 1)[::-1])[::-1]
+    return np.flatnonzero(steps < least_later)
 
 
 def kinetic_temperature(velocities: Array, atoms: Atoms, group: NDArray[np.int64], beads: int = 1) -> Array:
@@ -218,7 +232,7 @@ def _series(
             yield f"{name} kinetic", (kinetic[name], row)
     path = folder / "run.dipole_0"
     if path.exists():
-        dipole = np.loadtxt(path)[: len(time)]
+        dipole = _read_dipole(path)[: len(time)]  # a running i-PI may have written more of it
         yield "QM dipole", (np.linalg.norm(dipole, axis=1)[settled[: len(dipole)]], row)
 
 

@@ -114,7 +114,7 @@ def family() -> list[Run]:
 
 def _thermostats() -> list[Run]:
     runs = []
-    for system, warm_up, classical, quantum in (("uracil", 4.0, 40.0, 10.0), ("water", 2.0, 20.0, 5.0)):
+    for system, warm_up, classical, quantum in (("uracil", 4.0, 60.0, 10.0), ("water", 2.0, 20.0, 5.0)):
         first = Run(f"{system}-warm-up", system, "warm-up", local("langevin", 50), 1, warm_up, "")
         runs.append(first)
         for beads, length, thermostats in ((1, classical, CLASSICAL), (BEADS, quantum, QUANTUM)):

@@ -12,6 +12,7 @@ from observables import Result
 from pictures import draw
 
 Results = dict[Run, Result]
+LONG = 20.0  # ps: many times what the QM region takes to exchange energy with water
 
 
 def write_page(results: Results) -> None:
@@ -42,8 +43,15 @@ def temperatures(results: Results) -> str:
     rows = []
     for run, result in results.items():
         cells = [_kelvin(result.temperatures[group]) for group in groups]
+        if is_heated_by_water_alone(run) and result.picoseconds < LONG:
+            cells[:3] = [f"({cell.strip('*')})" for cell in cells[:3]]
         rows.append([run.label, f"{result.picoseconds:g}", *cells])
     return _table(["thermostat", "ps", *groups], rows)
+
+
+def is_heated_by_water_alone(run: Run) -> bool:
+    """Whether no thermostat acts on the atoms of the QM region one by one."""
+    return not run.thermostat or "svr" in run.thermostat
 
 
 def speed(results: Results) -> str:

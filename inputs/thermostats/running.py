@@ -68,7 +68,7 @@ def write_inputs(run: Run, steps: int, runs: Path) -> Path:
     settings = Template((FOLDER / f"{run.system}.yaml").read_text()).substitute(scc=run.scc)
     config = folder / "pidelta.yaml"
     config.write_text(re.sub(r"(structure|topology): ", rf"\1: {FOLDER}/", settings))
-    template = Template((FOLDER / "template.xml").read_text())
+    template = Template((FOLDER / "input.xml.template").read_text())
     (folder / "input.xml").write_text(
         template.substitute(
             title=run.label,

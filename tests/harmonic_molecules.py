@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,10 +113,17 @@ def sample(folder: Path, beads: int, steps: int, masses=MASSES, seed: int = 2010
         serve(evaluator, transport)
     properties = read_properties(folder / "sim.out")
     means = {}
-    for name in ("potential", *(f"kinetic_cv({symbol})" for symbol in SYMBOLS)):
+    kinetic = _kinetic_columns(beads)
+    for name in ("potential", *kinetic):
         values = properties.columns[name]
         means[name] = mean_with_error(values[len(values) // 10 :] / MOLECULES)
-    return Sampled({symbol: means[f"kinetic_cv({symbol})"] for symbol in SYMBOLS}, means["potential"])
+    energies = {symbol: means[name] for symbol, name in zip(SYMBOLS, kinetic, strict=True)}
+    return Sampled(energies, means["potential"])
+
+
+def _kinetic_columns(beads: int) -> list[str]:
+    """Centroid-virial energies, which for one bead are the constant 3/2 k_B T: there those of the momenta."""
+    return [f"kinetic_{'cv' if beads > 1 else 'md'}({symbol})" for symbol in SYMBOLS]
 
 
 def _write_molecules(folder: Path, seed: int) -> Path:
@@ -146,7 +154,7 @@ def _write_molecules(folder: Path, seed: int) -> Path:
 
 
 def _write_input(folder: Path, address: str, beads: int, steps: int, masses, seed: int) -> Path:
-    columns = ", ".join(["step", "potential", *(f"kinetic_cv({symbol})" for symbol in SYMBOLS)])
+    columns = ", ".join(["step", "potential", *_kinetic_columns(beads)])
     path = folder / "input.xml"
     path.write_text(f"""<simulation verbosity='low'>
   <output prefix='sim'> <properties filename='out' stride='{STRIDE}'> [ {columns} ] </properties> </output>
@@ -177,11 +185,11 @@ def _write_input(folder: Path, address: str, beads: int, steps: int, masses, see
     return path
 
 
-def table(steps: int) -> None:
+def table(steps: int, numbers: Sequence[int]) -> None:
     """Print what is sampled beside what is exact, in meV; the last line is that of infinitely many beads."""
     print("| beads | H | exact | C | exact | N | exact | potential | exact |")
     print("|---" * 9 + "|")
-    for beads in (*BEADS, 0):
+    for beads in (*numbers, 0):
         value = exact(beads)
         known = [f"{1000.0 * HARTREE_IN_EV * energy:.2f}" for energy in (*value.kinetic, value.potential)]
         found = ["" for _ in known]
@@ -199,4 +207,6 @@ def table(steps: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=4000, help="of 0.25 fs, for each number of beads")
-    table(parser.parse_args().steps)
+    parser.add_argument("--beads", type=int, nargs="*", default=BEADS, help="the numbers of beads")
+    options = parser.parse_args()
+    table(options.steps, options.beads)

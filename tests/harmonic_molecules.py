@@ -40,6 +40,7 @@ MASSES = (1.00794, 12.0107, 14.0067)  # i-PI's
 SPRINGS = {(0, 1): 70_000.0, (1, 2): 220_000.0}  # kJ/mol/nm^2: 1450 and 1010 cm-1
 NM = 18.897261246
 STRIDE = 4
+LARGEST_BATCH = 16  # i-PI drops a client that takes 0.1 s to empty the buffer of a socket: 200 kB
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def _write_input(folder: Path, address: str, beads: int, steps: int, masses, see
   <total_steps> {steps} </total_steps>
   <prng><seed> {seed} </seed></prng>
   <ffsocket name='all' mode='unix' pbc='false'>
-    <address> {address} </address> <batch_size> {beads} </batch_size>
+    <address> {address} </address> <batch_size> {min(beads, LARGEST_BATCH)} </batch_size>
   </ffsocket>
   <system>
     <initialize nbeads='{beads}'>

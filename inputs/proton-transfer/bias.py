@@ -2,7 +2,7 @@
 
     w(delta) = -height exp(-delta^2 / (2 width^2)),   delta = d(O1-H) - d(O2-H)
 
-i-PI starts from ``<parameters>``, in bohr and hartree: ``first``, ``hydrogen`` and ``second``, the indices of the three
+Its ``<parameters>``, in bohr and hartree: ``first``, ``hydrogen`` and ``second``, the indices of the three
 atoms from 0, ``height`` and ``width``.
 """
 

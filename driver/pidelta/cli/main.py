@@ -40,6 +40,7 @@ def _app() -> typer.Typer:
     from pidelta.cli.client import client
     from pidelta.cli.evaluate import evaluate
     from pidelta.cli.label import label, sample
+    from pidelta.cli.report import report
     from pidelta.cli.run import run
     from pidelta.cli.slater_koster import slater_koster
     from pidelta.cli.train import test, train
@@ -61,7 +62,7 @@ def _app() -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for command in (run, client, evaluate, check, sample, label, train, test):
+    for command in (run, client, evaluate, check, report, sample, label, train, test):
         app.command()(command)
     app.add_typer(slater_koster)
     return app

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pidelta.errors import SetupError, StructureError
 from pidelta.ipi.forcefields import ForceSum, read_forces
+from pidelta.ipi.frames import SUFFIXES
 from pidelta.ipi.transports import SOCKETS_PREFIX
 from pidelta.ipi.xml_input import integer_of, items_of, read_xml, systems_of, to_integer
 from pidelta.state import System
@@ -45,14 +46,10 @@ class TrajectoryFiles:
     stride: int
     extras: tuple[str, ...] = ()
 
-    @property
-    def is_bead_positions(self) -> bool:
-        """Whether these are positions in xyz format, one file for each bead."""
-        return self.quantity == "positions" and self.format == "xyz"
-
-    def bead_files(self) -> list[Path]:
-        """Return the files of the beads that were written, in order."""
-        pattern = re.compile(rf"{re.escape(self.stem.name)}_\d+\.xyz")
+    def files(self) -> list[Path]:
+        """The files that were written, in the order of beads, or the one of all beads."""
+        suffix = "" if self.quantity == "extras" else SUFFIXES.get(self.format, f".{self.format}")
+        pattern = re.compile(rf"{re.escape(self.stem.name)}(_\d+)?{re.escape(suffix)}")
         return sorted(path for path in self.stem.parent.iterdir() if pattern.fullmatch(path.name))
 
 
@@ -98,7 +95,7 @@ class Simulation:
 
     def output_path(self, name: str) -> Path:
         """Return the path of the output file `name`, with the prefix before it as i-PI does it."""
-        return _output_path(self.path, self.prefix, name)
+        return output_path(self.path, self.prefix, name)
 
     def plot_path(self, name: str) -> Path:
         """Return the path of the picture `name` of this simulation."""
@@ -121,7 +118,7 @@ def read_simulation(path: Path) -> Simulation:
     systems = list(systems_of(path, root))
     if not systems:
         raise SetupError(f"{path}: expected a <system>, found none")
-    beads = [_n_beads(path, system) for system in systems]
+    beads = [number_of_beads(path, system) for system in systems]
     output = root.find("output")
     prefix = "i-pi" if output is None else output.get("prefix", "i-pi")
     names, names_path = _read_names(path, systems[0])
@@ -133,8 +130,8 @@ def read_simulation(path: Path) -> Simulation:
         n_beads=beads[0],
         sockets_prefix=root.get("sockets_prefix", SOCKETS_PREFIX),
         forces=read_forces(path, root, systems, beads),
-        properties=tuple(_properties(path, prefix, output)),
-        trajectories=tuple(_trajectories(path, prefix, output)),
+        properties=tuple(properties_of(path, prefix, output)),
+        trajectories=tuple(trajectories_of(path, prefix, output)),
         checkpoints=tuple(_checkpoints(path, prefix, output)),
         barostat=next((text for system in systems for text in _barostats(system)), ""),
         atom_names=names,
@@ -177,7 +174,9 @@ def step_in_restart(path: Path) -> int | None:
         return None
 
 
-def _output_path(path: Path, prefix: str, name: str) -> Path:
+def output_path(path: Path, prefix: str, name: str, system: str = "") -> Path:
+    """Where i-PI writes `name`; files of one of several systems begin with its prefix."""
+    name = f"{system}_{name}" if system else name
     return path.parent / (f"{prefix}.{name}" if prefix else name)
 
 
@@ -185,19 +184,25 @@ def _stride(path: Path, element: ET.Element) -> int:
     return to_integer(path, f"stride of <{element.tag}>", element.get("stride", "1"), 1)
 
 
-def _properties(path: Path, prefix: str, output: ET.Element | None) -> Iterator[PropertiesFile]:
+def properties_of(
+    path: Path, prefix: str, output: ET.Element | None, system: str = ""
+) -> Iterator[PropertiesFile]:
+    """The properties files of the system with a prefix of its own, or of the only one."""
     for element in () if output is None else output.iter("properties"):
         yield PropertiesFile(
-            path=_output_path(path, prefix, element.get("filename", "out")),
+            path=output_path(path, prefix, element.get("filename", "out"), system),
             stride=_stride(path, element),
             columns=tuple(items_of(element.text)),
         )
 
 
-def _trajectories(path: Path, prefix: str, output: ET.Element | None) -> Iterator[TrajectoryFiles]:
+def trajectories_of(
+    path: Path, prefix: str, output: ET.Element | None, system: str = ""
+) -> Iterator[TrajectoryFiles]:
+    """The trajectories of the system with a prefix of its own, or of the only one."""
     for element in () if output is None else output.iter("trajectory"):
         yield TrajectoryFiles(
-            stem=_output_path(path, prefix, element.get("filename", "traj")),
+            stem=output_path(path, prefix, element.get("filename", "traj"), system),
             quantity=re.split(r"[{(]", (element.text or "").strip())[0],
             format=element.get("format", "xyz"),
             extras=tuple(name for name in items_of(element.get("extra_type")) if name != "raw"),
@@ -207,7 +212,7 @@ def _trajectories(path: Path, prefix: str, output: ET.Element | None) -> Iterato
 
 def _checkpoints(path: Path, prefix: str, output: ET.Element | None) -> Iterator[Path]:
     for element in () if output is None else output.iter("checkpoint"):
-        yield _output_path(path, prefix, element.get("filename", "restart"))
+        yield output_path(path, prefix, element.get("filename", "restart"))
 
 
 def _barostats(system: ET.Element) -> Iterator[str]:
@@ -216,7 +221,12 @@ def _barostats(system: ET.Element) -> Iterator[str]:
             yield f"<dynamics mode='{mode}'>"
 
 
-def _n_beads(path: Path, system: ET.Element) -> int:
+def number_of_beads(path: Path, system: ET.Element) -> int:
+    """The beads of a system.
+
+    Raises:
+        SetupError: it does not say.
+    """
     for element in (*system.iterfind("initialize"), *system.iterfind("beads")):
         if "nbeads" in element.attrib:
             return to_integer(path, f"nbeads of <{element.tag}>", element.attrib["nbeads"], 1)

@@ -5,8 +5,8 @@
 The inputs stay as they are but for the addresses of sockets, so that several runs can go on at once. Each
 example runs twice, with pidelta and with a reference: i-PI's driver in Fortran (``make`` in ``drivers/f90``)
 where it fits the example, else OpenMM in a client of pidelta's. Both runs have the same random numbers, so
-that energies and pressures can be compared row by row. Results go to ``OUTPUT/NAME.json``; examples that have
-theirs are passed over.
+that energies and pressures can be compared row by row. Results go to ``OUTPUT/results.json``, examples that
+are in it are passed over, and the table of ``docs/ipi-examples.md`` is printed.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ase
 import ase.io
 import numpy as np
 from ase import units
 from ase.data import chemical_symbols
+from ipi.utils.units import unit_to_internal
 
 from pidelta.analysis.ipi_output import Properties, read_properties
 from pidelta.ipi.simulation import Simulation, read_simulation
@@ -98,18 +100,45 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME")
     options = parser.parse_args()
     options.output.mkdir(exist_ok=True, parents=True)
+    file = options.output / "results.json"
+    results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     for example in EXAMPLES:
-        result = options.output / f"{example.name}.json"
-        if result.exists() or (options.names and example.name not in options.names):
+        if example.name in results or (options.names and example.name not in options.names):
             continue
         if example.has_driver and options.driver is None:
             print(f"{example.name}: needs --driver")
             continue
         print(example.name, flush=True)
-        result.write_text(json.dumps(compare(example, options), indent=1) + "\n", encoding="utf-8")
+        results[example.name] = compare(example, options)
+        file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print("\n".join(table(results)))
 
 
-def compare(example: Example, options: argparse.Namespace) -> dict[str, object]:
+def table(results: Mapping[str, Any]) -> Iterator[str]:
+    """Markdown: differences of energies in 1e-6 hartree a molecule, and of pressures in MPa."""
+    yield "| example | steps | beads | reference | rows | energy at first | energy, spread | pressure |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for name, result in results.items():
+        found = result["quantities"]
+        energy = found[next(k for k in ("potential", "potential_opsc", "conserved") if k in found)]
+        pressure = next((found[key] for key in found if key.startswith("pressure")), None)
+        scale = 1e6 * unit_to_internal("energy", energy["unit"], 1.0) * 3.0 / result["atoms"]
+        cells = [name, result["steps"], result["beads"], result["reference"], energy["rows"]]
+        cells += [f"{scale * energy[k]:.2g}" for k in ("difference at first", "deviation from it")]
+        cells += [
+            ""
+            if pressure is None
+            else f"{pressure['difference at first'] / megapascals(pressure['unit']):.3g}"
+        ]
+        yield "| " + " | ".join(map(str, cells)) + " |"
+
+
+def megapascals(unit: str) -> float:
+    """A megapascal in a unit of i-PI's."""
+    return float(unit_to_internal("pressure", "megapascal", 1.0) / unit_to_internal("pressure", unit, 1.0))
+
+
+def compare(example: Example, options: argparse.Namespace) -> dict[str, Any]:
     """Run an example with pidelta and with its reference, and say how they differ."""
     folder, steps = options.output / example.name, None if example.has_driver else OPENMM_STEPS
     ours = prepare(example, options.checkout, folder / "pidelta", example.steps)
@@ -127,7 +156,7 @@ def compare(example: Example, options: argparse.Namespace) -> dict[str, object]:
         "reference": "i-pi-driver" if example.has_driver else "OpenMM",
         "steps": ours.total_steps,
         "beads": ours.n_beads,
-        "atoms": len(ours.atom_names) or None,
+        "atoms": len(ours.atom_names),
         "systems": len(ours.forces.systems),
         "quantities": differences(tables),
     }
@@ -231,10 +260,10 @@ def properties(simulation: Simulation) -> list[Properties]:
     return [read_properties(path) for path in sorted(simulation.path.parent.glob(f"*{name}"))]
 
 
-def differences(tables: list[tuple[Properties, Properties]]) -> Mapping[str, Mapping[str, object]]:
+def differences(tables: list[tuple[Properties, Properties]]) -> dict[str, dict[str, Any]]:
     """Of each energy, pressure and volume: first value, and ours less theirs in the first and in all rows."""
     wanted = ("potential", "conserved", "pressure", "volume", "virial", "kinetic_cv", "kinetic_opsc", "cell_")
-    found: dict[str, Mapping[str, object]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for name, unit in tables[0][0].units.items():
         if not name.startswith(wanted) or "(" in name:
             continue

@@ -59,7 +59,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Profile:
-    """A free energy in kcal/mol at the middles of the bins, zero at its minimum, its barrier, and errors."""
+    """A free energy in kcal/mol in the bins, zero at its minimum, nan in empty ones; its barrier; errors."""
 
     values: FloatArray
     errors: FloatArray
@@ -101,9 +101,8 @@ def _histogram(delta: FloatArray, weights: FloatArray) -> FloatArray:
 
 
 def _profile(counts: FloatArray, temperature: float) -> FloatArray:
-    with np.errstate(divide="ignore"):
-        values = -temperature * KCAL * np.log(counts)
-    return np.asarray(values - values.min())
+    values = -temperature * KCAL * np.log(np.where(counts > 0.0, counts, np.nan))
+    return np.asarray(values - np.nanmin(values))
 
 
 def main() -> None:

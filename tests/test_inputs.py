@@ -76,6 +76,17 @@ def test_no_readme_names_an_input_that_is_not_there():
     assert [name for name, _ in commands() if not (INPUTS / f"{name}.xml").exists()] == []
 
 
+@pytest.mark.parametrize("name", [f"{f.name}/{path.stem}" for f in folders() for path in inputs_of(f)])
+def test_ipi_knows_all_that_an_input_says(name):
+    from ipi.inputs.simulation import InputSimulation
+    from ipi.utils.io.inputs.io_xml import xml_parse_file
+
+    path = INPUTS / f"{name}.xml"
+    with path.open() as file:
+        InputSimulation().parse(xml_parse_file(file).fields[0][1])
+    assert read_simulation(path).total_steps > STEPS
+
+
 @pytest.mark.parametrize(
     "arguments", [pytest.param(words, id=name, marks=marks(name)) for name, words in commands()]
 )

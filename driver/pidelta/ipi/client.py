@@ -12,7 +12,19 @@ import numpy as np
 from pidelta.errors import GeometryError, SetupError, TransportError
 from pidelta.ipi.forcefields import terms_in_parameters
 from pidelta.ipi.observers import Alarm, Observer
-from pidelta.ipi.protocol import Connection, Event, Exit, GetForce, Init, PosData, Status, encode_forces
+from pidelta.ipi.protocol import (
+    Connection,
+    Event,
+    Exit,
+    GetForce,
+    Init,
+    PosData,
+    SharedPosData,
+    Status,
+    encode_forces,
+    encode_shared,
+)
+from pidelta.ipi.shared_memory import SharedArrays
 from pidelta.ipi.transports import Transport
 from pidelta.state import Evaluation, Evaluator, FloatArray, json_values
 
@@ -99,24 +111,30 @@ class _Server:
         self._transport = transport
         self._observers = observers
         self._on_terms = on_terms
-        self._connection = Connection(len(evaluator.numbers))
+        self._connection = Connection(len(evaluator.numbers), shared_memory=transport.shared_memory)
+        self._shared: SharedArrays | None = None
         self._reply = b""
         self._summary = ServeSummary()
 
     def run(self) -> ServeSummary:
-        while not self._connection.closed:
-            for event in self._next_events():
-                self._handle(event)
+        try:
+            while not self._connection.closed:
+                if (event := self._next_event()) is not None:
+                    self._handle(event)
+        finally:
+            if self._shared is not None:
+                self._shared.close()
         return self._summary
 
-    def _next_events(self) -> list[Event]:
+    def _next_event(self) -> Event | None:
+        """Take some bytes; return the event that they complete."""
         started = time.perf_counter()
-        data = self._transport.receive()
+        count = self._transport.receive_into(self._connection.wanted())
         self._summary.seconds_waiting += time.perf_counter() - started
-        if data:
-            return self._connection.receive(data)
+        if count:
+            return self._connection.received(count)
         self._connection.receive_end()
-        return []
+        return None
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Status):
@@ -124,7 +142,9 @@ class _Server:
         elif isinstance(event, Init):
             self._choose_terms(event)
         elif isinstance(event, PosData):
-            self._evaluate(event)
+            self._evaluate(event.positions, event.cells)
+        elif isinstance(event, SharedPosData):
+            self._evaluate(*self._attached(event).structures())
         elif isinstance(event, GetForce):
             self._send(self._reply)
             self._summary.requests += 1
@@ -143,11 +163,15 @@ class _Server:
             raise SetupError(f"forcefield of the i-PI input: expected no terms, found {'+'.join(terms)}")
         self._evaluator = self._on_terms(terms)
 
-    def _evaluate(self, data: PosData) -> None:
-        batch = len(data.positions)
-        distinct = _count_without_padding(data)
-        positions = data.positions[:distinct]
-        cells = data.cells[:distinct]
+    def _attached(self, data: SharedPosData) -> SharedArrays:
+        if self._shared is None:
+            n_atoms = len(self._evaluator.numbers)
+            self._shared = SharedArrays(data.segments, self._connection.batch_size, n_atoms)
+        return self._shared
+
+    def _evaluate(self, positions: FloatArray, cells: FloatArray) -> None:
+        batch, distinct = len(positions), _count_without_padding(positions, cells)
+        positions, cells = positions[:distinct], cells[:distinct]
         for observer in self._observers:
             observer.before(positions, cells)
         started = time.perf_counter()
@@ -156,15 +180,18 @@ class _Server:
         self._summary.structures += distinct
         for part, seconds in evaluation.timings.items():
             self._summary.timings[part] = self._summary.timings.get(part, 0.0) + seconds
-        energy, gradient = evaluation.energy, evaluation.gradient
+        energy, gradient, virial = evaluation.energy, evaluation.gradient, evaluation.virial
         _check_finite(energy, gradient)
         for observer in self._observers:
             observer.after(positions, cells, evaluation)
-        slots = np.minimum(np.arange(batch), distinct - 1)
         extras = [encode_extras(evaluation, index) for index in range(distinct)]
-        self._reply = encode_forces(
-            energy[slots], -gradient[slots], evaluation.virial[slots], [extras[slot] for slot in slots]
-        )
+        extras += extras[-1:] * (batch - distinct)
+        energy, gradient, virial = (_repeat_last(values, batch) for values in (energy, gradient, virial))
+        if self._shared is not None:
+            self._shared.write(energy, gradient, virial)
+            self._reply = encode_shared(extras)
+        else:
+            self._reply = encode_forces(energy, -gradient, virial, extras)
 
     def _send(self, data: bytes) -> None:
         """Send; a connection closed after EXIT while forces were evaluated is a clean end."""
@@ -176,9 +203,10 @@ class _Server:
             self._summary.end = "exit"
 
     def _exit_is_waiting(self) -> bool:
-        while data := self._transport.receive():
-            self._connection.receive(data)
-        return self._connection.closed
+        connection = self._connection
+        while not connection.closed and (count := self._transport.receive_into(connection.wanted())):
+            connection.received(count)
+        return connection.closed
 
 
 def encode_extras(evaluation: Evaluation, index: int) -> bytes:
@@ -200,16 +228,24 @@ def encode_extras(evaluation: Evaluation, index: int) -> bytes:
     return json.dumps(extras).encode()
 
 
-def _count_without_padding(data: PosData) -> int:
-    """Count the structures without the repeats of the last one at the end of the batch."""
-    count = len(data.positions)
+def _count_without_padding(positions: FloatArray, cells: FloatArray) -> int:
+    """Count the structures without the repeats of the last one at the end of the batch.
+
+    Not all repeats are padding: the beads of a ring polymer may start from the same positions.
+    """
+    count = len(positions)
     while (
         count > 1
-        and np.array_equal(data.positions[count - 2], data.positions[count - 1])
-        and np.array_equal(data.cells[count - 2], data.cells[count - 1])
+        and np.array_equal(positions[count - 2], positions[count - 1])
+        and np.array_equal(cells[count - 2], cells[count - 1])
     ):
         count -= 1
     return count
+
+
+def _repeat_last(values: FloatArray, batch: int) -> FloatArray:
+    missing = batch - len(values)
+    return np.concatenate([values, np.repeat(values[-1:], missing, axis=0)]) if missing else values
 
 
 def _check_finite(energy: FloatArray, gradient: FloatArray) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pidelta.errors import SetupError
 from pidelta.ipi.protocol import read_parameters
+from pidelta.ipi.transports import MODES
 from pidelta.ipi.xml_input import integer_of, items_of, text_of, to_integer, to_number
 from pidelta.state import TERM_NAMES, parse_terms
 
@@ -146,7 +147,7 @@ def read_forces(
         beads: the number of beads of each.
 
     Raises:
-        SetupError: no force uses an ffsocket of mode unix or inet, a name is missing, taken or unknown, or a
+        SetupError: no force uses an ffsocket, a name is missing, taken or unknown, or a
             number is none; an ffsocket does not say what it serves.
     """
     elements = [element for element in root if element.tag.startswith("ff")]
@@ -167,7 +168,7 @@ def read_forces(
     sockets = tuple(_read_socket(path, element) for found in members.values() for element in found)
     if not sockets:
         raise SetupError(f"{path}: expected an <ffsocket> for pidelta to connect to, found none in <forces>")
-    places = [(s.mode, s.address, s.port if s.mode == "inet" else 0) for s in sockets]
+    places = [(s.mode == "inet", s.address, s.port if s.mode == "inet" else 0) for s in sockets]
     for socket, place in zip(sockets, places, strict=True):
         if places.count(place) > 1:
             raise SetupError(
@@ -219,8 +220,8 @@ def _read_systems_forces(
 def _read_socket(path: Path, element: ET.Element) -> ForceSocket:
     name, mode = element.get("name", "").strip(), element.get("mode", "inet").strip()
     what = f"<ffsocket name={name!r}>"
-    if mode not in ("unix", "inet"):
-        raise SetupError(f"{path}: mode of {what}: expected unix or inet, found {mode!r}")
+    if mode not in MODES:
+        raise SetupError(f"{path}: mode of {what}: expected {', '.join(MODES)}, found {mode!r}")
     try:
         terms = terms_of_socket(name, text_of(element, "parameters", ""))
     except ValueError as error:

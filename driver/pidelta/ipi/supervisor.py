@@ -22,7 +22,7 @@ from pidelta.ipi.folder_lock import FolderLock
 from pidelta.ipi.forcefields import ForceSocket
 from pidelta.ipi.observers import Alarm, merge_alarms, read_status
 from pidelta.ipi.simulation import Simulation, step_in_restart
-from pidelta.ipi.transports import remove_stale_socket, socket_path
+from pidelta.ipi.transports import UNIX_MODES, remove_stale_socket, socket_path
 from pidelta.output_files import back_up
 
 _THREAD_VARIABLES = (
@@ -212,7 +212,7 @@ class Supervisor:
         """Remove what an i-PI that failed leaves behind, and let others run in this folder."""
         if self._ipi is not None:
             for ffsocket in self._simulation.forces.sockets:
-                if ffsocket.mode == "unix":
+                if ffsocket.mode in UNIX_MODES:
                     with contextlib.suppress(SetupError):
                         remove_stale_socket(socket_path(ffsocket.address, self._simulation.sockets_prefix))
         self._final_alarms = self.alarms()
@@ -335,7 +335,7 @@ def _client_options(ffsocket: ForceSocket, sockets_prefix: str) -> list[str]:
 
 def _check_free(ffsocket: ForceSocket, sockets_prefix: str) -> None:
     """Check that i-PI can listen at its address; a file left by a killed i-PI is removed."""
-    if ffsocket.mode == "unix":
+    if ffsocket.mode in UNIX_MODES:
         remove_stale_socket(socket_path(ffsocket.address, sockets_prefix))
         return
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:

@@ -17,6 +17,7 @@ import numpy as np
 
 from pidelta.errors import PideltaError
 from pidelta.ipi.client import serve
+from pidelta.ipi.client_status import StatusFile
 from pidelta.ipi.transports import connect
 from pidelta.state import Evaluation, Term
 
@@ -40,6 +41,7 @@ class Images:
         self.numbers = numbers
         self.calls = []
         self.seconds = 0.0
+        self.last_call = None
 
     def energy(self, positions, cell):
         """The energy alone, written apart from the derivatives."""
@@ -53,6 +55,8 @@ class Images:
 
     def evaluate(self, positions, cells):
         time.sleep(self.seconds)
+        if len(self.calls) == self.last_call:
+            os.kill(os.getpid(), signal.SIGKILL)
         self.calls.append((positions.copy(), None if cells is None else cells.copy()))
         parts = [self._one(r, cell) for r, cell in zip(positions, cells, strict=True)]
         energy, gradient, virial = (np.array(part) for part in zip(*parts, strict=True))
@@ -250,6 +254,10 @@ def main(argv):
         return
     if behaviour == "slow":
         evaluator.seconds = 0.1
+    if behaviour == "die":
+        evaluator.last_call = 0
+    if behaviour == "mortal":
+        evaluator.last_call = 7
     transport = connect(
         options["--mode"],
         options["--address"],
@@ -259,7 +267,8 @@ def main(argv):
     )
     with closing(transport):
         print(options.get("--terms", "all terms"))
-        print(serve(evaluator, transport, on_terms=lambda terms: evaluator).to_json())
+        observers = [StatusFile(Path(options["--status"]), {})] if "--status" in options else []
+        print(serve(evaluator, transport, observers, on_terms=lambda terms: evaluator).to_json())
 
 
 if __name__ == "__main__":

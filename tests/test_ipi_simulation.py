@@ -10,7 +10,8 @@ from ase.data import atomic_numbers
 
 from ipi_support import SYMBOLS, write_input
 from pidelta.errors import SetupError, StructureError
-from pidelta.ipi.simulation import check_atom_order, read_simulation, step_in_restart
+from pidelta.ipi.saved_states import step_in_restart
+from pidelta.ipi.simulation import check_atom_order, read_simulation
 from pidelta.state import System
 
 

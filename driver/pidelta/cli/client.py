@@ -29,7 +29,7 @@ def client(
         str, typer.Option(help="What i-PI puts before the address of a unix socket.")
     ] = SOCKETS_PREFIX,
     status: Annotated[
-        Path | None, typer.Option(help="A file to keep the uncertainty of the delta model in, as JSON.")
+        Path | None, typer.Option(help="A file for the work done so far and the uncertainty, as JSON.")
     ] = None,
     patience: Annotated[float, typer.Option(help="Seconds to wait for i-PI to listen.")] = 10.0,
 ) -> None:
@@ -37,7 +37,8 @@ def client(
     settings, chosen = load_config(config), chosen_terms(terms)
 
     from pidelta.ipi.client import serve
-    from pidelta.ipi.observers import Observer, UncertaintyMonitor, merge_alarms
+    from pidelta.ipi.client_status import StatusFile
+    from pidelta.ipi.observers import Alarm, Observer, UncertaintyMonitor, merge_alarms
     from pidelta.ipi.transports import connect
     from pidelta.setup import Setup
     from pidelta.workflow.yardstick import FirstPositions
@@ -45,10 +46,14 @@ def client(
     setup = Setup(settings)
     evaluator = setup.evaluator(chosen)
     observers: list[Observer] = [FirstPositions(setup.yardstick)]
-    monitor = None
+    alarms: dict[str, Alarm] = {}
     if evaluator.delta is not None:
-        monitor = UncertaintyMonitor(setup.spread_threshold, status)
+        monitor = UncertaintyMonitor(setup.spread_threshold)
+        alarms = monitor.alarms
         observers.append(monitor)
+    status_file = None if status is None else StatusFile(status, alarms)
+    if status_file is not None:
+        observers.append(status_file)
 
     def evaluator_of(asked: frozenset[str]) -> QMMMEvaluator:
         """What the <parameters> of the forcefield ask for."""
@@ -61,7 +66,7 @@ def client(
 
     with closing(connect(mode, address, port, sockets_prefix=sockets_prefix, patience=patience)) as transport:
         summary = serve(evaluator, transport, observers, on_terms=evaluator_of)
-    if monitor is not None:
-        monitor.write_status()
-        summary.alarms = merge_alarms([monitor.alarms])
+    if status_file is not None:
+        status_file.write()
+    summary.alarms = merge_alarms([alarms])
     print(summary.to_json())

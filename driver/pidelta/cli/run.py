@@ -197,11 +197,12 @@ def _supervise(
 
 
 def _how_to_go_on(supervisor: Supervisor, simulation: Simulation, options: list[str]) -> str:
-    path, step = supervisor.saved_state() or (simulation.path, simulation.step)
-    if step <= simulation.step:
+    state = supervisor.saved_state()
+    if state is None or state.step <= simulation.step:
         again = shlex.join(["pidelta", "run", str(simulation.path), *options])
         return f"no step was saved: start again with: {again}"
-    return f"continue from step {step} with: {shlex.join(['pidelta', 'run', str(path), *options])}"
+    command = shlex.join(["pidelta", "run", str(state.path), *options])
+    return f"continue from step {state.step} with: {command}"
 
 
 @contextmanager

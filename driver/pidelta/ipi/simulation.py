@@ -168,15 +168,6 @@ def check_atom_order(simulation: Simulation, system: System) -> None:
             )
 
 
-def step_in_restart(path: Path) -> int | None:
-    """Return the step a RESTART file continues from, or None if there is no such file, or half of one."""
-    try:
-        root = ET.parse(path).getroot()
-        return int(root.findtext("step", "0")) if root.tag == "simulation" else None
-    except (OSError, ET.ParseError, ValueError):
-        return None
-
-
 def _output_path(path: Path, prefix: str, name: str) -> Path:
     return path.parent / (f"{prefix}.{name}" if prefix else name)
 

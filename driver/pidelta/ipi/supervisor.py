@@ -1,10 +1,9 @@
-"""Run i-PI and its clients as processes, notice which of them fails, and stop them without losing a step."""
+"""Run i-PI and its clients as processes, start again what dies, and stop them without losing a step."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import shutil
 import signal
 import socket
@@ -17,44 +16,47 @@ from pathlib import Path
 
 from pidelta.errors import RunError, SetupError
 from pidelta.ipi import watchdog
+from pidelta.ipi.child import Child
 from pidelta.ipi.client import ServeSummary
+from pidelta.ipi.client_status import read_status
 from pidelta.ipi.folder_lock import FolderLock
 from pidelta.ipi.forcefields import ForceSocket
-from pidelta.ipi.observers import Alarm, merge_alarms, read_status
-from pidelta.ipi.simulation import Simulation, step_in_restart
+from pidelta.ipi.observers import Alarm, merge_alarms
+from pidelta.ipi.saved_states import SavedState, newest_state
+from pidelta.ipi.simulation import Simulation
 from pidelta.ipi.transports import UNIX_MODES, remove_stale_socket, socket_path
 from pidelta.output_files import back_up
 
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
 _CLIENT_PATIENCE_SECONDS = 300.0
 _IPI_EXIT_SECONDS = 60.0
 _CLIENT_EXIT_SECONDS = 3.0
-_CLIENTS_GONE_SECONDS = 15.0
-_POLL_SECONDS = 0.1
+_CLIENT_GONE_SECONDS = 15.0
+_ERROR_OF_THE_USER = 2
+"""Exit code of a client that has found something wrong, which another would find as well."""
+_FRUITLESS_LIVES = 2
+"""So many clients in one place may die before they have answered anything."""
 
 
 @dataclass
-class _Process:
-    """A child process with its log."""
+class _Client:
+    """A client, and what is needed to start another in its place.
 
-    name: str
-    log: Path
-    process: subprocess.Popen[bytes]
+    Attributes:
+        child: the process.
+        command: what it was started by.
+        fruitless: how many before it, in a row, have died in this place without an answer.
+        ended: when it was first seen to have ended, by the monotonic clock.
+    """
 
-    def failure(self) -> str | None:
-        """Say why it failed, in one line, or None while it runs or if it ended well."""
-        code = self.process.poll()
-        if not code:
-            return None
-        if code < 0:
-            return f"{self.name} was killed by signal {signal.Signals(-code).name}; see {self.log}"
-        return f"{self.name}: {_last_line(self.log) or 'no message'} (exit code {code}, log: {self.log})"
+    child: Child
+    command: Sequence[str]
+    fruitless: int = 0
+    ended: float | None = None
+
+    @property
+    def status_path(self) -> Path:
+        """Where it says, while the run goes on, what it has done and how sure the model is."""
+        return _status_path(self.child.log)
 
 
 class Supervisor:
@@ -64,29 +66,41 @@ class Supervisor:
     writes RESTART on the first signal but aborts on a second. A watchdog ends them if the supervisor is
     killed. Logs of an earlier run are kept under other names, as i-PI keeps its outputs.
 
+    i-PI gives the structures of a client that has died to others. The supervisor starts one in its place, as
+    often as it is allowed to, but not where the next would die as well: after an error of the set-up, or of a
+    geometry, and where two in a row have died without an answer.
+
     Args:
         simulation: what to run.
         client_command: the command of a client; ``--mode``, ``--address`` and so on are appended, and
             ``--terms`` where the ffsocket says what it serves.
         n_clients: clients by the name of an ffsocket, 1 where it is not there.
+        restarts: how often, in all, a client may be started again.
 
     Attributes:
         kept: logs of an earlier run, under their new names.
+        restarted: why clients were started again, a line each.
     """
 
     def __init__(
-        self, simulation: Simulation, client_command: Sequence[str], n_clients: Mapping[str, int]
+        self,
+        simulation: Simulation,
+        client_command: Sequence[str],
+        n_clients: Mapping[str, int],
+        *,
+        restarts: int = 0,
     ) -> None:
         self.kept: list[Path] = []
+        self.restarted: list[str] = []
         self._simulation = simulation
         self._client_command = list(client_command)
         self._n_clients = n_clients
+        self._restarts = restarts
         self._lock: FolderLock | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
-        self._ipi: _Process | None = None
-        self._clients: list[_Process] = []
-        self._final_alarms: dict[str, Alarm] | None = None
-        self._clients_gone_since: float | None = None
+        self._ipi: Child | None = None
+        self._clients: list[_Client] = []
+        self._past_alarms: list[Mapping[str, Alarm]] = []
         self._stop_sent = False
         self._started = 0.0
 
@@ -111,7 +125,9 @@ class Supervisor:
                 command = [*self._client_command, *_client_options(ffsocket, prefix)]
                 log = simulation.output_path(f"client-{index}.log")
                 command += ["--status", str(_status_path(log).resolve())]
-                self._clients.append(self._start(f"client {index}", command, log, Path.cwd()))
+                self._clients.append(
+                    _Client(self._start(f"client {index}", command, log, Path.cwd()), command)
+                )
         except BaseException:
             self.close()
             raise
@@ -127,42 +143,65 @@ class Supervisor:
         return [child.log for child in self._children()]
 
     def is_running(self) -> bool:
-        """Tell whether i-PI runs.
+        """Tell whether i-PI runs, after starting clients again that have died.
 
         Raises:
             RunError: i-PI or a client failed; the message is the last line of its log.
         """
         ipi = self._running_ipi()
-        if ipi.process.poll() is not None:
-            if failure := ipi.failure():
-                raise RunError(failure)
-            return False
-        if failure := self._client_failure():
-            # A client also fails when i-PI goes down under it; then i-PI is what to report.
-            _wait(ipi.process, 1.0)
-            raise RunError(ipi.failure() or failure)
-        self._check_clients_left()
-        return True
+        if ipi.is_running():
+            for client in self._clients:
+                if not client.child.is_running():
+                    self._replace(client)
+        if ipi.is_running():
+            return True
+        if failure := ipi.failure():
+            raise RunError(failure)
+        return False
+
+    def _replace(self, client: _Client) -> None:
+        """Start another client in place of one that has ended, unless i-PI has ended as well.
+
+        Raises:
+            RunError: it is not to be started again.
+        """
+        reason = client.child.failure() or self._sent_away(client)
+        # A client also fails when i-PI goes down under it; then i-PI is what to report.
+        if reason is None or self._running_ipi().wait(1.0):
+            return
+        status = read_status(client.status_path)
+        fruitless = 0 if status.structures else client.fruitless + 1
+        if client.child.process.returncode == _ERROR_OF_THE_USER or not self._restarts:
+            raise RunError(reason)
+        if len(self.restarted) >= self._restarts:
+            raise RunError(f"{reason}; clients were started again {len(self.restarted)} times before")
+        if fruitless >= _FRUITLESS_LIVES:
+            raise RunError(f"{reason}; so did the one before it, and neither had answered anything")
+        self.restarted.append(reason)
+        self._past_alarms.append(status.alarms)
+        client.status_path.unlink(missing_ok=True)
+        self._tell_watchdog(f"{watchdog.GONE} {client.child.process.pid}")
+        client.child = self._start(
+            client.child.name, client.command, client.child.log, Path.cwd(), append=True
+        )
+        client.fruitless, client.ended = fruitless, None
+
+    def _sent_away(self, client: _Client) -> str | None:
+        """Say that i-PI, or its ``timeout``, has sent a client away; None where i-PI may be about to end."""
+        now = time.monotonic()
+        client.ended = now if client.ended is None else client.ended
+        if now - client.ended < _CLIENT_GONE_SECONDS:
+            return None
+        return f"i-PI sent {client.child.name} away and goes on; see {self._running_ipi().log}"
 
     def last_step(self) -> int | None:
         """Return the step i-PI, once it has ended, would continue from; None if this run saved nothing."""
         state = self.saved_state()
-        return None if state is None else state[1]
+        return None if state is None else state.step
 
-    def saved_state(self) -> tuple[Path, int] | None:
-        """Return the newest whole state that this run saved, in RESTART or a checkpoint, and its step."""
-        names = tuple(path.name for path in self._simulation.checkpoints)
-        files = self._simulation.path.parent.iterdir()
-        times = {
-            path: path.stat().st_mtime
-            for path in files
-            if path.is_file() and (path.name == "RESTART" or path.name.startswith(names))
-        }
-        # A file system may round times down; of files of the same time RESTART is the last one.
-        for path in sorted(times, key=lambda path: (times[path], path.name == "RESTART"), reverse=True):
-            if times[path] > self._started - 1.0 and (step := step_in_restart(path)) is not None:
-                return path, step
-        return None
+    def saved_state(self) -> SavedState | None:
+        """Return the newest whole state that this run saved, in RESTART or a checkpoint."""
+        return newest_state(self._simulation, self._started)
 
     def finished(self) -> bool:
         """Tell whether i-PI, once it has ended, did all of its steps."""
@@ -175,27 +214,26 @@ class Supervisor:
         What it had computed of the current step is lost; all complete steps are kept.
         """
         ipi = self._running_ipi()
-        if ipi.process.poll() is None:
+        if ipi.is_running():
             self._stop_sent = True
             ipi.process.send_signal(signal.SIGINT)
-            _wait(ipi.process, _IPI_EXIT_SECONDS)
+            ipi.wait(_IPI_EXIT_SECONDS)
 
     def client_summaries(self) -> list[ServeSummary]:
-        """Return what the clients that ended well reported in the last line of their logs."""
-        summaries = []
-        for client in self._clients:
+        """Return what the clients that ended well reported in the last line of their logs.
+
+        Nobody knows what those did that had to be started again: then there are no summaries.
+        """
+        summaries: list[ServeSummary] = []
+        for client in self._clients if not self.restarted else ():
             with contextlib.suppress(ValueError):
-                summaries.append(ServeSummary.from_json(_last_line(client.log)))
+                summaries.append(ServeSummary.from_json(client.child.last_line()))
         return summaries
 
     def alarms(self) -> dict[str, Alarm]:
         """Return what the clients have seen of the uncertainty of the model, by property."""
-        if self._final_alarms is not None:
-            return self._final_alarms
-        return merge_alarms(read_status(path) for path in self._status_paths())
-
-    def _status_paths(self) -> list[Path]:
-        return [_status_path(client.log) for client in self._clients]
+        current = [read_status(client.status_path).alarms for client in self._clients]
+        return merge_alarms([*self._past_alarms, *current])
 
     def close(self) -> None:
         """Stop i-PI, then the clients; whoever stopped i-PI before and comes here again is in a hurry."""
@@ -203,9 +241,7 @@ class Supervisor:
             self._close_gently()
         finally:  # a second Ctrl-C must not leave processes behind
             for child in self._children():
-                if child.process.poll() is None:
-                    child.process.kill()
-                    child.process.wait()
+                child.kill()
             self._clean_up()
 
     def _clean_up(self) -> None:
@@ -215,9 +251,9 @@ class Supervisor:
                 if ffsocket.mode in UNIX_MODES:
                     with contextlib.suppress(SetupError):
                         remove_stale_socket(socket_path(ffsocket.address, self._simulation.sockets_prefix))
-        self._final_alarms = self.alarms()
-        for path in self._status_paths():
-            path.unlink(missing_ok=True)
+        self._past_alarms = [self.alarms()]
+        for client in self._clients:
+            client.status_path.unlink(missing_ok=True)
         if self._watchdog is not None:
             self._tell_watchdog(watchdog.DONE)
             self._watchdog.communicate()
@@ -232,27 +268,19 @@ class Supervisor:
         # After EXIT from i-PI clients end by themselves, unless they are in the middle of an evaluation.
         deadline = time.monotonic() + _CLIENT_EXIT_SECONDS
         for child in reversed(self._children()):
-            if not _wait(child.process, deadline - time.monotonic()):
+            if not child.wait(deadline - time.monotonic()):
                 child.process.terminate()
-                _wait(child.process, _CLIENT_EXIT_SECONDS)
+                child.wait(_CLIENT_EXIT_SECONDS)
 
-    def _start(self, name: str, command: Sequence[str], log: Path, folder: Path) -> _Process:
-        environment = {**dict.fromkeys(_THREAD_VARIABLES, "1"), "PYTHONUNBUFFERED": "1", **os.environ}
-        continued = self._simulation.step > 0
-        if not continued and (kept := back_up(log)) is not None:
+    def _start(
+        self, name: str, command: Sequence[str], log: Path, folder: Path, *, append: bool = False
+    ) -> Child:
+        append = append or self._simulation.step > 0
+        if not append and (kept := back_up(log)) is not None:
             self.kept.append(kept)
-        with log.open("ab" if continued else "wb") as stream:
-            process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self._tell_watchdog(str(process.pid))
-        return _Process(name, log, process)
+        child = Child.start(name, command, log, folder, append=append)
+        self._tell_watchdog(str(child.process.pid))
+        return child
 
     def _tell_watchdog(self, line: str) -> None:
         if self._watchdog is not None and self._watchdog.stdin is not None:
@@ -265,27 +293,13 @@ class Supervisor:
         sockets = self._simulation.forces.sockets
         return [socket for socket in sockets for _ in range(self._n_clients.get(socket.name, 1))]
 
-    def _children(self) -> list[_Process]:
-        return [*([] if self._ipi is None else [self._ipi]), *self._clients]
+    def _children(self) -> list[Child]:
+        return [*([] if self._ipi is None else [self._ipi]), *(client.child for client in self._clients)]
 
-    def _running_ipi(self) -> _Process:
+    def _running_ipi(self) -> Child:
         if self._ipi is None:
             raise ValueError("the supervisor was not entered")
         return self._ipi
-
-    def _client_failure(self) -> str | None:
-        return next((failure for client in self._clients if (failure := client.failure())), None)
-
-    def _check_clients_left(self) -> None:
-        """i-PI waits for ever after it has dropped its last client (its ``timeout`` may do that)."""
-        if any(client.process.poll() is None for client in self._clients):
-            self._clients_gone_since = None
-        elif self._clients_gone_since is None:
-            self._clients_gone_since = time.monotonic()
-        elif time.monotonic() - self._clients_gone_since > _CLIENTS_GONE_SECONDS:
-            raise RunError(
-                f"i-PI sent all clients away and waits for new ones; see {self._running_ipi().log}"
-            )
 
 
 def _start_watchdog(lock: FolderLock) -> subprocess.Popen[bytes]:
@@ -303,13 +317,6 @@ def _start_watchdog(lock: FolderLock) -> subprocess.Popen[bytes]:
 def _status_path(log: Path) -> Path:
     """Where a client says, while the run goes on, how sure the model is."""
     return log.with_suffix(".status")
-
-
-def _last_line(path: Path) -> str:
-    """Return the last line of a log that is not blank, or nothing."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
 
 
 def _ipi_command() -> list[str]:
@@ -348,12 +355,3 @@ def _check_free(ffsocket: ForceSocket, sockets_prefix: str) -> None:
                 f"ffsocket {ffsocket.name}: expected an address i-PI can listen at, "
                 f"found {ffsocket.address}:{ffsocket.port}: {reason}"
             ) from error
-
-
-def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Wait for the end of a process; False if it still runs after `seconds`."""
-    try:
-        process.wait(max(seconds, 0.0))
-    except subprocess.TimeoutExpired:
-        return False
-    return True

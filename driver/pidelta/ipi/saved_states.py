@@ -1,0 +1,58 @@
+"""The states that i-PI saves in the folder of an input, RESTART and checkpoints, and the newest of them."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+
+from pidelta.ipi.simulation import Simulation
+
+_FOREVER = -1e300
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """A file that i-PI can go on from, and the next step."""
+
+    path: Path
+    step: int
+
+
+def newest_state(simulation: Simulation, since: float = _FOREVER) -> SavedState | None:
+    """Return the newest whole state that runs of an input saved in its folder, or None.
+
+    Other inputs of the same folder write RESTART, too; theirs are known by the prefix of their outputs.
+
+    Args:
+        simulation: what was run.
+        since: the time, in seconds since the epoch, before which files are those of other runs.
+    """
+    names = tuple(path.name for path in simulation.checkpoints)
+    times = {
+        path: path.stat().st_mtime
+        for path in simulation.path.parent.iterdir()
+        if path.is_file() and (path.name == "RESTART" or path.name.startswith(names))
+    }
+    # A file system may round times down; of files of the same time RESTART is the last one.
+    for path in sorted(times, key=lambda path: (times[path], path.name == "RESTART"), reverse=True):
+        if times[path] > since - 1.0 and (step := step_in_restart(path, simulation.prefix)) is not None:
+            return SavedState(path, step)
+    return None
+
+
+def step_in_restart(path: Path, prefix: str | None = None) -> int | None:
+    """Return the step that a RESTART file continues from, or None if there is no such file, or half of one.
+
+    Args:
+        path: the file.
+        prefix: of the outputs of the simulation that is meant; None for any.
+    """
+    try:
+        root = ET.parse(path).getroot()
+        step = int(root.findtext("step", "0"))
+    except (OSError, ET.ParseError, ValueError):
+        return None
+    output = root.find("output")
+    found = prefix if output is None else output.get("prefix", "i-pi")
+    return step if root.tag == "simulation" and prefix in (None, found) else None

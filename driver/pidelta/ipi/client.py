@@ -97,6 +97,70 @@ def serve(
     return _Server(evaluator, transport, observers, on_terms).run()
 
 
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What i-PI wants to know of B structures, in atomic units.
+
+    Attributes:
+        energies: (B,).
+        gradient: (B, N, 3) dE/dR.
+        virials: (B, 3, 3) -dE/d(strain).
+        extras: B texts in JSON.
+    """
+
+    energies: FloatArray
+    gradient: FloatArray
+    virials: FloatArray
+    extras: list[bytes]
+
+
+class ObservedEvaluator:
+    """An evaluator and those who watch it.
+
+    Attributes:
+        evaluator: evaluates the structures.
+        summary: what it did so far.
+
+    Args:
+        evaluator: see above.
+        observers: see each request and its evaluation; what they raise leaves `answer`.
+    """
+
+    def __init__(self, evaluator: Evaluator, observers: Sequence[Observer] = ()) -> None:
+        self.evaluator = evaluator
+        self.summary = ServeSummary()
+        self._observers = observers
+
+    def answer(self, positions: FloatArray, cells: FloatArray) -> Answer:
+        """Evaluate B structures: positions (B, N, 3), cells (B, 3, 3) with vectors as rows, in bohr.
+
+        Raises:
+            GeometryError: an energy or a force is not finite.
+        """
+        batch, distinct = len(positions), _count_without_padding(positions, cells)
+        positions, cells = positions[:distinct], cells[:distinct]
+        for observer in self._observers:
+            observer.before(positions, cells)
+        started = time.perf_counter()
+        evaluation = self.evaluator.evaluate(positions, cells)
+        summary = self.summary
+        summary.seconds_evaluating += time.perf_counter() - started
+        summary.structures += distinct
+        for part, seconds in evaluation.timings.items():
+            summary.timings[part] = summary.timings.get(part, 0.0) + seconds
+        energy, gradient = evaluation.energy, evaluation.gradient
+        _check_finite(energy, gradient)
+        for observer in self._observers:
+            observer.after(positions, cells, evaluation)
+        extras = [encode_extras(evaluation, index) for index in range(distinct)]
+        return Answer(
+            energies=_repeat_last(energy, batch),
+            gradient=_repeat_last(gradient, batch),
+            virials=_repeat_last(evaluation.virial, batch),
+            extras=extras + extras[-1:] * (batch - distinct),
+        )
+
+
 class _Server:
     """One conversation: the protocol, the evaluator and what was found for the last POSDATA."""
 
@@ -107,14 +171,13 @@ class _Server:
         observers: Sequence[Observer],
         on_terms: TermsHook | None,
     ) -> None:
-        self._evaluator = evaluator
+        self._evaluator = ObservedEvaluator(evaluator, observers)
         self._transport = transport
-        self._observers = observers
         self._on_terms = on_terms
         self._connection = Connection(len(evaluator.numbers), shared_memory=transport.shared_memory)
         self._shared: SharedArrays | None = None
         self._reply = b""
-        self._summary = ServeSummary()
+        self._summary = self._evaluator.summary
 
     def run(self) -> ServeSummary:
         try:
@@ -161,37 +224,21 @@ class _Server:
             return
         if self._on_terms is None:
             raise SetupError(f"forcefield of the i-PI input: expected no terms, found {'+'.join(terms)}")
-        self._evaluator = self._on_terms(terms)
+        self._evaluator.evaluator = self._on_terms(terms)
 
     def _attached(self, data: SharedPosData) -> SharedArrays:
         if self._shared is None:
-            n_atoms = len(self._evaluator.numbers)
+            n_atoms = len(self._evaluator.evaluator.numbers)
             self._shared = SharedArrays(data.segments, self._connection.batch_size, n_atoms)
         return self._shared
 
     def _evaluate(self, positions: FloatArray, cells: FloatArray) -> None:
-        batch, distinct = len(positions), _count_without_padding(positions, cells)
-        positions, cells = positions[:distinct], cells[:distinct]
-        for observer in self._observers:
-            observer.before(positions, cells)
-        started = time.perf_counter()
-        evaluation = self._evaluator.evaluate(positions, cells)
-        self._summary.seconds_evaluating += time.perf_counter() - started
-        self._summary.structures += distinct
-        for part, seconds in evaluation.timings.items():
-            self._summary.timings[part] = self._summary.timings.get(part, 0.0) + seconds
-        energy, gradient, virial = evaluation.energy, evaluation.gradient, evaluation.virial
-        _check_finite(energy, gradient)
-        for observer in self._observers:
-            observer.after(positions, cells, evaluation)
-        extras = [encode_extras(evaluation, index) for index in range(distinct)]
-        extras += extras[-1:] * (batch - distinct)
-        energy, gradient, virial = (_repeat_last(values, batch) for values in (energy, gradient, virial))
+        answer = self._evaluator.answer(positions, cells)
         if self._shared is not None:
-            self._shared.write(energy, gradient, virial)
-            self._reply = encode_shared(extras)
+            self._shared.write(answer.energies, answer.gradient, answer.virials)
+            self._reply = encode_shared(answer.extras)
         else:
-            self._reply = encode_forces(energy, -gradient, virial, extras)
+            self._reply = encode_forces(answer.energies, -answer.gradient, answer.virials, answer.extras)
 
     def _send(self, data: bytes) -> None:
         """Send; a connection closed after EXIT while forces were evaluated is a clean end."""

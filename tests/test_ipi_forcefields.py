@@ -207,7 +207,8 @@ def test_parameters_reach_the_client_and_survive_a_restart(tmp_path, batch_size)
     with running_ipi(path) as ipi:
         transport = connect("unix", address, 0, patience=30.0)
         while found is None:
-            for event in connection.receive(transport.receive()):
+            count = transport.receive_into(connection.wanted())
+            if (event := connection.received(count)) is not None:
                 if isinstance(event, Init):
                     found = event
                 elif hasattr(event, "reply"):

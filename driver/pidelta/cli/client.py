@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 def client(
     config: Annotated[Path, typer.Argument(help="The configuration, a YAML file.")],
-    mode: Annotated[str, typer.Option(help="unix or inet, as in the ffsocket of the i-PI input.")] = "unix",
+    mode: Annotated[
+        str, typer.Option(help="unix, shm or inet, as in the ffsocket of the i-PI input.")
+    ] = "unix",
     address: Annotated[str, typer.Option(help="Name of the unix socket, or of the host.")] = "localhost",
     port: Annotated[int, typer.Option(help="Port, in mode inet.")] = 65535,
     terms: Annotated[str | None, typer.Option(help="Terms joined by +, such as low+delta.")] = None,

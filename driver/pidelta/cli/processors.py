@@ -24,7 +24,7 @@ def share_processors(batches: Sequence[int], processors: int) -> list[int]:
         processors: how many can in all; each socket gets a client even if there are fewer.
     """
     clients = [1] * len(batches)
-    while sum(clients) < processors:
+    while clients and sum(clients) < processors:
         busiest = max(range(len(batches)), key=lambda k: batches[k] / clients[k])
         if clients[busiest] >= batches[busiest]:
             break

@@ -18,6 +18,7 @@ from pidelta.cli.processors import allowed_processors, share_processors
 from pidelta.cli.uncertainty import warnings
 from pidelta.config import Config, load_config
 from pidelta.errors import SetupError
+from pidelta.ipi.forcefields import DEFAULT_CONFIG
 
 if TYPE_CHECKING:
     from pidelta.ipi.simulation import Simulation
@@ -29,7 +30,10 @@ INTERRUPTED = 130
 def run(
     input_file: Annotated[Path, typer.Argument(metavar="INPUT.xml", help="The i-PI input, or RESTART.")],
     config: Annotated[
-        Path | None, typer.Option(help="The configuration; pidelta.yaml beside the input by default.")
+        Path | None,
+        typer.Option(
+            help="The configuration; by default that of an ffdirect, or pidelta.yaml beside the input."
+        ),
     ] = None,
     clients: Annotated[
         int | None,
@@ -59,9 +63,10 @@ def run(
     simulation = read_simulation(input_file)
     options = [] if config is None else ["--config", str(config)]
     options += [] if terms is None else ["--terms", terms]
-    config = config or input_file.parent / "pidelta.yaml"
+    config = _configuration(simulation, config)
     settings = load_config(config)
     expected = [term for term in settings.terms if chosen is None or term in chosen]
+    _check_directs(simulation, config, chosen)
     _show_terms(console, simulation, expected)
     n_clients = _share_clients(console, simulation, settings, clients)
 
@@ -95,16 +100,37 @@ def run(
         raise typer.Exit(INTERRUPTED)
 
 
+def _configuration(simulation: Simulation, given: Path | None) -> Path:
+    """The configuration that is given, or that an ffdirect names, or the one beside the input."""
+    named = [direct.config for direct in simulation.forces.directs]
+    return given or next(iter(named), simulation.path.parent / DEFAULT_CONFIG)
+
+
+def _check_directs(simulation: Simulation, config: Path, chosen: frozenset[str] | None) -> None:
+    """See that an ffdirect, which only i-PI talks to, does what is asked for here.
+
+    Raises:
+        SetupError: it reads another configuration, or would serve more terms than asked for.
+    """
+    for direct in simulation.forces.directs:
+        what = f"{simulation.path}: <parameters> of <ffdirect name={direct.name!r}>"
+        if direct.config.resolve() != config.resolve():
+            raise SetupError(f"{what}: expected config: {config}, found {direct.config}")
+        if chosen is not None and direct.terms is None:
+            asked = "+".join(sorted(chosen))
+            raise SetupError(f"{what}: expected terms: {asked}, as asked for by --terms, found none")
+
+
 def _show_terms(console: Console, simulation: Simulation, terms: list[str]) -> None:
-    """Say which socket serves which terms, and which of them the weights do not count once.
+    """Say which forcefield serves which terms, and which of them the weights do not count once.
 
     Raises:
         SetupError: the forces do not add up to the terms.
     """
     notes = simulation.forces.check(simulation.path, terms)
-    for ffsocket in simulation.forces.sockets:
-        served = " + ".join(simulation.forces.served(ffsocket, terms))
-        console.print(f"ffsocket {ffsocket.name}: {served}", markup=False, highlight=False)
+    for source in simulation.forces.sources:
+        served = " + ".join(simulation.forces.served(source, terms))
+        console.print(f"forcefield {source.name}: {served}", markup=False, highlight=False)
     for note in notes:
         console.print(f"[yellow]note: {note}[/yellow]")
 

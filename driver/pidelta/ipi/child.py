@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,16 @@ class Child:
     process: subprocess.Popen[bytes]
 
     @classmethod
-    def start(cls, name: str, command: Sequence[str], log: Path, folder: Path, *, append: bool) -> Child:
+    def start(
+        cls,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        folder: Path,
+        *,
+        append: bool,
+        variables: Mapping[str, str],
+    ) -> Child:
         """Start a command in a folder, in a session of its own, so that Ctrl-C does not reach it.
 
         Libraries get one thread each, unless the environment says otherwise: several clients share a machine.
@@ -38,8 +47,10 @@ class Child:
             log: the file for all that it prints.
             folder: where it runs.
             append: whether the log goes on, or begins anew.
+            variables: of its environment, besides ours.
         """
-        environment = {**dict.fromkeys(_THREAD_VARIABLES, "1"), "PYTHONUNBUFFERED": "1", **os.environ}
+        threads = dict.fromkeys(_THREAD_VARIABLES, "1")
+        environment = {**threads, "PYTHONUNBUFFERED": "1", **os.environ, **variables}
         with log.open("ab" if append else "wb") as stream:
             process = subprocess.Popen(
                 command,

@@ -13,6 +13,8 @@ from pathlib import Path
 from pidelta.ipi.observers import Alarm, Observer
 from pidelta.state import Evaluation, FloatArray
 
+STATUS_VARIABLE = "PIDELTA_STATUS"
+"""Of the environment of i-PI: where the forcefields in its own process keep their status."""
 _SECONDS = 1.0
 
 
@@ -63,3 +65,13 @@ def read_status(path: Path) -> ClientStatus:
         return ClientStatus(int(content["structures"]), alarms)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return ClientStatus()
+
+
+def direct_status_path(common: Path, number: int) -> Path:
+    """The file of one of several forcefields in one process.
+
+    Args:
+        common: what `STATUS_VARIABLE` holds.
+        number: from 0, in the order in which i-PI makes them.
+    """
+    return common.with_suffix(f".{number}{common.suffix}")

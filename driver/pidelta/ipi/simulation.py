@@ -121,7 +121,7 @@ def read_simulation(path: Path) -> Simulation:
 
     Raises:
         SetupError: the file is missing or malformed, has nothing left to run, names a missing file, has no
-            forces by an ffsocket of mode unix or inet, or an ffsocket that does not say what it serves.
+            forces by an ffsocket, or an ffsocket that does not say what it serves.
     """
     root = read_xml(path)
     step, total_steps = integer_of(path, root, "step", 0, 0), integer_of(path, root, "total_steps", 1000)

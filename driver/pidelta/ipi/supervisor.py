@@ -14,20 +14,23 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from pidelta.errors import RunError, SetupError
 from pidelta.ipi import watchdog
 from pidelta.ipi.child import Child
 from pidelta.ipi.client import ServeSummary
-from pidelta.ipi.client_status import read_status
+from pidelta.ipi.client_status import STATUS_VARIABLE, direct_status_path, read_status
 from pidelta.ipi.folder_lock import FolderLock
 from pidelta.ipi.forcefields import ForceSocket
 from pidelta.ipi.observers import Alarm, merge_alarms
 from pidelta.ipi.saved_states import SavedState, newest_state
 from pidelta.ipi.simulation import Simulation
-from pidelta.ipi.transports import remove_stale_socket, socket_path
+from pidelta.ipi.transports import UNIX_MODES, remove_stale_socket, socket_path
 from pidelta.output_files import back_up
 
+_ANY_ADDRESS = "0.0.0.0"
+"""i-PI listens at each address of the host, for clients on others, too."""
 _CLIENT_PATIENCE_SECONDS = 300.0
 _IPI_EXIT_SECONDS = 60.0
 _CLIENT_EXIT_SECONDS = 3.0
@@ -126,7 +129,13 @@ class Supervisor:
             command = [*_ipi_command(), simulation.path.name]
             self._watchdog = _start_watchdog(self._lock)
             self._started = time.time()
-            self._ipi = self._start("i-PI", command, simulation.output_path("i-pi.log"), folder)
+            self._ipi = self._start(
+                "i-PI",
+                command,
+                simulation.output_path("i-pi.log"),
+                folder,
+                variables={STATUS_VARIABLE: str(self._status_of_ipi())},
+            )
             for index, ffsocket in enumerate(self._sockets_of_clients(), start=1):
                 command = [*self._client_command, *_client_options(ffsocket, prefix)]
                 log = simulation.output_path(f"client-{index}.log")
@@ -261,8 +270,18 @@ class Supervisor:
 
     def alarms(self) -> dict[str, Alarm]:
         """Return what the clients have seen of the uncertainty of the model, by property."""
-        current = [read_status(client.status_path).alarms for client in self._clients]
-        return merge_alarms([*self._past_alarms, *current])
+        return merge_alarms(
+            [*self._past_alarms, *(read_status(path).alarms for path in self._status_paths())]
+        )
+
+    def _status_of_ipi(self) -> Path:
+        return _status_path(self._simulation.output_path("i-pi.log")).resolve()
+
+    def _status_paths(self) -> list[Path]:
+        """Of the forcefields in the process of i-PI, and of the clients."""
+        directs = range(len(self._simulation.forces.directs))
+        of_ipi = [direct_status_path(self._status_of_ipi(), number) for number in directs]
+        return [*of_ipi, *(client.status_path for client in self._clients)]
 
     def close(self) -> None:
         """Stop i-PI, then the clients; whoever stopped i-PI before and comes here again is in a hurry."""
@@ -277,12 +296,12 @@ class Supervisor:
         """Remove what an i-PI that failed leaves behind, and let others run in this folder."""
         if self._ipi is not None:
             for ffsocket in self._simulation.forces.sockets:
-                if ffsocket.mode == "unix":
+                if ffsocket.mode in UNIX_MODES:
                     with contextlib.suppress(SetupError):
                         remove_stale_socket(socket_path(ffsocket.address, self._simulation.sockets_prefix))
         self._past_alarms = [self.alarms()]
-        for client in self._clients:
-            client.status_path.unlink(missing_ok=True)
+        for path in self._status_paths():
+            path.unlink(missing_ok=True)
         if self._watchdog is not None:
             self._tell_watchdog(watchdog.DONE)
             self._watchdog.communicate()
@@ -302,12 +321,19 @@ class Supervisor:
                 child.wait(_CLIENT_EXIT_SECONDS)
 
     def _start(
-        self, name: str, command: Sequence[str], log: Path, folder: Path, *, append: bool = False
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        folder: Path,
+        *,
+        append: bool = False,
+        variables: Mapping[str, str] = MappingProxyType({}),
     ) -> Child:
         append = append or self._simulation.step > 0
         if not append and (kept := back_up(log)) is not None:
             self.kept.append(kept)
-        child = Child.start(name, command, log, folder, append=append)
+        child = Child.start(name, command, log, folder, append=append, variables=variables)
         self._tell_watchdog(str(child.process.pid))
         return child
 
@@ -362,7 +388,8 @@ def _ipi_command() -> list[str]:
 
 
 def _client_options(ffsocket: ForceSocket, sockets_prefix: str) -> list[str]:
-    options = ["--mode", ffsocket.mode, "--address", ffsocket.address, "--port", str(ffsocket.port)]
+    address = "localhost" if ffsocket.address == _ANY_ADDRESS else ffsocket.address
+    options = ["--mode", ffsocket.mode, "--address", address, "--port", str(ffsocket.port)]
     options += ["--sockets-prefix", sockets_prefix, "--patience", str(_CLIENT_PATIENCE_SECONDS)]
     if ffsocket.terms is not None:
         options += ["--terms", "+".join(sorted(ffsocket.terms))]
@@ -371,7 +398,7 @@ def _client_options(ffsocket: ForceSocket, sockets_prefix: str) -> list[str]:
 
 def _check_free(ffsocket: ForceSocket, sockets_prefix: str) -> None:
     """Check that i-PI can listen at its address; a file left by a killed i-PI is removed."""
-    if ffsocket.mode == "unix":
+    if ffsocket.mode in UNIX_MODES:
         remove_stale_socket(socket_path(ffsocket.address, sockets_prefix))
         return
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -12,8 +11,6 @@ import pytest
 import pidelta
 from ipi_support import write_water
 from pidelta.analysis.ipi_output import read_properties
-from pidelta.ipi.simulation import read_simulation
-from pidelta.ipi.supervisor import Supervisor
 
 PES = Path(pidelta.__file__).with_name("ipi_pes.py")
 DIRECT = """<ffdirect name='{name}'{attributes}>
@@ -22,7 +19,9 @@ DIRECT = """<ffdirect name='{name}'{attributes}>
   </ffdirect>"""
 
 
-def direct_in_place(path, *, name="pidelta", attributes="", pes=PES, parameters="config: pidelta.yaml", extra=""):
+def direct_in_place(
+    path, *, name="pidelta", attributes="", pes=PES, parameters="config: pidelta.yaml", extra=""
+):
     """Put an ffdirect in the place of the ffsocket of an input."""
     element = DIRECT.format(name=name, attributes=attributes, pes=pes, parameters=parameters, extra=extra)
     path.write_text(re.sub("<ffsocket.*</ffsocket>", element, path.read_text(), flags=re.DOTALL))

@@ -19,6 +19,7 @@ from pidelta.cli.uncertainty import warnings
 from pidelta.config import Config, load_config
 from pidelta.errors import SetupError
 from pidelta.ipi.forcefields import DEFAULT_CONFIG
+from pidelta.state import common_terms
 
 if TYPE_CHECKING:
     from pidelta.ipi.simulation import Simulation
@@ -65,7 +66,7 @@ def run(
     options += [] if terms is None else ["--terms", terms]
     config = _configuration(simulation, config)
     settings = load_config(config)
-    expected = [term for term in settings.terms if chosen is None or term in chosen]
+    expected = list(settings.terms) if chosen is None else common_terms(settings.terms, chosen)
     _check_directs(simulation, config, chosen)
     _show_terms(console, simulation, expected)
     n_clients = _share_clients(console, simulation, settings, clients)
@@ -147,7 +148,7 @@ def _check_virial(console: Console, simulation: Simulation, setup: Setup, terms:
             f"{simulation.path}: {simulation.barostat}: expected a structure with a cell, found none in "
             f"{config.structure}"
         )
-    if mm is None or mm.engine != "openmm" or mm.virial or "mm" not in terms:
+    if mm is None or mm.engine != "openmm" or mm.virial or not common_terms(["mm"], terms):
         return
     if simulation.barostat:
         raise SetupError(

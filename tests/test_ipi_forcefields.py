@@ -195,7 +195,7 @@ def test_each_system_counts(tmp_path):
 def test_terms_that_the_energy_does_not_have(tmp_path):
     forces = simulation(tmp_path, EACH).forces
     with pytest.raises(
-        SetupError, match="<ffsocket name='delta'>: expected terms among mm, low, found delta"
+        SetupError, match="forcefield 'delta': expected terms among mm, low, found delta"
     ):
         forces.check("input.xml", ("mm", "low"))
 
@@ -207,7 +207,7 @@ def test_parts_of_the_terms_of_a_run(tmp_path):
     assert forces.check("input.xml", ("mm.bonded", "low")) == []
     assert [forces.served(socket, ALL) for socket in forces.sockets] == [["mm.bonded"], ["low"]]
     whole = simulation(tmp_path, EACH).forces
-    with pytest.raises(SetupError, match=r"<ffsocket name='mm'>: expected terms .* found mm$"):
+    with pytest.raises(SetupError, match=r"forcefield 'mm': expected terms .* found mm$"):
         whole.check("input.xml", ("mm.bonded", "low", "delta"))
 
 

@@ -61,8 +61,8 @@ def supervise(
     except RunError as error:
         raise RunError(f"{error}; {_how_to_go_on(supervisor, simulation, options)}") from error
     if supervisor.finished():
-        if supervisor.early_end:
-            console.print(f"i-PI: {supervisor.early_end}", soft_wrap=True, markup=False, highlight=False)
+        if (words := supervisor.last_words()).is_early:
+            console.print(f"i-PI: {words.message}", soft_wrap=True, markup=False, highlight=False)
         return True
     hint = _how_to_go_on(supervisor, simulation, options)
     console.print(f"stopped; {hint}", soft_wrap=True, markup=False, highlight=False)

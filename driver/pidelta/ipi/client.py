@@ -162,7 +162,12 @@ class ObservedEvaluator:
 
 
 class _Server:
-    """One conversation: the protocol, the evaluator and what was found for the last POSDATA."""
+    """One conversation: the protocol, the evaluator and what was found for the last POSDATA.
+
+    A structure is evaluated once i-PI asks for its state or forces, so that nothing waits to be read
+    meanwhile: i-PI bears the end of a client that has read everything, but not the reset of the connection
+    that comes from one that has not.
+    """
 
     def __init__(
         self,
@@ -176,6 +181,7 @@ class _Server:
         self._on_terms = on_terms
         self._connection = Connection(len(evaluator.numbers), shared_memory=transport.shared_memory)
         self._shared: SharedArrays | None = None
+        self._structures: tuple[FloatArray, FloatArray] | None = None
         self._reply = b""
         self._summary = self._evaluator.summary
 
@@ -201,14 +207,16 @@ class _Server:
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Status):
+            self._evaluate()
             self._send(event.reply)
         elif isinstance(event, Init):
             self._choose_terms(event)
         elif isinstance(event, PosData):
-            self._evaluate(event.positions, event.cells)
+            self._structures = event.positions, event.cells
         elif isinstance(event, SharedPosData):
-            self._evaluate(*self._attached(event).structures())
+            self._structures = self._attached(event).structures()
         elif isinstance(event, GetForce):
+            self._evaluate()
             self._send(self._reply)
             self._summary.requests += 1
         elif isinstance(event, Exit):
@@ -232,8 +240,12 @@ class _Server:
             self._shared = SharedArrays(data.segments, self._connection.batch_size, n_atoms)
         return self._shared
 
-    def _evaluate(self, positions: FloatArray, cells: FloatArray) -> None:
-        answer = self._evaluator.answer(positions, cells)
+    def _evaluate(self) -> None:
+        """Evaluate the structures of the last POSDATA, if that has not been done."""
+        if self._structures is None:
+            return
+        answer = self._evaluator.answer(*self._structures)
+        self._structures = None
         if self._shared is not None:
             self._shared.write(answer.energies, answer.gradient, answer.virials)
             self._reply = encode_shared(answer.extras)

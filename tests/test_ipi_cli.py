@@ -113,9 +113,9 @@ def test_interrupted_and_continued(water, run, capsys):
 
 
 def test_clients_that_are_killed(water, run, capsys, monkeypatch):
-    """Two are started again, as often as is allowed; the third ends the run."""
+    """One is started again, as often as is allowed; the next ends the run."""
     follower, goes_on = PropertiesFollower(water.parent / "water.out"), Supervisor.is_running
-    steps = [5, 50, 95]
+    steps = [5, 50]
 
     def kill_a_client(supervisor):
         if steps and (follower.latest() or {"step": 0})["step"] > steps[0]:
@@ -124,12 +124,13 @@ def test_clients_that_are_killed(water, run, capsys, monkeypatch):
         return goes_on(supervisor)
 
     monkeypatch.setattr(Supervisor, "is_running", kill_a_client)
-    assert run("run", water, "--client-restarts", "2") == 2
+    assert run("run", water, "--client-restarts", "1") == 2
     out, err = capsys.readouterr()
-    killed = r"client 1 was killed by signal SIGKILL; see .*/water\.client-1\.log"
-    assert re.findall(rf"^{killed}: started again \((\d)\)$", out, re.MULTILINE) == ["1", "2"]
+    # what i-PI makes of it depends on whether the client had read what it was sent
+    killed = r"(?:client 1 was killed by signal SIGKILL; see .*|i-PI lost a client \(.*\))"
+    assert len(re.findall(rf"^{killed}: started again \(1\)$", out, re.MULTILINE)) == 1
     (line,) = err.splitlines()
-    assert re.match(f"pidelta: {killed}; clients were started again 2 times before; ", line)
+    assert re.match(f"pidelta: {killed}; clients were started again 1 times before; ", line)
     assert re.search(r"; continue from step \d+ with: pidelta run .*/RESTART$", line)
 
 
@@ -144,7 +145,7 @@ def test_restart(water, run, fail, capsys):
     assert "found none" in fail("run", water, "--restart")
 
     def steps(number):
-        water.write_text(text.replace("<total_steps>100000", f"<total_steps>{number}"))
+        water.write_text(text.replace("<total_steps> 100000", f"<total_steps> {number}"))
 
     steps(10)
     assert run("run", water) == 0
@@ -173,7 +174,7 @@ REPLICAS = """<system_template>
 
 def test_replica_exchange_shows_a_row_for_each_system(water, run, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
-    text = water.read_text().replace("<total_steps>100000", "<total_steps>20")
+    text = water.read_text().replace("<total_steps> 100000", "<total_steps> 20")
     begin, end = text.index("<system>"), text.index("</system>") + len("</system>")
     system = text[begin:end].replace("<system>", "<system prefix='PREFIX'>").replace("'nve'", "'nvt'")
     thermostat = "<thermostat mode='svr'> <tau units='femtosecond'> 10 </tau> </thermostat> </dynamics>"

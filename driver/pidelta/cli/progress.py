@@ -95,7 +95,6 @@ class SystemsTable:
         self._columns = [name for name in _SHOWN if name in units][:_MOST_COLUMNS]
         self._units = {name: _UNIT_SYMBOLS.get(units[name], units[name]) for name in self._columns}
         self._rows: list[dict[str, float]] = [{} for _ in followers]
-        self._first: list[float | None] = [None for _ in followers]
 
     @property
     def have_started(self) -> bool:
@@ -108,14 +107,12 @@ class SystemsTable:
         for place, row in enumerate(news):
             if row is not None:
                 self._rows[place] = row
-                if self._first[place] is None:
-                    self._first[place] = row.get("conserved")
         if not any(news) or not all("step" in row for row in self._rows):
             return None
         return int(min(row["step"] for row in self._rows))
 
     def table(self) -> Table:
-        """A row for each system; the conserved quantity also as its change since the run began."""
+        """A row for each system; the conserved quantity also as its change since the first row."""
         several = len(self._followers) > 1
         table = Table(box=None, padding=(0, 2, 0, 0))
         if several:
@@ -124,12 +121,12 @@ class SystemsTable:
             table.add_column(f"{_SHOWN[name][0]} / {self._units[name]}", justify="right")
             if name == "conserved":
                 table.add_column("change", justify="right")
-        for name, row, first in zip(self._names, self._rows, self._first, strict=True):
-            table.add_row(*([name] if several else []), *self._cells(row, first))
+        for name, row, follower in zip(self._names, self._rows, self._followers, strict=True):
+            table.add_row(*([name] if several else []), *self._cells(row, follower.first or row))
         return table
 
-    def _cells(self, row: Mapping[str, float], first: float | None) -> Iterator[str]:
+    def _cells(self, row: Mapping[str, float], first: Mapping[str, float]) -> Iterator[str]:
         for name in self._columns:
             yield format(row[name], _SHOWN[name][1]) if name in row else ""
             if name == "conserved":
-                yield "" if first is None or name not in row else f"{row[name] - first:+.2g}"
+                yield f"{row[name] - first[name]:+.2g}" if name in row else ""

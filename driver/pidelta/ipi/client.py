@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from pidelta.errors import GeometryError, SetupError, TransportError
-from pidelta.ipi.forcefields import terms_in_parameters
 from pidelta.ipi.observers import Alarm, Observer
 from pidelta.ipi.protocol import (
     Connection,
@@ -24,11 +23,12 @@ from pidelta.ipi.protocol import (
     encode_forces,
     encode_shared,
 )
+from pidelta.ipi.served import Served, served_in_parameters
 from pidelta.ipi.shared_memory import SharedArrays
 from pidelta.ipi.transports import Transport
 from pidelta.state import Evaluation, Evaluator, FloatArray, json_values
 
-TermsHook = Callable[[frozenset[str]], Evaluator]
+TermsHook = Callable[[Served], Evaluator]
 
 
 @dataclass
@@ -85,8 +85,8 @@ def serve(
         evaluator: evaluates the structures.
         transport: the connection to i-PI; left open.
         observers: see each request and its evaluation; what they raise ends the conversation.
-        on_terms: called with the terms that the ``<parameters>`` of the forcefield ask for; returns the
-            evaluator of these, for as many atoms.
+        on_terms: called with what the ``<parameters>`` of the forcefield ask for; returns the evaluator of
+            that, for as many atoms.
 
     Raises:
         SetupError: the ``<parameters>`` hold something else, or ask for terms and there is no `on_terms`.
@@ -225,14 +225,16 @@ class _Server:
     def _choose_terms(self, init: Init) -> None:
         """Serve what i-PI asks for by the ``<parameters>`` of the forcefield."""
         try:
-            terms = terms_in_parameters(init.parameters)
+            served = served_in_parameters(init.parameters)
         except ValueError as error:
             raise SetupError(f"forcefield of the i-PI input: {error}") from None
-        if terms is None:
+        if served == Served():
             return
         if self._on_terms is None:
-            raise SetupError(f"forcefield of the i-PI input: expected no terms, found {'+'.join(terms)}")
-        self._evaluator.evaluator = self._on_terms(terms)
+            raise SetupError(
+                f"forcefield of the i-PI input: expected no <parameters>, found {init.parameters.strip()!r}"
+            )
+        self._evaluator.evaluator = self._on_terms(served)
 
     def _attached(self, data: SharedPosData) -> SharedArrays:
         if self._shared is None:

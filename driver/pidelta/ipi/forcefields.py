@@ -17,9 +17,10 @@ from pathlib import Path
 
 from pidelta.errors import SetupError
 from pidelta.ipi.protocol import read_parameters
+from pidelta.ipi.served import member_of, served_by_socket, terms_in_name
 from pidelta.ipi.transports import MODES
 from pidelta.ipi.xml_input import integer_of, items_of, text_of, to_integer, to_number
-from pidelta.state import TERM_NAMES, common_terms, parse_terms, smallest_parts, terms_beyond
+from pidelta.state import common_terms, parse_terms, smallest_parts, terms_beyond
 
 DEFAULT_CONFIG = "pidelta.yaml"
 _ROUNDING = 1e-6
@@ -29,11 +30,12 @@ _COMMITTEES = ("ffcommittee", "ffrotations")
 
 @dataclass(frozen=True)
 class ForceSource:
-    """A forcefield by which pidelta serves some terms (None: all of them)."""
+    """A forcefield by which pidelta serves some terms (None: all), of one delta model or (None) of all."""
 
     name: str
     batch_size: int
     terms: frozenset[str] | None
+    member: int | None
 
 
 @dataclass(frozen=True)
@@ -301,7 +303,7 @@ def _read_socket(path: Path, element: ET.Element) -> ForceSocket:
     if mode not in MODES:
         raise SetupError(f"{path}: mode of {what}: expected {', '.join(MODES)}, found {mode!r}")
     try:
-        terms = terms_of_socket(name, text_of(element, "parameters", ""))
+        served = served_by_socket(name, text_of(element, "parameters", ""))
     except ValueError as error:
         raise SetupError(f"{path}: {what}: {error}") from None
     return ForceSocket(
@@ -310,7 +312,8 @@ def _read_socket(path: Path, element: ET.Element) -> ForceSocket:
         address=text_of(element, "address", "localhost"),
         port=integer_of(path, element, "port", 65535, 1),
         batch_size=integer_of(path, element, "batch_size", 1, 1),
-        terms=terms,
+        terms=served.terms,
+        member=served.member,
     )
 
 
@@ -339,6 +342,7 @@ def _read_direct(path: Path, element: ET.Element) -> DirectForce:
     parameters = read_parameters(text_of(element, "parameters", ""))
     try:
         terms = parse_terms(parameters["terms"]) if "terms" in parameters else None
+        member = member_of(parameters)
         by_name = terms_in_name(name)
     except ValueError as error:
         raise SetupError(f"{path}: {what}: {error}") from None
@@ -351,6 +355,7 @@ def _read_direct(path: Path, element: ET.Element) -> DirectForce:
         name=name,
         batch_size=integer_of(path, element, "batch_size", 1, 1),
         terms=terms,
+        member=member,
         config=path.parent / parameters.get("config", DEFAULT_CONFIG),
         threaded=element.get("threaded", "false").strip().lower() == "true",
     )
@@ -359,84 +364,13 @@ def _read_direct(path: Path, element: ET.Element) -> DirectForce:
 def _shares(path: Path, element: ET.Element, ours: frozenset[str]) -> dict[str, float]:
     """The sources behind a forcefield: itself, or the members of a committee with their part of the mean.
 
-    A baseline of a committee counts in full, as the others then correct it.
+    A baseline of a committee counts in full, as the others then correct it. i-PI 3.3.1 reads the weights of a
+    committee and then takes the plain mean.
     """
     if element.tag not in _COMMITTEES:
         return {element.get("name", "").strip(): 1.0}
     baseline = text_of(element, "baseline_name", "")
     members = [child.get("name", "").strip() for child in element if child.tag.startswith("ff")]
     others = [name for name in members if name != baseline]
-    weights = [to_number(path, "<weights>", item) for item in items_of(element.findtext("weights"))]
-    weights = weights if len(weights) == len(others) else [1.0] * len(others)
-    shares = {name: weight / len(others) for name, weight in zip(others, weights, strict=True)}
+    shares = dict.fromkeys(others, 1.0 / max(len(others), 1))
     return {name: share for name, share in {baseline: 1.0, **shares}.items() if name in ours}
-
-
-def terms_of_socket(name: str, parameters: str) -> frozenset[str] | None:
-    """What an ffsocket serves by its parameters or its name; None: everything.
-
-    Args:
-        name: of the ffsocket.
-        parameters: the text of its ``<parameters>``, or nothing.
-
-    Raises:
-        ValueError: a parameter is unknown, no terms follow where they should, or the name only looks like
-            terms.
-    """
-    given = terms_in_parameters(parameters)
-    return terms_in_name(name) if given is None else given
-
-
-def terms_in_parameters(text: str) -> frozenset[str] | None:
-    """The terms that ``<parameters>`` or INIT ask for, None if they say nothing.
-
-    Raises:
-        ValueError: something is there that is not ``terms`` (or the batch size that i-PI adds).
-    """
-    parameters = read_parameters(text)
-    unknown = sorted(set(parameters) - {"terms", "batch_size"})
-    if unknown:
-        raise ValueError(f"<parameters>: expected terms: A+B, found {unknown[0]!r}")
-    if "terms" not in parameters:
-        return None
-    try:
-        return parse_terms(parameters["terms"])
-    except ValueError as error:
-        raise ValueError(f"<parameters>: terms: {error}") from None
-
-
-def terms_in_name(name: str) -> frozenset[str] | None:
-    """The terms that the name of an ffsocket is made of, None for a name that has nothing of them.
-
-    Raises:
-        ValueError: it looks like terms and is not.
-    """
-    try:
-        return parse_terms(name)
-    except ValueError as error:
-        if _looks_like_terms(name):
-            raise ValueError(
-                f"a name that looks like terms: {error}; for the whole energy choose another name"
-            ) from None
-        return None
-
-
-def _looks_like_terms(name: str) -> bool:
-    letters = _letters(name)
-    words = {_letters(known) for term in TERM_NAMES for known in (term, term.partition(".")[2]) if known}
-    chain = re.fullmatch(f"({'|'.join(words)})+", letters)
-    near = any(len(word) > 2 and _one_error_apart(letters, word) for word in words)
-    return "+" in name or chain is not None or near
-
-
-def _letters(name: str) -> str:
-    return re.sub(r"[^a-z]", "", name.lower())
-
-
-def _one_error_apart(one: str, other: str) -> bool:
-    """Whether inserting, leaving out, changing or swapping letters once makes one word of the other."""
-    same = (a == b for a, b in zip(one, other, strict=False))
-    start = next((k for k, equal in enumerate(same) if not equal), min(len(one), len(other)))
-    one, other = one[start:], other[start:]
-    swapped = one[:2] == other[:2][::-1] and one[2:] == other[2:]
-    return swapped or one[1:] == other[1:] or one[1:] == other or one == other[1:]

@@ -113,7 +113,7 @@ def _dispersion(dispersion: DispersionConfig) -> DispersionSettings | None:
     )
 
 
-def make_correction(delta: DeltaConfig, region: QMRegion, low_level: str) -> Correction:
+def make_correction(delta: DeltaConfig, region: QMRegion, low_level: str) -> Committee:
     """The committee of the models, each checked against the region and the identity of its low level.
 
     Raises:

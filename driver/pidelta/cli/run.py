@@ -68,7 +68,7 @@ def run(
     settings = load_config(config)
     expected = list(settings.terms) if chosen is None else common_terms(settings.terms, chosen)
     _check_directs(simulation, config, chosen)
-    _show_terms(console, simulation, expected)
+    _show_terms(console, simulation, expected, settings)
     n_clients = _share_clients(console, simulation, settings, clients)
 
     # It would say that it found no folder for its cache, which matters little here.
@@ -122,15 +122,22 @@ def _check_directs(simulation: Simulation, config: Path, chosen: frozenset[str] 
             raise SetupError(f"{what}: expected terms: {asked}, as asked for by --terms, found none")
 
 
-def _show_terms(console: Console, simulation: Simulation, terms: list[str]) -> None:
+def _show_terms(console: Console, simulation: Simulation, terms: list[str], config: Config) -> None:
     """Say which forcefield serves which terms, and which of them the weights do not count once.
 
     Raises:
-        SetupError: the forces do not add up to the terms.
+        SetupError: the forces do not add up to the terms, or a committee lacks what it needs.
     """
+    from pidelta.ipi.committees import check_committees
+
     notes = simulation.forces.check(simulation.path, terms)
+    models, reported = (
+        (0, []) if config.delta is None else (len(config.delta.models), config.delta.properties)
+    )
+    notes += check_committees(simulation.path, simulation.forces, models, reported)
     for source in simulation.forces.sources:
         served = " + ".join(simulation.forces.served(source, terms))
+        served += "" if source.member is None else f" of member {source.member}"
         console.print(f"forcefield {source.name}: {served}", markup=False, highlight=False)
     for note in notes:
         console.print(f"[yellow]note: {note}[/yellow]")

@@ -81,6 +81,28 @@ class Force:
 
 
 @dataclass(frozen=True)
+class CommitteeForce:
+    """One ``<ffcommittee>``, whose energy is the mean of its members, besides that of a baseline.
+
+    Attributes:
+        name: its own.
+        baseline: the name of the forcefield that the others correct; '' for none.
+        members: the names of the others, those of other programs among them.
+        reads_members: whether several members may be in the extras of one forcefield (``<parse_json>``).
+        weighted: whether there are ``<weights>``.
+    """
+
+    name: str
+    baseline: str
+    members: tuple[str, ...]
+    reads_members: bool
+    weighted: bool
+
+    def __str__(self) -> str:
+        return f"<ffcommittee name={self.name!r}>"
+
+
+@dataclass(frozen=True)
 class ForceSum:
     """The forces of a simulation.
 
@@ -89,11 +111,13 @@ class ForceSum:
         shares: by name of a forcefield, the sources it stands for with their factors: itself, or its members
             for a committee.
         systems: the forces of each system.
+        committees: those that the systems use.
     """
 
     sources: tuple[ForceSource, ...]
     shares: Mapping[str, Mapping[str, float]]
     systems: tuple[tuple[Force, ...], ...]
+    committees: tuple[CommitteeForce, ...] = ()
 
     @property
     def sockets(self) -> tuple[ForceSocket, ...]:
@@ -223,11 +247,16 @@ def read_forces(
         )
     names = frozenset(source.name for source in sources)
     shares = {
-        name: _shares(path, element, names)
+        name: _shares(element, names)
         for name, element in zip(known, elements, strict=True)
         if members.get(name)
     }
-    found = ForceSum(sources, shares, forces)
+    committees = tuple(
+        _read_committee(element)
+        for name, element in zip(known, elements, strict=True)
+        if name in used and element.tag == "ffcommittee"
+    )
+    found = ForceSum(sources, shares, forces, committees)
     _check_addresses(path, found.sockets)
     _check_batches(path, found)
     return found
@@ -361,7 +390,19 @@ def _read_direct(path: Path, element: ET.Element) -> DirectForce:
     )
 
 
-def _shares(path: Path, element: ET.Element, ours: frozenset[str]) -> dict[str, float]:
+def _read_committee(element: ET.Element) -> CommitteeForce:
+    baseline = text_of(element, "baseline_name", "")
+    names = [child.get("name", "").strip() for child in element if child.tag.startswith("ff")]
+    return CommitteeForce(
+        name=element.get("name", "").strip(),
+        baseline=baseline,
+        members=tuple(name for name in names if name != baseline),
+        reads_members=text_of(element, "parse_json", "false").lower() == "true",
+        weighted=bool(items_of(element.findtext("weights"))),
+    )
+
+
+def _shares(element: ET.Element, ours: frozenset[str]) -> dict[str, float]:
     """The sources behind a forcefield: itself, or the members of a committee with their part of the mean.
 
     A baseline of a committee counts in full, as the others then correct it. i-PI 3.3.1 reads the weights of a
@@ -369,8 +410,7 @@ def _shares(path: Path, element: ET.Element, ours: frozenset[str]) -> dict[str, 
     """
     if element.tag not in _COMMITTEES:
         return {element.get("name", "").strip(): 1.0}
-    baseline = text_of(element, "baseline_name", "")
-    members = [child.get("name", "").strip() for child in element if child.tag.startswith("ff")]
-    others = [name for name in members if name != baseline]
+    committee = _read_committee(element)
+    baseline, others = committee.baseline, committee.members
     shares = dict.fromkeys(others, 1.0 / max(len(others), 1))
     return {name: share for name, share in {baseline: 1.0, **shares}.items() if name in ours}

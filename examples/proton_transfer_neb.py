@@ -1,4 +1,4 @@
-"""The barrier of the proton transfer in malonaldehyde, by a nudged elastic band whose images share a calculator.
+"""The proton transfer in malonaldehyde: a nudged elastic band whose images share a calculator.
 
 Run: python examples/proton_transfer_neb.py
 """
@@ -12,23 +12,14 @@ from ase.optimize import BFGS
 
 import pidelta
 
-MIRRORED = [
-    4,
-    3,
-    2,
-    1,
-    0,
-    7,
-    6,
-    5,
-    8,
-]  # the atom in whose place each is once the proton is at the other oxygen
+MIRRORED = (4, 3, 2, 1, 0, 7, 6, 5, 8)
+"""In whose place each atom is, once the proton is at the other oxygen."""
 here = Path(__file__).parent
 start = read(here / "malonaldehyde.xyz")
 start.calc = pidelta.Calculator(here / "malonaldehyde.yaml")
 BFGS(start, logfile=None).run(fmax=0.01)
 end = start.copy()
-end.positions = start.positions[MIRRORED]
+end.positions = start.positions[list(MIRRORED)]
 minimize_rotation_and_translation(start, end)
 
 images = [start, *(start.copy() for _ in range(5)), end]

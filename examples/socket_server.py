@@ -1,4 +1,4 @@
-"""ASE moves the atoms, and a pidelta client in a process of its own gives the forces: an optimisation of uracil.
+"""An optimisation of uracil by ASE, with forces from a pidelta client in a process of its own.
 
 The client may run on another host, as with i-PI: use port=... in place of the unix socket here, and start
 `pidelta client uracil.yaml --mode inet --address HOST --port ...` there.

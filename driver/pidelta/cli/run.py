@@ -131,10 +131,14 @@ def _show_terms(console: Console, simulation: Simulation, terms: list[str], conf
     from pidelta.ipi.committees import check_committees
 
     notes = simulation.forces.check(simulation.path, terms)
-    models, reported = (
-        (0, []) if config.delta is None else (len(config.delta.models), config.delta.properties)
+    delta = config.delta
+    notes += check_committees(
+        simulation.path,
+        simulation.forces,
+        0 if delta is None else len(delta.models),
+        () if delta is None else delta.properties,
+        centred=delta is not None and delta.offset is not None,
     )
-    notes += check_committees(simulation.path, simulation.forces, models, reported)
     for source in simulation.forces.sources:
         served = " + ".join(simulation.forces.served(source, terms))
         served += "" if source.member is None else f" of member {source.member}"

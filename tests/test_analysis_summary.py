@@ -12,7 +12,8 @@ import pytest
 from pidelta.analysis.distributions import bond_length_distributions, find_x_h_bonds
 from pidelta.analysis.ipi_output import Properties
 from pidelta.analysis.plots import plot_bond_lengths, plot_thermodynamics
-from pidelta.analysis.summary import Mean, fit_drift, mean_with_error, summarise
+from pidelta.analysis.statistics import Mean, mean_with_error
+from pidelta.analysis.summary import fit_drift, summarise
 from pidelta.units import ANGSTROM, HARTREE_IN_EV
 from test_ipi_trajectories import write_trajectory
 

@@ -230,14 +230,10 @@ def test_a_socket_for_each_member_by_ipi(tmp_path, run):
     command = [sys.executable, folder / "reweight.py", folder / "members"]
     subprocess.run(command, check=True, capture_output=True)
     reweight = Path(sys.executable).with_name("i-pi-committee-reweight")
-    files = [
-        folder / "members.committee_pot_0",
-        folder / "members.bonds",
-        "--kt",
-        f"{300 / HARTREE_IN_KELVIN}",
-    ]
-    ended = subprocess.run([sys.executable, reweight, *files], check=True, capture_output=True, text=True)
-    by_ipi = np.array([line.split() for line in ended.stdout.splitlines() if line[0] != "#"], dtype=float)
+    command = [sys.executable, reweight, folder / "members.committee_pot_0", folder / "members.bonds"]
+    command += ["--kt", f"{300 / HARTREE_IN_KELVIN}"]
+    ended = subprocess.run(command, check=True, capture_output=True, text=True)
+    rows = [line.split() for line in ended.stdout.splitlines() if line[0] != "#"]
     namespace = runpy.run_path(str(folder / "reweight.py"))
     own = [namespace["cumulant"](values, pot) for values in np.loadtxt(folder / "members.bonds").T]
     np.testing.assert_allclose(np.array(rows, dtype=float)[:, 2:], own, rtol=1e-6)

@@ -1,12 +1,12 @@
 """How far ring polymer contraction and multiple time steps change what 32 beads give.
 
-    python study.py run FOLDER [NAME ...]     dynamics of uracil in 216 waters by i-PI, each goes on where it ended
-    python study.py frames FOLDER             every way to contract, on frames of the run with 8 beads
-    python study.py page FOLDER               convergence.md, .json and .png beside this script
+    python study.py run FOLDER [NAME ...]   dynamics of uracil in 216 waters by i-PI; goes on where it ended
+    python study.py frames FOLDER           every way to contract, on frames of the run ``smooth on 4``
+    python study.py page FOLDER             convergence.md, .json and .png beside this script
 
-The runs start from the beads at the end of the run ``smooth on 8``, which comes first. Frames tell differences
-between ways of contraction where the noise of two runs would hide them: the same 32 beads, contracted by
-i-PI's own matrices, and reweighted to the ensemble of each way.
+The other runs start from the beads at the end of the run ``smooth on 4``, which comes first. Frames tell
+differences between ways where the noise of two runs would hide them: the same 32 beads, contracted by i-PI's
+own matrices, and reweighted to the ensemble of each way.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from pidelta.units import HARTREE_IN_KELVIN
 FOLDER = Path(__file__).parent
 CONFIG = FOLDER / "small.yaml"
 BEADS = 32
+_TOTAL = re.compile(r"<total_steps>.*?</total_steps>")
 TEMPERATURE = 300.0 / HARTREE_IN_KELVIN
 URACIL, URACIL_HYDROGENS = np.arange(12), np.arange(8, 12)
 STRIDE, FRAME_STRIDE = 4, 20
@@ -47,7 +49,7 @@ class Way:
 
     Attributes:
         beads: of each part of it, by name.
-        steps: of 0.5 fs in an outer time step, in which the contracted parts act.
+        steps: of 1 fs in an outer time step, in which the contracted parts act.
     """
 
     beads: Mapping[str, int]
@@ -58,13 +60,13 @@ def _way(nonbonded: int, embedding: int, vacuum: int = BEADS, steps: int = 1) ->
     return Way(dict(zip(PARTS, (BEADS, nonbonded, vacuum, embedding), strict=True)), steps)
 
 
-SAMPLED = "smooth on 8"
+SAMPLED = "smooth on 4"
 WAYS = {
     "all on 32": _way(BEADS, BEADS),
-    SAMPLED: _way(8, 8),
+    "smooth on 8": _way(8, 8),
     "smooth on 6": _way(6, 6),
     "smooth on 5": _way(5, 5),
-    "smooth on 4": _way(4, 4),
+    SAMPLED: _way(4, 4),
     "smooth on 3": _way(3, 3),
     "smooth on 2": _way(2, 2),
     "smooth on 1": _way(1, 1),
@@ -74,12 +76,11 @@ WAYS = {
     "embedding on 1": _way(BEADS, 1),
     "nonbonded on 1, embedding on 4": _way(1, 4),
     "low on 8": _way(BEADS, 8, vacuum=8),
-    "smooth on 4, every 1 fs": _way(4, 4, steps=2),
-    "smooth on 4, every 2 fs": _way(4, 4, steps=4),
+    "smooth on 4, every 2 fs": _way(4, 4, steps=2),
+    "smooth on 4, every 4 fs": _way(4, 4, steps=4),
 }
 """Smooth: the nonbonded terms of the force field and what the embedding adds to DFTB of uracil in vacuum."""
-RUNS = {SAMPLED: 4000, "all on 32": 1000, "smooth on 4": 3000, "smooth on 1": 3000}
-RUNS |= dict.fromkeys(("smooth on 4, every 2 fs", "low on 8"), 3000)
+RUNS = (SAMPLED, "all on 32", "smooth on 1", "low on 8", "smooth on 4, every 2 fs", "smooth on 4, every 4 fs")
 
 
 def main() -> None:
@@ -88,12 +89,12 @@ def main() -> None:
     parser.add_argument("task", choices=("run", "frames", "page"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="*", help="of runs; all by default")
-    parser.add_argument("--steps", type=int, help="of 0.5 fs, of each run")
+    parser.add_argument("--steps", type=int, default=2000, help="of 1 fs, that each run has in the end")
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
     if arguments.task == "run":
         for name in arguments.names or RUNS:
-            run(folder, name, arguments.steps or RUNS[name])
+            run(folder, name, arguments.steps)
     elif arguments.task == "frames":
         evaluate_frames(folder)
     else:
@@ -108,15 +109,18 @@ def folder_of(folder: Path, name: str) -> Path:
 
 
 def run(folder: Path, name: str, steps: int) -> None:
-    """Run i-PI for so many steps of 0.5 fs, or the rest of them."""
+    """Run i-PI for so many steps of 1 fs, or the rest of them."""
     place, way = folder_of(folder, name), WAYS[name]
     place.mkdir(parents=True, exist_ok=True)
-    source = place / "input.xml"
-    if (place / "RESTART").exists():
-        source = place / "RESTART"
+    source = place / "RESTART"
+    if source.exists():
+        text = source.read_text(encoding="utf-8")
+        total = f"<total_steps>{steps // way.steps}</total_steps>"
+        source.write_text(_TOTAL.sub(total, text, count=1), encoding="utf-8")
     else:
         if name != SAMPLED:
             shutil.copy(folder_of(folder, SAMPLED) / "RESTART", place / "start.chk")
+        source = place / "input.xml"
         source.write_text(_input(name, way, steps), encoding="utf-8")
     command = [sys.executable, "-m", "pidelta", "run", str(source), "--config", str(CONFIG)]
     subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
@@ -136,8 +140,9 @@ def _input(name: str, way: Way, steps: int) -> str:
         levels = [0, 1] if n == BEADS else [1, 0]
         weights = f"<mts_weights> {levels} </mts_weights>" if way.steps > 1 else ""
         sockets.append(
-            f"<ffsocket name='beads-{n}' mode='unix' pbc='false'> <address>pidelta-study-{os.getpid()}-{n}</address> "
-            f"<batch_size> {min(n, 8)} </batch_size> <parameters> {{terms: {'+'.join(parts)}}} </parameters> "
+            f"<ffsocket name='beads-{n}' mode='unix' pbc='false'> "
+            f"<address>pidelta-study-{os.getpid()}-{n}</address> <batch_size> {min(n, 8)} </batch_size> "
+            f"<parameters> {{terms: {'+'.join(parts)}}} </parameters> "
             "</ffsocket>"
         )
         forces.append(f"<force forcefield='beads-{n}' nbeads='{n}'> {weights} </force>")
@@ -163,7 +168,7 @@ def _input(name: str, way: Way, steps: int) -> str:
     <forces> {" ".join(forces)} </forces>
     <motion mode='dynamics'>
       <dynamics mode='nvt' splitting='baoab'>
-        <timestep units='femtosecond'> {0.5 * outer} </timestep>
+        <timestep units='femtosecond'> {float(outer)} </timestep>
         <nmts> {[1, outer] if outer > 1 else [1]} </nmts>
         <thermostat mode='pile_g'> <tau units='femtosecond'> 100 </tau> </thermostat>
       </dynamics>
@@ -251,7 +256,7 @@ def kinetic_energies(place: Path, groups: Mapping[str, np.ndarray]) -> dict[str,
 
 
 def reweighted(frames: Sequence[Mapping[str, Mapping[str, float]]], name: str, quantity: str) -> FloatArray:
-    """A quantity of a way by frame, times normalised weights that turn SAMPLED into the ensemble of the way."""
+    """A quantity of a way by frame, times the weight of the frame in the ensemble of the way."""
     difference = np.array([frame[name]["energy"] - frame[SAMPLED]["energy"] for frame in frames])
     weights = np.exp(-(difference - difference.mean()) / TEMPERATURE)
     return np.array([frame[name][quantity] for frame in frames]) * weights / weights.mean()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 
-from pidelta.ipi.trajectories import count_snapshots, read_trajectory
+from pidelta.ipi.frames import FrameFile
 from pidelta.state import FloatArray, IntArray
 from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM
 
@@ -86,8 +86,9 @@ def bond_length_distributions(
 
 def _read_positions(path: Path, atoms: IntArray, max_frames: int) -> FloatArray:
     """Positions (n, len(atoms), 3) in bohr; of a longer trajectory, evenly spaced ones."""
-    every = max(1, -(-count_snapshots(path) // max_frames))
-    return np.array([snapshot.positions for snapshot in read_trajectory(path, every=every, atoms=atoms)])
+    file = FrameFile(path)
+    every = max(1, -(-len(file) // max_frames))
+    return np.array([file.read(index, atoms)[0] for index in range(0, len(file), every)])
 
 
 def _lengths(positions: FloatArray, bonds: IntArray) -> FloatArray:

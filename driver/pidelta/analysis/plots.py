@@ -13,7 +13,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from pidelta.analysis.distributions import BondLengths
 from pidelta.analysis.ipi_output import Properties
-from pidelta.analysis.summary import fit_drift, settled, time_in_ps
+from pidelta.analysis.statistics import settled
+from pidelta.analysis.summary import fit_drift, time_in_ps
 from pidelta.state import FloatArray
 from pidelta.units import HARTREE_IN_EV, HARTREE_IN_KELVIN
 

@@ -93,8 +93,8 @@ def _followed_atoms(setup: Setup) -> IntArray:
 
 def _plot_distributions(simulation: Simulation, atoms: IntArray, system: System, path: Path) -> bool:
     """Draw the bond lengths if positions of beads were written as xyz and there are X-H bonds."""
-    trajectory = next((t for t in simulation.trajectories if t.is_bead_positions), None)
-    files = [] if trajectory is None else trajectory.bead_files()
+    trajectory = next((t for t in simulation.trajectories if t.quantity == "positions"), None)
+    files = [] if trajectory is None else trajectory.files()
     if not files:
         return False
     distributions = bond_length_distributions(files, simulation.n_beads, atoms, system.numbers[atoms])

@@ -165,9 +165,7 @@ def test_each_system_counts(tmp_path):
 
 def test_terms_that_the_energy_does_not_have(tmp_path):
     forces = simulation(tmp_path, EACH).forces
-    with pytest.raises(
-        SetupError, match="<ffsocket name='delta'>: expected terms among mm, low, found delta"
-    ):
+    with pytest.raises(SetupError, match="forcefield 'delta': expected terms among mm, low, found delta"):
         forces.check("input.xml", ("mm", "low"))
 
 

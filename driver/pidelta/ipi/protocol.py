@@ -133,7 +133,7 @@ class Connection:
         self._rest = next(self._parser)
 
     def wanted(self) -> memoryview:
-        """Where the next bytes go; empty once i-PI has said EXIT."""
+        """Where the next bytes go; empty once i-PI has said EXIT: what follows is of no interest."""
         return self._rest
 
     def received(self, count: int) -> Event | None:
@@ -147,21 +147,6 @@ class Connection:
         while not self._rest and not self.closed:
             self._rest = next(self._parser)
         return self._event
-
-    def receive(self, data: bytes) -> list[Event]:
-        """Take bytes, cut anywhere, and return the events they complete; those after EXIT are ignored.
-
-        Raises:
-            ProtocolError: as `received`.
-        """
-        events, left = [], memoryview(data)
-        while left and not self.closed:
-            count = min(len(left), len(self._rest))
-            self._rest[:count] = left[:count]
-            event = self.received(count)
-            events += [] if event is None else [event]
-            left = left[count:]
-        return events
 
     def receive_end(self) -> None:
         """Take note that the peer closed the connection; between messages that is a clean end.

@@ -1,6 +1,10 @@
-"""A pidelta client, and an ffdirect, whose evaluator returns zeros at once: what is left is the talking."""
+"""A pidelta client, and an ffdirect, whose evaluator returns zeros at once: what is left is the talking.
+
+Run: python free_evaluator.py MODE ADDRESS PORT [SECONDS for a structure]
+"""
 
 import sys
+import time
 from contextlib import closing
 
 import numpy as np
@@ -15,20 +19,24 @@ ATOMS = 3222
 
 
 class Free:
-    """Zeros for any number of structures."""
+    """Zeros for any number of structures, at once or after a while."""
 
     numbers = np.ones(ATOMS, dtype=np.int64)
 
+    def __init__(self, seconds=0.0):
+        self._seconds = seconds
+
     def evaluate(self, positions, cells):
         batch = len(positions)
+        time.sleep(batch * self._seconds)
         return Evaluation({"mm": Term(np.zeros(batch), np.zeros_like(positions), np.zeros((batch, 3, 3)))})
 
 
 def main():
-    mode, address, port = sys.argv[1:]
+    mode, address, port, *seconds = sys.argv[1:]
     place = "localhost" if mode == "inet" else address
     with closing(connect(mode, place, int(port), patience=60.0)) as transport:
-        print(serve(Free(), transport).to_json())
+        print(serve(Free(*map(float, seconds)), transport).to_json())
 
 
 if __name__ == "__main__":

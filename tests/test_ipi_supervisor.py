@@ -160,6 +160,24 @@ def test_a_client_that_dies_while_it_waits(tmp_path):
     np.testing.assert_array_equal(read_properties(tmp_path / "sim.out").columns["step"], np.arange(201))
 
 
+def test_what_ipi_does_not_bear(tmp_path):
+    """A client that dies before it has read what was sent to it; all start again from the last step."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder, behaviour in ((whole, "serve"), (parts, "deaf")):
+        folder.mkdir()
+        path = write_input(folder, address=unique_address(), n_beads=2, dynamics="nvt")
+        with supervise(path, behaviour, restarts=1) as supervisor:
+            wait_for_end(supervisor)
+            assert supervisor.finished()
+        pids = [child.process.pid for child in supervisor._children()]
+    (line,) = supervisor.restarted
+    assert re.match(r"i-PI lost a client \(ConnectionResetError: .*; log: .*sim\.i-pi\.log\)$", line)
+    assert not any(map(is_running, pids))
+    one, two = (read_properties(folder / "sim.out").columns for folder in (whole, parts))
+    for name in ("step", "potential", "conserved"):
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-9)
+
+
 def test_the_number_of_restarts_is_limited(tmp_path):
     path = write_input(tmp_path, address=unique_address(), steps=1000)
     message = r"^client 1 was killed by signal SIGKILL; .*; clients were started again 2 times before$"

@@ -297,10 +297,14 @@ class DeltaConfig(Section):
     """Files of delta models; several form a committee.
 
     `warn_above` is the standard deviation of a committee that deserves a warning: by default twice the error
-    that the models had on frames held back from their training.
+    that the models had on frames held back from their training. `properties` are results of each member, of
+    the terms that are evaluated: energies, forces and virials, as i-PI's ``ffcommittee`` reads them.
     """
 
     models: list[FilePath] = Field(min_length=1)
+    properties: list[Literal["committee_pot", "committee_force", "committee_virial"]] = Field(
+        default_factory=list
+    )
     warn_above: Energy | None = Field(None, gt=0.0)
 
 

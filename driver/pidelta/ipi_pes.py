@@ -43,16 +43,22 @@ class PideltaDriver:
     Args:
         config: the configuration; a path is relative to the folder that i-PI runs in.
         terms: joined by +, such as low+delta; all if empty.
+        member: the place, from 0, of the one delta model to use; the mean of all if None.
         verbosity: of i-PI, which hands it over to all such classes.
         verbose: as `verbosity`, of i-PI's socket client.
     """
 
     def __init__(
-        self, config: str = DEFAULT_CONFIG, terms: str = "", verbosity: object = None, verbose: bool = False
+        self,
+        config: str = DEFAULT_CONFIG,
+        terms: str = "",
+        member: int | str | None = None,
+        verbosity: object = None,
+        verbose: bool = False,
     ) -> None:
         torch.set_num_threads(1)  # the small matrices of a force call are slowest with many
         try:
-            self._evaluator = _read(Path(config), terms)
+            self._evaluator = _read(Path(config), terms, None if member is None else int(member))
         except (PideltaError, ValueError) as error:
             _end(error)
 
@@ -75,9 +81,9 @@ class PideltaDriver:
         return results if batch else results[0]
 
 
-def _read(config: Path, terms: str) -> ObservedEvaluator:
+def _read(config: Path, terms: str, member: int | None) -> ObservedEvaluator:
     setup = Setup(load_config(config))
-    evaluator = setup.evaluator(parse_terms(terms) if terms else None)
+    evaluator = setup.evaluator(parse_terms(terms) if terms else None, member)
     observers: list[Observer] = [FirstPositions(setup.yardstick)]
     alarms: dict[str, Alarm] = {}
     if evaluator.delta is not None:

@@ -14,6 +14,7 @@ from pidelta.errors import ConfigError
 from pidelta.ipi.transports import SOCKETS_PREFIX
 
 if TYPE_CHECKING:
+    from pidelta.ipi.served import Served
     from pidelta.qmmm.energy import QMMMEvaluator
 
 
@@ -55,14 +56,14 @@ def client(
     if status_file is not None:
         observers.append(status_file)
 
-    def evaluator_of(asked: frozenset[str]) -> QMMMEvaluator:
+    def evaluator_of(served: Served) -> QMMMEvaluator:
         """What the <parameters> of the forcefield ask for."""
-        if chosen not in (None, asked):
+        if served.terms is not None and chosen not in (None, served.terms):
             raise ConfigError(
-                f"--terms: expected {'+'.join(sorted(asked))} as in the <parameters> of the forcefield, "
-                f"found {terms}"
+                f"--terms: expected {'+'.join(sorted(served.terms))} as in the <parameters> of the "
+                f"forcefield, found {terms}"
             )
-        return setup.evaluator(asked)
+        return setup.evaluator(served.terms or chosen, served.member)
 
     with closing(connect(mode, address, port, sockets_prefix=sockets_prefix, patience=patience)) as transport:
         summary = serve(evaluator, transport, observers, on_terms=evaluator_of)

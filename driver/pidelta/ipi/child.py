@@ -16,15 +16,17 @@ _THREAD_VARIABLES = (
     "NUMBA_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+_LONGEST_END = 32_768  # bytes
 
 
 @dataclass
 class Child:
-    """A process, its name for messages, and the log of what it prints."""
+    """A process, its name for messages, and the log of what it prints, from `log_start` in bytes."""
 
     name: str
     log: Path
     process: subprocess.Popen[bytes]
+    log_start: int
 
     @classmethod
     def start(
@@ -52,6 +54,7 @@ class Child:
         threads = dict.fromkeys(_THREAD_VARIABLES, "1")
         environment = {**threads, "PYTHONUNBUFFERED": "1", **os.environ, **variables}
         with log.open("ab" if append else "wb") as stream:
+            log_start = stream.tell()
             process = subprocess.Popen(
                 command,
                 cwd=folder,
@@ -61,7 +64,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        return cls(name, log, process)
+        return cls(name, log, process, log_start)
 
     def is_running(self) -> bool:
         """Tell whether it runs."""
@@ -81,10 +84,16 @@ class Child:
             self.process.kill()
             self.process.wait()
 
+    def end_of_log(self) -> str:
+        """Return what it has printed, or the end of it where that is long."""
+        with self.log.open("rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(self.log_start, size - _LONGEST_END))
+            return stream.read().decode(errors="replace")
+
     def last_line(self) -> str:
-        """Return the last line of its log that is not blank, or nothing."""
-        text = self.log.read_text(encoding="utf-8", errors="replace")
-        return next((line for line in reversed(text.splitlines()) if line.strip()), "")
+        """Return the last line it has printed that is not blank, or nothing."""
+        return next((line for line in reversed(self.end_of_log().splitlines()) if line.strip()), "")
 
     def failure(self) -> str | None:
         """Say why it failed, in one line, or None while it runs or if it ended well."""

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from pidelta.errors import GeometryError, SetupError, TransportError
-from pidelta.ipi.forcefields import terms_in_parameters
 from pidelta.ipi.observers import Alarm, Observer
 from pidelta.ipi.protocol import (
     Connection,
@@ -24,11 +23,12 @@ from pidelta.ipi.protocol import (
     encode_forces,
     encode_shared,
 )
+from pidelta.ipi.served import Served, served_in_parameters
 from pidelta.ipi.shared_memory import SharedArrays
 from pidelta.ipi.transports import Transport
 from pidelta.state import Evaluation, Evaluator, FloatArray, json_values
 
-TermsHook = Callable[[frozenset[str]], Evaluator]
+TermsHook = Callable[[Served], Evaluator]
 
 
 @dataclass
@@ -85,8 +85,8 @@ def serve(
         evaluator: evaluates the structures.
         transport: the connection to i-PI; left open.
         observers: see each request and its evaluation; what they raise ends the conversation.
-        on_terms: called with the terms that the ``<parameters>`` of the forcefield ask for; returns the
-            evaluator of these, for as many atoms.
+        on_terms: called with what the ``<parameters>`` of the forcefield ask for; returns the evaluator of
+            that, for as many atoms.
 
     Raises:
         SetupError: the ``<parameters>`` hold something else, or ask for terms and there is no `on_terms`.
@@ -162,7 +162,12 @@ class ObservedEvaluator:
 
 
 class _Server:
-    """One conversation: the protocol, the evaluator and what was found for the last POSDATA."""
+    """One conversation: the protocol, the evaluator and what was found for the last POSDATA.
+
+    A structure is evaluated once i-PI asks for its state or forces, so that nothing waits to be read
+    meanwhile: i-PI bears the end of a client that has read everything, but not the reset of the connection
+    that comes from one that has not.
+    """
 
     def __init__(
         self,
@@ -176,6 +181,7 @@ class _Server:
         self._on_terms = on_terms
         self._connection = Connection(len(evaluator.numbers), shared_memory=transport.shared_memory)
         self._shared: SharedArrays | None = None
+        self._structures: tuple[FloatArray, FloatArray] | None = None
         self._reply: bytes | memoryview = b""
         self._summary = self._evaluator.summary
 
@@ -201,14 +207,16 @@ class _Server:
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Status):
+            self._evaluate()
             self._send(event.reply)
         elif isinstance(event, Init):
             self._choose_terms(event)
         elif isinstance(event, PosData):
-            self._evaluate(event.positions, event.cells)
+            self._structures = event.positions, event.cells
         elif isinstance(event, SharedPosData):
-            self._evaluate(*self._attached(event).structures())
+            self._structures = self._attached(event).structures()
         elif isinstance(event, GetForce):
+            self._evaluate()
             self._send(self._reply)
             self._summary.requests += 1
         elif isinstance(event, Exit):
@@ -217,14 +225,16 @@ class _Server:
     def _choose_terms(self, init: Init) -> None:
         """Serve what i-PI asks for by the ``<parameters>`` of the forcefield."""
         try:
-            terms = terms_in_parameters(init.parameters)
+            served = served_in_parameters(init.parameters)
         except ValueError as error:
             raise SetupError(f"forcefield of the i-PI input: {error}") from None
-        if terms is None:
+        if served == Served():
             return
         if self._on_terms is None:
-            raise SetupError(f"forcefield of the i-PI input: expected no terms, found {'+'.join(terms)}")
-        self._evaluator.evaluator = self._on_terms(terms)
+            raise SetupError(
+                f"forcefield of the i-PI input: expected no <parameters>, found {init.parameters.strip()!r}"
+            )
+        self._evaluator.evaluator = self._on_terms(served)
 
     def _attached(self, data: SharedPosData) -> SharedArrays:
         if self._shared is None:
@@ -232,8 +242,12 @@ class _Server:
             self._shared = SharedArrays(data.segments, self._connection.batch_size, n_atoms)
         return self._shared
 
-    def _evaluate(self, positions: FloatArray, cells: FloatArray) -> None:
-        answer = self._evaluator.answer(positions, cells)
+    def _evaluate(self) -> None:
+        """Evaluate the structures of the last POSDATA, if that has not been done."""
+        if self._structures is None:
+            return
+        answer = self._evaluator.answer(*self._structures)
+        self._structures = None
         if self._shared is not None:
             self._shared.write(answer.energies, answer.gradient, answer.virials)
             self._reply = encode_shared(answer.extras)

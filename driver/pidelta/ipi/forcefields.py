@@ -1,10 +1,10 @@
 """Which terms of the energy the forcefields of an i-PI input serve, and whether they add up to the whole.
 
 What an ``<ffsocket>`` or an ``<ffdirect>`` of pidelta serves is said by its ``<parameters>``, as in
-``{terms: low+delta}``, or by a name made of terms alone. Any other name stands for the whole energy, but for
-a name that looks like terms: one with a +, or whose letters are those of terms or one typing error away from
-them. i-PI hands parameters over to clients, in INIT, and to the class of an ffdirect; the latter does not
-learn the name, so that it needs parameters in any case.
+``{terms: low+delta}``, or by a name made of terms alone, or of parts of terms such as ``mm.bonded``. Any
+other name stands for the whole energy, but for a name that looks like terms: one with a +, or whose letters
+are those of terms or one typing error away from them. i-PI hands parameters over to clients, in INIT, and to
+the class of an ffdirect; the latter does not learn the name, so that it needs parameters in any case.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from pathlib import Path
 
 from pidelta.errors import SetupError
 from pidelta.ipi.protocol import read_parameters
+from pidelta.ipi.served import member_of, served_by_socket, terms_in_name
 from pidelta.ipi.transports import MODES
 from pidelta.ipi.xml_input import integer_of, items_of, text_of, to_integer, to_number
-from pidelta.state import TERM_NAMES, parse_terms
+from pidelta.state import common_terms, parse_terms, smallest_parts, terms_beyond
 
 DEFAULT_CONFIG = "pidelta.yaml"
 _ROUNDING = 1e-6
@@ -29,11 +30,12 @@ _COMMITTEES = ("ffcommittee", "ffrotations")
 
 @dataclass(frozen=True)
 class ForceSource:
-    """A forcefield by which pidelta serves some terms (None: all of them)."""
+    """A forcefield by which pidelta serves some terms (None: all), of one delta model or (None) of all."""
 
     name: str
     batch_size: int
     terms: frozenset[str] | None
+    member: int | None
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,28 @@ class Force:
 
 
 @dataclass(frozen=True)
+class CommitteeForce:
+    """One ``<ffcommittee>``, whose energy is the mean of its members, besides that of a baseline.
+
+    Attributes:
+        name: its own.
+        baseline: the name of the forcefield that the others correct; '' for none.
+        members: the names of the others, those of other programs among them.
+        reads_members: whether several members may be in the extras of one forcefield (``<parse_json>``).
+        weighted: whether there are ``<weights>``.
+    """
+
+    name: str
+    baseline: str
+    members: tuple[str, ...]
+    reads_members: bool
+    weighted: bool
+
+    def __str__(self) -> str:
+        return f"<ffcommittee name={self.name!r}>"
+
+
+@dataclass(frozen=True)
 class ForceSum:
     """The forces of a simulation.
 
@@ -87,11 +111,13 @@ class ForceSum:
         shares: by name of a forcefield, the sources it stands for with their factors: itself, or its members
             for a committee.
         systems: the forces of each system.
+        committees: those that the systems use.
     """
 
     sources: tuple[ForceSource, ...]
     shares: Mapping[str, Mapping[str, float]]
     systems: tuple[tuple[Force, ...], ...]
+    committees: tuple[CommitteeForce, ...] = ()
 
     @property
     def sockets(self) -> tuple[ForceSocket, ...]:
@@ -113,8 +139,8 @@ class ForceSum:
         )
 
     def served(self, source: ForceSource, terms: Sequence[str]) -> list[str]:
-        """What a source serves of the terms of a configuration, in their order."""
-        return [term for term in terms if source.terms is None or term in source.terms]
+        """What a source serves of the terms of a configuration, or parts of these, in their order."""
+        return list(terms) if source.terms is None else common_terms(terms, source.terms)
 
     def check(self, source: object, terms: Sequence[str]) -> list[str]:
         """Check that the forces of each system add up to each term once.
@@ -131,7 +157,7 @@ class ForceSum:
                 that the energy does not have.
         """
         for each in self.sources:
-            if unknown := sorted((each.terms or frozenset()) - set(terms)):
+            if unknown := terms_beyond(each.terms or (), terms):
                 raise SetupError(
                     f"{source}: forcefield {each.name!r}: expected terms among {', '.join(terms)}, "
                     f"found {', '.join(unknown)}"
@@ -141,30 +167,46 @@ class ForceSum:
             notes |= dict.fromkeys(self._check_system(source, forces, terms))
         return list(notes)
 
-    def _check_system(self, source: object, forces: Iterable[Force], terms: Sequence[str]) -> Iterable[str]:
-        by_name = {each.name: each for each in self.sources}
+    def _check_system(self, source: object, forces: Sequence[Force], terms: Sequence[str]) -> Iterable[str]:
         for term in terms:
-            serving = [
-                (force, name, force.weight * share)
-                for force in forces
-                for name, share in self.shares.get(force.forcefield, {}).items()
-                if term in self.served(by_name[name], terms)
-            ]
-            if not serving:
-                raise SetupError(
-                    f"{source}: <forces>: expected each of {', '.join(terms)} once, found none that serves "
-                    f"{term}; a run without it is asked for by --terms"
-                )
-            total = sum(factor for _, _, factor in serving)
-            if abs(total - 1.0) < _ROUNDING:
-                continue
-            if not any(force.weighted for force, _, _ in serving):
-                names = ", ".join(dict.fromkeys(name for _, name, _ in serving))
-                raise SetupError(
-                    f"{source}: <forces>: expected each of {', '.join(terms)} once, found {term} "
-                    f"{total:g} times, by {names}"
-                )
-            yield f"the weights of the forces count {term} {total:g} times"
+            serving = {part: self._serving(forces, part, terms) for part in smallest_parts([term])}
+            first = next(iter(serving.values()))
+            if all(each == first for each in serving.values()):
+                serving = {term: first}
+            for name, counted in serving.items():
+                yield from _check_count(source, terms, name, counted)
+
+    def _serving(
+        self, forces: Sequence[Force], part: str, terms: Sequence[str]
+    ) -> list[tuple[Force, str, float]]:
+        """The forces and sources that serve a term or a part of one, with their factor in the energy."""
+        by_name = {each.name: each for each in self.sources}
+        return [
+            (force, name, force.weight * share)
+            for force in forces
+            for name, share in self.shares.get(force.forcefield, {}).items()
+            if part in smallest_parts(self.served(by_name[name], terms))
+        ]
+
+
+def _check_count(
+    source: object, terms: Sequence[str], term: str, serving: Sequence[tuple[Force, str, float]]
+) -> Iterable[str]:
+    if not serving:
+        raise SetupError(
+            f"{source}: <forces>: expected each of {', '.join(terms)} once, found none that serves "
+            f"{term}; a run without it is asked for by --terms"
+        )
+    total = sum(factor for _, _, factor in serving)
+    if abs(total - 1.0) < _ROUNDING:
+        return
+    if not any(force.weighted for force, _, _ in serving):
+        names = ", ".join(dict.fromkeys(name for _, name, _ in serving))
+        raise SetupError(
+            f"{source}: <forces>: expected each of {', '.join(terms)} once, found {term} "
+            f"{total:g} times, by {names}"
+        )
+    yield f"the weights of the forces count {term} {total:g} times"
 
 
 def read_forces(
@@ -205,11 +247,16 @@ def read_forces(
         )
     names = frozenset(source.name for source in sources)
     shares = {
-        name: _shares(path, element, names)
+        name: _shares(element, names)
         for name, element in zip(known, elements, strict=True)
         if members.get(name)
     }
-    found = ForceSum(sources, shares, forces)
+    committees = tuple(
+        _read_committee(element)
+        for name, element in zip(known, elements, strict=True)
+        if name in used and element.tag == "ffcommittee"
+    )
+    found = ForceSum(sources, shares, forces, committees)
     _check_addresses(path, found.sockets)
     _check_batches(path, found)
     return found
@@ -285,7 +332,7 @@ def _read_socket(path: Path, element: ET.Element) -> ForceSocket:
     if mode not in MODES:
         raise SetupError(f"{path}: mode of {what}: expected {', '.join(MODES)}, found {mode!r}")
     try:
-        terms = terms_of_socket(name, text_of(element, "parameters", ""))
+        served = served_by_socket(name, text_of(element, "parameters", ""))
     except ValueError as error:
         raise SetupError(f"{path}: {what}: {error}") from None
     return ForceSocket(
@@ -294,7 +341,8 @@ def _read_socket(path: Path, element: ET.Element) -> ForceSocket:
         address=text_of(element, "address", "localhost"),
         port=integer_of(path, element, "port", 65535, 1),
         batch_size=integer_of(path, element, "batch_size", 1, 1),
-        terms=terms,
+        terms=served.terms,
+        member=served.member,
     )
 
 
@@ -323,6 +371,7 @@ def _read_direct(path: Path, element: ET.Element) -> DirectForce:
     parameters = read_parameters(text_of(element, "parameters", ""))
     try:
         terms = parse_terms(parameters["terms"]) if "terms" in parameters else None
+        member = member_of(parameters)
         by_name = terms_in_name(name)
     except ValueError as error:
         raise SetupError(f"{path}: {what}: {error}") from None
@@ -335,87 +384,33 @@ def _read_direct(path: Path, element: ET.Element) -> DirectForce:
         name=name,
         batch_size=integer_of(path, element, "batch_size", 1, 1),
         terms=terms,
+        member=member,
         config=path.parent / parameters.get("config", DEFAULT_CONFIG),
         threaded=element.get("threaded", "false").strip().lower() == "true",
     )
 
 
-def _shares(path: Path, element: ET.Element, ours: frozenset[str]) -> dict[str, float]:
+def _read_committee(element: ET.Element) -> CommitteeForce:
+    baseline = text_of(element, "baseline_name", "")
+    names = [child.get("name", "").strip() for child in element if child.tag.startswith("ff")]
+    return CommitteeForce(
+        name=element.get("name", "").strip(),
+        baseline=baseline,
+        members=tuple(name for name in names if name != baseline),
+        reads_members=text_of(element, "parse_json", "false").lower() == "true",
+        weighted=bool(items_of(element.findtext("weights"))),
+    )
+
+
+def _shares(element: ET.Element, ours: frozenset[str]) -> dict[str, float]:
     """The sources behind a forcefield: itself, or the members of a committee with their part of the mean.
 
-    A baseline of a committee counts in full, as the others then correct it.
+    A baseline of a committee counts in full, as the others then correct it. i-PI 3.3.1 reads the weights of a
+    committee and then takes the plain mean.
     """
     if element.tag not in _COMMITTEES:
         return {element.get("name", "").strip(): 1.0}
-    baseline = text_of(element, "baseline_name", "")
-    members = [child.get("name", "").strip() for child in element if child.tag.startswith("ff")]
-    others = [name for name in members if name != baseline]
-    weights = [to_number(path, "<weights>", item) for item in items_of(element.findtext("weights"))]
-    weights = weights if len(weights) == len(others) else [1.0] * len(others)
-    shares = {name: weight / len(others) for name, weight in zip(others, weights, strict=True)}
+    committee = _read_committee(element)
+    baseline, others = committee.baseline, committee.members
+    shares = dict.fromkeys(others, 1.0 / max(len(others), 1))
     return {name: share for name, share in {baseline: 1.0, **shares}.items() if name in ours}
-
-
-def terms_of_socket(name: str, parameters: str) -> frozenset[str] | None:
-    """What an ffsocket serves by its parameters or its name; None: everything.
-
-    Args:
-        name: of the ffsocket.
-        parameters: the text of its ``<parameters>``, or nothing.
-
-    Raises:
-        ValueError: a parameter is unknown, no terms follow where they should, or the name only looks like
-            terms.
-    """
-    given = terms_in_parameters(parameters)
-    return terms_in_name(name) if given is None else given
-
-
-def terms_in_parameters(text: str) -> frozenset[str] | None:
-    """The terms that ``<parameters>`` or INIT ask for, None if they say nothing.
-
-    Raises:
-        ValueError: something is there that is not ``terms`` (or the batch size that i-PI adds).
-    """
-    parameters = read_parameters(text)
-    unknown = sorted(set(parameters) - {"terms", "batch_size"})
-    if unknown:
-        raise ValueError(f"<parameters>: expected terms: A+B, found {unknown[0]!r}")
-    if "terms" not in parameters:
-        return None
-    try:
-        return parse_terms(parameters["terms"])
-    except ValueError as error:
-        raise ValueError(f"<parameters>: terms: {error}") from None
-
-
-def terms_in_name(name: str) -> frozenset[str] | None:
-    """The terms that the name of an ffsocket is made of, None for a name that has nothing of them.
-
-    Raises:
-        ValueError: it looks like terms and is not.
-    """
-    try:
-        return parse_terms(name)
-    except ValueError as error:
-        if _looks_like_terms(name):
-            raise ValueError(
-                f"a name that looks like terms: {error}; for the whole energy choose another name"
-            ) from None
-        return None
-
-
-def _looks_like_terms(name: str) -> bool:
-    letters = re.sub(r"[^a-z]", "", name.lower())
-    chain = re.fullmatch(f"({'|'.join(TERM_NAMES)})+", letters)
-    near = any(len(term) > 2 and _one_error_apart(letters, term) for term in TERM_NAMES)
-    return "+" in name or chain is not None or near
-
-
-def _one_error_apart(one: str, other: str) -> bool:
-    """Whether inserting, leaving out, changing or swapping letters once makes one word of the other."""
-    same = (a == b for a, b in zip(one, other, strict=False))
-    start = next((k for k, equal in enumerate(same) if not equal), min(len(one), len(other)))
-    one, other = one[start:], other[start:]
-    swapped = one[:2] == other[:2][::-1] and one[2:] == other[2:]
-    return swapped or one[1:] == other[1:] or one[1:] == other or one == other[1:]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
-from pidelta.ipi.simulation import Simulation
+from pidelta.errors import SetupError
+from pidelta.ipi.simulation import Simulation, read_simulation
+from pidelta.output_files import replacing
 
 _FOREVER = -1e300
 
@@ -39,6 +42,34 @@ def newest_state(simulation: Simulation, since: float = _FOREVER) -> SavedState 
         if times[path] > since - 1.0 and (step := step_in_restart(path, simulation.prefix)) is not None:
             return SavedState(path, step)
     return None
+
+
+def state_to_go_on_from(path: Path) -> SavedState:
+    """The newest state that an input has saved, made to run to the total of steps that the input has now.
+
+    Raises:
+        SetupError: the input is wrong, or has saved nothing.
+    """
+    simulation = read_simulation(path)
+    state = newest_state(simulation)
+    if state is None:
+        raise SetupError(
+            f"{path}: --restart: expected RESTART or a checkpoint of an earlier run beside it, found none"
+        )
+    _set_total_steps(state.path, simulation.total_steps)
+    return state
+
+
+def _set_total_steps(path: Path, total: int) -> None:
+    """Change the total of a saved state, which i-PI leaves out where it is its default."""
+    text = path.read_text(encoding="utf-8")
+    element = f"<total_steps>{total}</total_steps>"
+    changed, count = re.subn(r"<total_steps\b.*?</total_steps>", element, text, count=1, flags=re.DOTALL)
+    if not count:
+        changed = re.sub(r"<simulation\b[^>]*>", lambda tag: f"{tag[0]}\n   {element}", text, count=1)
+    if changed != text:
+        with replacing(path) as stream:
+            stream.write(changed)
 
 
 def step_in_restart(path: Path, prefix: str | None = None) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +16,22 @@ from pidelta.state import System
 
 _CONSTANT_PRESSURE = ("npt", "nst", "scnpt")
 _SHOWN = frozenset({"step", "time", "temperature", "conserved", "potential"})
+_ENDLESS = ("dynamics", "driven_dynamics", "constrained_dynamics", "t_ramp", "p_ramp", "alchemy", "atomswap")
+"""Motions that go on until all steps are done."""
 
 
 @dataclass(frozen=True)
 class PropertiesFile:
-    """One ``<properties>`` output file."""
+    """One ``<properties>`` output: a file for each system."""
 
-    path: Path
+    paths: tuple[Path, ...]
     stride: int
     columns: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        """The file of the first system."""
+        return self.paths[0]
 
     @property
     def names(self) -> frozenset[str]:
@@ -34,7 +41,7 @@ class PropertiesFile:
 
 @dataclass(frozen=True)
 class TrajectoryFiles:
-    """One ``<trajectory>`` output: files that begin with `stem`, one for each bead or one in all.
+    """One ``<trajectory>`` of the first system: files that begin with `stem`, one a bead or one in all.
 
     `extras` are the names of the extras that are its `quantity`, if they are to be picked out.
     """
@@ -64,7 +71,9 @@ class Simulation:
         path: the i-PI input or RESTART file; i-PI runs in its folder.
         prefix: what the names of all output files begin with.
         step, total_steps: where it starts and ends.
+        systems: the prefixes of their outputs, before `prefix`; one system often has none.
         n_beads: number of beads of the (first) system.
+        may_end_early: whether something may be done before all steps are, as an optimisation is.
         sockets_prefix: what i-PI puts before the address of a unix socket.
         checkpoints: what the names of checkpoint files begin with, besides RESTART.
         barostat: the element that lets the cell change, as in a message; '' where the cell stays.
@@ -75,7 +84,9 @@ class Simulation:
     prefix: str
     step: int
     total_steps: int
+    systems: tuple[str, ...]
     n_beads: int
+    may_end_early: bool
     sockets_prefix: str
     forces: ForceSum
     properties: tuple[PropertiesFile, ...]
@@ -122,6 +133,7 @@ def read_simulation(path: Path) -> Simulation:
     if not systems:
         raise SetupError(f"{path}: expected a <system>, found none")
     beads = [_n_beads(path, system) for system in systems]
+    prefixes = tuple(system.get("prefix", "").strip() for system in systems)
     output = root.find("output")
     prefix = "i-pi" if output is None else output.get("prefix", "i-pi")
     names, names_path = _read_names(path, systems[0])
@@ -130,11 +142,13 @@ def read_simulation(path: Path) -> Simulation:
         prefix=prefix,
         step=step,
         total_steps=total_steps,
+        systems=prefixes,
         n_beads=beads[0],
+        may_end_early=any(mode not in _ENDLESS for system in systems for mode in _motions(system)),
         sockets_prefix=root.get("sockets_prefix", SOCKETS_PREFIX),
         forces=read_forces(path, root, systems, beads),
-        properties=tuple(_properties(path, prefix, output)),
-        trajectories=tuple(_trajectories(path, prefix, output)),
+        properties=tuple(_properties(path, prefix, output, prefixes)),
+        trajectories=tuple(_trajectories(path, prefix, output, prefixes[0])),
         checkpoints=tuple(_checkpoints(path, prefix, output)),
         barostat=next((text for system in systems for text in _barostats(system)), ""),
         atom_names=names,
@@ -168,27 +182,33 @@ def check_atom_order(simulation: Simulation, system: System) -> None:
             )
 
 
-def _output_path(path: Path, prefix: str, name: str) -> Path:
-    return path.parent / (f"{prefix}.{name}" if prefix else name)
+def _output_path(path: Path, prefix: str, name: str, system: str = "") -> Path:
+    name = f"{prefix}.{name}" if prefix else name
+    return path.parent / (f"{system}_{name}" if system else name)
 
 
 def _stride(path: Path, element: ET.Element) -> int:
     return to_integer(path, f"stride of <{element.tag}>", element.get("stride", "1"), 1)
 
 
-def _properties(path: Path, prefix: str, output: ET.Element | None) -> Iterator[PropertiesFile]:
+def _properties(
+    path: Path, prefix: str, output: ET.Element | None, systems: Sequence[str]
+) -> Iterator[PropertiesFile]:
     for element in () if output is None else output.iter("properties"):
+        name = element.get("filename", "out")
         yield PropertiesFile(
-            path=_output_path(path, prefix, element.get("filename", "out")),
+            paths=tuple(_output_path(path, prefix, name, system) for system in systems),
             stride=_stride(path, element),
             columns=tuple(items_of(element.text)),
         )
 
 
-def _trajectories(path: Path, prefix: str, output: ET.Element | None) -> Iterator[TrajectoryFiles]:
+def _trajectories(
+    path: Path, prefix: str, output: ET.Element | None, system: str
+) -> Iterator[TrajectoryFiles]:
     for element in () if output is None else output.iter("trajectory"):
         yield TrajectoryFiles(
-            stem=_output_path(path, prefix, element.get("filename", "traj")),
+            stem=_output_path(path, prefix, element.get("filename", "traj"), system),
             quantity=re.split(r"[{(]", (element.text or "").strip())[0],
             format=element.get("format", "xyz"),
             extras=tuple(name for name in items_of(element.get("extra_type")) if name != "raw"),
@@ -205,6 +225,12 @@ def _barostats(system: ET.Element) -> Iterator[str]:
     for element in system.iter("dynamics"):
         if (mode := element.get("mode", "nve")) in _CONSTANT_PRESSURE:
             yield f"<dynamics mode='{mode}'>"
+
+
+def _motions(system: ET.Element) -> Iterator[str]:
+    """The modes of motion, those of several that are combined one by one."""
+    modes = [element.get("mode", "dynamics") for element in system.iter("motion")]
+    yield from (mode for mode in modes if mode != "multi")
 
 
 def _n_beads(path: Path, system: ET.Element) -> int:

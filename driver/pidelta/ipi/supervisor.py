@@ -22,9 +22,10 @@ from pidelta.ipi.client import ServeSummary
 from pidelta.ipi.client_status import STATUS_VARIABLE, direct_status_path, read_status
 from pidelta.ipi.folder_lock import FolderLock
 from pidelta.ipi.forcefields import ForceSocket
+from pidelta.ipi.ipi_log import LastWords, last_words, lost_forcefield
 from pidelta.ipi.observers import Alarm, merge_alarms
 from pidelta.ipi.saved_states import SavedState, newest_state
-from pidelta.ipi.simulation import Simulation
+from pidelta.ipi.simulation import Simulation, read_simulation
 from pidelta.ipi.transports import UNIX_MODES, remove_stale_socket, socket_path
 from pidelta.output_files import back_up
 
@@ -71,18 +72,19 @@ class Supervisor:
 
     i-PI gives the structures of a client that has died to others. The supervisor starts one in its place, as
     often as it is allowed to, but not where the next would die as well: after an error of the set-up, or of a
-    geometry, and where two in a row have died without an answer.
+    geometry, and where two in a row have died without an answer. Where i-PI does not bear the end of a
+    client, it starts again, too, with all of them, from its last step.
 
     Args:
         simulation: what to run.
         client_command: the command of a client; ``--mode``, ``--address`` and so on are appended, and
             ``--terms`` where the ffsocket says what it serves.
         n_clients: clients by the name of an ffsocket, 1 where it is not there.
-        restarts: how often, in all, a client may be started again.
+        restarts: how often, in all, a client or all may be started again.
 
     Attributes:
         kept: logs of an earlier run, under their new names.
-        restarted: why clients were started again, a line each.
+        restarted: why clients or all were started again, a line each.
     """
 
     def __init__(
@@ -115,32 +117,35 @@ class Supervisor:
                 under way in this folder.
         """
         simulation = self._simulation
-        folder, prefix = simulation.path.parent, simulation.sockets_prefix
-        self._lock = FolderLock(folder, simulation.path.name)
+        self._lock = FolderLock(simulation.path.parent, simulation.path.name)
+        self._started = time.time()
         try:
-            for ffsocket in simulation.forces.sockets:
-                _check_free(ffsocket, prefix)
-            command = [*_ipi_command(), simulation.path.name]
-            self._watchdog = _start_watchdog(self._lock)
-            self._started = time.time()
-            self._ipi = self._start(
-                "i-PI",
-                command,
-                simulation.output_path("i-pi.log"),
-                folder,
-                variables={STATUS_VARIABLE: str(self._status_of_ipi())},
-            )
-            for index, ffsocket in enumerate(self._sockets_of_clients(), start=1):
-                command = [*self._client_command, *_client_options(ffsocket, prefix)]
-                log = simulation.output_path(f"client-{index}.log")
-                command += ["--status", str(_status_path(log).resolve())]
-                self._clients.append(
-                    _Client(self._start(f"client {index}", command, log, Path.cwd()), command)
-                )
+            self._start_all()
         except BaseException:
             self.close()
             raise
         return self
+
+    def _start_all(self) -> None:
+        simulation = self._simulation
+        folder, prefix = simulation.path.parent, simulation.sockets_prefix
+        for ffsocket in simulation.forces.sockets:
+            _check_free(ffsocket, prefix)
+        command = [*_ipi_command(), simulation.path.name]
+        if self._watchdog is None and self._lock is not None:
+            self._watchdog = _start_watchdog(self._lock)
+        self._ipi = self._start(
+            "i-PI",
+            command,
+            simulation.output_path("i-pi.log"),
+            folder,
+            variables={STATUS_VARIABLE: str(self._status_of_ipi())},
+        )
+        for index, ffsocket in enumerate(self._sockets_of_clients(), start=1):
+            command = [*self._client_command, *_client_options(ffsocket, prefix)]
+            log = simulation.output_path(f"client-{index}.log")
+            command += ["--status", str(_status_path(log).resolve())]
+            self._clients.append(_Client(self._start(f"client {index}", command, log, Path.cwd()), command))
 
     def __exit__(self, *exception: object) -> None:
         """Stop what still runs."""
@@ -152,41 +157,52 @@ class Supervisor:
         return [child.log for child in self._children()]
 
     def is_running(self) -> bool:
-        """Tell whether i-PI runs, after starting clients again that have died.
+        """Tell whether i-PI runs, after starting again what has died.
 
         Raises:
             RunError: i-PI or a client failed; the message is the last line of its log.
         """
         ipi = self._running_ipi()
         if ipi.is_running():
-            for client in self._clients:
-                if not client.child.is_running():
-                    self._replace(client)
-        if ipi.is_running():
+            self._look_after_clients(ipi)
+        if self._running_ipi().is_running():
             return True
         if failure := ipi.failure():
             raise RunError(failure)
+        if (words := self.last_words()).is_problem:
+            raise RunError(f"i-PI: {words.message} (log: {ipi.log})")
         return False
 
-    def _replace(self, client: _Client) -> None:
-        """Start another client in place of one that has ended, unless i-PI has ended as well.
+    def _look_after_clients(self, ipi: Child) -> None:
+        """Start again each client that has ended, or i-PI and all where it cannot bear that one has.
+
+        Raises:
+            RunError: they are not to be started again.
+        """
+        for client in self._clients:
+            reason = None if client.child.is_running() else client.child.failure() or self._sent_away(client)
+            # A client also fails when i-PI goes down under it; then i-PI is what to report.
+            if reason is None or ipi.wait(1.0):
+                continue
+            if lost_forcefield(ipi.end_of_log()):
+                break
+            self._replace(client, reason)
+        if lost := lost_forcefield(ipi.end_of_log()):
+            self._restart_all(f"i-PI lost a client ({lost}; log: {ipi.log})")
+
+    def _replace(self, client: _Client, reason: str) -> None:
+        """Start another client in place of one that has ended.
 
         Raises:
             RunError: it is not to be started again.
         """
-        reason = client.child.failure() or self._sent_away(client)
-        # A client also fails when i-PI goes down under it; then i-PI is what to report.
-        if reason is None or self._running_ipi().wait(1.0):
-            return
         status = read_status(client.status_path)
         fruitless = 0 if status.structures else client.fruitless + 1
-        if client.child.process.returncode == _ERROR_OF_THE_USER or not self._restarts:
+        if client.child.process.returncode == _ERROR_OF_THE_USER:
             raise RunError(reason)
-        if len(self.restarted) >= self._restarts:
-            raise RunError(f"{reason}; clients were started again {len(self.restarted)} times before")
-        if fruitless >= _FRUITLESS_LIVES:
+        if fruitless >= _FRUITLESS_LIVES and self._restarts:
             raise RunError(f"{reason}; so did the one before it, and neither had answered anything")
-        self.restarted.append(reason)
+        self._count_restart(reason)
         self._past_alarms.append(status.alarms)
         client.status_path.unlink(missing_ok=True)
         self._tell_watchdog(f"{watchdog.GONE} {client.child.process.pid}")
@@ -194,6 +210,33 @@ class Supervisor:
             client.child.name, client.command, client.child.log, Path.cwd(), append=True
         )
         client.fruitless, client.ended = fruitless, None
+
+    def _restart_all(self, reason: str) -> None:
+        """Start i-PI and all clients again, from the last step.
+
+        Raises:
+            RunError: no step was saved, or they are not to be started again.
+        """
+        self._close_gently()
+        state = self.saved_state()
+        if state is None or state.step <= self._simulation.step:
+            raise RunError(reason)
+        self._count_restart(reason)
+        self._past_alarms = [self.alarms()]
+        for child in self._children():
+            child.kill()
+            self._tell_watchdog(f"{watchdog.GONE} {child.process.pid}")
+        for path in self._status_paths():
+            path.unlink(missing_ok=True)
+        self._clients, self._stop_sent = [], False
+        self._simulation = read_simulation(state.path)
+        self._start_all()
+
+    def _count_restart(self, reason: str) -> None:
+        if len(self.restarted) >= self._restarts:
+            before = f"; clients were started again {self._restarts} times before" if self._restarts else ""
+            raise RunError(f"{reason}{before}")
+        self.restarted.append(reason)
 
     def _sent_away(self, client: _Client) -> str | None:
         """Say that i-PI, or its ``timeout``, has sent a client away; None where i-PI may be about to end."""
@@ -213,9 +256,15 @@ class Supervisor:
         return newest_state(self._simulation, self._started)
 
     def finished(self) -> bool:
-        """Tell whether i-PI, once it has ended, did all of its steps."""
+        """Tell whether i-PI, once it has ended, did all of its steps, or all that there was to do."""
         step = self.last_step()
-        return step is not None and step >= self._simulation.total_steps
+        all_steps = step is not None and step >= self._simulation.total_steps
+        return all_steps or (self._simulation.may_end_early and self.last_words().is_early)
+
+    def last_words(self) -> LastWords:
+        """Return how i-PI says it has ended."""
+        ipi = self._running_ipi()
+        return LastWords() if ipi.is_running() else last_words(ipi.end_of_log())
 
     def stop(self) -> None:
         """Ask i-PI to write RESTART and to end, and wait for it.

@@ -43,6 +43,9 @@ class Surroundings(Protocol):
     def settings(self) -> dict[str, str | float]:
         """What a model has to remember: the scheme and its lengths in bohr."""
 
+    def qm_positions(self, particles: FloatArray, cells: FloatArray | None) -> FloatArray:
+        """(B, n, 3) of the QM atoms, whole: those of the region of `cut`, for the same arguments."""
+
     def cut(self, particles: FloatArray, cells: FloatArray | None) -> CutRegion:
         """The region of particles (B, P, 3) with lattice rows (B, 3, 3), or None if not periodic."""
 
@@ -109,6 +112,11 @@ class CutoffSurroundings:
         if self._links is not None:
             settings["links"] = self._links
         return settings
+
+    def qm_positions(self, particles: FloatArray, cells: FloatArray | None) -> FloatArray:
+        """(B, n, 3) of the QM atoms, made whole; arguments and errors as of `cut`."""
+        lattices = [None] * len(particles) if cells is None else list(cells)
+        return np.array([self._whole_qm(one, cell) for one, cell in zip(particles, lattices, strict=True)])
 
     def cut(self, particles: FloatArray, cells: FloatArray | None) -> CutRegion:
         """The region of each structure.
@@ -243,6 +251,10 @@ class FixedCharges:
     def settings(self) -> dict[str, str | float]:
         """What a model has to remember."""
         return {"scheme": "fixed"}
+
+    def qm_positions(self, particles: FloatArray, cells: FloatArray | None) -> FloatArray:
+        """(B, n, 3) of the QM atoms."""
+        return particles[:, self.partition.qm_indices]
 
     def cut(self, particles: FloatArray, cells: FloatArray | None) -> CutRegion:
         """The same charges for each structure."""

@@ -11,6 +11,7 @@ from multiprocessing.shared_memory import SharedMemory
 import numpy as np
 import pytest
 
+from any_bytes import receive
 from pidelta.errors import ProtocolError, TransportError
 from pidelta.ipi.protocol import (
     Connection,
@@ -69,6 +70,10 @@ SHARED = b"STATUS      " + init(b"k : 1.0, batch_size:2") + b"STATUS      " + sh
 SHARED += b"STATUS      GETFORCE    STATUS      " + shared(()) + b"GETFORCE    EXIT        "
 
 
+def received(connection, data):
+    return list(receive(connection, data))
+
+
 def describe(events):
     return [
         (type(e), e.positions.tobytes(), e.cells.tobytes()) if isinstance(e, PosData) else e for e in events
@@ -77,7 +82,7 @@ def describe(events):
 
 @pytest.mark.parametrize(("stream", "batch"), [(SINGLE, 1), (BATCHED, 2)])
 def test_conversation(stream, batch):
-    events = Connection(N).receive(stream)
+    events = received(Connection(N), stream)
     replies = [event.reply for event in events if isinstance(event, Status)]
     assert replies == [b"NEEDINIT    ", b"READY       ", b"HAVEDATA    ", b"READY       "]
     kinds = [Status, Init, Status, PosData, Status, GetForce, Status, Exit]
@@ -88,7 +93,7 @@ def test_conversation(stream, batch):
 
 
 def test_shared_conversation():
-    events = Connection(N, shared_memory=True).receive(SHARED)
+    events = received(Connection(N, shared_memory=True), SHARED)
     kinds = [Status, Init, Status, SharedPosData, Status, GetForce, Status, SharedPosData, GetForce, Exit]
     assert [type(event) for event in events] == kinds
     assert events[3] == events[7] == SharedPosData(SEGMENTS)
@@ -96,10 +101,10 @@ def test_shared_conversation():
 
 @pytest.mark.parametrize("stream", [SINGLE, BATCHED, SHARED])
 def test_cut_at_every_position(stream):
-    expected = describe(Connection(N, shared_memory=stream is SHARED).receive(stream))
+    expected = describe(received(Connection(N, shared_memory=stream is SHARED), stream))
     for cut in range(len(stream) + 1):
         connection = Connection(N, shared_memory=stream is SHARED)
-        events = connection.receive(stream[:cut]) + connection.receive(stream[cut:])
+        events = received(connection, stream[:cut]) + received(connection, stream[cut:])
         assert describe(events) == expected
         assert connection.closed
 
@@ -107,8 +112,8 @@ def test_cut_at_every_position(stream):
 @pytest.mark.parametrize("stream", [SINGLE, BATCHED])
 def test_byte_by_byte(stream):
     connection = Connection(N)
-    events = [event for i in range(len(stream)) for event in connection.receive(stream[i : i + 1])]
-    assert describe(events) == describe(Connection(N).receive(stream))
+    events = [event for i in range(len(stream)) for event in received(connection, stream[i : i + 1])]
+    assert describe(events) == describe(received(Connection(N), stream))
 
 
 @pytest.mark.parametrize("stream", [SINGLE, BATCHED])
@@ -120,7 +125,7 @@ def test_end_of_file_is_clean_only_between_messages(stream):
     boundaries = {0, *np.cumsum(lengths).tolist()}
     for cut in range(len(stream) + 1):
         connection = Connection(N)
-        connection.receive(stream[:cut])
+        received(connection, stream[:cut])
         if cut in boundaries:
             connection.receive_end()
             assert connection.closed
@@ -131,13 +136,13 @@ def test_end_of_file_is_clean_only_between_messages(stream):
 
 def test_bytes_after_exit_are_ignored():
     connection = Connection(N)
-    assert connection.receive(b"EXIT        GARBAGE, of any length") == [Exit()]
-    assert connection.receive(b"more") == []
+    assert received(connection, b"EXIT        GARBAGE, of any length") == [Exit()]
+    assert received(connection, b"more") == []
     connection.receive_end()
 
 
 def test_no_atoms_wanted_at_once_is_no_deadlock():
-    events = Connection(N).receive(init(b"") + b"STATUS      ")
+    events = received(Connection(N), init(b"") + b"STATUS      ")
     assert [type(event) for event in events] == [Init, Status]
 
 
@@ -167,7 +172,7 @@ INITIALISED = init(b"")
 )
 def test_violations(stream, message):
     with pytest.raises(ProtocolError, match=message) as caught:
-        Connection(N).receive(stream)
+        received(Connection(N), stream)
     assert "\n" not in str(caught.value)
 
 
@@ -184,7 +189,7 @@ def test_violations(stream, message):
 )
 def test_violations_with_shared_memory(stream, message):
     with pytest.raises(ProtocolError, match=message) as caught:
-        Connection(N, shared_memory=True).receive(stream)
+        received(Connection(N, shared_memory=True), stream)
     assert "\n" not in str(caught.value)
 
 
@@ -193,7 +198,7 @@ def test_single_reply_bytes():
     extra = '{"unit": "Å"}'.encode()
     expected = b"FORCEREADY  " + struct.pack("=di", -1.5, N) + struct.pack("=9d", *forces.ravel())
     expected += struct.pack("=9d", *virial.ravel()) + struct.pack("=i", 14) + extra
-    assert encode_forces(np.array([-1.5]), forces, virial, [extra]) == expected
+    assert encode_forces(np.array([-1.5]), -forces, virial, [extra]) == expected
 
 
 def test_batched_reply_bytes():
@@ -203,14 +208,14 @@ def test_batched_reply_bytes():
     expected = b"FORCEREADY  " + struct.pack("=2d", 1.0, 2.0) + struct.pack("=i", N)
     expected += b"".join(struct.pack("=d", x) for x in forces.ravel())
     expected += struct.pack("=18d", *virials.ravel()) + struct.pack("=i", 1) + b"a" + struct.pack("=i", 0)
-    assert encode_forces(np.array([1.0, 2.0]), forces, virials, [b"a", b""]) == expected
+    assert encode_forces(np.array([1.0, 2.0]), -forces, virials, [b"a", b""]) == expected
 
 
 @pytest.mark.parametrize("wrong", ["energies", "virials", "extras"])
 def test_reply_shapes_are_checked(wrong):
     reply = {
         "energies": np.zeros(2),
-        "forces": np.zeros((2, N, 3)),
+        "gradient": np.zeros((2, N, 3)),
         "virials": np.zeros((2, 3, 3)),
         "extras": [b"", b""],
     }

@@ -182,7 +182,7 @@ class _Server:
         self._connection = Connection(len(evaluator.numbers), shared_memory=transport.shared_memory)
         self._shared: SharedArrays | None = None
         self._structures: tuple[FloatArray, FloatArray] | None = None
-        self._reply = b""
+        self._reply: bytes | memoryview = b""
         self._summary = self._evaluator.summary
 
     def run(self) -> ServeSummary:
@@ -252,9 +252,9 @@ class _Server:
             self._shared.write(answer.energies, answer.gradient, answer.virials)
             self._reply = encode_shared(answer.extras)
         else:
-            self._reply = encode_forces(answer.energies, -answer.gradient, answer.virials, answer.extras)
+            self._reply = encode_forces(answer.energies, answer.gradient, answer.virials, answer.extras)
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes | memoryview) -> None:
         """Send; a connection closed after EXIT while forces were evaluated is a clean end."""
         try:
             self._transport.send(data)

@@ -133,7 +133,7 @@ class Connection:
         self._rest = next(self._parser)
 
     def wanted(self) -> memoryview:
-        """Where the next bytes go; empty once i-PI has said EXIT."""
+        """Where the next bytes go; empty once i-PI has said EXIT: what follows is of no interest."""
         return self._rest
 
     def received(self, count: int) -> Event | None:
@@ -147,21 +147,6 @@ class Connection:
         while not self._rest and not self.closed:
             self._rest = next(self._parser)
         return self._event
-
-    def receive(self, data: bytes) -> list[Event]:
-        """Take bytes, cut anywhere, and return the events they complete; those after EXIT are ignored.
-
-        Raises:
-            ProtocolError: as `received`.
-        """
-        events, left = [], memoryview(data)
-        while left and not self.closed:
-            count = min(len(left), len(self._rest))
-            self._rest[:count] = left[:count]
-            event = self.received(count)
-            events += [] if event is None else [event]
-            left = left[count:]
-        return events
 
     def receive_end(self) -> None:
         """Take note that the peer closed the connection; between messages that is a clean end.
@@ -278,32 +263,33 @@ class Connection:
 
 
 def encode_forces(
-    energies: FloatArray, forces: FloatArray, virials: FloatArray, extras: Sequence[bytes]
-) -> bytes:
+    energies: FloatArray, gradient: FloatArray, virials: FloatArray, extras: Sequence[bytes]
+) -> memoryview:
     """Return the answer to GETFORCE for the B structures of a POSDATA.
 
     Args:
         energies: (B,) in hartree.
-        forces: (B, N, 3) -dE/dR in hartree/bohr.
+        gradient: (B, N, 3) dE/dR in hartree/bohr; i-PI gets forces.
         virials: (B, 3, 3) -dE/d(strain) in hartree.
         extras: B strings, encoded (their length on the wire counts bytes, not characters).
 
     Raises:
         ValueError: an argument has a wrong shape.
     """
-    batch, n_atoms = forces.shape[:2]
+    batch, n_atoms = gradient.shape[:2]
     if len(extras) != batch:
         raise ValueError(f"extras: expected {batch} strings, found {len(extras)}")
-    return b"".join(
-        [
-            _header("FORCEREADY"),
-            _floats("energies", energies, (batch,)),
-            _integer(n_atoms),
-            _floats("forces", forces, (batch, n_atoms, 3)),
-            _floats("virials", virials, (batch, 3, 3)),
-            *_lengths_and_texts(extras),
-        ]
-    )
+    shapes = {"energies": (batch,), "gradient": (batch, n_atoms, 3), "virials": (batch, 3, 3)}
+    for (name, shape), found in zip(shapes.items(), (energies, gradient, virials), strict=True):
+        if found.shape != shape:
+            raise ValueError(f"{name}: expected shape {shape}, found {found.shape}")
+    head = _header("FORCEREADY") + np.asarray(energies, np.float64).tobytes() + _integer(n_atoms)
+    tail = np.asarray(virials, np.float64).tobytes() + b"".join(_lengths_and_texts(extras))
+    reply = np.empty(len(head) + 8 * gradient.size + len(tail), np.uint8)
+    middle = slice(len(head), len(head) + 8 * gradient.size)
+    reply[: middle.start], reply[middle.stop :] = np.frombuffer(head, np.uint8), np.frombuffer(tail, np.uint8)
+    np.negative(gradient, out=reply[middle].view(np.float64).reshape(gradient.shape))
+    return reply.data
 
 
 def encode_shared(extras: Sequence[bytes]) -> bytes:

@@ -22,6 +22,7 @@ from pidelta.ipi.client import ServeSummary
 from pidelta.ipi.client_status import STATUS_VARIABLE, direct_status_path, read_status
 from pidelta.ipi.folder_lock import FolderLock
 from pidelta.ipi.forcefields import ForceSocket
+from pidelta.ipi.interrupts import interrupts_wait
 from pidelta.ipi.ipi_log import LastWords, last_words, lost_forcefield
 from pidelta.ipi.observers import Alarm, merge_alarms
 from pidelta.ipi.saved_states import SavedState, newest_state
@@ -117,15 +118,16 @@ class Supervisor:
                 under way in this folder.
         """
         simulation = self._simulation
-        self._lock = FolderLock(simulation.path.parent, simulation.path.name)
-        self._started = time.time()
         try:
+            self._lock = FolderLock(simulation.path.parent, simulation.path.name)
+            self._started = time.time()
             self._start_all()
         except BaseException:
             self.close()
             raise
         return self
 
+    @interrupts_wait()
     def _start_all(self) -> None:
         simulation = self._simulation
         folder, prefix = simulation.path.parent, simulation.sockets_prefix
@@ -206,9 +208,9 @@ class Supervisor:
         self._past_alarms.append(status.alarms)
         client.status_path.unlink(missing_ok=True)
         self._tell_watchdog(f"{watchdog.GONE} {client.child.process.pid}")
-        client.child = self._start(
-            client.child.name, client.command, client.child.log, Path.cwd(), append=True
-        )
+        child = client.child
+        with interrupts_wait():
+            client.child = self._start(child.name, client.command, child.log, Path.cwd(), append=True)
         client.fruitless, client.ended = fruitless, None
 
     def _restart_all(self, reason: str) -> None:

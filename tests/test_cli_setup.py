@@ -72,13 +72,15 @@ def test_evaluate_gives_dftbplus_energies_and_gradients(parameters, tmp_path, ru
 
 def test_terms_add_up_and_can_be_chosen(solution, run, tmp_path):
     totals = {}
-    for terms in ("mm", "low", "mm+dftb"):
+    for terms in ("mm", "low", "mm+dftb", "mm.bonded+low.vacuum", "mm.nonbonded+low.embedding"):
         assert run("evaluate", solution, "--terms", terms, "--output", tmp_path / "out.json") == 0
         (totals[terms],) = json.loads((tmp_path / "out.json").read_text())["frames"]
         assert set(totals[terms]["terms"]) == parse_terms(terms)
     for key in ("energy", "gradient", "virial"):
         parts = np.array(totals["mm"][key]) + np.array(totals["low"][key])
         assert np.abs(np.array(totals["mm+dftb"][key]) - parts).max() < 1e-10
+        stiff, smooth = (np.array(totals[terms][key]) for terms in list(totals)[-2:])
+        assert np.abs(stiff + smooth - parts).max() < 1e-7
 
 
 @pytest.fixture

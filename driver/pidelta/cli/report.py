@@ -12,8 +12,11 @@ from rich.console import Console
 from pidelta.errors import DataError, SetupError
 
 if TYPE_CHECKING:
+    from rich.status import Status
+
     from pidelta.analysis.report import ReportOptions
-    from pidelta.analysis.sections import Report
+    from pidelta.analysis.sections import Mark, Report
+    from pidelta.setup import Setup
 
 
 def report(
@@ -31,58 +34,66 @@ def report(
     bond: Annotated[
         list[str] | None, typer.Option(metavar="I-J", help="Atoms (from 0) whose distance is followed, too.")
     ] = None,
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(metavar="W=LABEL", help="A known vibration in 1/cm, marked in spectra: 1730=C=O."),
+    ] = None,
 ) -> None:
     """Analyse the outputs of runs: temperatures, kinetic energies, correlation times, structure, spectra."""
     console = Console()
     from pidelta.analysis.report import ReportOptions
+    from pidelta.cli.report_input import read_setup
+    from pidelta.ipi.outputs import find_input
 
-    options = ReportOptions(bonds=tuple(_parse_bond(text) for text in bond or ()))
+    options = ReportOptions(
+        bonds=tuple(_parse_bond(text) for text in bond or ()),
+        modes=tuple(_parse_mode(text) for text in mode or ()),
+    )
     if output is not None and len(runs) > 1 and not compare:
         raise SetupError("--output: expected one run, or --compare")
     found: list[Report] = []
     for run in runs:
-        for folder, made in _reports(console, run, config, options):
-            _write(console, made, folder if output is None or compare else output / made.system)
-            found.append(made)
+        path = find_input(run)
+        found += write_reports(console, path, read_setup(path, config), options, None if compare else output)
     if compare:
         _compare(console, found, output or Path("comparison"))
 
 
-def _reports(
-    console: Console, run: Path, config: Path | None, options: ReportOptions
-) -> list[tuple[Path, Report]]:
-    from pidelta.analysis.cost import read_cost
-    from pidelta.analysis.report import SystemReport
-    from pidelta.cli.report_input import composition_of
-    from pidelta.ipi.outputs import find_input, read_outputs
+def write_reports(
+    console: Console, path: Path, setup: Setup | None, options: ReportOptions, output: Path | None = None
+) -> list[Report]:
+    """Write the report of each system of a run, and say where it is.
 
-    path = find_input(run)
-    outputs = read_outputs(path)
-    folder = path.parent / f"{outputs.prefix or path.stem}-report"
-    reports = []
-    for system in outputs.systems:
-        composition, notes = composition_of(path, system, config)
-        for note in notes:
-            console.print(f"[yellow]note: {note}[/yellow]", soft_wrap=True)
-        with console.status(f"{path.name}") as status:
-            made = SystemReport(
-                outputs,
-                system,
-                composition,
-                read_cost(folder),
-                options,
-                lambda text: status.update(f"{path.name}: {text}"),
-            ).make()
-        reports.append((folder / system.name, made))
-    return reports
+    Args:
+        console: shows what is being done, and the pages.
+        path: the i-PI input.
+        setup: the configuration; None without one.
+        options: of the user.
+        output: the folder to write to; by default the one that belongs to the input.
 
-
-def _write(console: Console, made: Report, folder: Path) -> None:
+    Raises:
+        DataError: nothing has been written yet, or a file is malformed or of another input.
+    """
     from pidelta.analysis.pages import PAGE, write_report
+    from pidelta.analysis.report import SystemReport
+    from pidelta.cli.report_input import composition_of, read_run, report_folder
 
-    folder.mkdir(parents=True, exist_ok=True)
-    write_report(made, folder)
-    console.print(f"report: {folder / PAGE}", soft_wrap=True, highlight=False)
+    run = read_run(path)
+    reports = []
+    for index, system in enumerate(run.outputs.systems):
+        with console.status(path.name) as status:
+
+            def show(text: str, status: Status = status) -> None:
+                status.update(f"{path.name}: {text}")
+
+            made = SystemReport(run, index, composition_of(path, system, setup), options, show).make()
+            folder = (output or report_folder(path, run.outputs.prefix)) / system.name
+            show("pictures")
+            folder.mkdir(parents=True, exist_ok=True)
+            write_report(made, folder)
+        console.print(f"report: {folder / PAGE}", soft_wrap=True, highlight=False)
+        reports.append(made)
+    return reports
 
 
 def _compare(console: Console, reports: list[Report], folder: Path) -> None:
@@ -101,3 +112,15 @@ def _parse_bond(text: str) -> tuple[int, int]:
     if match is None or match.group(1) == match.group(2):
         raise DataError(f"--bond: expected two atoms such as 0-5, found {text!r}")
     return int(match.group(1)), int(match.group(2))
+
+
+def _parse_mode(text: str) -> Mark:
+    from pidelta.analysis.sections import Mark
+
+    number, _, label = text.partition("=")
+    try:
+        return Mark(float(number), label or number)
+    except ValueError:
+        raise DataError(
+            f"--mode: expected a wavenumber and a label such as 1730=C=O, found {text!r}"
+        ) from None

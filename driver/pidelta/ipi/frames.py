@@ -42,7 +42,7 @@ SUFFIXES = {"xyz": ".xyz", "pdb": ".pdb", "ase": ".extxyz", "binary": ".binary"}
 """What i-PI's formats end in."""
 
 _STEP = re.compile(r"Step:\s*(\d+)")
-_UNIT = re.compile(r"(\w+)\{(\w+)\}")
+_UNIT = re.compile(r"(\w+)\{([^}]*)\}")
 _EXTRAS = re.compile(r"^ ?#EXTRAS\((.*?)\)# Step:\s*(\d+)\s*$", re.MULTILINE)
 _READER_ERRORS = (ValueError, TypeError, IndexError, KeyError, EOFError, StopIteration)
 _NAME_WIDTH = 8
@@ -270,7 +270,7 @@ def _binary_places(path: Path, file: BinaryIO) -> Iterator[_Place]:
             n_names = int(np.frombuffer(file.read(8), np.int64)[0])
             title_at = 88 + 24 * n_atoms + 4 * n_names
             file.seek(title_at)
-            match = re.match(r".*?cell\{\w+\}", file.read(2000).decode("utf-32-le", errors="ignore"))
+            match = re.match(r".*?cell\{[^}]*\}", file.read(2000).decode("utf-32-le", errors="ignore"))
             if match is None:
                 return
             size = title_at + 4 * len(match.group())

@@ -47,7 +47,7 @@ def oscillations(wavenumber, n, step, amplitude, phases):
 
 
 def test_density_of_states_of_oscillators():
-    """Each element at its own wavenumber, each density of area one, heavier atoms not more in their own group."""
+    """Each element at its own wavenumber, each density of area one."""
     step = 2.0 * FEMTOSECOND
     phases = RNG.uniform(0.0, 2.0 * math.pi, (3, 1, 3))
     motion = {}

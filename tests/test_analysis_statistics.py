@@ -92,7 +92,7 @@ def test_other_distributions_are_refused(wrong):
 
 
 def test_correlated_temperatures_are_thinned():
-    """Squares of correlated normal velocities are canonical, too, and p-values do not see that there are many."""
+    """Squares of correlated normal velocities are canonical, too."""
     p_values = []
     for _ in range(30):
         velocities = autoregressive(0.97, 4000, 6)

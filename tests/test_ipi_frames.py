@@ -44,7 +44,7 @@ def by_ipi(path, steps, quantity="positions", unit="automatic", cell_unit="autom
 
 CASES = [
     (suffix, quantity, unit)
-    for suffix in ("xyz", "binary")
+    for suffix in ("xyz", "bin")
     for quantity, unit in (
         ("positions", "angstrom"),
         ("velocities", "automatic"),
@@ -83,7 +83,7 @@ def test_mixed_units(tmp_path):
         np.testing.assert_allclose(cell, COLUMNS.T, atol=1e-3)
 
 
-@pytest.mark.parametrize("suffix", ["xyz", "binary", "pdb"])
+@pytest.mark.parametrize("suffix", ["xyz", "bin", "pdb"])
 def test_steps_computed_again_replace_the_old_ones(tmp_path, suffix):
     path = by_ipi(tmp_path / f"a.{suffix}", [0, 10, 20, 30], unit="angstrom")
     by_ipi(path, [20, 30, 40], unit="angstrom")
@@ -92,7 +92,7 @@ def test_steps_computed_again_replace_the_old_ones(tmp_path, suffix):
     np.testing.assert_allclose(frames.read(3)[0], values_at(30, "positions"), atol=1e-3)
 
 
-@pytest.mark.parametrize("suffix", ["xyz", "extxyz", "binary", "pdb"])
+@pytest.mark.parametrize("suffix", ["xyz", "extxyz", "bin", "pdb"])
 def test_a_cut_off_snapshot_is_left_out_and_said(tmp_path, suffix):
     path = by_ipi(tmp_path / f"a.{suffix}", [0, 1])
     whole = path.read_bytes()

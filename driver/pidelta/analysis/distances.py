@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,8 +17,7 @@ from pidelta.units import BOHR_IN_ANGSTROM
 
 _LONGEST, _BINS = 8.0, 160  # angstrom
 _BLOCKS = 8
-MOST_STRUCTURES = 400
-"""Structures that are used of a long run, evenly spaced over time, beads in turn."""
+_FEWEST_STRUCTURES, _MOST_STRUCTURES, _MOST_ATOMS = 40, 400, 200_000
 
 
 @dataclass(frozen=True)
@@ -61,14 +59,14 @@ def pairs_of(composition: Composition) -> list[Pair]:
 
 
 def radial_distributions(
-    pairs: Sequence[Pair], positions: BeadFrames, molecules: IntArray | None, most: int = MOST_STRUCTURES
+    pairs: Sequence[Pair], positions: BeadFrames, molecules: IntArray, most: int
 ) -> list[RadialDistribution]:
     """Count distances between atoms of different molecules.
 
     Args:
-        pairs: what to count.
+        pairs: what to count; two kinds of atoms are the same or have no atom in common.
         positions: of the beads; of long runs evenly spaced structures are taken, beads in turn.
-        molecules: (N,) the molecule of each atom; None where all atoms are of different ones.
+        molecules: (N,) the molecule of each atom.
         most: number of structures.
 
     Returns:
@@ -76,28 +74,71 @@ def radial_distributions(
         MDAnalysis' InterRDF, by the number of pairs that are counted and the mean volume.
     """
     structures = _chosen(len(positions), positions.n_beads, most)
-    cells = [positions.read(index, bead, np.zeros(1, dtype=np.int64))[1] for index, bead in structures[:1]]
-    longest = min(_LONGEST, 0.5 * float(heights(cells[0]).min()) * BOHR_IN_ANGSTROM)
-    edges = np.linspace(0.0, longest, _BINS + 1)
-    counts, volumes = np.zeros((len(structures), len(pairs), _BINS)), []
-    for row, (index, bead) in zip(counts, structures, strict=True):
+    counter = _Counter(pairs, molecules, positions.read(*structures[0])[1])
+    counts = np.zeros((len(structures), len(pairs), _BINS))
+    volumes = np.empty(len(structures))
+    for k, (index, bead) in enumerate(structures):
         values, cell = positions.read(index, bead)
-        volumes.append(abs(float(np.linalg.det(cell))) * BOHR_IN_ANGSTROM**3)
-        for target, pair in zip(row, pairs, strict=True):
-            target[:] = _count(pair, values * BOHR_IN_ANGSTROM, cell * BOHR_IN_ANGSTROM, molecules, edges)
-    shells = 4.0 / 3.0 * np.pi * np.diff(edges**3)
+        counts[k] = counter.count(values, cell)
+        volumes[k] = abs(float(np.linalg.det(cell))) * BOHR_IN_ANGSTROM**3
+    shells = 4.0 / 3.0 * np.pi * np.diff(counter.edges**3)
     found = []
     for k, pair in enumerate(pairs):
-        n_pairs = len(pair.first) * len(pair.second) - _excluded(pair, molecules)
-        g = counts[:, k] * np.array(volumes)[:, None] / (n_pairs * shells)
+        g = counts[:, k] * volumes[:, None] / (_count_pairs(pair, molecules) * shells)
         blocks = [block.mean(axis=0) for block in np.array_split(g, min(_BLOCKS, len(g)))]
-        error = (
-            np.std(blocks, axis=0, ddof=1) / np.sqrt(len(blocks))
-            if len(blocks) > 2
-            else np.full(_BINS, np.nan)
-        )
-        found.append(RadialDistribution(pair.name, 0.5 * (edges[1:] + edges[:-1]), g.mean(axis=0), error))
+        error = np.full(_BINS, np.nan)
+        if len(blocks) > 2:
+            error = np.std(blocks, axis=0, ddof=1) / np.sqrt(len(blocks))
+        r = 0.5 * (counter.edges[1:] + counter.edges[:-1])
+        found.append(RadialDistribution(pair.name, r, g.mean(axis=0), error))
     return found
+
+
+def structures_to_read(n_atoms: int, n_structures: int) -> int:
+    """How many structures of a run to take, so that large systems do not take minutes."""
+    return min(n_structures, int(np.clip(_MOST_ATOMS // n_atoms, _FEWEST_STRUCTURES, _MOST_STRUCTURES)))
+
+
+class _Counter:
+    """Counts pairs of atoms by distance, all kinds at once.
+
+    Args:
+        pairs: which.
+        molecules: (N,) of the atoms; those of one are not counted.
+        cell: (3, 3) of a typical structure in bohr.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], molecules: IntArray, cell: FloatArray) -> None:
+        import vesin
+
+        longest = min(_LONGEST, 0.5 * float(heights(cell).min()) * BOHR_IN_ANGSTROM)
+        self.edges = np.linspace(0.0, longest, _BINS + 1)
+        self._neighbours = vesin.NeighborList(cutoff=longest, full_list=False)
+        self._atoms = np.unique(
+            np.concatenate([atoms for pair in pairs for atoms in (pair.first, pair.second)])
+        )
+        self._molecules = molecules[self._atoms]
+        kinds = {atoms.tobytes(): atoms for pair in pairs for atoms in (pair.first, pair.second)}
+        self._kinds = np.zeros(len(self._atoms), dtype=np.int64)
+        for k, atoms in enumerate(kinds.values()):
+            self._kinds[np.searchsorted(self._atoms, atoms)] = k
+        self._n_pairs = len(pairs)
+        self._table = np.full((len(kinds), len(kinds)), len(pairs))  # the last row is of no interest
+        order = list(kinds)
+        for k, pair in enumerate(pairs):
+            i, j = order.index(pair.first.tobytes()), order.index(pair.second.tobytes())
+            self._table[i, j] = self._table[j, i] = k
+
+    def count(self, positions: FloatArray, cell: FloatArray) -> IntArray:
+        """Numbers of pairs in each shell, (pairs, shells), of positions and cell in bohr."""
+        i, j, distances = self._neighbours.compute(
+            positions[self._atoms] * BOHR_IN_ANGSTROM, cell * BOHR_IN_ANGSTROM, True, "ijd"
+        )
+        others = self._molecules[i] != self._molecules[j]
+        rows = self._table[self._kinds[i[others]], self._kinds[j[others]]]
+        bins = np.minimum((distances[others] * (_BINS / self.edges[-1])).astype(np.int64), _BINS - 1)
+        counts = np.bincount(rows * _BINS + bins, minlength=(self._n_pairs + 1) * _BINS)
+        return np.asarray(counts.reshape(-1, _BINS)[:-1])
 
 
 def distance_section(found: Sequence[RadialDistribution], n_structures: int) -> Section:
@@ -143,33 +184,12 @@ def _chosen(n_snapshots: int, n_beads: int, most: int) -> list[tuple[int, int]]:
     ]
 
 
-def _count(
-    pair: Pair, positions: FloatArray, cell: FloatArray, molecules: IntArray | None, edges: FloatArray
-) -> IntArray:
-    """Numbers of ordered pairs in each shell, in angstrom."""
-    from ase.geometry import cell_to_cellpar
-    from MDAnalysis.lib.distances import capped_distance
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found, distances = capped_distance(
-            positions[pair.first].astype(np.float32),
-            positions[pair.second].astype(np.float32),
-            float(edges[-1]),
-            box=cell_to_cellpar(cell).astype(np.float32),
-        )
-    first, second = pair.first[found[:, 0]], pair.second[found[:, 1]]
-    others = first != second if molecules is None else molecules[first] != molecules[second]
-    return np.histogram(distances[others], edges)[0]
-
-
-def _excluded(pair: Pair, molecules: IntArray | None) -> int:
-    """Pairs of atoms of one molecule."""
-    if molecules is None:
-        return len(np.intersect1d(pair.first, pair.second))
+def _count_pairs(pair: Pair, molecules: IntArray) -> float:
+    """Pairs of atoms of different molecules, each counted once."""
     size = int(molecules.max()) + 1
-    first = np.bincount(molecules[pair.first], minlength=size)
-    return int((first * np.bincount(molecules[pair.second], minlength=size)).sum())
+    first, second = (np.bincount(molecules[atoms], minlength=size) for atoms in (pair.first, pair.second))
+    count = float(len(pair.first) * len(pair.second) - (first * second).sum())
+    return 0.5 * count if np.array_equal(pair.first, pair.second) else count
 
 
 def _first_maximum(found: RadialDistribution) -> int:

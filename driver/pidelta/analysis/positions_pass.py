@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pidelta.analysis.bonds import BondLengths, bond_kinds
-from pidelta.analysis.composition import Composition
+from pidelta.analysis.composition import Composition, group_matrix
+from pidelta.analysis.estimators import KineticEnergies, primitive
 from pidelta.analysis.gyration import Gyration
 from pidelta.analysis.run_files import BeadFrames, Snapshot
 from pidelta.state import FloatArray, IntArray
@@ -22,6 +23,7 @@ class Positions:
     Attributes:
         steps: (n,) of the simulation.
         bonds, gyration: None where there are none, or where beads are missing.
+        primitive: kinetic energies by the primitive estimator; None without all beads.
         oxygens: (n, W, 3) centroids of the oxygens of water in angstrom.
         dipoles: (n, 3) of the MM charges in e bohr, averages over beads; None where charges are not known.
         volume: mean of the cell in bohr^3.
@@ -30,13 +32,17 @@ class Positions:
     steps: IntArray
     bonds: BondLengths | None
     gyration: Gyration | None
+    primitive: KineticEnergies | None
     oxygens: FloatArray
     dipoles: FloatArray | None
     volume: float
 
 
 def read_positions(
-    composition: Composition, frames: BeadFrames, chosen_bonds: Sequence[tuple[int, int]]
+    composition: Composition,
+    frames: BeadFrames,
+    chosen_bonds: Sequence[tuple[int, int]],
+    temperature: float | None,
 ) -> Positions:
     """Read all positions once.
 
@@ -44,6 +50,7 @@ def read_positions(
         composition: the atoms.
         frames: positions of some or all beads.
         chosen_bonds: pairs of atoms whose distance is followed, besides the bonds.
+        temperature: k_B T in hartree; None where there is none.
     """
     several = frames.is_complete and frames.n_beads > 1
     kinds = bond_kinds(composition, frames.read(0, 0)[0], chosen_bonds)
@@ -51,18 +58,30 @@ def read_positions(
     gyration = Gyration(composition) if several else None
     oxygens = np.empty((len(frames), len(composition.waters), 3), dtype=np.float32)
     dipoles = None if composition.charges is None else np.empty((len(frames), 3))
-    volumes = []
+    matrix = group_matrix(composition.groups, len(composition))
+    volumes, kinetic = [], []
     for index, snapshot in enumerate(frames.stream()):
         if bonds is not None:
             bonds.add(snapshot)
         if gyration is not None:
             gyration.add(snapshot)
+            if temperature is not None:
+                kinetic.append(matrix @ primitive(snapshot.values, composition.masses, temperature))
         oxygens[index] = snapshot.values[:, composition.waters[:, 0]].mean(axis=0) * BOHR_IN_ANGSTROM
         if dipoles is not None:
             dipoles[index] = _dipole(composition, snapshot)
         volumes.append(abs(float(np.linalg.det(snapshot.cell))))
+    estimated = None
+    if kinetic:
+        estimated = KineticEnergies("primitive", composition.groups, frames.steps, np.array(kinetic))
     return Positions(
-        frames.steps, bonds, gyration, oxygens.astype(np.float64), dipoles, float(np.mean(volumes))
+        steps=frames.steps,
+        bonds=bonds,
+        gyration=gyration,
+        primitive=estimated,
+        oxygens=oxygens.astype(np.float64),
+        dipoles=dipoles,
+        volume=float(np.mean(volumes)),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from pidelta.analysis.composition import Composition
 from pidelta.analysis.correlations import Cost, Series, correlation_section
 from pidelta.analysis.diffusion import diffusion, diffusion_section
-from pidelta.analysis.distances import MOST_STRUCTURES, distance_section, pairs_of, radial_distributions
+from pidelta.analysis.distances import distance_section, pairs_of, radial_distributions, structures_to_read
 from pidelta.analysis.energies import energy_section
 from pidelta.analysis.estimators import (
     KineticEnergies,
@@ -141,7 +141,7 @@ class SystemReport:
         if frames is None:
             return None
         self._progress(f"positions: {len(frames)} snapshots of {frames.n_beads} beads")
-        return read_positions(self._composition, frames, self._options.bonds)
+        return read_positions(self._composition, frames, self._options.bonds, self._outputs.temperature)
 
     def _best(self, *starts: str) -> Properties | None:
         """The properties file with most of the columns that begin with one of some texts."""
@@ -215,19 +215,25 @@ class SystemReport:
         if written is not None:
             self._progress(f"kinetic energies: {len(written)} snapshots")
             found.append(written_centroid_virial(self._composition, written))
-        positions, forces = self._files.frames("positions"), self._files.frames("forces")
-        usable = positions is not None and positions.is_complete and self._run.exchange is None
-        if usable and positions is not None and temperature is not None and outputs.n_beads > 1:
-            self._progress(f"kinetic energies: {len(positions)} snapshots of {positions.n_beads} beads")
-            forces = forces if forces is not None and forces.is_complete else None
-            is_bound = not self._composition.is_periodic
-            estimated = kinetic_energies(self._composition, positions, forces, temperature, is_bound=is_bound)
-            found += [each for each in estimated if written is None or each.kind != "centroid virial"]
+        if outputs.n_beads > 1 and temperature is not None and self._run.exchange is None:
+            found += self._estimated(temperature, with_centroid_virial=written is None)
         properties = self._best("kinetic_")
         if not found and properties is None and outputs.n_beads == 1:
             return None
         section = estimator_section(self._composition, properties, found, outputs.n_beads, temperature)
         return self._with_notes(section, "kinetic_cv", "forces")
+
+    def _estimated(self, temperature: float, *, with_centroid_virial: bool) -> list[KineticEnergies]:
+        """Kinetic energies from positions, and from forces where there are any, of all beads."""
+        frames, forces = self._files.frames("positions"), self._files.frames("forces")
+        if frames is None or not frames.is_complete or self._positions is None:
+            return []
+        if forces is None or not forces.is_complete:
+            return [self._positions.primitive] if self._positions.primitive is not None else []
+        self._progress(f"kinetic energies: {len(forces)} snapshots of {forces.n_beads} beads")
+        is_bound = not self._composition.is_periodic
+        found = kinetic_energies(self._composition, frames, forces, temperature, is_bound=is_bound)
+        return [each for each in found if with_centroid_virial or each.kind != "centroid virial"]
 
     def _structure(self, what: str) -> Section | None:
         if self._positions is None:
@@ -265,11 +271,12 @@ class SystemReport:
 
     def _distances(self) -> Section | None:
         pairs, frames = pairs_of(self._composition), self._files.frames("positions")
-        if not pairs or frames is None or not self._composition.is_periodic:
+        molecules = self._composition.molecules
+        if not pairs or frames is None or molecules is None or not self._composition.is_periodic:
             return None
-        count = min(MOST_STRUCTURES, len(frames) * frames.n_beads)
+        count = structures_to_read(len(self._composition), len(frames) * frames.n_beads)
         self._progress(f"radial distribution functions of {count} structures")
-        return distance_section(radial_distributions(pairs, frames, self._composition.molecules), count)
+        return distance_section(radial_distributions(pairs, frames, molecules, count), count)
 
     def _diffusion(self) -> Section | None:
         positions, frames = self._positions, self._files.frames("positions")

@@ -93,7 +93,8 @@ def test_radial_distributions_are_those_of_mdanalysis(waters):
                 exclusion_block=block,
             ).run()
             np.testing.assert_allclose(ours.r, theirs.results.bins, rtol=1e-6)
-            np.testing.assert_allclose(ours.g, theirs.results.rdf, rtol=2e-3, atol=2e-2)
+            off = np.abs(ours.g - theirs.results.rdf) > 1e-3 * (1.0 + ours.g)
+            assert off.sum() <= 4  # in single precision a distance falls on the other side of an edge
             np.testing.assert_allclose(ours.g.sum(), theirs.results.rdf.sum(), rtol=1e-4)
 
 

@@ -14,6 +14,7 @@ from pidelta.analysis.run_files import Snapshot
 from pidelta.analysis.sections import Curve, Number, Panel, Picture, Section
 from pidelta.analysis.statistics import mean_with_error, settled
 from pidelta.core.cell import minimum_image
+from pidelta.errors import DataError
 from pidelta.state import FloatArray, IntArray
 from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM
 
@@ -73,7 +74,13 @@ def bond_kinds(
         composition: the atoms; without bonds they are found by distance in the QM region or in all.
         positions: (N, 3) of one snapshot in bohr.
         chosen: further pairs, each a kind of its own.
+
+    Raises:
+        DataError: there is no such atom.
     """
+    for i, j in chosen:
+        if max(i, j) >= len(composition):
+            raise DataError(f"--bond: expected atoms below {len(composition)}, found {i}-{j}")
     found: dict[str, list[tuple[int, int]]] = {}
     names, numbers = composition.names, composition.numbers
     waters = set(composition.waters.ravel().tolist())

@@ -91,6 +91,10 @@ class Composition:
                 groups += [Group(f"{region} {kind}", atoms[names[atoms] == kind]) for kind in found]
         return tuple(groups)
 
+    def is_telling(self, group: Group) -> bool:
+        """Whether a picture shows the group: where there are regions, it leaves elements over all out."""
+        return not self.regions or group.name not in self.names
+
     def region_of(self, atom: int) -> str:
         """The name of the region of an atom; '' without regions."""
         return next((name for name, atoms in self.regions.items() if atom in atoms), "")

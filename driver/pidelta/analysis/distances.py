@@ -43,9 +43,12 @@ def pairs_of(composition: Composition) -> list[Pair]:
     """O-O, O-H and H-H of water, and the elements of the QM region with O and H of water.
 
     Hydrogens of the QM region are told apart by the heavier atom that they are bound to.
+
+    Returns:
+        Pairs between different molecules; none where nothing tells molecules apart.
     """
-    waters = composition.waters
-    if not len(waters):
+    waters, molecules = composition.waters, composition.molecules
+    if not len(waters) or molecules is None:
         return []
     oxygens, hydrogens = waters[:, 0], waters[:, 1:].ravel()
     pairs = [Pair("water O - water O", oxygens, oxygens), Pair("water O - water H", oxygens, hydrogens)]
@@ -55,7 +58,7 @@ def pairs_of(composition: Composition) -> list[Pair]:
             Pair(f"QM {name} - water O", atoms, oxygens),
             Pair(f"QM {name} - water H", atoms, hydrogens),
         ]
-    return pairs
+    return [pair for pair in pairs if _count_pairs(pair, molecules)]
 
 
 def radial_distributions(

@@ -146,6 +146,8 @@ def vibrational_density(
     frequencies, windows = power.result()
     spectra = []
     for index, group in enumerate(composition.groups) if len(windows) else ():
+        if not composition.is_telling(group):
+            continue
         spectrum = Spectrum(group.name, frequencies * _IN_WAVENUMBERS, windows[:, index])
         if spectrum.area > 0.0:
             spectra.append(replace(spectrum, windows=spectrum.windows / spectrum.area))

@@ -154,7 +154,8 @@ def temperature_section(
             if degrees > 0.0:
                 name, values = f"{group.name} {found.label}".strip(), settled(series[:, index])
                 numbers.append(_number(name, values, degrees, shape, outputs))
-                panels += _panels(name, values, shape, target)
+                if composition.is_telling(group):
+                    panels += _panels(name, values, shape, target)
         numbers += _differences(found.groups, series, found.label)
     if not kinetic:
         remarks.append(

@@ -21,6 +21,9 @@ ALL = ("mm", "low", "delta")
         ("delta+mm", {"mm", "delta"}),
         ("dftb + delta", {"low", "delta"}),
         ("DFTB", {"low"}),
+        ("mm.bonded", {"mm.bonded"}),
+        ("mm.bonded+low", {"mm.bonded", "low"}),
+        ("low.vacuum + MM.bonded", {"mm.bonded", "low.vacuum"}),
         *((name, None) for name in ("pidelta", "driver", "lmpserial", "all", "qmmm", "ff1", "dft-b3lyp")),
     ],
 )
@@ -46,6 +49,13 @@ def test_names(name, terms):
         "Delt",
         "deltta",
         "x+y",
+        "mm.bondd",
+        "mm_bonded",
+        "mmbonded",
+        "mm.nonboded",
+        "bonded",
+        "low-vacuum",
+        "mm+mm.bonded",
     ],
 )
 def test_names_that_look_like_terms(tmp_path, name):
@@ -114,6 +124,15 @@ EACH = force("mm") + force("low") + force("delta")
         (EACH, {}),
         (force("a"), {"sockets": ("a",)}),
         (force("mm", "nbeads='4'") + force("dftb+delta"), {"sockets": ("mm", "dftb+delta")}),
+        # stiff parts on all beads, smooth ones on few
+        (
+            force("mm.bonded+low.vacuum") + force("mm.nonbonded+low.embedding+delta", "nbeads='4'"),
+            {"sockets": ("mm.bonded+low.vacuum", "mm.nonbonded+low.embedding+delta")},
+        ),
+        (
+            force("mm.bonded") + force("mm.nonbonded", "nbeads='1'") + force("low") + force("delta"),
+            {"sockets": ("mm.bonded", "mm.nonbonded", "low", "delta")},
+        ),
         # a contraction by a difference: cheap on all beads, the difference on few
         (EACH + force("low", "nbeads='2' weight='-1'") + force("low", "nbeads='2'"), {}),
         # the low level in the inner steps and its difference to the whole in the outer ones
@@ -146,6 +165,16 @@ def test_sums_of_each_term_once(tmp_path, forces, options):
             r"found low 2 times, by low\+delta, low$",
         ),
         (force("mm"), {"sockets": ("mm", "pidelta")}, "found none that serves low"),
+        (
+            force("mm.bonded") + force("low") + force("delta"),
+            {"sockets": ("mm.bonded", "low", "delta")},
+            "found none that serves mm.nonbonded",
+        ),
+        (
+            EACH + force("mm.bonded"),
+            {"sockets": (*ALL, "mm.bonded")},
+            "found mm.bonded 2 times, by mm, mm.bonded$",
+        ),
     ],
 )
 def test_sums_that_do_not(tmp_path, forces, options, message):
@@ -169,6 +198,17 @@ def test_terms_that_the_energy_does_not_have(tmp_path):
         SetupError, match="<ffsocket name='delta'>: expected terms among mm, low, found delta"
     ):
         forces.check("input.xml", ("mm", "low"))
+
+
+def test_parts_of_the_terms_of_a_run(tmp_path):
+    """``--terms mm.bonded+low``: sockets are told apart from those of whole terms."""
+    sockets = ("mm.bonded", "low")
+    forces = simulation(tmp_path, force("mm.bonded") + force("low"), sockets=sockets).forces
+    assert forces.check("input.xml", ("mm.bonded", "low")) == []
+    assert [forces.served(socket, ALL) for socket in forces.sockets] == [["mm.bonded"], ["low"]]
+    whole = simulation(tmp_path, EACH).forces
+    with pytest.raises(SetupError, match=r"<ffsocket name='mm'>: expected terms .* found mm$"):
+        whole.check("input.xml", ("mm.bonded", "low", "delta"))
 
 
 def test_weights_that_say_so_are_told(tmp_path):

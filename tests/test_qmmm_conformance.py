@@ -213,7 +213,7 @@ def spring(first, second, axes=(1.0, 1.0, 1.0), nearest=True):
             virial = term.virial - np.einsum("ba,bc->bac", slope, d)
             return Term(term.energy + 0.5 * (slope * d).sum(axis=1), gradient, virial)
 
-        return replace(evaluator, classical=Altered(evaluator.classical, evaluate=evaluate))
+        return replace(evaluator, classical={"mm": Altered(evaluator.classical["mm"], evaluate=evaluate)})
 
     return mutate
 

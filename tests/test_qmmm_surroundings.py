@@ -218,6 +218,6 @@ def test_numbers_that_are_no_energies(energy):
         def evaluate(self, particles, cells):
             return Term(np.array([0.0, energy]), np.zeros((2, 3, 3)), np.zeros((2, 3, 3)))
 
-    evaluator = QMMMEvaluator(np.array([8, 1, 1]), False, Particles(3), classical=Nonsense())
+    evaluator = QMMMEvaluator(np.array([8, 1, 1]), False, Particles(3), classical={"mm": Nonsense()})
     with pytest.raises(GeometryError, match=r"structure 1: expected an energy below .* from mm"):
         evaluator.evaluate(np.zeros((2, 3, 3)), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,24 +16,59 @@ BoolArray = npt.NDArray[np.bool_]
 TERMS = ("mm", "low", "delta")
 """The terms of the energy by role: the names that configurations, sockets and results use."""
 
+PARTS = {"mm": ("mm.bonded", "mm.nonbonded"), "low": ("low.vacuum", "low.embedding")}
+"""Parts that terms are sums of, a stiff one and a smooth one, so that i-PI can treat each in its own way.
+
+Listed 1-4 pairs are bonded. The embedding is what the field of the surroundings, and the images of the QM
+region, add to the energy of the QM region in vacuum.
+"""
+
 _ALIASES = {"dftb": "low"}
-TERM_NAMES = (*TERMS, *_ALIASES)
+TERM_NAMES = (*TERMS, *(part for parts in PARTS.values() for part in parts), *_ALIASES)
 
 
 def parse_terms(text: str) -> frozenset[str]:
-    """Terms joined by +, such as ``low+delta``, blanks and capitals allowed; ``dftb`` stands for ``low``.
+    """Terms and parts of terms joined by +, such as ``low+mm.bonded``, blanks and capitals allowed.
+
+    ``dftb`` stands for ``low``.
 
     Raises:
-        ValueError: a name is not that of a term, or a term stands twice.
+        ValueError: a name is not that of a term, or a term or a part of it stands twice.
     """
     names = [name.strip().lower() for name in text.split("+")]
     terms = [_ALIASES.get(name, name) for name in names]
     for term, name in zip(terms, names, strict=True):
-        if term not in TERMS:
-            raise ValueError(f"expected {', '.join(TERMS)} joined by +, found {name!r}")
-        if terms.count(term) > 1:
-            raise ValueError(f"expected each term once, found {term} twice")
+        if term not in TERM_NAMES:
+            known = ", ".join((*TERMS, *smallest_parts(PARTS)))
+            raise ValueError(f"expected {known} joined by +, found {name!r}")
+    parts = smallest_parts(terms)
+    for part in parts:
+        if parts.count(part) > 1:
+            raise ValueError(f"expected each term once, found {part} twice")
     return frozenset(terms)
+
+
+def smallest_parts(terms: Iterable[str]) -> tuple[str, ...]:
+    """Terms, with their parts in place of those that have any."""
+    return tuple(part for term in terms for part in PARTS.get(term, (term,)))
+
+
+def common_terms(terms: Iterable[str], others: Iterable[str]) -> list[str]:
+    """What two sums of terms share, in the order of the first: terms, or parts of those not shared whole."""
+    others = frozenset(others)
+    pieces = smallest_parts(others)
+    return [
+        name
+        for term in terms
+        for name in ([term] if term in others else PARTS.get(term, (term,)))
+        if name in others or name in pieces
+    ]
+
+
+def terms_beyond(terms: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Those terms, sorted, that another sum of terms does not have, or not whole."""
+    parts = frozenset(smallest_parts(others))
+    return sorted(term for term in terms if not parts.issuperset(smallest_parts([term])))
 
 
 @dataclass(frozen=True)
@@ -140,9 +175,9 @@ class Evaluation:
     """Energies and derivatives of a batch of B structures of N atoms.
 
     Attributes:
-        terms: the terms by name (``mm``, ``low``, ``delta``); their sum is the total.
+        terms: the terms, or parts of them, by name (`TERMS`, `PARTS`); their sum is the total.
         charges: (B, n_QM) net charges in e: Mulliken's, or with mechanical embedding the fixed ones of the
-            force field; None without a QM region, or where there are none.
+            force field; None where there are none, and without the low level in its embedding.
         dipole: (B, 3) dipole of the QM region in e bohr (origin: the coordinate origin), or None.
         timings: seconds spent, by part.
         properties: further results by name, each of shape (B, ...): a new property is a new name.

@@ -148,7 +148,7 @@ def _without_virial(config: Config) -> Config:
 def _tolerance(config: Config, evaluator: QMMMEvaluator) -> _Tolerance:
     from pidelta.mm.openmm import OpenMMEvaluator
 
-    classical = evaluator.classical
+    classical = evaluator.classical.get("mm")
     if isinstance(classical, OpenMMEvaluator) and classical.precision != "double":
         return _SINGLE
     if config.mm is not None and config.mm.electrostatics in ("pme", "ewald"):

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pidelta.cli.evaluate import chosen_terms
 from pidelta.config import Config
 from pidelta.errors import ConfigError
+from pidelta.state import common_terms, smallest_parts, terms_beyond
 from pidelta.units import ATOMIC_TIME_IN_FEMTOSECOND, HARTREE_IN_KELVIN, parse_quantity
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
 _TIME_STEPS, _TEMPERATURE, _EQUILIBRATE = ("0.25fs", "0.5fs"), "300K", "1ps"
 _FEWEST_STEPS = 10
-_UNBOUND = {"low": "QM", "mm": "MM"}
-"""Terms and the atoms that nothing else holds together."""
+_BINDING = {"low.vacuum": "QM", "mm.bonded": "MM"}
+"""Parts of terms and the atoms that nothing else holds together."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ def _notes(combinations: Sequence[Sequence[str]], config: Config) -> list[str]:
     return [
         f"in runs of {'+'.join(terms)} nothing binds the {atoms} atoms"
         for terms in combinations
-        for term, atoms in _UNBOUND.items()
-        if term in config.terms and term not in terms
+        for part, atoms in _BINDING.items()
+        if part in smallest_parts(config.terms) and part not in smallest_parts(terms)
     ]
 
 
@@ -119,9 +120,9 @@ def _quantity(option: str, text: str, dimension: str, zero: bool = False) -> flo
 
 def _terms(text: str, config: Config) -> tuple[str, ...]:
     chosen = chosen_terms(text) or frozenset()
-    if unknown := sorted(chosen - set(config.terms)):
+    if unknown := terms_beyond(chosen, config.terms):
         raise ConfigError(f"--terms: expected terms among {', '.join(config.terms)}, found {unknown[0]}")
-    return tuple(term for term in config.terms if term in chosen)
+    return tuple(common_terms(config.terms, chosen))
 
 
 def _shown_time(value: float) -> str:

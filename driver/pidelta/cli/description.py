@@ -125,7 +125,7 @@ def describe_method(qm: QMConfig) -> list[tuple[str, str]]:
 def _engine_name(evaluator: QMMMEvaluator) -> str:
     from pidelta.mm.openmm import OpenMMEvaluator
 
-    classical = evaluator.classical
+    classical = evaluator.classical.get("mm")
     return classical.description if isinstance(classical, OpenMMEvaluator) else "the built-in evaluator"
 
 

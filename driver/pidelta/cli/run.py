@@ -25,6 +25,7 @@ from pidelta.cli.processors import allowed_processors, share_processors
 from pidelta.cli.uncertainty import in_short, warnings
 from pidelta.config import Config, load_config
 from pidelta.errors import RunError, SetupError
+from pidelta.state import common_terms
 
 if TYPE_CHECKING:
     from pidelta.analysis.ipi_output import PropertiesFollower
@@ -74,7 +75,7 @@ def run(
     options += [] if terms is None else ["--terms", terms]
     config = config or input_file.parent / "pidelta.yaml"
     settings = load_config(config)
-    expected = [term for term in settings.terms if chosen is None or term in chosen]
+    expected = list(settings.terms) if chosen is None else common_terms(settings.terms, chosen)
     _show_terms(console, simulation, expected)
     n_clients = _share_clients(console, simulation, settings, clients)
 
@@ -135,7 +136,7 @@ def _check_virial(console: Console, simulation: Simulation, setup: Setup, terms:
             f"{simulation.path}: {simulation.barostat}: expected a structure with a cell, found none in "
             f"{config.structure}"
         )
-    if mm is None or mm.engine != "openmm" or mm.virial or "mm" not in terms:
+    if mm is None or mm.engine != "openmm" or mm.virial or not common_terms(["mm"], terms):
         return
     if simulation.barostat:
         raise SetupError(

@@ -21,6 +21,11 @@ def usable(positions: FloatArray) -> BoolArray:
     return np.asarray((np.abs(positions) < FARTHEST).all(axis=-1))  # not so for nan
 
 
+def all_usable(positions: FloatArray) -> bool:
+    """Whether all positions are `usable`, found in one pass."""
+    return not positions.size or bool(np.abs(positions).max() < FARTHEST)
+
+
 def is_cell(cell: FloatArray) -> BoolArray:
     """Whether the rows of (..., 3, 3) in bohr are three independent vectors: (...)."""
     finite = np.asarray(usable(cell).all(axis=-1))

@@ -1,9 +1,9 @@
 """Which terms of the energy the forcefields of an i-PI input serve, and whether they add up to the whole.
 
 What an ``<ffsocket>`` serves is said by its ``<parameters> {terms: low+delta} </parameters>``, which i-PI
-hands over to clients in INIT, or by a name made of terms alone. Any other name stands for the whole energy,
-but for a name that looks like terms: one with a +, or whose letters are those of terms or one typing error
-away from them.
+hands over to clients in INIT, or by a name made of terms alone, or of parts of terms such as
+``mm.bonded``. Any other name stands for the whole energy, but for a name that looks like terms: one with a +,
+or whose letters are those of terms or one typing error away from them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from pidelta.errors import SetupError
 from pidelta.ipi.protocol import read_parameters
 from pidelta.ipi.xml_input import integer_of, items_of, text_of, to_integer, to_number
-from pidelta.state import TERM_NAMES, parse_terms
+from pidelta.state import TERM_NAMES, common_terms, parse_terms, smallest_parts, terms_beyond
 
 _ROUNDING = 1e-6
 _COMMITTEES = ("ffcommittee", "ffrotations")
@@ -80,8 +80,8 @@ class ForceSum:
         )
 
     def served(self, socket: ForceSocket, terms: Sequence[str]) -> list[str]:
-        """What a socket serves of the terms of a configuration, in their order."""
-        return [term for term in terms if socket.terms is None or term in socket.terms]
+        """What a socket serves of the terms of a configuration, or parts of these, in their order."""
+        return list(terms) if socket.terms is None else common_terms(terms, socket.terms)
 
     def check(self, source: object, terms: Sequence[str]) -> list[str]:
         """Check that the forces of each system add up to each term once.
@@ -98,7 +98,7 @@ class ForceSum:
                 that the energy does not have.
         """
         for socket in self.sockets:
-            if unknown := sorted((socket.terms or frozenset()) - set(terms)):
+            if unknown := terms_beyond(socket.terms or (), terms):
                 raise SetupError(
                     f"{source}: <ffsocket name={socket.name!r}>: expected terms among {', '.join(terms)}, "
                     f"found {', '.join(unknown)}"
@@ -108,30 +108,46 @@ class ForceSum:
             notes |= dict.fromkeys(self._check_system(source, forces, terms))
         return list(notes)
 
-    def _check_system(self, source: object, forces: Iterable[Force], terms: Sequence[str]) -> Iterable[str]:
-        by_name = {socket.name: socket for socket in self.sockets}
+    def _check_system(self, source: object, forces: Sequence[Force], terms: Sequence[str]) -> Iterable[str]:
         for term in terms:
-            serving = [
-                (force, name, force.weight * share)
-                for force in forces
-                for name, share in self.shares.get(force.forcefield, {}).items()
-                if term in self.served(by_name[name], terms)
-            ]
-            if not serving:
-                raise SetupError(
-                    f"{source}: <forces>: expected each of {', '.join(terms)} once, found none that serves "
-                    f"{term}; a run without it is asked for by --terms"
-                )
-            total = sum(factor for _, _, factor in serving)
-            if abs(total - 1.0) < _ROUNDING:
-                continue
-            if not any(force.weighted for force, _, _ in serving):
-                names = ", ".join(dict.fromkeys(name for _, name, _ in serving))
-                raise SetupError(
-                    f"{source}: <forces>: expected each of {', '.join(terms)} once, found {term} "
-                    f"{total:g} times, by {names}"
-                )
-            yield f"the weights of the forces count {term} {total:g} times"
+            serving = {part: self._serving(forces, part, terms) for part in smallest_parts([term])}
+            first = next(iter(serving.values()))
+            if all(each == first for each in serving.values()):
+                serving = {term: first}
+            for name, counted in serving.items():
+                yield from _check_count(source, terms, name, counted)
+
+    def _serving(
+        self, forces: Sequence[Force], part: str, terms: Sequence[str]
+    ) -> list[tuple[Force, str, float]]:
+        """The forces and sockets that serve a term or a part of one, with their factor in the energy."""
+        by_name = {socket.name: socket for socket in self.sockets}
+        return [
+            (force, name, force.weight * share)
+            for force in forces
+            for name, share in self.shares.get(force.forcefield, {}).items()
+            if part in smallest_parts(self.served(by_name[name], terms))
+        ]
+
+
+def _check_count(
+    source: object, terms: Sequence[str], term: str, serving: Sequence[tuple[Force, str, float]]
+) -> Iterable[str]:
+    if not serving:
+        raise SetupError(
+            f"{source}: <forces>: expected each of {', '.join(terms)} once, found none that serves "
+            f"{term}; a run without it is asked for by --terms"
+        )
+    total = sum(factor for _, _, factor in serving)
+    if abs(total - 1.0) < _ROUNDING:
+        return
+    if not any(force.weighted for force, _, _ in serving):
+        names = ", ".join(dict.fromkeys(name for _, name, _ in serving))
+        raise SetupError(
+            f"{source}: <forces>: expected each of {', '.join(terms)} once, found {term} "
+            f"{total:g} times, by {names}"
+        )
+    yield f"the weights of the forces count {term} {total:g} times"
 
 
 def read_forces(
@@ -302,10 +318,15 @@ def terms_in_name(name: str) -> frozenset[str] | None:
 
 
 def _looks_like_terms(name: str) -> bool:
-    letters = re.sub(r"[^a-z]", "", name.lower())
-    chain = re.fullmatch(f"({'|'.join(TERM_NAMES)})+", letters)
-    near = any(len(term) > 2 and _one_error_apart(letters, term) for term in TERM_NAMES)
+    letters = _letters(name)
+    words = {_letters(known) for term in TERM_NAMES for known in (term, term.partition(".")[2]) if known}
+    chain = re.fullmatch(f"({'|'.join(words)})+", letters)
+    near = any(len(word) > 2 and _one_error_apart(letters, word) for word in words)
     return "+" in name or chain is not None or near
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z]", "", name.lower())
 
 
 def _one_error_apart(one: str, other: str) -> bool:

@@ -21,6 +21,11 @@ from pidelta.mm.nonbonded import lennard_jones_pair
 from pidelta.mm.topology import Harmonic, Topology
 from pidelta.state import FloatArray
 
+COMPONENTS = (
+    "bond", "quartic_bond", "morse_bond", "angle", "urey_bradley", "torsion", "improper", "cmap", "lj14",
+    "coulomb14",
+)  # fmt: skip
+
 _compiled = compiled(nogil=True, error_model="numpy")
 
 
@@ -37,8 +42,7 @@ def add_bonded(
         strain: (3, 3) dE/d(strain) is added to.
 
     Returns:
-        Energies in hartree of bonds, quartic bonds, Morse bonds, angles, Urey-Bradley terms, torsions,
-        impropers, CMAP, and Lennard-Jones and Coulomb of the 1-4 pairs.
+        Energies in hartree of the COMPONENTS.
     """
     lattice = np.zeros((3, 3)) if cell is None else cell
     inverse = np.zeros((3, 3)) if cell is None else np.linalg.inv(cell)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pidelta.core.cell import FARTHEST, heights, is_cell, usable
+from pidelta.core.cell import FARTHEST, all_usable, heights, is_cell, usable
 from pidelta.core.elements import united_hydrogens
 from pidelta.errors import GeometryError, TopologyError
 from pidelta.mm.topology import Topology
@@ -31,14 +31,16 @@ def check_geometry(
         raise GeometryError(
             f"positions: expected shape (B, {topology.n_particles}, 3), found {positions.shape}"
         )
-    bad = np.argwhere(~usable(positions))
-    if len(bad):
-        b, atom = bad[0]
+    if not all_usable(positions):
+        b, atom = np.argwhere(~usable(positions))[0]
         raise GeometryError(
             f"structure {b}: expected finite coordinates below {FARTHEST:g} bohr, found {positions[b, atom]} "
             f"for {topology.label(int(atom))}"
         )
-    for b, cell in enumerate([] if cells is None else cells):
+    lattices = [] if cells is None else list(cells)
+    for b, cell in enumerate(lattices):
+        if b and np.array_equal(cell, lattices[b - 1]):  # as those of the beads of a ring polymer are
+            continue
         problem = cell_problem(cell, cutoff)
         if problem:
             raise GeometryError(f"structure {b}: {problem}")
@@ -81,9 +83,9 @@ def check_result(topology: Topology, b: int, energy: float, gradient: FloatArray
     Raises:
         GeometryError: the energy or the gradient is not finite.
     """
-    finite = np.isfinite(gradient).all(axis=1)
-    if np.isfinite(energy) and finite.all():
+    if np.isfinite(energy) and np.isfinite(gradient).all():
         return
+    finite = np.isfinite(gradient).all(axis=1)
     label = "an unknown atom" if finite.all() else topology.label(int(np.argmin(finite)))
     raise GeometryError(
         f"structure {b}: the classical energy is not finite, {label} coincides with another atom"

@@ -1,25 +1,32 @@
-"""The built-in classical evaluator."""
+"""The built-in classical evaluator, and its bonded part alone."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from pidelta.core.charge_fields import ChargeFields
 from pidelta.core.neighbours import Apply, Exclusions, PairList, VerletLists
+from pidelta.mm.bonded import COMPONENTS as BONDED_COMPONENTS
 from pidelta.mm.bonded import add_bonded
 from pidelta.mm.checks import check_geometry, check_result
 from pidelta.mm.electrostatics import LongRange
 from pidelta.mm.nonbonded import Truncation, add_pairs
-from pidelta.mm.settings import ForceFieldSettings
+from pidelta.mm.settings import ForceFieldSettings, Part
 from pidelta.mm.topology import Topology
 from pidelta.state import FloatArray, Term
 
-COMPONENTS = (
-    "bond", "quartic_bond", "morse_bond", "angle", "urey_bradley", "torsion", "improper", "cmap", "lj14",
-    "coulomb14", "lj", "coulomb", "lj_tail",
-)  # fmt: skip
+NONBONDED_COMPONENTS = ("lj", "coulomb", "lj_tail")
+COMPONENTS = (*BONDED_COMPONENTS, *NONBONDED_COMPONENTS)
+_OF_PARTS = {"bonded": BONDED_COMPONENTS, "nonbonded": NONBONDED_COMPONENTS}
+
+
+def components_of(part: Part | None) -> tuple[str, ...]:
+    """Names of the components of a part of the terms, of all if None."""
+    return COMPONENTS if part is None else _OF_PARTS[part]
+
 
 _SKIN = 2.0  # bohr; pair lists are rebuilt when an atom has moved by half of it
 
@@ -36,6 +43,7 @@ class MMEvaluator:
             mesh of ``pme``.
         fields: of the charges of the topology by the Ewald sum of the settings, where another term of a
             request takes them up.
+        bonded: whether the bonded terms are part of it, those of a `BondedEvaluator`.
 
     Raises:
         SettingError: the cutoff exceeds half of the smallest height of the cell, or the tolerance is too
@@ -48,6 +56,8 @@ class MMEvaluator:
         settings: ForceFieldSettings,
         cell: FloatArray | None = None,
         fields: ChargeFields | None = None,
+        *,
+        bonded: bool = True,
     ) -> None:
         self.topology = topology
         self._cutoff = settings.cutoff
@@ -67,6 +77,8 @@ class MMEvaluator:
                 fields,
             )
             self._truncation = self._long_range.truncate(self._truncation)
+        self._bonded = bonded
+        self._components = COMPONENTS if bonded else NONBONDED_COMPONENTS
         self._pool = ThreadPoolExecutor(settings.threads) if settings.threads > 1 else None
         exclusions = Exclusions(topology.exclusions, topology.n_particles)
         self._lists = VerletLists(self._truncation.cutoff, _SKIN, exclusions)
@@ -79,7 +91,8 @@ class MMEvaluator:
             cells: (B, 3, 3) lattice vectors as rows in bohr, or None without periodicity.
 
         Returns:
-            The term with the gradient of the particles (B, P, 3) and the components COMPONENTS.
+            The term with the gradient of the particles (B, P, 3) and the components COMPONENTS, or those that
+            are not bonded.
 
         Raises:
             GeometryError: positions are not finite or not of these particles, two coincide, or a cell is too
@@ -96,7 +109,7 @@ class MMEvaluator:
         across: Apply = map if self._pool is None else self._pool.map
         within: Apply = map if batch > 1 else across
         lists = self._lists.find_all(particles, lattices, across)
-        energies = np.empty((batch, len(COMPONENTS)))
+        energies = np.empty((batch, len(self._components)))
         gradient = np.zeros(particles.shape)
         strain = np.zeros((batch, 3, 3))
 
@@ -106,10 +119,7 @@ class MMEvaluator:
             )
 
         list((across if batch > 1 else map)(evaluate_one, range(batch)))
-        for b in range(batch):
-            check_result(self.topology, b, float(energies[b].sum()), gradient[b])
-        components = {name: energies[:, c].copy() for c, name in enumerate(COMPONENTS)}
-        return Term(energies.sum(axis=1), gradient, -strain, components)
+        return _checked_term(self.topology, self._components, energies, gradient, strain)
 
     def _evaluate_one(
         self,
@@ -139,8 +149,48 @@ class MMEvaluator:
     ) -> tuple[tuple[float, ...], float, FloatArray, FloatArray]:
         """Energies of the bonded terms and of what an Ewald sum adds, their gradient and dE/d(strain)."""
         gradient, strain = np.zeros(x.shape), np.zeros((3, 3))
-        bonded = add_bonded(x, cell, self.topology, gradient, strain)
+        bonded = add_bonded(x, cell, self.topology, gradient, strain) if self._bonded else ()
         long_range = 0.0
         if self._long_range is not None and cell is not None:
             long_range = self._long_range.evaluate(b, x, cell, gradient, strain)
         return bonded, long_range, gradient, strain
+
+
+class BondedEvaluator:
+    """The bonded terms of a topology and its 1-4 pairs, without pair lists or a mesh.
+
+    Args:
+        topology: what to evaluate.
+        settings: the cutoff, for the same check of cells as in the whole.
+    """
+
+    def __init__(self, topology: Topology, settings: ForceFieldSettings) -> None:
+        self.topology = topology
+        self._cutoff = settings.cutoff
+
+    def evaluate(self, particles: FloatArray, cells: FloatArray | None) -> Term:
+        """As `MMEvaluator.evaluate`, with the components of `pidelta.mm.bonded`."""
+        particles = np.ascontiguousarray(particles, dtype=np.float64)
+        batch = len(particles)
+        check_geometry(self.topology, particles, cells, self._cutoff)
+        energies = np.empty((batch, len(BONDED_COMPONENTS)))
+        gradient = np.zeros(particles.shape)
+        strain = np.zeros((batch, 3, 3))
+        for b, x in enumerate(particles):
+            cell = None if cells is None else np.ascontiguousarray(cells[b], dtype=np.float64)
+            energies[b] = add_bonded(x, cell, self.topology, gradient[b], strain[b])
+        return _checked_term(self.topology, BONDED_COMPONENTS, energies, gradient, strain)
+
+
+def _checked_term(
+    topology: Topology,
+    names: Sequence[str],
+    energies: FloatArray,
+    gradient: FloatArray,
+    strain: FloatArray,
+) -> Term:
+    """A term of energies (B, C) of named components, its gradient (B, P, 3) and dE/d(strain) (B, 3, 3)."""
+    for b, energy in enumerate(energies.sum(axis=1)):
+        check_result(topology, b, float(energy), gradient[b])
+    components = {name: energies[:, c].copy() for c, name in enumerate(names)}
+    return Term(energies.sum(axis=1), gradient, -strain, components)

@@ -10,7 +10,7 @@ import numpy as np
 
 from pidelta.errors import RunError, SettingError
 from pidelta.mm.checks import check_geometry, check_result
-from pidelta.mm.evaluator import COMPONENTS
+from pidelta.mm.evaluator import components_of
 from pidelta.mm.openmm_system import (
     BOHR_IN_NM,
     CHARGE_SWITCH,
@@ -19,7 +19,7 @@ from pidelta.mm.openmm_system import (
     coulomb_shift,
     import_openmm,
 )
-from pidelta.mm.settings import ForceFieldSettings
+from pidelta.mm.settings import ForceFieldSettings, Part
 from pidelta.mm.topology import Topology
 from pidelta.state import FloatArray, Term
 from pidelta.units import HARTREE_IN_KJ_PER_MOL
@@ -51,6 +51,7 @@ class OpenMMEvaluator:
         precision: ``double``, ``mixed`` or ``single``, where the platform offers a choice (CUDA, OpenCL,
             HIP); Reference is always double and CPU single, with sums in double.
         virial: whether to find the virial; it is NaN otherwise.
+        part: of the terms, all if None.
 
     Raises:
         MissingExtraError: OpenMM is not installed.
@@ -68,6 +69,7 @@ class OpenMMEvaluator:
         platform: str = "auto",
         precision: str = "double",
         virial: bool = True,
+        part: Part | None = None,
     ) -> None:
         if settings.electrostatics == "ewald":
             raise SettingError(
@@ -77,7 +79,8 @@ class OpenMMEvaluator:
             settings.check_cell(cell)
         self.topology = topology
         self._settings = settings
-        self._tail = settings.tail(topology)
+        self._part = part
+        self._tail = 0.0 if part == "bonded" else settings.tail(topology)
         self._options = (platform, {"Precision": precision, "Threads": str(settings.threads)})
         self._with_virial = virial
         self._engines: dict[tuple[bool, int], _Engine] = {}
@@ -143,7 +146,7 @@ class OpenMMEvaluator:
             own = None if cell is None else reduced_box(cell)[0]
             box = own if first is None else first.box
             settings = self._settings if periodic else None
-            self._engines[periodic, slot] = _Engine(self.topology, settings, box, *self._options)
+            self._engines[periodic, slot] = _Engine(self.topology, settings, box, self._part, *self._options)
         return self._engines[periodic, slot]
 
 
@@ -207,6 +210,7 @@ class _Engine:
         topology: Topology,
         settings: ForceFieldSettings | None,
         box: FloatArray | None,
+        part: Part | None,
         platform: str,
         properties: Mapping[str, str],
     ) -> None:
@@ -215,11 +219,12 @@ class _Engine:
         self.box = box
         # of the shift of PME, what the pairs leave out: the charges themselves and excluded pairs
         self._constant = 0.0
-        if settings is not None and settings.electrostatics == "pme":
+        if part != "bonded" and settings is not None and settings.electrostatics == "pme":
             charges, (i, j) = topology.charges, topology.exclusions.T
             own = float(0.5 * charges @ charges + charges[i] @ charges[j])
             self._constant = -coulomb_shift(settings) * own
-        system, self._groups = build_system(topology, settings, box)
+        system, self._groups = build_system(topology, settings, box, part)
+        self._names = components_of(part)
         self._context = _make_context(self._openmm, system, platform, properties)
         chosen = self._context.getPlatform()
         self.platform: str = chosen.getName()
@@ -281,8 +286,10 @@ class _Engine:
     def components(self, frame: _Frame) -> dict[str, float]:
         """Energies in hartree by name."""
         self._place(frame)
-        energies = dict.fromkeys(COMPONENTS, 0.0)
+        energies = dict.fromkeys(self._names, 0.0)
         energies |= {name: self._energy(1 << group) for name, group in self._groups.items()}
+        if "coulomb" not in self._groups:
+            return energies
         if self._groups["lj"] == self._groups["coulomb"]:
             self._context.setParameter(CHARGE_SWITCH, 0.0)
             energies["lj"] = self._energy(1 << self._groups["lj"])
@@ -306,7 +313,8 @@ class _Components(Mapping[str, FloatArray]):
                 with engine.errors():
                     rows.append(engine.components(frame))
             self._values = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-            self._values["lj_tail"] = self._lj_tail
+            if "lj_tail" in self._values:
+                self._values["lj_tail"] = self._lj_tail
         return self._values
 
     def __getitem__(self, name: str) -> FloatArray:

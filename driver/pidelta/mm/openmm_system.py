@@ -17,7 +17,7 @@ from pidelta.core.pme import grid_for
 from pidelta.errors import MissingExtraError, TopologyError
 from pidelta.mm.lennard_jones import combine, sigma_epsilon
 from pidelta.mm.nonbonded import Truncation
-from pidelta.mm.settings import ForceFieldSettings
+from pidelta.mm.settings import ForceFieldSettings, Part
 from pidelta.mm.topology import Harmonic, Topology
 from pidelta.state import FloatArray, IntArray
 from pidelta.units import BOHR_IN_ANGSTROM, DALTON_IN_ELECTRON_MASS, HARTREE_IN_KJ_PER_MOL
@@ -51,7 +51,10 @@ def import_openmm() -> Any:
 
 
 def build_system(
-    topology: Topology, settings: ForceFieldSettings | None, box: FloatArray | None
+    topology: Topology,
+    settings: ForceFieldSettings | None,
+    box: FloatArray | None,
+    part: Part | None = None,
 ) -> tuple[Any, dict[str, int]]:
     """Build the System and say which component is in which force group.
 
@@ -66,6 +69,7 @@ def build_system(
         topology: what to evaluate.
         settings: how pair interactions end in a periodic system; None without periodicity.
         box: (3, 3) rows in bohr, triangular and reduced; None without periodicity. The mesh is made for it.
+        part: the terms that the System has, all if None.
 
     Raises:
         TopologyError: the topology has a term that OpenMM is not given.
@@ -87,11 +91,15 @@ def build_system(
         force.setName(component)
         system.addForce(force)
 
-    for name, (component, build) in _BONDED.items():
+    if settings is not None and box is not None:
+        system.setDefaultPeriodicBoxVectors(*(box * BOHR_IN_NM))
+    for name, (component, build) in _BONDED.items() if part != "nonbonded" else ():
         for force in build(openmm, topology) if len(getattr(topology, name).atoms) else ():
             if settings is not None:
                 force.setUsesPeriodicBoundaryConditions(True)
             add(component or force.getName(), force)
+    if part == "bonded":
+        return system, groups
     end = Truncation() if settings is None else settings.truncation
     plain = follows_lorentz_berthelot(topology) and not end.shift6
     coulomb = _nonbonded_force(openmm, topology, settings, with_lj=plain)
@@ -101,7 +109,6 @@ def build_system(
     else:
         add("lj", _tabulated_lennard_jones(openmm, topology, end))
     if settings is not None and box is not None:
-        system.setDefaultPeriodicBoxVectors(*(box * BOHR_IN_NM))
         if settings.electrostatics == "pme":
             alpha = splitting(end.cutoff, settings.ewald_tolerance)
             grid = grid_for(box, alpha, settings.ewald_tolerance)

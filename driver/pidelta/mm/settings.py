@@ -15,6 +15,10 @@ from pidelta.mm.topology import Topology
 from pidelta.state import FloatArray
 
 CoulombMethod = Literal["pme", "ewald", "reaction-field", "cutoff"]
+Part = Literal["bonded", "nonbonded"]
+"""Of the terms of a force field. Listed 1-4 pairs are bonded: they are within molecules, and fast. What an
+Ewald sum takes off excluded pairs is nonbonded: it cancels what the mesh has of them.
+"""
 
 
 @dataclass(frozen=True)

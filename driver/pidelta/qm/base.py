@@ -39,6 +39,11 @@ class QMResult:
     charges: FloatArray
     properties: Mapping[str, FloatArray] = field(default_factory=dict)
 
+    def first(self, count: int) -> QMResult:
+        """The results of the first structures."""
+        properties = {name: values[:count] for name, values in self.properties.items()}
+        return QMResult(self.energy[:count], self.gradient[:count], self.charges[:count], properties)
+
 
 class QMEngine(Protocol):
     """A method that evaluates QM structures in an external electrostatic potential."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Protocol
 
 import numpy as np
 
-from pidelta.core.cell import FARTHEST, usable
+from pidelta.core.cell import FARTHEST, all_usable, usable
 from pidelta.core.particles import Particles
 from pidelta.delta.base import Correction
 from pidelta.errors import GeometryError
@@ -19,7 +19,15 @@ from pidelta.qm.base import QMEngine, QMResult
 from pidelta.qmmm.coupling import Coupling
 from pidelta.qmmm.partition import Partition
 from pidelta.qmmm.surroundings import CutRegion, Surroundings
-from pidelta.state import Evaluation, FloatArray, IntArray, Term
+from pidelta.state import PARTS, Evaluation, FloatArray, IntArray, Term
+
+VACUUM, EMBEDDING = PARTS["low"]
+
+
+def is_embedded(terms: Collection[str]) -> bool:
+    """Whether these terms have the low level in the field of its surroundings, not in vacuum alone."""
+    return "low" in terms or EMBEDDING in terms
+
 
 # Beyond it a double has no digits left below 1e-4 hartree.
 _LARGEST_ENERGY = 1e12
@@ -45,8 +53,9 @@ class QMMMEvaluator:
         coupling: the potential that `engine` feels.
         engine: the low-level QM method.
         delta: the correction to it.
-        classical: the force field.
-        properties: names of the properties of `engine` to report.
+        classical: the force field, or parts of it, by the names of their terms.
+        low_terms: ``low``, or which of its parts to give.
+        properties: names of the properties of `engine` to report, those of the QM region in its embedding.
     """
 
     numbers: IntArray
@@ -57,7 +66,8 @@ class QMMMEvaluator:
     coupling: Coupling | None = None
     engine: QMEngine | None = None
     delta: Correction | None = None
-    classical: ClassicalEvaluator | None = None
+    classical: Mapping[str, ClassicalEvaluator] = field(default_factory=dict)
+    low_terms: tuple[str, ...] = ("low",)
     properties: tuple[str, ...] = ()
 
     def evaluate(self, positions: FloatArray, cells: FloatArray | None) -> Evaluation:
@@ -78,14 +88,18 @@ class QMMMEvaluator:
         terms: dict[str, Term] = {}
         properties: dict[str, FloatArray] = {}
         charges = dipole = kind = None
-        if self.classical is not None:
+        for name, evaluator in self.classical.items():
             with watch("mm"):
-                terms["mm"] = self.classical.evaluate(particles, cells)
-        if self.surroundings is not None and (self.engine is not None or self.delta is not None):
+                terms[name] = evaluator.evaluate(particles, cells)
+        if self.engine is not None and self.low_terms == (VACUUM,):
+            terms[VACUUM] = self._in_vacuum(self.engine, particles, cells, watch)
+        embedded = self.engine is not None and VACUUM not in terms
+        if self.surroundings is not None and (embedded or self.delta is not None):
             with watch("embedding"):
                 region = self.surroundings.cut(particles, cells)
-            if self.engine is not None:
-                terms["low"], low = self._low_level(self.engine, particles, cells, region, watch)
+            if self.engine is not None and embedded:
+                low_terms, low = self._low_level(self.engine, particles, cells, region, watch)
+                terms.update(low_terms)
                 kind = self.engine.embedding
                 if kind == "electrostatic" or low.charges.any():  # else the method says nothing of charges
                     charges = low.charges
@@ -115,19 +129,57 @@ class QMMMEvaluator:
         cells: FloatArray | None,
         region: CutRegion,
         watch: _Stopwatch,
-    ) -> tuple[Term, QMResult]:
-        """The engine in the field of what surrounds the QM region, with the gradient of the particles."""
+    ) -> tuple[dict[str, Term], QMResult]:
+        """The engine in the field of what surrounds the QM region, with the gradient of the particles.
+
+        Parts of it take another evaluation in vacuum, in the same batch.
+        """
         assert self.coupling is not None
-        assert self.partition is not None
+        batch, positions = len(region), region.positions
         with watch("embedding"):
             field = self.coupling.field(particles, cells, region)
+        potential, kernel = field.potential, field.kernel
+        if self.low_terms != ("low",):
+            positions = np.concatenate([positions, positions])
+            potential = np.concatenate([potential, np.zeros_like(potential)])
+            kernel = None if kernel is None else np.concatenate([kernel, np.zeros_like(kernel)])
         with watch("low"):
-            result = engine.evaluate(region.positions, field.potential, field.kernel)
+            result = engine.evaluate(positions, potential, kernel)
+        low = result.first(batch)
         with watch("embedding"):
-            gradient, virial = self.coupling.pull_back(field, result.charges)
-            gradient[:, self.partition.qm_indices] += result.gradient
-            virial -= np.einsum("bai,baj->bij", result.gradient, region.positions)
-        return Term(result.energy, gradient, virial), result
+            gradient, virial = self.coupling.pull_back(field, low.charges)
+        energy, at_qm = low.energy, low.gradient
+        terms: dict[str, Term] = {}
+        if self.low_terms != ("low",):
+            energy, at_qm = energy - result.energy[batch:], at_qm - result.gradient[batch:]
+            vacuum = self._of_region(
+                result.energy[batch:], result.gradient[batch:], region.positions, particles.shape
+            )
+            terms = {VACUUM: vacuum}
+        own = self._of_region(energy, at_qm, region.positions, particles.shape)
+        name = EMBEDDING if terms else "low"
+        terms[name] = Term(own.energy, own.gradient + gradient, own.virial + virial)
+        return {name: terms[name] for name in self.low_terms}, low
+
+    def _in_vacuum(
+        self, engine: QMEngine, particles: FloatArray, cells: FloatArray | None, watch: _Stopwatch
+    ) -> Term:
+        """The engine without a field."""
+        assert self.surroundings is not None
+        with watch("embedding"):
+            positions = self.surroundings.qm_positions(particles, cells)
+        with watch("low"):
+            result = engine.evaluate(positions, np.zeros(positions.shape[:2]))
+        return self._of_region(result.energy, result.gradient, positions, particles.shape)
+
+    def _of_region(
+        self, energy: FloatArray, gradient: FloatArray, positions: FloatArray, shape: tuple[int, ...]
+    ) -> Term:
+        """A term of the QM atoms at `positions` (B, n, 3) as one of particles (B, P, 3)."""
+        assert self.partition is not None
+        total = np.zeros(shape)
+        total[:, self.partition.qm_indices] = gradient
+        return Term(energy, total, -np.einsum("bai,baj->bij", gradient, positions))
 
     def _of_atoms(self, term: Term, particles: FloatArray, cells: FloatArray | None) -> Term:
         """A term of particles as one of atoms and fixed point charges."""
@@ -141,9 +193,8 @@ class QMMMEvaluator:
             raise GeometryError(f"expected {len(self.numbers)} atoms, found {positions.shape[1:]}")
         if self.periodic and cells is None:
             raise GeometryError("the system is periodic: expected a cell with the positions, found none")
-        bad = np.argwhere(~usable(positions))
-        if len(bad):
-            b, atom = bad[0]
+        if not all_usable(positions):
+            b, atom = np.argwhere(~usable(positions))[0]
             raise GeometryError(
                 f"structure {b}: expected finite positions below {FARTHEST:g} bohr, "
                 f"found {positions[b, atom]} at atom {atom}"

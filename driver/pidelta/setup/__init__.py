@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -14,11 +15,12 @@ from pidelta.core.selection import repeated_residue_numbers, select
 from pidelta.delta.base import Correction
 from pidelta.errors import ConfigError
 from pidelta.mm.flexibility import flexibility_warnings, refuse_collapsing_water
+from pidelta.mm.settings import Part
 from pidelta.mm.topology import Topology
 from pidelta.qm.base import QMEngine, reported_properties
 from pidelta.qmmm.border import border_warnings
 from pidelta.qmmm.coupling import Coupling
-from pidelta.qmmm.energy import ClassicalEvaluator, QMMMEvaluator
+from pidelta.qmmm.energy import ClassicalEvaluator, QMMMEvaluator, is_embedded
 from pidelta.qmmm.region import QMRegion
 from pidelta.qmmm.surroundings import Surroundings
 from pidelta.setup.files import Inputs, cluster_warnings, read_inputs
@@ -32,7 +34,7 @@ from pidelta.setup.methods import (
 )
 from pidelta.setup.region import make_region
 from pidelta.setup.sections import section
-from pidelta.state import IntArray, System
+from pidelta.state import PARTS, IntArray, System, common_terms, terms_beyond
 from pidelta.workflow.yardstick import Yardstick
 
 
@@ -190,14 +192,24 @@ class Setup:
         Raises:
             ConfigError: the configuration has no section mm.
         """
+        return self._make_classical(None)
+
+    def _make_classical(self, part: Part | None) -> ClassicalEvaluator:
         if self.config.mm is None or self.topology is None:
             raise ConfigError(f"{self.config.path}: missing key mm")
         with section(self.config, "mm"):
             fields = None if self.config.qm is None else self._fields
-            return make_classical(self.config.mm, self._force_field, self.system.cell, fields)
+            return make_classical(self.config.mm, self._force_field, self.system.cell, fields, part)
+
+    def _classical_terms(self, chosen: Collection[str]) -> dict[str, ClassicalEvaluator]:
+        """The force field, or the chosen parts of it, by the names of their terms."""
+        if "mm" in chosen:
+            return {"mm": self.classical}
+        parts: dict[str, Part] = dict(zip(PARTS["mm"], get_args(Part), strict=True))
+        return {name: self._make_classical(part) for name, part in parts.items() if name in chosen}
 
     def evaluator(self, terms: frozenset[str] | None = None) -> QMMMEvaluator:
-        """The sum of terms: all that the configuration has, or a subset of ``mm``, ``low`` and ``delta``.
+        """The sum of terms: all that the configuration has, or some of `TERMS` and of their `PARTS`.
 
         Raises:
             ConfigError: the configuration has no section for one of the terms.
@@ -205,34 +217,37 @@ class Setup:
         config = self.config
         chosen = _choose_terms(config, terms)
         periodic = self.system.cell is not None
+        classical = self._classical_terms(chosen)
         if config.qm is None:
             assert self.topology is not None
-            return QMMMEvaluator(
-                self.system.numbers, periodic, self.topology.particles, classical=self.classical
-            )
-        properties: tuple[str, ...] = ()
-        if "low" in chosen:
-            with section(config, "qm"):
-                properties = reported_properties(self.engine, config.qm.properties)
+            return QMMMEvaluator(self.system.numbers, periodic, self.topology.particles, classical=classical)
+        low = tuple(common_terms(["low"], chosen))
         return QMMMEvaluator(
             self.system.numbers,
             periodic,
             self.qm_region.particles,
             partition=self.qm_region.partition,
             surroundings=self.surroundings,
-            coupling=self.coupling if "low" in chosen else None,
-            engine=self.engine if "low" in chosen else None,
+            coupling=self.coupling if is_embedded(chosen) else None,
+            engine=self.engine if low else None,
             delta=self.correction if "delta" in chosen else None,
-            classical=self.classical if "mm" in chosen else None,
-            properties=properties,
+            classical=classical,
+            low_terms=low or ("low",),
+            properties=self._properties(chosen),
         )
+
+    def _properties(self, terms: Collection[str]) -> tuple[str, ...]:
+        """Names of what an evaluator of these terms reports of the engine."""
+        if not is_embedded(terms):
+            return ()
+        with section(self.config, "qm"):
+            return reported_properties(self.engine, self._qm.properties)
 
     def extras(self, terms: frozenset[str]) -> frozenset[str]:
         """Names of the extras that i-PI gets from a client that serves these terms."""
-        names = {"terms"}
-        if "low" in terms:
-            with section(self.config, "qm"):
-                names |= {"embedding", *reported_properties(self.engine, self._qm.properties)}
+        names = {"terms", *self._properties(terms)}
+        if is_embedded(terms):
+            names.add("embedding")
             if self.engine.embedding == "electrostatic" or self.qm_region.force_field_charges.any():
                 names |= {"charges", "dipole"}
         if "delta" in terms:
@@ -249,7 +264,7 @@ class Setup:
 def _choose_terms(config: Config, terms: frozenset[str] | None) -> frozenset[str]:
     if terms is None:
         return frozenset(config.terms)
-    missing = sorted(terms - set(config.terms))
+    missing = terms_beyond(terms, config.terms)
     if missing or not terms:
         found = ", ".join(missing) or "none"
         known = ", ".join(config.terms)

@@ -22,9 +22,9 @@ from pidelta.delta.base import Correction, check_fits
 from pidelta.delta.committee import Committee
 from pidelta.delta.loading import load_correction
 from pidelta.errors import ConfigError, ModelError
-from pidelta.mm.evaluator import MMEvaluator
+from pidelta.mm.evaluator import BondedEvaluator, MMEvaluator
 from pidelta.mm.openmm import OpenMMEvaluator
-from pidelta.mm.settings import ForceFieldSettings
+from pidelta.mm.settings import ForceFieldSettings, Part
 from pidelta.mm.topology import Topology
 from pidelta.qm.ase import ASEEngine
 from pidelta.qm.base import QMEngine
@@ -144,9 +144,16 @@ def make_correction(delta: DeltaConfig, region: QMRegion, low_level: str) -> Cor
 
 
 def make_classical(
-    mm: MMConfig, topology: Topology, cell: FloatArray | None, fields: ChargeFields | None
+    mm: MMConfig,
+    topology: Topology,
+    cell: FloatArray | None,
+    fields: ChargeFields | None,
+    part: Part | None = None,
 ) -> ClassicalEvaluator:
-    """The force field by the engine that the configuration names, the built-in one with fields to share."""
+    """The force field, or a part of it, by the engine that the configuration names.
+
+    The built-in one shares `fields`, where there are any, with the coupling.
+    """
     settings = ForceFieldSettings(
         cutoff=mm.cutoff if cell is not None else None,
         electrostatics=mm.electrostatics,
@@ -158,9 +165,17 @@ def make_classical(
     )
     if mm.engine == "openmm":
         return OpenMMEvaluator(
-            topology, settings, cell, platform=mm.platform, precision=mm.precision, virial=mm.virial
+            topology,
+            settings,
+            cell,
+            platform=mm.platform,
+            precision=mm.precision,
+            virial=mm.virial,
+            part=part,
         )
-    return MMEvaluator(topology, settings, cell, fields)
+    if part == "bonded":
+        return BondedEvaluator(topology, settings)
+    return MMEvaluator(topology, settings, cell, fields, bonded=part is None)
 
 
 def embedding_scheme(config: Config, cell: FloatArray | None) -> Literal["cutoff", "pme"]:

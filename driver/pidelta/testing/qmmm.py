@@ -65,7 +65,7 @@ def check_coupling(
     """
     assert evaluator.partition is not None
     engine = FixedChargeEngine(evaluator.partition.qm_numbers, charges)
-    parts = replace(evaluator, coupling=coupling, engine=engine, delta=None, classical=None)
+    parts = replace(evaluator, coupling=coupling, engine=engine, delta=None, classical={})
     check_qmmm(parts, sample, tolerances, count=6)
 
 
@@ -76,7 +76,7 @@ def check_surroundings(evaluator: QMMMEvaluator, sample: Sample) -> None:
         evaluator: with the particles, the partition and the surroundings; its terms are not used.
         sample: structures.
     """
-    check_qmmm(replace(evaluator, engine=None, delta=_Bells(), classical=None), sample, _EXACT, count=6)
+    check_qmmm(replace(evaluator, engine=None, delta=_Bells(), classical={}), sample, _EXACT, count=6)
 
 
 @dataclass(frozen=True)

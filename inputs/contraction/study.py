@@ -1,0 +1,266 @@
+"""How far ring polymer contraction and multiple time steps change what 32 beads give.
+
+    python study.py run FOLDER [NAME ...]   dynamics of uracil in 216 waters by i-PI; goes on where it ended
+    python study.py frames FOLDER           every way to contract, on frames of the run ``smooth on 4``
+    python study.py page FOLDER             convergence.md, .json and .png beside this script
+
+The other runs start from the beads at the end of the run ``smooth on 4``, which comes first. Frames tell
+differences between ways where the noise of two runs would hide them: the same 32 beads, contracted by i-PI's
+own matrices, and reweighted to the ensemble of each way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ipi.utils.nmtransform import nm_rescale
+
+from pidelta.analysis.ipi_output import read_properties
+from pidelta.config import load_config
+from pidelta.ipi.trajectories import read_trajectory
+from pidelta.setup import Setup
+from pidelta.state import FloatArray
+from pidelta.units import HARTREE_IN_KELVIN
+
+FOLDER = Path(__file__).parent
+CONFIG = FOLDER / "small.yaml"
+BEADS = 32
+_TOTAL = re.compile(r"<total_steps>.*?</total_steps>")
+TEMPERATURE = 300.0 / HARTREE_IN_KELVIN
+URACIL, URACIL_HYDROGENS = np.arange(12), np.arange(8, 12)
+STRIDE, FRAME_STRIDE = 4, 20
+PARTS = ("mm.bonded", "mm.nonbonded", "low.vacuum", "low.embedding")
+GROUPS = ("H of uracil", "C N O of uracil", "H of water", "O of water")
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to evaluate the energy.
+
+    Attributes:
+        beads: of each part of it, by name.
+        steps: of 1 fs in an outer time step, in which the contracted parts act.
+    """
+
+    beads: Mapping[str, int]
+    steps: int = 1
+
+
+def _way(nonbonded: int, embedding: int, vacuum: int = BEADS, steps: int = 1) -> Way:
+    return Way(dict(zip(PARTS, (BEADS, nonbonded, vacuum, embedding), strict=True)), steps)
+
+
+SAMPLED = "smooth on 4"
+WAYS = {
+    "all on 32": _way(BEADS, BEADS),
+    "smooth on 8": _way(8, 8),
+    "smooth on 6": _way(6, 6),
+    "smooth on 5": _way(5, 5),
+    SAMPLED: _way(4, 4),
+    "smooth on 3": _way(3, 3),
+    "smooth on 2": _way(2, 2),
+    "smooth on 1": _way(1, 1),
+    "nonbonded on 4": _way(4, BEADS),
+    "nonbonded on 1": _way(1, BEADS),
+    "embedding on 4": _way(BEADS, 4),
+    "embedding on 1": _way(BEADS, 1),
+    "nonbonded on 1, embedding on 4": _way(1, 4),
+    "low on 8": _way(BEADS, 8, vacuum=8),
+    "smooth on 4, every 2 fs": _way(4, 4, steps=2),
+    "smooth on 4, every 4 fs": _way(4, 4, steps=4),
+}
+"""Smooth: the nonbonded terms of the force field and what the embedding adds to DFTB of uracil in vacuum."""
+RUNS = (SAMPLED, "all on 32", "smooth on 1", "low on 8", "smooth on 4, every 2 fs", "smooth on 4, every 4 fs")
+
+
+def main() -> None:
+    """Read the command line and do one of the three."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("task", choices=("run", "frames", "page"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="*", help="of runs; all by default")
+    parser.add_argument("--steps", type=int, default=2000, help="of 1 fs, that each run has in the end")
+    arguments = parser.parse_args()
+    folder = arguments.folder.resolve()
+    if arguments.task == "run":
+        for name in arguments.names or RUNS:
+            run(folder, name, arguments.steps)
+    elif arguments.task == "frames":
+        evaluate_frames(folder)
+    else:
+        from study_page import write_page
+
+        write_page(folder, FOLDER)
+
+
+def folder_of(folder: Path, name: str) -> Path:
+    """Where a run is."""
+    return folder / name.replace(",", "").replace(" ", "-")
+
+
+def run(folder: Path, name: str, steps: int) -> None:
+    """Run i-PI for so many steps of 1 fs, or the rest of them."""
+    place, way = folder_of(folder, name), WAYS[name]
+    place.mkdir(parents=True, exist_ok=True)
+    source = place / "RESTART"
+    if source.exists():
+        text = source.read_text(encoding="utf-8")
+        total = f"<total_steps>{steps // way.steps}</total_steps>"
+        source.write_text(_TOTAL.sub(total, text, count=1), encoding="utf-8")
+    else:
+        if name != SAMPLED:
+            shutil.copy(folder_of(folder, SAMPLED) / "RESTART", place / "start.chk")
+        source = place / "input.xml"
+        source.write_text(_input(name, way, steps), encoding="utf-8")
+    command = [sys.executable, "-m", "pidelta", "run", str(source), "--config", str(CONFIG)]
+    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def _sockets(way: Way) -> dict[int, list[str]]:
+    """Parts of the energy by the number of beads that they share."""
+    found: dict[int, list[str]] = {}
+    for part, n in way.beads.items():
+        found.setdefault(n, []).append(part)
+    return found
+
+
+def _input(name: str, way: Way, steps: int) -> str:
+    sockets, forces = [], []
+    for n, parts in _sockets(way).items():
+        levels = [0, 1] if n == BEADS else [1, 0]
+        weights = f"<mts_weights> {levels} </mts_weights>" if way.steps > 1 else ""
+        sockets.append(
+            f"<ffsocket name='beads-{n}' mode='unix' pbc='false'> "
+            f"<address>pidelta-study-{os.getpid()}-{n}</address> <batch_size> {min(n, 8)} </batch_size> "
+            f"<parameters> {{terms: {'+'.join(parts)}}} </parameters> "
+            "</ffsocket>"
+        )
+        forces.append(f"<force forcefield='beads-{n}' nbeads='{n}'> {weights} </force>")
+    initial = f"<file mode='pdb'> {FOLDER.parent / 'small-boxes' / 'uracil-216.pdb'} </file>"
+    initial += "<velocities mode='thermal' units='kelvin'> 300 </velocities>"
+    if name != SAMPLED:
+        initial = "<file mode='chk'> start.chk </file>"
+    kinetic = ", ".join(f"kinetic_cv({label})" for label in ("H", "O", *URACIL))
+    outer = way.steps
+    return f"""<simulation verbosity='low'>
+  <output prefix='run'>
+    <properties filename='out' stride='{STRIDE // outer}'>
+      [ step, time{{picosecond}}, conserved, temperature{{kelvin}}, potential, {kinetic} ]
+    </properties>
+    <trajectory filename='pos' stride='{FRAME_STRIDE // outer}' format='xyz'> positions </trajectory>
+    <checkpoint filename='checkpoint' stride='{200 // outer}' overwrite='true'/>
+  </output>
+  <total_steps>{steps // outer}</total_steps>
+  <prng> <seed>{20401 + list(WAYS).index(name)}</seed> </prng>
+  {" ".join(sockets)}
+  <system>
+    <initialize nbeads='{BEADS}'> {initial} </initialize>
+    <forces> {" ".join(forces)} </forces>
+    <motion mode='dynamics'>
+      <dynamics mode='nvt' splitting='baoab'>
+        <timestep units='femtosecond'> {float(outer)} </timestep>
+        <nmts> {[1, outer] if outer > 1 else [1]} </nmts>
+        <thermostat mode='pile_g'> <tau units='femtosecond'> 100 </tau> </thermostat>
+      </dynamics>
+    </motion>
+    <ensemble> <temperature units='kelvin'> 300 </temperature> </ensemble>
+  </system>
+</simulation>
+"""
+
+
+def beads_of(place: Path, every: int = 1) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """The frames of a run: positions (32, N, 3) and the cell (3, 3), in bohr."""
+    files = [place / f"run.pos_{bead:02d}.xyz" for bead in range(BEADS)]
+    for snapshots in zip(*(read_trajectory(file, every=every) for file in files), strict=False):
+        yield np.array([one.positions for one in snapshots]), snapshots[0].cell
+
+
+def group_indices(setup: Setup) -> dict[str, np.ndarray]:
+    """Atoms of each of GROUPS."""
+    hydrogen, water = setup.system.numbers == 1, np.arange(len(setup.system)) >= len(URACIL)
+    chosen = (hydrogen & ~water, ~hydrogen & ~water, hydrogen & water, ~hydrogen & water)
+    return {name: np.flatnonzero(mask) for name, mask in zip(GROUPS, chosen, strict=True)}
+
+
+def evaluate_frames(folder: Path) -> None:
+    """Evaluate all ways on the frames of SAMPLED that are not in ``frames.json`` yet."""
+    setup, file = Setup(load_config(CONFIG)), folder / "frames.json"
+    results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    evaluator, groups = setup.evaluator(frozenset(PARTS)), group_indices(setup)
+    for index, (beads, cell) in enumerate(beads_of(folder_of(folder, SAMPLED))):
+        if index < len(results):
+            continue
+        results.append(_evaluate_frame(evaluator, groups, beads, cell))
+        if index % 10 == 9:
+            file.write_text(json.dumps(results), encoding="utf-8")
+            print(f"{index + 1} frames", flush=True)
+    file.write_text(json.dumps(results), encoding="utf-8")
+
+
+def _evaluate_frame(
+    evaluator: object, groups: Mapping[str, np.ndarray], beads: FloatArray, cell: FloatArray
+) -> dict[str, dict[str, float]]:
+    """By way: the energy, mean over beads, and by group the kinetic energy of an atom in hartree.
+
+    Also the RMS error of the forces on the beads of a group relative to their RMS.
+    """
+    counts = sorted({n for way in WAYS.values() for n in way.beads.values()})
+    energies: dict[tuple[str, int], float] = {}
+    gradients: dict[tuple[str, int], FloatArray] = {}
+    for n in counts:
+        rescale = nm_rescale(BEADS, n)
+        contracted = rescale.b1tob2(beads.reshape(BEADS, -1)).reshape(n, -1, 3)
+        found = evaluator.evaluate(contracted, np.repeat(cell[None], n, axis=0))
+        for part, term in found.terms.items():
+            energies[part, n] = float(term.energy.mean())
+            spread = rescale.b2tob1(term.gradient.reshape(n, -1))
+            gradients[part, n] = spread.reshape(BEADS, -1, 3)
+    whole = sum(gradients[part, BEADS] for part in PARTS)
+    displacements = beads - beads.mean(axis=0)
+    results = {}
+    for name, way in WAYS.items():
+        gradient = sum(gradients[part, n] for part, n in way.beads.items())
+        virial = 0.5 * (displacements * gradient).sum(axis=2).mean(axis=0)
+        result = {"energy": sum(energies[part, n] for part, n in way.beads.items())}
+        for group, atoms in groups.items():
+            result[group] = 1.5 * TEMPERATURE + float(virial[atoms].mean())
+            error = gradient[:, atoms] - whole[:, atoms]
+            result[f"error, {group}"] = float(np.sqrt((error**2).mean() / (whole[:, atoms] ** 2).mean()))
+        results[name] = result
+    return results
+
+
+def kinetic_energies(place: Path, groups: Mapping[str, np.ndarray]) -> dict[str, FloatArray]:
+    """Of an atom of each group in hartree, by row of the output of a run; and its potential energy."""
+    rows = read_properties(place / "run.out")
+    own = {int(atom): rows.atomic(f"kinetic_cv({atom})") for atom in URACIL}
+    means = {group: np.mean([own[int(a)] for a in groups[group]], axis=0) for group in GROUPS[:2]}
+    for group, label, inside in (
+        (GROUPS[2], "H", URACIL_HYDROGENS),
+        (GROUPS[3], "O", [atom for atom in URACIL if atom in (2, 5)]),
+    ):
+        rest = rows.atomic(f"kinetic_cv({label})") - sum(own[int(atom)] for atom in inside)
+        means[group] = rest / len(groups[group])
+    return {**means, "potential": rows.atomic("potential")}
+
+
+def reweighted(frames: Sequence[Mapping[str, Mapping[str, float]]], name: str, quantity: str) -> FloatArray:
+    """A quantity of a way by frame, times the weight of the frame in the ensemble of the way."""
+    difference = np.array([frame[name]["energy"] - frame[SAMPLED]["energy"] for frame in frames])
+    weights = np.exp(-(difference - difference.mean()) / TEMPERATURE)
+    return np.array([frame[name][quantity] for frame in frames]) * weights / weights.mean()
+
+
+if __name__ == "__main__":
+    main()

@@ -12,9 +12,15 @@ COLOURS = (_BLUE, _ORANGE, _GREEN, "#8a5aa8")
 DPI = 160
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Return a figure that belongs to no window and no global state."""
-    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
+def new_figure(width: float, height: float, *, finds_margins: bool = True) -> Figure:
+    """Return a figure that belongs to no window and no global state.
+
+    Args:
+        width, height: in inches.
+        finds_margins: whether it makes room for all labels, which takes as long as drawing them.
+    """
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08) if finds_margins else None
+    figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,7 +44,7 @@ def report(
     console = Console()
     from pidelta.analysis.report import ReportOptions
     from pidelta.cli.report_input import read_setup
-    from pidelta.ipi.outputs import find_input
+    from pidelta.ipi.outputs import find_input, read_outputs
 
     options = ReportOptions(
         bonds=tuple(_parse_bond(text) for text in bond or ()),
@@ -51,35 +52,38 @@ def report(
     )
     if output is not None and len(runs) > 1 and not compare:
         raise SetupError("--output: expected one run, or --compare")
+    paths = [find_input(run) for run in runs]
+    if compare and sum(len(read_outputs(path).systems) for path in paths) < 2:
+        raise SetupError("--compare: expected two runs or more, or one with several systems")
     found: list[Report] = []
-    for run in runs:
-        path = find_input(run)
-        found += write_reports(console, path, read_setup(path, config), options, None if compare else output)
+    for path in paths:
+        setup = read_setup(path, config)
+        if compare:
+            found += [made for _, made in make_reports(console, path, setup, options)]
+        else:
+            write_reports(console, path, setup, options, output)
     if compare:
         _compare(console, found, output or Path("comparison"))
 
 
-def write_reports(
-    console: Console, path: Path, setup: Setup | None, options: ReportOptions, output: Path | None = None
-) -> list[Report]:
-    """Write the report of each system of a run, and say where it is.
+def make_reports(
+    console: Console, path: Path, setup: Setup | None, options: ReportOptions
+) -> Iterator[tuple[Path, Report]]:
+    """The report of each system of a run, and the folder that belongs to it.
 
     Args:
-        console: shows what is being done, and the pages.
+        console: shows what is being done.
         path: the i-PI input.
         setup: the configuration; None without one.
         options: of the user.
-        output: the folder to write to; by default the one that belongs to the input.
 
     Raises:
         DataError: nothing has been written yet, or a file is malformed or of another input.
     """
-    from pidelta.analysis.pages import PAGE, write_report
     from pidelta.analysis.report import SystemReport
     from pidelta.cli.report_input import composition_of, read_run, report_folder
 
     run = read_run(path)
-    reports = []
     for index, system in enumerate(run.outputs.systems):
         with console.status(path.name) as status:
 
@@ -87,21 +91,32 @@ def write_reports(
                 status.update(f"{path.name}: {text}")
 
             made = SystemReport(run, index, composition_of(path, system, setup), options, show).make()
-            folder = (output or report_folder(path, run.outputs.prefix)) / system.name
-            show("pictures")
-            folder.mkdir(parents=True, exist_ok=True)
-            write_report(made, folder)
-        console.print(f"report: {folder / PAGE}", soft_wrap=True, highlight=False)
-        reports.append(made)
-    return reports
+        yield report_folder(path, run.outputs.prefix) / system.name, made
+
+
+def write_reports(
+    console: Console, path: Path, setup: Setup | None, options: ReportOptions, output: Path | None = None
+) -> None:
+    """Write the report of each system of a run, and say where it is; as `make_reports`.
+
+    Args:
+        console, path, setup, options: see there.
+        output: the folder to write to; by default the one that belongs to the input.
+    """
+    from pidelta.analysis.pages import PAGE, write_report
+
+    for folder, made in make_reports(console, path, setup, options):
+        target = folder if output is None else output / made.system
+        target.mkdir(parents=True, exist_ok=True)
+        with console.status(f"{path.name}: pictures"):
+            write_report(made, target)
+        console.print(f"report: {target / PAGE}", soft_wrap=True, highlight=False)
 
 
 def _compare(console: Console, reports: list[Report], folder: Path) -> None:
     from pidelta.analysis.comparison import distinct, write_comparison
     from pidelta.analysis.pages import PAGE
 
-    if len(reports) < 2:
-        raise SetupError("--compare: expected two runs or more, or one with several systems")
     folder.mkdir(parents=True, exist_ok=True)
     write_comparison(distinct(reports), folder)
     console.print(f"comparison: {folder / PAGE}", soft_wrap=True, highlight=False)

@@ -108,10 +108,6 @@ class Simulation:
         """Return the path of the output file `name`, with the prefix before it as i-PI does it."""
         return output_path(self.path, self.prefix, name)
 
-    def plot_path(self, name: str) -> Path:
-        """Return the path of the picture `name` of this simulation."""
-        return self.path.parent / f"{self.prefix or self.path.stem}-{name}.png"
-
 
 def read_simulation(path: Path) -> Simulation:
     """Read an i-PI input file.

@@ -201,6 +201,7 @@ def test_an_optimisation_ends_before_all_steps_are_done(water, run, capsys):
     output = " ".join(capsys.readouterr().out.split())
     assert "i-PI: Geometry optimization converged. Exiting simulation" in output
     assert "stopped" not in output
+    assert "no report: means and errors are those of dynamics" in output
     potential = read_properties(water.parent / "water.out").columns["potential"]
     assert len(potential) < 1000
     assert potential[-1] < potential[0] - 1e-3

@@ -247,6 +247,10 @@ def test_processors_that_may_be_used(tmp_path, monkeypatch):
         assert allowed_processors() == 2
         monkeypatch.setattr("pidelta.cli.processors.cgroup_quota", lambda: math.inf)
         assert allowed_processors() == 3
+        monkeypatch.setenv("SLURM_CPUS_PER_TASK", "2")
+        assert allowed_processors() == 2
+        monkeypatch.setenv("SLURM_CPUS_PER_TASK", "64")  # more than a container has
+        assert allowed_processors() == 3
 
 
 @pytest.mark.parametrize(

@@ -98,17 +98,18 @@ def test_interrupted_and_continued(water, run, capsys):
         assert words in printed
 
     whole = write_water(folder.parent / "whole", steps)
-    (whole.parent / "water-thermo.png").write_text("of an earlier run")
+    (whole.parent / "water-report").mkdir()
+    (whole.parent / "water-report" / "report.md").write_text("of an earlier run")
     assert run("run", whole) == 0
-    assert "kept water-thermo.png of an earlier run: #water-thermo.png#0#" in capsys.readouterr().out
-    assert (whole.parent / "#water-thermo.png#0#").read_text() == "of an earlier run"
+    assert "kept water-report of an earlier run: #water-report#0#" in capsys.readouterr().out
+    assert (whole.parent / "#water-report#0#" / "report.md").read_text() == "of an earlier run"
     one, two = (read_properties(path.parent / "water.out").columns for path in (whole, water))
     np.testing.assert_array_equal(two["step"], np.arange(steps + 1))
     for name in ("conserved", "potential", "temperature"):
         np.testing.assert_allclose(two[name], one[name], rtol=1e-7)
     assert np.ptp(one["conserved"]) < 1e-3
-    for picture in ("water-thermo.png", "water-distributions.png"):
-        assert (folder / picture).stat().st_size > 10_000
+    for picture in ("energies.png", "bonds.png"):
+        assert (folder / "water-report" / picture).stat().st_size > 10_000
     assert not list(folder.glob("#water*"))
 
 

@@ -2,9 +2,9 @@
 
 Run: python reweight.py members
 
-It writes the bond lengths of uracil, a column each and a row a frame, to PREFIX.bonds for i-pi-committee-reweight,
-and prints the averages of every model by the cumulant expansion of first order, which that program uses, and by
-full reweighting: Imbalzano et al., J. Chem. Phys. 154, 074102 (2021).
+It writes the bond lengths of uracil, a column each and a row a frame, to PREFIX.bonds, which
+i-pi-committee-reweight reads. It prints the averages of every model by the cumulant expansion of first
+order, which that program uses, and by full reweighting: Imbalzano et al., J. Chem. Phys. 154, 074102 (2021).
 """
 
 from __future__ import annotations

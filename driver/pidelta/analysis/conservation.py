@@ -10,7 +10,8 @@ import numpy as np
 
 from pidelta.analysis.ipi_output import read_properties
 from pidelta.analysis.plots import COLOURS, DPI, new_figure, tidy
-from pidelta.analysis.summary import Drift, fit_drift, mean_with_error, time_in_ps
+from pidelta.analysis.statistics import mean_with_error
+from pidelta.analysis.summary import Drift, fit_drift, time_in_ps
 from pidelta.errors import DataError
 from pidelta.state import FloatArray
 from pidelta.units import HARTREE_IN_EV, HARTREE_IN_KELVIN

@@ -10,7 +10,8 @@ import numpy as np
 from ipi.utils.units import unit_to_internal
 
 from pidelta.errors import DataError
-from pidelta.state import FloatArray, IntArray
+from pidelta.ipi.frames import not_superseded
+from pidelta.state import FloatArray
 
 _COLUMN = re.compile(r"#\s*(?:column|cols\.)\s+(\d+)(?:-(\d+))?\s*-->\s*(\S+)")
 _UNIT = re.compile(r"\{([^}]*)\}")
@@ -18,15 +19,22 @@ _UNIT = re.compile(r"\{([^}]*)\}")
 _DIMENSIONS = {
     "time": "time",
     "temperature": "temperature",
+    "ensemble_temperature": "temperature",
     "conserved": "energy",
     "potential": "energy",
+    "pot_component": "energy",
+    "pot_component_raw": "energy",
+    "bead_potentials": "energy",
+    "spring": "energy",
     "kinetic_md": "energy",
     "kinetic_cv": "energy",
     "kinetic_td": "energy",
+    "virial_fq": "energy",
     "pressure_md": "pressure",
     "pressure_cv": "pressure",
     "volume": "volume",
     "density": "density",
+    "r_gyration": "length",
 }
 
 
@@ -56,12 +64,14 @@ class Properties:
         return name in self.columns
 
     def atomic(self, name: str) -> FloatArray:
-        """Return a column in atomic units (temperatures as k_B T in hartree).
+        """Return a column, arguments in its name such as ``kinetic_cv(H)``, in atomic units.
+
+        Temperatures are k_B T in hartree.
 
         Raises:
             KeyError: there is no such column, or its dimension is not known here.
         """
-        factor = unit_to_internal(_DIMENSIONS[name], self.units[name] or "atomic_unit", 1.0)
+        factor = unit_to_internal(_DIMENSIONS[name.partition("(")[0]], self.units[name] or "atomic_unit", 1.0)
         return np.asarray(self.columns[name] * factor)
 
 
@@ -149,7 +159,7 @@ def read_properties(path: Path) -> Properties:
         c.name: table[:, c.first] if c.first == c.last else table[:, c.first : c.last + 1] for c in columns
     }
     if "step" in data:
-        keep = _not_superseded(data["step"])
+        keep = not_superseded(data["step"])
         data = {name: values[keep] for name, values in data.items()}
     return Properties(data, {column.name: column.unit for column in columns})
 
@@ -164,9 +174,3 @@ def _read_header(lines: list[str]) -> list[Column]:
             unit = _UNIT.search(label)
             columns.append(Column(_UNIT.sub("", label), unit.group(1) if unit else "", first - 1, last - 1))
     return columns
-
-
-def _not_superseded(steps: FloatArray) -> IntArray:
-    """Indices of the rows after which the step only grows."""
-    least_later = np.minimum.accumulate(np.append(steps[1:], np.inf)[::-1])[::-1]
-    return np.flatnonzero(steps < least_later)

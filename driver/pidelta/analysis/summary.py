@@ -8,27 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pidelta.analysis.ipi_output import Properties
+from pidelta.analysis.statistics import FEWEST_BLOCKS, Mean, mean_with_error, pair_means, settled
 from pidelta.state import FloatArray
 from pidelta.units import ATOMIC_TIME_IN_FEMTOSECOND, HARTREE_IN_EV, HARTREE_IN_KELVIN
-
-_FEWEST_BLOCKS = 8
-_SETTLING = 20  # one part in so many at the beginning is left out
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean and its statistical error, which is nan where there is too little to tell it from."""
-
-    value: float
-    error: float
-
-    def __str__(self) -> str:
-        return self.shown(".4g")
-
-    def shown(self, value_format: str) -> str:
-        """The mean in a format, with its error where it is known."""
-        mean = format(self.value, value_format)
-        return mean if math.isnan(self.error) else f"{mean} ± {self.error:.2g}"
 
 
 @dataclass(frozen=True)
@@ -119,11 +101,6 @@ def summarise(
     )
 
 
-def settled(values: FloatArray) -> FloatArray:
-    """Leave out the first twentieth, in which beads that started from one point spread out."""
-    return values[len(values) // _SETTLING :]
-
-
 def time_in_ps(properties: Properties) -> FloatArray | None:
     """Return the time of each row in ps, if it was written."""
     if "time" not in properties:
@@ -147,30 +124,11 @@ def _slope_error(x: FloatArray, rest: FloatArray) -> float:
     each time; the largest error counts, as in `mean_with_error`.
     """
     errors = []
-    while len(x) >= _FEWEST_BLOCKS:
+    while len(x) >= FEWEST_BLOCKS:
         spread = np.sum((rest - rest.mean()) ** 2) / (len(x) - 2)
         errors.append(float(np.sqrt(spread / np.sum((x - x.mean()) ** 2))))
-        x, rest = _pair_means(x), _pair_means(rest)
+        x, rest = pair_means(x), pair_means(rest)
     return max(errors, default=math.nan)
-
-
-def _pair_means(values: FloatArray) -> FloatArray:
-    pairs = len(values) // 2
-    return 0.5 * (values[0 : 2 * pairs : 2] + values[1 : 2 * pairs : 2])
-
-
-def mean_with_error(values: FloatArray) -> Mean:
-    """Return the mean of a correlated series and its standard error.
-
-    The error is the largest over the levels of reblocking (Flyvbjerg, Petersen, J. Chem. Phys. 91, 461
-    (1989)) that leave at least eight blocks; NaN for series shorter than that.
-    """
-    mean = float(values.mean())
-    errors = []
-    while len(values) >= _FEWEST_BLOCKS:
-        errors.append(float(values.std(ddof=1) / np.sqrt(len(values))))
-        values = _pair_means(values)
-    return Mean(mean, max(errors, default=float("nan")))
 
 
 def _mean_of(properties: Properties, name: str, factor: float) -> Mean | None:

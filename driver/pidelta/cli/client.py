@@ -32,10 +32,15 @@ def client(
     status: Annotated[
         Path | None, typer.Option(help="A file for the work done so far and the uncertainty, as JSON.")
     ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of the force field; mm.threads by default.")
+    ] = None,
     patience: Annotated[float, typer.Option(help="Seconds to wait for i-PI to listen.")] = 10.0,
 ) -> None:
     """Serve forces to an i-PI that is already running; ends with it and reports its work in JSON."""
     settings, chosen = load_config(config), chosen_terms(terms)
+    if threads is not None and settings.mm is not None:
+        settings = settings.model_copy(update={"mm": settings.mm.model_copy(update={"threads": threads})})
 
     from pidelta.ipi.client import serve
     from pidelta.ipi.client_status import StatusFile

@@ -11,9 +11,11 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def allowed_processors() -> int:
-    """Processors that the affinity of the process and the quota of its control group leave to it."""
+    """Processors that affinity, the quota of the control group and SLURM leave to the process."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(count, cgroup_quota())))
+    granted = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    by_slurm = int(granted) if granted.isdecimal() else math.inf
+    return max(1, math.ceil(min(count, cgroup_quota(), by_slurm)))
 
 
 def share_processors(batches: Sequence[int], processors: int) -> list[int]:

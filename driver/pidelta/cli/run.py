@@ -69,7 +69,7 @@ def run(
     expected = list(settings.terms) if chosen is None else common_terms(settings.terms, chosen)
     _check_directs(simulation, config, chosen)
     _show_terms(console, simulation, expected, settings)
-    n_clients = _share_clients(console, simulation, settings, clients)
+    n_clients, threads = _share_processors(console, simulation, settings, clients)
 
     # It would say that it found no folder for its cache, which matters little here.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
@@ -88,6 +88,7 @@ def run(
     started = time.monotonic()
     command = [sys.executable, "-m", "pidelta", "client", str(config.resolve())]
     command += [] if chosen is None else ["--terms", "+".join(expected)]
+    command += ["--threads", str(threads)]
     supervisor = Supervisor(simulation, command, n_clients, restarts=client_restarts)
     systems = systems_table(simulation)
     finished = supervise(supervisor, simulation, systems, console, options)
@@ -131,10 +132,14 @@ def _show_terms(console: Console, simulation: Simulation, terms: list[str], conf
     from pidelta.ipi.committees import check_committees
 
     notes = simulation.forces.check(simulation.path, terms)
-    models, reported = (
-        (0, []) if config.delta is None else (len(config.delta.models), config.delta.properties)
+    delta = config.delta
+    notes += check_committees(
+        simulation.path,
+        simulation.forces,
+        0 if delta is None else len(delta.models),
+        () if delta is None else delta.properties,
+        centred=delta is not None and delta.offset is not None,
     )
-    notes += check_committees(simulation.path, simulation.forces, models, reported)
     for source in simulation.forces.sources:
         served = " + ".join(simulation.forces.served(source, terms))
         served += "" if source.member is None else f" of member {source.member}"
@@ -167,19 +172,26 @@ def _check_virial(console: Console, simulation: Simulation, setup: Setup, terms:
         console.print(f"[yellow]note: {names}: no numbers, as mm.virial is false[/yellow]", soft_wrap=True)
 
 
-def _share_clients(
+def _share_processors(
     console: Console, simulation: Simulation, config: Config, asked: int | None
-) -> dict[str, int]:
-    """Clients by ffsocket: those asked for, or those with a batch of beads and processors to work on it."""
+) -> tuple[dict[str, int], int]:
+    """Clients by ffsocket, and threads of each: those asked for, or as there are batches and processors.
+
+    Where the configuration says nothing of threads, clients share the processors that they leave.
+    """
     sockets, forces = simulation.forces.sockets, simulation.forces
     processors = allowed_processors()
-    threads = 1 if config.mm is None else config.mm.threads
+    given = config.mm is not None and "threads" in config.mm.model_fields_set
+    threads = config.mm.threads if config.mm is not None else 1
     batches = [math.ceil(forces.structures(ffsocket) / ffsocket.batch_size) for ffsocket in sockets]
     shares = share_processors(batches, processors // threads)
     counts = shares if asked is None else [asked] * len(sockets)
+    if config.mm is not None and not given:
+        threads = max(1, processors // max(1, sum(counts)))
     if sum(counts) * threads > max(processors, len(sockets)):
         console.print(
             f"[yellow]note: {sum(counts)} clients with {threads} threads each share {processors} "
             "processors[/yellow]"
         )
-    return {ffsocket.name: count for ffsocket, count in zip(sockets, counts, strict=True)}
+    by_name = {ffsocket.name: count for ffsocket, count in zip(sockets, counts, strict=True)}
+    return by_name, threads

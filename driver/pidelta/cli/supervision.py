@@ -26,7 +26,8 @@ def systems_table(simulation: Simulation) -> SystemsTable | None:
     if file is None:
         return None
     continued = simulation.step > 0
-    return SystemsTable(simulation, file, [PropertiesFollower(path, continued) for path in file.paths])
+    followers = [PropertiesFollower(path, continued) for path in simulation.of_systems(file.path)]
+    return SystemsTable(simulation, file, followers)
 
 
 def supervise(

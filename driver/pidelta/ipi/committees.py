@@ -11,7 +11,9 @@ from pidelta.state import smallest_parts
 _READ_BY_IPI = ("committee_pot", "committee_force", "committee_virial")
 
 
-def check_committees(source: object, forces: ForceSum, models: int, reported: Sequence[str]) -> list[str]:
+def check_committees(
+    source: object, forces: ForceSum, models: int, reported: Sequence[str], *, centred: bool
+) -> list[str]:
     """Check the committees of delta models.
 
     Args:
@@ -19,17 +21,23 @@ def check_committees(source: object, forces: ForceSum, models: int, reported: Se
         forces: its forces.
         models: how many delta models there are.
         reported: what clients report of each of them (``delta.properties``).
+        centred: whether somebody has said what to take off their energies (``delta.offset``).
 
     Returns:
         What a user should know, a line each.
 
     Raises:
-        SetupError: a member is none, or stands twice; i-PI would miss what clients do not report, or have the
-            spread of a single member.
+        SetupError: a member is none, or stands twice; i-PI would miss what clients do not report, have the
+            spread of a single member, or weigh energies that are not near zero.
     """
     notes: list[str] = []
     for each in forces.committees:
         notes += _check(f"{source}: {each}", each, forces, models, reported)
+        if each.baseline and models and not centred:
+            raise SetupError(
+                f"{source}: {each}: <baseline_name>: expected delta.offset, the mean energy of the delta "
+                "models, as i-PI multiplies what they give by its weight, found none"
+            )
     return notes
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pidelta.errors import SetupError, StructureError
 from pidelta.ipi.forcefields import ForceSum, read_forces
+from pidelta.ipi.frames import SUFFIXES
 from pidelta.ipi.transports import SOCKETS_PREFIX
 from pidelta.ipi.xml_input import integer_of, items_of, read_xml, systems_of, to_integer
 from pidelta.state import System
@@ -22,16 +23,11 @@ _ENDLESS = ("dynamics", "driven_dynamics", "constrained_dynamics", "t_ramp", "p_
 
 @dataclass(frozen=True)
 class PropertiesFile:
-    """One ``<properties>`` output: a file for each system."""
+    """One ``<properties>`` output file of one system."""
 
-    paths: tuple[Path, ...]
+    path: Path
     stride: int
     columns: tuple[str, ...]
-
-    @property
-    def path(self) -> Path:
-        """The file of the first system."""
-        return self.paths[0]
 
     @property
     def names(self) -> frozenset[str]:
@@ -52,14 +48,10 @@ class TrajectoryFiles:
     stride: int
     extras: tuple[str, ...] = ()
 
-    @property
-    def is_bead_positions(self) -> bool:
-        """Whether these are positions in xyz format, one file for each bead."""
-        return self.quantity == "positions" and self.format == "xyz"
-
-    def bead_files(self) -> list[Path]:
-        """Return the files of the beads that were written, in order."""
-        pattern = re.compile(rf"{re.escape(self.stem.name)}_\d+\.xyz")
+    def files(self) -> list[Path]:
+        """The files that were written, in the order of beads, or the one of all beads."""
+        suffix = "" if self.quantity == "extras" else SUFFIXES.get(self.format, f".{self.format}")
+        pattern = re.compile(rf"{re.escape(self.stem.name)}(_\d+)?{re.escape(suffix)}")
         return sorted(path for path in self.stem.parent.iterdir() if pattern.fullmatch(path.name))
 
 
@@ -107,13 +99,14 @@ class Simulation:
         """The properties file with the most of what progress and summary show."""
         return max(self.properties, key=lambda file: len(_SHOWN & file.names), default=None)
 
+    def of_systems(self, path: Path) -> tuple[Path, ...]:
+        """The files of all systems that are what `path` is of the first."""
+        name = path.name.removeprefix(f"{self.systems[0]}_")
+        return tuple(path.with_name(f"{system}_{name}" if system else name) for system in self.systems)
+
     def output_path(self, name: str) -> Path:
         """Return the path of the output file `name`, with the prefix before it as i-PI does it."""
-        return _output_path(self.path, self.prefix, name)
-
-    def plot_path(self, name: str) -> Path:
-        """Return the path of the picture `name` of this simulation."""
-        return self.path.parent / f"{self.prefix or self.path.stem}-{name}.png"
+        return output_path(self.path, self.prefix, name)
 
 
 def read_simulation(path: Path) -> Simulation:
@@ -132,7 +125,7 @@ def read_simulation(path: Path) -> Simulation:
     systems = list(systems_of(path, root))
     if not systems:
         raise SetupError(f"{path}: expected a <system>, found none")
-    beads = [_n_beads(path, system) for system in systems]
+    beads = [number_of_beads(path, system) for system in systems]
     prefixes = tuple(system.get("prefix", "").strip() for system in systems)
     output = root.find("output")
     prefix = "i-pi" if output is None else output.get("prefix", "i-pi")
@@ -147,8 +140,8 @@ def read_simulation(path: Path) -> Simulation:
         may_end_early=any(mode not in _ENDLESS for system in systems for mode in _motions(system)),
         sockets_prefix=root.get("sockets_prefix", SOCKETS_PREFIX),
         forces=read_forces(path, root, systems, beads),
-        properties=tuple(_properties(path, prefix, output, prefixes)),
-        trajectories=tuple(_trajectories(path, prefix, output, prefixes[0])),
+        properties=tuple(properties_of(path, prefix, output, prefixes[0])),
+        trajectories=tuple(trajectories_of(path, prefix, output, prefixes[0])),
         checkpoints=tuple(_checkpoints(path, prefix, output)),
         barostat=next((text for system in systems for text in _barostats(system)), ""),
         atom_names=names,
@@ -182,7 +175,8 @@ def check_atom_order(simulation: Simulation, system: System) -> None:
             )
 
 
-def _output_path(path: Path, prefix: str, name: str, system: str = "") -> Path:
+def output_path(path: Path, prefix: str, name: str, system: str = "") -> Path:
+    """Where i-PI writes `name`; files of one of several systems begin with its prefix."""
     name = f"{prefix}.{name}" if prefix else name
     return path.parent / (f"{system}_{name}" if system else name)
 
@@ -191,24 +185,25 @@ def _stride(path: Path, element: ET.Element) -> int:
     return to_integer(path, f"stride of <{element.tag}>", element.get("stride", "1"), 1)
 
 
-def _properties(
-    path: Path, prefix: str, output: ET.Element | None, systems: Sequence[str]
+def properties_of(
+    path: Path, prefix: str, output: ET.Element | None, system: str = ""
 ) -> Iterator[PropertiesFile]:
+    """The properties files of the system with a prefix of its own, or of the only one."""
     for element in () if output is None else output.iter("properties"):
-        name = element.get("filename", "out")
         yield PropertiesFile(
-            paths=tuple(_output_path(path, prefix, name, system) for system in systems),
+            path=output_path(path, prefix, element.get("filename", "out"), system),
             stride=_stride(path, element),
             columns=tuple(items_of(element.text)),
         )
 
 
-def _trajectories(
-    path: Path, prefix: str, output: ET.Element | None, system: str
+def trajectories_of(
+    path: Path, prefix: str, output: ET.Element | None, system: str = ""
 ) -> Iterator[TrajectoryFiles]:
+    """The trajectories of the system with a prefix of its own, or of the only one."""
     for element in () if output is None else output.iter("trajectory"):
         yield TrajectoryFiles(
-            stem=_output_path(path, prefix, element.get("filename", "traj"), system),
+            stem=output_path(path, prefix, element.get("filename", "traj"), system),
             quantity=re.split(r"[{(]", (element.text or "").strip())[0],
             format=element.get("format", "xyz"),
             extras=tuple(name for name in items_of(element.get("extra_type")) if name != "raw"),
@@ -218,7 +213,7 @@ def _trajectories(
 
 def _checkpoints(path: Path, prefix: str, output: ET.Element | None) -> Iterator[Path]:
     for element in () if output is None else output.iter("checkpoint"):
-        yield _output_path(path, prefix, element.get("filename", "restart"))
+        yield output_path(path, prefix, element.get("filename", "restart"))
 
 
 def _barostats(system: ET.Element) -> Iterator[str]:
@@ -233,7 +228,12 @@ def _motions(system: ET.Element) -> Iterator[str]:
     yield from (mode for mode in modes if mode != "multi")
 
 
-def _n_beads(path: Path, system: ET.Element) -> int:
+def number_of_beads(path: Path, system: ET.Element) -> int:
+    """The beads of a system.
+
+    Raises:
+        SetupError: it does not say.
+    """
     for element in (*system.iterfind("initialize"), *system.iterfind("beads")):
         if "nbeads" in element.attrib:
             return to_integer(path, f"nbeads of <{element.tag}>", element.attrib["nbeads"], 1)

@@ -115,8 +115,24 @@ class CutoffSurroundings:
 
     def qm_positions(self, particles: FloatArray, cells: FloatArray | None) -> FloatArray:
         """(B, n, 3) of the QM atoms, made whole; arguments and errors as of `cut`."""
-        lattices = [None] * len(particles) if cells is None else list(cells)
-        return np.array([self._whole_qm(one, cell) for one, cell in zip(particles, lattices, strict=True)])
+        qm: FloatArray = particles[:, self.partition.qm_indices]
+        if cells is None:
+            return qm
+        half = 0.5 * heights(cells).min(axis=1)
+        if self.cutoff > half.min():
+            raise GeometryError(
+                f"the cutoff of the embedding is {_angstrom(self.cutoff)}, expected at most half the cell, "
+                f"{_angstrom(half.min())}"
+            )
+        qm = qm[:, :1] + minimum_image(qm - qm[:, :1], cells)
+        extents = np.sqrt(((qm[:, :, None] - qm[:, None]) ** 2).sum(axis=3).max(axis=(1, 2)))
+        if (extents > half).any():
+            b = int((extents - half).argmax())
+            raise GeometryError(
+                f"the QM region spans {_angstrom(extents[b])}, expected at most half the cell, "
+                f"{_angstrom(half[b])}"
+            )
+        return qm
 
     def cut(self, particles: FloatArray, cells: FloatArray | None) -> CutRegion:
         """The region of each structure.
@@ -130,9 +146,9 @@ class CutoffSurroundings:
         """
         parts = [
             self._cut_one(
-                np.ascontiguousarray(one), None if cells is None else np.ascontiguousarray(cells[b])
+                qm, np.ascontiguousarray(one), None if cells is None else np.ascontiguousarray(cells[b])
             )
-            for b, one in enumerate(particles)
+            for b, (qm, one) in enumerate(zip(self.qm_positions(particles, cells), particles, strict=True))
         ]
         size = max((len(scaled) for _, _, scaled, _ in parts), default=0)
         batch, n = len(parts), len(self.partition.qm_indices)
@@ -147,15 +163,16 @@ class CutoffSurroundings:
 
     def weights(self, particles: FloatArray, cell: FloatArray | None) -> FloatArray:
         """(G,) weights of the groups, those of images added up, of particles (P, 3) with rows (3, 3)."""
-        _, near, _, weights, _ = self._weigh(particles, cell)
+        (qm,) = self.qm_positions(particles[None], None if cell is None else cell[None])
+        near, _, weights, _ = self._weigh(qm, particles, cell)
         return np.bincount(near, weights, minlength=len(self.partition.groups)).astype(np.float64)
 
     def _cut_one(
-        self, particles: FloatArray, cell: FloatArray | None
+        self, qm: FloatArray, particles: FloatArray, cell: FloatArray | None
     ) -> tuple[FloatArray, FloatArray, FloatArray, IntArray]:
         """QM positions, and positions, scaled charges and particles of the sites of one structure."""
         groups = self.partition.groups
-        qm, near, shifts, weights, whole = self._weigh(particles, cell)
+        near, shifts, weights, whole = self._weigh(qm, particles, cell)
         m = int(np.diff(groups.starts)[near].sum())
         positions, scaled, sites = np.empty((m, 3)), np.empty(m), np.empty(m, dtype=np.int64)
         cutting.fill_sites(
@@ -165,11 +182,10 @@ class CutoffSurroundings:
         return qm, positions, scaled, sites
 
     def _weigh(
-        self, particles: FloatArray, cell: FloatArray | None
-    ) -> tuple[FloatArray, IntArray, FloatArray, FloatArray, FloatArray]:
-        """QM atoms; groups in reach, the images they are there by, their weights; all groups made whole."""
+        self, qm: FloatArray, particles: FloatArray, cell: FloatArray | None
+    ) -> tuple[IntArray, FloatArray, FloatArray, FloatArray]:
+        """Groups in reach of the QM atoms, the images they are there by, their weights; all groups whole."""
         groups = self.partition.groups
-        qm = self._whole_qm(particles, cell)
         lattice, inverse = (np.zeros((3, 3)),) * 2 if cell is None else (cell, np.linalg.inv(cell))
         whole, centres = cutting.make_whole(
             particles,
@@ -183,25 +199,7 @@ class CutoffSurroundings:
         near, shifts = cutting.images_in_reach(qm, centres, groups.part_starts, lattice, inverse, self.cutoff)
         start, stop = self.cutoff - self.switch, self.cutoff
         weights = cutting.group_weights(qm, centres, groups.part_starts, near, shifts, start, stop)
-        return qm, near, shifts, weights, whole
-
-    def _whole_qm(self, particles: FloatArray, cell: FloatArray | None) -> FloatArray:
-        qm: FloatArray = particles[self.partition.qm_indices]
-        if cell is None:
-            return qm
-        half = 0.5 * float(heights(cell).min())
-        if self.cutoff > half:
-            raise GeometryError(
-                f"the cutoff of the embedding is {_angstrom(self.cutoff)}, expected at most half the cell, "
-                f"{_angstrom(half)}"
-            )
-        qm = qm[0] + minimum_image(qm - qm[0], cell)
-        extent = float(np.sqrt(((qm[:, None] - qm[None]) ** 2).sum(axis=2).max()))
-        if extent > half:
-            raise GeometryError(
-                f"the QM region spans {_angstrom(extent)}, expected at most half the cell, {_angstrom(half)}"
-            )
-        return qm
+        return near, shifts, weights, whole
 
     def pull_back(self, region: CutRegion, gradient: RegionGradient) -> tuple[FloatArray, FloatArray]:
         """The chain rule from the region to all particles.

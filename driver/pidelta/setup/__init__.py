@@ -165,19 +165,17 @@ class Setup:
             raise ConfigError(f"{self.config.path}: missing key delta")
         return make_correction(self.config.delta, self.qm_region, self.engine.identity)
 
-    def _corrections(self, member: int | None) -> Committee:
-        """The delta model, or one of its members alone.
+    def _member(self, member: int) -> Committee:
+        """One of the delta models alone.
 
         Raises:
-            SettingError: there is no such member.
+            SettingError: there is no such one.
         """
-        if member is None:
-            return self.correction
         count = len(self.correction.members)
         if not 0 <= member < count:
             found = f"expected 0 to {count - 1}, as there are {count} models, found {member}"
             raise SettingError("member", found)
-        return Committee([self.correction.members[member]])
+        return Committee([self.correction.members[member]], self.correction.offset)
 
     @property
     def spread_threshold(self) -> float:
@@ -241,8 +239,11 @@ class Setup:
             assert self.topology is not None
             return QMMMEvaluator(self.system.numbers, periodic, self.topology.particles, classical=classical)
         low = tuple(common_terms(["low"], chosen))
-        delta = self._corrections(member) if "delta" in chosen else None
+        delta = None
+        if "delta" in chosen:
+            delta = self.correction if member is None else self._member(member)
         reported = self._committee_properties(chosen) if member is None else ()
+        places = range(len(self.correction.members)) if reported else ()
         return QMMMEvaluator(
             self.system.numbers,
             periodic,
@@ -252,7 +253,7 @@ class Setup:
             coupling=self.coupling if is_embedded(chosen) else None,
             engine=self.engine if low else None,
             delta=delta,
-            members=delta.members if delta is not None and reported else (),
+            members=tuple(self._member(place) for place in places),
             classical=classical,
             low_terms=low or ("low",),
             properties=self._properties(chosen),

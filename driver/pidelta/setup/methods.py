@@ -140,7 +140,7 @@ def make_correction(delta: DeltaConfig, region: QMRegion, low_level: str) -> Com
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from None
         models.append(model)
-    return Committee(models)
+    return Committee(models, delta.offset or 0.0)
 
 
 def make_classical(

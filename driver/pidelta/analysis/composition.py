@@ -1,0 +1,108 @@
+"""What the atoms of a simulation are: elements, masses, regions, bonds, water, charges."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from pidelta.core.particles import Particles
+from pidelta.ipi.trajectories import number_of
+from pidelta.state import FloatArray, IntArray
+
+MASSLESS = 1.0
+"""i-PI's mass, in atomic units, of a name that is no element."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Atoms that are looked at together."""
+
+    name: str
+    atoms: IntArray
+
+
+@dataclass(frozen=True)
+class Charges:
+    """Charges of the MM particles, zero on QM atoms, and where the particles are."""
+
+    particles: Particles
+    charges: FloatArray
+
+
+@dataclass(frozen=True)
+class Composition:
+    """The N atoms of a simulation.
+
+    Attributes:
+        names: (N,) as i-PI calls them: elements and isotopes.
+        regions: atoms by the name of the region, ``QM`` and ``MM``; empty where nothing tells them apart.
+        bonds: (m, 2) pairs of bonded atoms; None where nothing tells.
+        waters: (W, 3) oxygens and hydrogens of water.
+        molecules: (N,) the number of the molecule or residue of each atom; None where nothing tells.
+        charges: of the MM particles, for the dipole; None where nothing tells.
+        is_periodic: whether there is a cell; without one this is a molecule or cluster.
+        has_quantum: whether there is a QM region, which may be all atoms.
+    """
+
+    names: tuple[str, ...]
+    regions: Mapping[str, IntArray] = field(default_factory=dict)
+    bonds: IntArray | None = None
+    waters: IntArray = field(default_factory=lambda: np.zeros((0, 3), dtype=np.int64))
+    molecules: IntArray | None = None
+    charges: Charges | None = None
+    is_periodic: bool = True
+    has_quantum: bool = False
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def numbers(self) -> IntArray:
+        """(N,) atomic numbers; 0 for names that are no element."""
+        return np.array([number_of(name) or 0 for name in self.names], dtype=np.int64)
+
+    @cached_property
+    def masses(self) -> FloatArray:
+        """(N,) i-PI's masses of the names, in electron masses."""
+        from ipi.utils.units import Elements
+
+        with redirect_stdout(io.StringIO()):  # where i-PI says that it knows no mass for a name
+            masses = {name: Elements.mass(name) for name in set(self.names)}
+        return np.array([masses[name] for name in self.names])
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """All atoms, each region, each kind of atom, and each kind of atom in each region."""
+        names = np.array(self.names)
+        kinds = sorted(set(self.names), key=lambda name: (number_of(name) or 0, name))
+        every = np.arange(len(names))
+        groups = [Group("all", every)]
+        groups += [Group(region, atoms) for region, atoms in self.regions.items() if len(atoms)]
+        if len(kinds) > 1:
+            groups += [Group(kind, every[names == kind]) for kind in kinds]
+        for region, atoms in self.regions.items():
+            found = [kind for kind in kinds if (names[atoms] == kind).any()]
+            if len(found) > 1:
+                groups += [Group(f"{region} {kind}", atoms[names[atoms] == kind]) for kind in found]
+        return tuple(groups)
+
+    def is_telling(self, group: Group) -> bool:
+        """Whether a picture shows the group: where there are regions, it leaves elements over all out."""
+        return not self.regions or group.name not in self.names
+
+    def region_of(self, atom: int) -> str:
+        """The name of the region of an atom; '' without regions."""
+        return next((name for name, atoms in self.regions.items() if atom in atoms), "")
+
+
+def group_matrix(groups: Sequence[Group], n_atoms: int) -> FloatArray:
+    """(G, N) ones where an atom belongs to a group: a product with it sums over groups."""
+    matrix = np.zeros((len(groups), n_atoms))
+    for row, group in zip(matrix, groups, strict=True):
+        row[group.atoms] = 1.0
+    return matrix

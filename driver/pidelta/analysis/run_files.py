@@ -1,0 +1,144 @@
+"""The trajectories of one system: all beads of one step together, as far as they were written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+
+from pidelta.errors import DataError
+from pidelta.ipi.frames import FrameFile, read_extras
+from pidelta.ipi.outputs import SystemOutputs
+from pidelta.state import FloatArray, IntArray
+
+_OF_RING_POLYMERS = ("x_centroid", "v_centroid", "kinetic_cv", "r_gyration")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All beads at one step.
+
+    Attributes:
+        step: of the simulation.
+        values: (B, M, 3) in atomic units.
+        cell: (3, 3) rows in bohr.
+    """
+
+    step: int
+    values: FloatArray
+    cell: FloatArray
+
+
+class BeadFrames:
+    """A quantity of all beads that were written, at the steps that are in all files.
+
+    Attributes:
+        files: one for each bead.
+        steps: (n,) of the simulation.
+        is_complete: whether all beads of the ring polymers are there.
+        notes: what is unusual, a line each.
+    """
+
+    def __init__(self, files: list[FrameFile], is_complete: bool) -> None:
+        self.files = files
+        self.is_complete = is_complete
+        self.steps: IntArray = reduce(np.intersect1d, [file.steps for file in files])
+        self._rows = [np.searchsorted(file.steps, self.steps) for file in files]
+        self.notes = [
+            f"{file.path.name}: the last snapshot is cut off and left out"
+            for file in files
+            if file.is_cut_off
+        ]
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @property
+    def n_beads(self) -> int:
+        """How many beads were written."""
+        return len(self.files)
+
+    def read(self, index: int, bead: int, atoms: IntArray | None = None) -> tuple[FloatArray, FloatArray]:
+        """Values (M, 3) of one bead at ``steps[index]``, and the cell, in atomic units."""
+        return self.files[bead].read(int(self._rows[bead][index]), atoms)
+
+    def snapshot(self, index: int, atoms: IntArray | None = None) -> Snapshot:
+        """All beads at ``steps[index]``."""
+        found = [self.read(index, bead, atoms) for bead in range(self.n_beads)]
+        return Snapshot(int(self.steps[index]), np.array([values for values, _ in found]), found[0][1])
+
+    def stream(self, atoms: IntArray | None = None) -> Iterator[Snapshot]:
+        """All snapshots, one after the other."""
+        return (self.snapshot(index, atoms) for index in range(len(self)))
+
+
+class RunFiles:
+    """The trajectories of a system, each opened when it is first asked for.
+
+    Args:
+        outputs: what the input asks for.
+        n_atoms: expected in each trajectory; None before it is known.
+    """
+
+    def __init__(self, outputs: SystemOutputs, n_atoms: int | None = None) -> None:
+        self.outputs = outputs
+        self._n_atoms = n_atoms
+        self._found: dict[str, BeadFrames | None] = {}
+
+    def frames(self, quantity: str) -> BeadFrames | None:
+        """The frames of a quantity; None where the input does not ask for it or nothing is written yet.
+
+        Raises:
+            DataError: a file is malformed or of other atoms, the number of files is another than that of the
+                beads, or they have no step in common.
+        """
+        if quantity not in self._found:
+            self._found[quantity] = self._open(quantity)
+        return self._found[quantity]
+
+    def names(self) -> tuple[str, ...]:
+        """The names of the atoms, from any trajectory; empty without one."""
+        for trajectory in self.outputs.trajectories:
+            if trajectory.quantity != "extras" and (found := self.frames(trajectory.quantity)) is not None:
+                return found.files[0].names
+        return ()
+
+    def extras(self, name: str) -> tuple[IntArray, FloatArray] | None:
+        """One of the extras: steps (n,) and values (n, B, k) in atomic units; None where it is not written.
+
+        Only outputs of this one alone are read: of several in one file, i-PI does not say which is how long.
+        """
+        found = [t for t in self.outputs.trajectories if t.quantity == "extras" and t.extras == (name,)]
+        files = found[0].files() if found else []
+        if not files:
+            return None
+        beads = [read_extras(path) for path in files]
+        steps: IntArray = reduce(np.intersect1d, [steps for steps, _ in beads])
+        return steps, np.stack([values[np.searchsorted(s, steps)] for s, values in beads], axis=1)
+
+    def _open(self, quantity: str) -> BeadFrames | None:
+        trajectory = self.outputs.trajectory(quantity)
+        paths = [path for path in trajectory.files() if path.stat().st_size] if trajectory else []
+        if trajectory is None or not paths:
+            return None
+        n_beads = 1 if quantity in _OF_RING_POLYMERS else self.outputs.n_beads
+        if len(paths) > n_beads:
+            raise DataError(
+                f"{trajectory.stem}: expected {quantity} of {n_beads} beads as in the input, found "
+                f"{len(paths)} files: are there trajectories of another input?"
+            )
+        try:
+            frames = BeadFrames([FrameFile(path, quantity) for path in paths], len(paths) == n_beads)
+        except DataError as error:
+            if "at least one whole snapshot" in str(error):
+                return None
+            raise
+        counts = {len(file.names) for file in frames.files}
+        expected = self._n_atoms or len(frames.files[0].names)
+        if counts != {expected}:
+            raise DataError(f"{trajectory.stem}: expected {expected} atoms, found {sorted(counts)}")
+        if not len(frames):
+            raise DataError(f"{trajectory.stem}: expected steps that all beads have, found none")
+        return frames

@@ -1,0 +1,269 @@
+"""Temperatures of elements and regions, and their distribution beside the canonical one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pidelta.analysis.composition import Composition, Group, group_matrix
+from pidelta.analysis.ipi_output import Properties
+from pidelta.analysis.run_files import BeadFrames
+from pidelta.analysis.sections import Curve, Number, Panel, Picture, Section
+from pidelta.analysis.statistics import (
+    CanonicalTest,
+    compare_with_canonical,
+    mean_with_error,
+    settled,
+)
+from pidelta.ipi.outputs import SystemOutputs
+from pidelta.state import FloatArray, IntArray
+from pidelta.units import HARTREE_IN_KELVIN
+
+_LEAST_FREEDOM = 0.5
+_SUSPECT = 0.01
+"""A p-value below which a distribution is said to be another one."""
+
+
+Targets = Callable[[IntArray], FloatArray | None]
+
+
+@dataclass(frozen=True)
+class Freedom:
+    """How freely groups of atoms move.
+
+    A total momentum of zero takes 3 degrees of freedom, from each group the share of its mass: three of its
+    normal velocities keep 1 - share of their k_B T. The distribution of 2 K is that of a sum of squares of
+    nearly equal widths, and so nearly a Gamma distribution with the same mean and variance.
+
+    Attributes:
+        degrees: (G,) 2 <K> / k_B T.
+        shape: (G,) twice the shape of the Gamma distribution: 2 mean^2 / variance.
+    """
+
+    degrees: FloatArray
+    shape: FloatArray
+
+    @classmethod
+    def of(
+        cls, composition: Composition, groups: Sequence[Group], n_beads: int, fixes_momentum: bool
+    ) -> Freedom:
+        """Of the momenta of all beads of groups of atoms."""
+        matrix = group_matrix(groups, len(composition))
+        share = matrix @ composition.masses / composition.masses.sum() * fixes_momentum
+        full = 3.0 * matrix.sum(axis=1) * n_beads
+        degrees, squares = full - 3.0 * share, full - 6.0 * share + 3.0 * share**2
+        moves = degrees > _LEAST_FREEDOM
+        shape = np.divide(degrees**2, squares, out=np.zeros_like(degrees), where=moves)
+        return cls(np.where(moves, degrees, 0.0), shape)
+
+
+@dataclass(frozen=True)
+class KineticTemperatures:
+    """k_B T in hartree of groups of atoms over time, by 2 K / degrees of freedom.
+
+    Attributes:
+        label: ``beads``, ``centroid``, or '' for the only bead.
+        groups: the G groups.
+        steps: (n,).
+        values: (n, G); of beads, which are P times as hot, divided by P; nan for groups that cannot move.
+        freedom: of the groups.
+    """
+
+    label: str
+    groups: tuple[Group, ...]
+    steps: IntArray
+    values: FloatArray
+    freedom: Freedom
+
+
+def kinetic_temperatures(
+    composition: Composition,
+    velocities: BeadFrames,
+    n_beads: int,
+    *,
+    fixes_momentum: bool,
+    are_centroids: bool,
+) -> list[KineticTemperatures]:
+    """Temperatures from velocities: of all beads, and of centroids as far as these are known.
+
+    Args:
+        composition: the atoms.
+        velocities: of the beads, or of the centroids.
+        n_beads: P of the simulation.
+        fixes_momentum: whether the total momentum is zero.
+        are_centroids: whether the velocities are those of centroids.
+    """
+    groups = composition.groups
+    matrix = group_matrix(groups, len(composition)) * composition.masses
+    beads, centroids = [], []
+    for snapshot in velocities.stream():
+        beads.append(matrix @ np.einsum("bai,bai->a", snapshot.values, snapshot.values))
+        if velocities.is_complete and n_beads > 1:
+            centroid = snapshot.values.mean(axis=0)
+            centroids.append(matrix @ np.einsum("ai,ai->a", centroid, centroid))
+    found = []
+    if not are_centroids:
+        freedom = Freedom.of(composition, groups, n_beads, fixes_momentum)
+        part = velocities.n_beads / n_beads
+        freedom = Freedom(freedom.degrees * part, freedom.shape * part)
+        label = "beads" if n_beads > 1 else ""
+        values = _divided(np.array(beads), freedom.degrees * n_beads)
+        found.append(KineticTemperatures(label, groups, velocities.steps, values, freedom))
+    if centroids:
+        freedom = Freedom.of(composition, groups, 1, fixes_momentum)
+        values = _divided(np.array(centroids), freedom.degrees)
+        found.append(KineticTemperatures("centroid", groups, velocities.steps, values, freedom))
+    return found
+
+
+def _divided(values: FloatArray, degrees: FloatArray) -> FloatArray:
+    return values / np.where(degrees > 0.0, degrees, np.nan)
+
+
+def temperature_section(
+    outputs: SystemOutputs,
+    composition: Composition,
+    properties: Properties | None,
+    kinetic: Sequence[KineticTemperatures],
+    targets: Targets,
+) -> Section:
+    """The temperatures of all groups, by velocities and by i-PI's own properties.
+
+    Where replica exchange changes the temperature of the ensemble, series are scaled to that of the input.
+
+    Args:
+        outputs: of the system.
+        composition: the atoms.
+        properties: of the main file.
+        kinetic: from velocities of beads, of centroids, or both.
+        targets: tells k_B T of the ensemble in hartree at some steps; None without one.
+    """
+    numbers, panels, remarks = [], [], []
+    target = outputs.temperature if outputs.keeps_temperature else None
+    if properties is not None:
+        numbers += _from_properties(outputs, composition, properties, targets)
+    for found in kinetic:
+        series = found.values
+        if target is not None and (wanted := targets(found.steps)) is not None:
+            series = series * (target / wanted)[:, None]
+        for index, group in enumerate(found.groups):
+            degrees, shape = found.freedom.degrees[index], found.freedom.shape[index]
+            if degrees > 0.0:
+                name, values = f"{group.name} {found.label}".strip(), settled(series[:, index])
+                numbers.append(_number(name, values, degrees, shape, outputs))
+                if composition.is_telling(group):
+                    panels += _panels(name, values, shape, target)
+        numbers += _differences(found.groups, series, found.label)
+    if not kinetic:
+        remarks.append(
+            "temperatures of regions are not in the output: ask for "
+            "<trajectory filename='vel' stride='10'> velocities </trajectory>"
+        )
+    if target is None:
+        remarks.append("no temperature to compare with: none is kept constant")
+    elif not outputs.is_canonical:
+        remarks.append(
+            "distributions are not judged: no thermostat, or one with a covariance of its own (<C>), as "
+            "quantum thermostats and PIGLET have for all but the centroid"
+        )
+    else:
+        remarks.append(
+            "width: standard deviation over that of the canonical distribution; p: Kolmogorov-Smirnov test "
+            "of rows two correlation times apart, below 0.01 in few cases by chance"
+        )
+        remarks += [
+            f"{number.name}: another distribution than the canonical one (p = {number.details['p']:.1g})"
+            for number in numbers
+            if isinstance(number.details.get("p"), float) and number.details["p"] < _SUSPECT  # type: ignore[operator]
+        ]
+    pictures: tuple[Picture, ...] = ()
+    if panels:
+        pictures = (
+            Picture("temperatures", "distributions of the temperature beside canonical ones", tuple(panels)),
+        )
+    return Section("Temperature", tuple(numbers), pictures, tuple(remarks))
+
+
+def _number(name: str, values: FloatArray, degrees: float, shape: float, outputs: SystemOutputs) -> Number:
+    """One row; the distribution is compared where the ensemble is canonical."""
+    target = outputs.temperature if outputs.keeps_temperature else None
+    details: dict[str, float | str] = {"degrees of freedom": round(float(degrees), 1)}
+    if target is None or len(values) < 2:
+        return Number(name, mean_with_error(values).scaled(HARTREE_IN_KELVIN), "K", details=details)
+    test = compare_with_canonical(values, shape, target)
+    if outputs.is_canonical and not outputs.has_fixed_atoms:
+        details |= _details(test)
+    return Number(name, test.temperature.scaled(HARTREE_IN_KELVIN), "K", target * HARTREE_IN_KELVIN, details)
+
+
+def _details(test: CanonicalTest) -> dict[str, float | str]:
+    details: dict[str, float | str] = {
+        "width": test.width.shown(".3f"),
+        "independent rows": round(test.correlation.n_effective, 1),
+    }
+    if not math.isnan(test.p_value):
+        details["p"] = test.p_value
+    return details
+
+
+def _differences(groups: Sequence[Group], series: FloatArray, label: str) -> list[Number]:
+    """QM less MM, with the error of the difference itself."""
+    index = {group.name: i for i, group in enumerate(groups)}
+    numbers = []
+    for one, other in (("QM", "MM"), ("QM H", "MM H")):
+        if one in index and other in index:
+            difference = settled(series[:, index[one]] - series[:, index[other]])
+            mean = mean_with_error(difference).scaled(HARTREE_IN_KELVIN)
+            numbers.append(Number(f"{one} - {other} {label}".strip(), mean, "K", 0.0))
+    return numbers
+
+
+def _from_properties(
+    outputs: SystemOutputs, composition: Composition, properties: Properties, targets: Targets
+) -> list[Number]:
+    """i-PI's temperatures of all atoms or of those of one name, without what it adds for fixed momentum."""
+    numbers = []
+    target, scale = outputs.temperature if outputs.keeps_temperature else None, np.ones(1)
+    if target is not None and "step" in properties:
+        wanted = targets(properties.columns["step"].astype(np.int64))
+        scale = scale if wanted is None else target / wanted
+    names = np.array(composition.names)
+    for column in properties.columns:
+        kind = column.removeprefix("temperature").strip("()")
+        if not column.startswith("temperature") or (kind and not (names == kind).any()):
+            continue
+        atoms = np.arange(len(names)) if not kind else np.flatnonzero(names == kind)
+        if not len(atoms):
+            continue
+        values, label = settled(properties.atomic(column) * scale), f"i-PI's {column}"
+        group, n_beads = [Group(kind, atoms)], outputs.n_beads
+        whole = 3.0 * len(atoms) * n_beads
+        freedom = Freedom.of(composition, group, n_beads, outputs.fixes_momentum)
+        degrees = float(freedom.degrees[0])
+        if target is not None and degrees > 0.0:
+            values = (values * whole - (whole - degrees) * target) / degrees
+            numbers.append(_number(label, values, degrees, float(freedom.shape[0]), outputs))
+        else:
+            numbers.append(Number(label, mean_with_error(values).scaled(HARTREE_IN_KELVIN), "K"))
+    return numbers
+
+
+def _panels(name: str, values: FloatArray, shape: float, target: float | None) -> list[Panel]:
+    """The histogram of one group with the canonical distribution; none of a few rows."""
+    from scipy.stats import gamma
+
+    if len(values) < 10:
+        return []
+    bins = int(np.clip(2.0 * len(values) ** (1.0 / 3.0), 8, 50))
+    density, edges = np.histogram(values * HARTREE_IN_KELVIN, bins, density=True)
+    curves = [Curve("sampled", 0.5 * (edges[1:] + edges[:-1]), density)]
+    if target is not None:
+        kelvin = target * HARTREE_IN_KELVIN
+        canonical = gamma(shape / 2.0, scale=2.0 * kelvin / shape)
+        low, high = canonical.ppf([0.001, 0.999])
+        x = np.linspace(min(low, edges[0]), max(high, edges[-1]), 200)
+        curves.append(Curve("canonical", x, canonical.pdf(x), is_reference=True))
+    return [Panel(name, "temperature / K", "density / K⁻¹", tuple(curves))]

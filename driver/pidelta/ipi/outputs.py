@@ -1,0 +1,170 @@
+"""What an i-PI input, of a run that goes on or has ended, asks i-PI to write, for each of its systems."""
+
+from __future__ import annotations
+
+import io
+import xml.etree.ElementTree as ET
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+from pidelta.errors import SetupError
+from pidelta.ipi.simulation import (
+    PropertiesFile,
+    TrajectoryFiles,
+    number_of_beads,
+    output_path,
+    properties_of,
+    trajectories_of,
+)
+from pidelta.ipi.xml_input import read_xml, systems_of, text_of, to_number
+
+
+@dataclass(frozen=True)
+class SystemOutputs:
+    """One system of a simulation and the files that it writes.
+
+    Attributes:
+        name: its prefix in the names of files; '' for the only one.
+        n_beads: of its ring polymer.
+        temperature: k_B T of the ensemble in hartree, and of the springs of ring polymers; None without one.
+        keeps_temperature: whether this is an ensemble of constant temperature.
+        ensemble: i-PI's mode of dynamics, such as ``nvt``; '' for other motions.
+        thermostats: modes of its thermostats, such as ``pile_g``.
+        is_canonical: whether these sample velocities at the temperature: no generalised Langevin equation
+            with a covariance of its own (quantum thermostats, PIGLET).
+        fixes_momentum: whether the total momentum is kept at zero.
+        has_fixed_atoms: whether some atoms do not move.
+        time_step: in atomic units; None for motions without one.
+        properties, trajectories: the outputs.
+    """
+
+    name: str
+    n_beads: int
+    temperature: float | None
+    keeps_temperature: bool
+    ensemble: str
+    thermostats: tuple[str, ...]
+    is_canonical: bool
+    fixes_momentum: bool
+    has_fixed_atoms: bool
+    time_step: float | None
+    properties: tuple[PropertiesFile, ...]
+    trajectories: tuple[TrajectoryFiles, ...]
+
+    def trajectory(self, quantity: str, extra: str = "") -> TrajectoryFiles | None:
+        """The output of a quantity (of one of the extras) with the smallest stride; None without one."""
+        found = [t for t in self.trajectories if t.quantity == quantity and (not extra or extra in t.extras)]
+        return min(found, key=lambda t: t.stride, default=None)
+
+
+@dataclass(frozen=True)
+class RunOutputs:
+    """The outputs of a simulation.
+
+    Attributes:
+        path: the i-PI input.
+        prefix: what the names of all files begin with.
+        systems: at least one.
+        swaps: where replica exchange writes which ensembles were exchanged; None without it.
+        swap_stride: steps between attempts of a pair, on average.
+    """
+
+    path: Path
+    prefix: str
+    systems: tuple[SystemOutputs, ...]
+    swaps: Path | None
+    swap_stride: float
+
+
+def read_outputs(path: Path) -> RunOutputs:
+    """Read an i-PI input (or RESTART) for what it writes; nothing need be left to run.
+
+    Raises:
+        SetupError: the file is missing or malformed, or has no system.
+    """
+    root = read_xml(path)
+    systems = list(systems_of(path, root))
+    if not systems:
+        raise SetupError(f"{path}: expected a <system>, found none")
+    output = root.find("output")
+    prefix = "i-pi" if output is None else output.get("prefix", "i-pi")
+    exchange = next((s for s in root.iter("smotion") if s.get("mode") == "remd"), None)
+    swaps, stride = None, 0.0
+    if exchange is not None:
+        swaps = output_path(path, prefix, text_of(exchange, "remd/swapfile", "PARATEMP"))
+        stride = to_number(path, "<stride> of <remd>", text_of(exchange, "remd/stride", "1.0"))
+    return RunOutputs(
+        path=path,
+        prefix=prefix,
+        systems=tuple(_system(path, prefix, output, system) for system in systems),
+        swaps=swaps,
+        swap_stride=stride,
+    )
+
+
+def find_input(path: Path) -> Path:
+    """The i-PI input that a RUN of the command line means: a file, or the only one of a folder with outputs.
+
+    Raises:
+        SetupError: there is none, or there are several.
+    """
+    if not path.is_dir():
+        return path
+    found = []
+    for candidate in sorted(path.glob("*.xml")):
+        try:
+            outputs = read_outputs(candidate)
+        except SetupError:
+            continue  # some other XML
+        if any(file.path.exists() for system in outputs.systems for file in system.properties):
+            found.append(candidate)
+    if len(found) != 1:
+        names = ", ".join(candidate.name for candidate in found) or "none"
+        raise SetupError(f"{path}: expected a folder with one i-PI input that has run, found {names}")
+    return found[0]
+
+
+def _system(path: Path, prefix: str, output: ET.Element | None, system: ET.Element) -> SystemOutputs:
+    name = system.get("prefix", "")
+    dynamics = next(system.iter("dynamics"), None)
+    ensemble = "" if dynamics is None else dynamics.get("mode", "nve")
+    thermostats = [] if dynamics is None else list(_thermostats(dynamics))
+    modes = [element.get("mode", "") for element in thermostats]
+    temperature = _quantity(path, system, "temperature")
+    motion = system.find("motion")
+    return SystemOutputs(
+        name=name,
+        n_beads=number_of_beads(path, system),
+        temperature=temperature,
+        keeps_temperature=temperature is not None and ensemble not in ("", "nve"),
+        ensemble=ensemble,
+        thermostats=tuple(mode for mode in modes if mode and mode != "multi"),
+        is_canonical=bool(modes) and all(element.find("C") is None for element in thermostats),
+        fixes_momentum=motion is None or text_of(motion, "fixcom", "True").lower() == "true",
+        has_fixed_atoms=motion is not None and bool(text_of(motion, "fixatoms", "").strip("[] ")),
+        time_step=None if dynamics is None else _quantity(path, dynamics, "timestep") or 1.0,
+        properties=tuple(properties_of(path, prefix, output, name)),
+        trajectories=tuple(trajectories_of(path, prefix, output, name)),
+    )
+
+
+def _thermostats(dynamics: ET.Element) -> list[ET.Element]:
+    """The thermostats of the atoms, not of a barostat."""
+    return [found for element in dynamics.iterfind("thermostat") for found in element.iter("thermostat")]
+
+
+def _quantity(path: Path, parent: ET.Element, tag: str) -> float | None:
+    """A time or temperature in atomic units; None where it is not given."""
+    from ipi.utils.units import unit_to_internal
+
+    element = next(parent.iter(tag), None)
+    if element is None or not (element.text or "").strip():
+        return None
+    value = to_number(path, f"<{tag}>", (element.text or "").strip())
+    unit = element.get("units", "atomic_unit")
+    try:
+        with redirect_stdout(io.StringIO()):
+            return float(unit_to_internal("time" if tag == "timestep" else tag, unit, value))
+    except (TypeError, ValueError):
+        raise SetupError(f"{path}: <{tag}>: expected a unit that i-PI knows, found {unit!r}") from None

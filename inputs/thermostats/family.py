@@ -1,0 +1,136 @@
+"""The runs of the thermostat study: which system, how many beads, which thermostat, how long."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+TEMPERATURE = 298.0  # kelvin: the published matrices of PIGLET are for this one
+TIME_STEP = 0.5  # fs
+
+
+@dataclass(frozen=True)
+class Run:
+    """One simulation.
+
+    Attributes:
+        name: of its folder.
+        system: of the configuration, ``uracil``, ``water`` or ``molecule``.
+        label: what tables and pictures call its thermostat.
+        thermostat: the element of the i-PI input, empty at constant energy.
+        beads: of the ring polymer.
+        picoseconds: of the whole run, what is left out at its beginning included.
+        start: the run from whose end it starts; empty for the structure as it is.
+        scc: settings of the self-consistency of DFTB that are not the default.
+    """
+
+    name: str
+    system: str
+    label: str
+    thermostat: str
+    beads: int
+    picoseconds: float
+    start: str
+    scc: str = ""
+
+    def steps(self, part: float) -> int:
+        """Steps of a part of it; a warm-up has no parts."""
+        return round(1000.0 * self.picoseconds / TIME_STEP * (part if self.start else 1.0))
+
+
+def local(mode: str, tau: float, **more: float) -> str:
+    """A thermostat with the time `tau` in fs."""
+    rest = "".join(f" <{key}> {value} </{key}>" for key, value in more.items())
+    return f"<thermostat mode='{mode}'> <tau units='femtosecond'> {tau:g} </tau>{rest} </thermostat>"
+
+
+def smart_sampling() -> str:
+    """The coloured noise that samples modes of 1 ps best and others up to 3336 cm-1 as well as it can."""
+    drift = _matrices()["smart"]["drift"]
+    return f"<thermostat mode='gle'> {_array('A', [drift])} </thermostat>"
+
+
+def piglet() -> str:
+    """The coloured noise that makes 8 beads do the work of many, on all modes."""
+    parameters = _matrices()["piglet"]
+    beads = int(parameters["beads"])
+    centroid = parameters["centroid_drift"]
+    heat = parameters["temperature_in_kelvin"] * beads
+    white = [[heat if i == j else 0.0 for j in range(len(centroid))] for i in range(len(centroid))]
+    drift = _array("A", [centroid, *[parameters["drift"]] * (beads - 1)])
+    covariance = _array("C", [white, *[parameters["covariance_in_kelvin"]] * (beads - 1)], "kelvin")
+    return f"<thermostat mode='nm_gle'> {drift} {covariance} </thermostat>"
+
+
+def _matrices() -> dict:
+    return json.loads((FOLDER / "gle.json").read_text())
+
+
+def _array(tag: str, blocks: list[list[list[float]]], units: str = "") -> str:
+    size = len(blocks[0])
+    shape = f"({len(blocks)},{size},{size})" if len(blocks) > 1 else f"({size},{size})"
+    values = ", ".join(f"{value:.12e}" for block in blocks for row in block for value in row)
+    return f"<{tag} shape='{shape}'{f' units={units!r}' if units else ''}> [ {values} ] </{tag}>"
+
+
+CLASSICAL = {
+    "langevin-100": ("Langevin, 100 fs", local("langevin", 100)),
+    "svr-100": ("SVR, 100 fs", local("svr", 100)),
+    "gle": ("GLE, smart sampling", smart_sampling()),
+    "nve": ("none (NVE)", ""),
+    "langevin-10": ("Langevin, 10 fs", local("langevin", 10)),
+    "ffl-10": ("FFL, 10 fs", local("ffl", 10)),
+    "langevin-1000": ("Langevin, 1 ps", local("langevin", 1000)),
+    "ffl-100": ("FFL, 100 fs", local("ffl", 100)),
+    "svr-10": ("SVR, 10 fs", local("svr", 10)),
+}
+QUANTUM = {
+    "pile-l": ("PILE-L, 100 fs", local("pile_l", 100)),
+    "pile-g": ("PILE-G, 100 fs", local("pile_g", 100)),
+    "piglet": ("PIGLET", piglet()),
+    "trpmd": ("PILE-L, centroid free", local("pile_l", 1e6, pile_lambda=0.5)),
+}
+BEADS = 8
+
+
+SELF_CONSISTENCY = (  # tolerance in e, what the charges start from; the first are the defaults
+    ("1e-8", "extrapolated"),
+    ("1e-4", "extrapolated"),
+    ("1e-4", "none"),
+    ("1e-3", "extrapolated"),
+    ("1e-3", "previous"),
+    ("1e-3", "none"),
+    ("1e-2", "extrapolated"),
+    ("1e-2", "none"),
+)
+
+
+def family() -> list[Run]:
+    """All runs, those first that matter most, and each after the one that it starts from."""
+    return [*_thermostats(), *_self_consistency()]
+
+
+def _thermostats() -> list[Run]:
+    runs = []
+    for system, warm_up, classical, quantum in (("uracil", 4.0, 60.0, 10.0), ("water", 2.0, 20.0, 5.0)):
+        first = Run(f"{system}-warm-up", system, "warm-up", local("langevin", 50), 1, warm_up, "")
+        runs.append(first)
+        for beads, length, thermostats in ((1, classical, CLASSICAL), (BEADS, quantum, QUANTUM)):
+            for key, (label, thermostat) in thermostats.items():
+                name = f"{system}-{beads}-{key}"
+                runs.append(Run(name, system, label, thermostat, beads, length, first.name))
+    return runs
+
+
+def _self_consistency() -> list[Run]:
+    """A molecule in vacuum with NVE and with SVR, its charges more or less self-consistent."""
+    first = Run("molecule-warm-up", "molecule", "warm-up", local("langevin", 50), 1, 1.0, "")
+    runs = [first]
+    for key, label, thermostat in (("nve", "NVE", ""), ("svr", "SVR, 100 fs", local("svr", 100))):
+        for tolerance, start in SELF_CONSISTENCY:
+            scc = f"tolerance: {float(tolerance):.1e}, start: {start}"
+            name = f"molecule-{key}-{tolerance}-{start}"
+            runs.append(Run(name, "molecule", label, thermostat, 1, 10.0, first.name, scc))
+    return runs

@@ -1,0 +1,160 @@
+"""The page of the study: tables out of its results, in the text of `page.md`."""
+
+from __future__ import annotations
+
+import math
+from string import Template
+
+import numpy as np
+from family import FOLDER, TEMPERATURE, Run
+from observables import Result
+
+from pictures import draw
+
+Results = dict[Run, Result]
+LONG = 20.0  # ps: many times what the QM region takes to exchange energy with water
+
+
+def write_page(results: Results) -> None:
+    """Write ``README.md`` and its pictures."""
+    draw(results)
+    text = Template((FOLDER / "page.md").read_text())
+    (FOLDER / "README.md").write_text(text.substitute(tables(results)))
+
+
+def tables(results: Results) -> dict[str, str]:
+    """The tables by their names in ``page.md``."""
+    return {
+        "classical_temperatures": temperatures(chosen(results, "uracil", 1)),
+        "classical_speed": speed(chosen(results, "uracil", 1)),
+        "quantum_temperatures": quantum_temperatures(chosen(results, "uracil", 8)),
+        "quantum_energies": quantum_energies(chosen(results, "uracil", 8) | chosen(results, "water", 8)),
+        "water": water(chosen(results, "water", 1) | chosen(results, "water", 8)),
+        "self_consistency": self_consistency(chosen(results, "molecule", 1)),
+    }
+
+
+def chosen(results: Results, system: str, beads: int) -> Results:
+    return {run: result for run, result in results.items() if (run.system, run.beads) == (system, beads)}
+
+
+def temperatures(results: Results) -> str:
+    groups = ("QM", "QM H", "QM heavy", "MM", "MM H", "MM O")
+    rows = []
+    for run, result in results.items():
+        cells = [_kelvin(result.temperatures[group]) for group in groups]
+        if is_heated_by_water_alone(run) and result.picoseconds < LONG:
+            cells[:3] = [f"({cell.strip('*')})" for cell in cells[:3]]
+        rows.append([run.label, f"{result.picoseconds:g}", *cells])
+    return _table(["thermostat", "ps", *groups], rows)
+
+
+def is_heated_by_water_alone(run: Run) -> bool:
+    """Whether no thermostat acts on the atoms of the QM region one by one."""
+    return not run.thermostat or "svr" in run.thermostat
+
+
+def speed(results: Results) -> str:
+    reference = next((result for run, result in results.items() if not run.thermostat), None)
+    rows = []
+    for run, result in results.items():
+        rows.append(
+            [
+                run.label,
+                _time(result.times["QM kinetic"]),
+                _time(result.times["potential"]),
+                _time(result.times["QM dipole"]),
+                f"{result.samples_per_hour['QM kinetic']:.0f}",
+                f"{result.samples_per_hour['potential']:.0f}",
+                _value(result.diffusion, 3),
+                *(distance(result, reference, kind) for kind in ("MM", "infrared")),
+                _value(result.drift, 4),
+                f"{result.fluctuation:.4f}",
+            ]
+        )
+    head = ["thermostat", "τ QM kinetic / fs", "τ potential / fs", "τ dipole / fs", "samples/h, QM kinetic"]
+    head += [
+        "samples/h, potential",
+        "D / Å²/ps",
+        "VDOS",
+        "IR",
+        "drift / meV/atom/ps",
+        "fluctuation / meV/atom",
+    ]
+    return _table(head, rows)
+
+
+def distance(result: Result, reference: Result | None, kind: str) -> str:
+    """Half the area between a spectrum and that at constant energy: 0 the same, 1 nothing in common."""
+    if reference is None or result is reference:
+        return "0"
+    return f"{0.5 * np.abs(result.spectra[kind] - reference.spectra[kind]).sum():.2f}"
+
+
+def quantum_temperatures(results: Results) -> str:
+    rows = []
+    for run, result in results.items():
+        centroid = [_kelvin(result.temperatures[group]) for group in ("QM", "MM")]
+        beads = [_kelvin(result.bead_temperatures[group]) for group in ("QM", "QM H", "MM", "MM H")]
+        rows.append(
+            [run.label, f"{result.picoseconds:g}", *centroid, *beads, _time(result.times["QM kinetic"])]
+        )
+    head = ["thermostat", "ps", "centroid QM", "centroid MM", "all modes QM", "QM H", "MM", "MM H"]
+    return _table([*head, "τ QM centroid kinetic / fs"], rows)
+
+
+def quantum_energies(results: Results) -> str:
+    groups = ("QM H", "QM heavy", "MM H", "MM O")
+    rows = []
+    for run, result in results.items():
+        energies = [_value(result.quantum_kinetic.get(group), 1) for group in groups]
+        rows.append([run.system, run.label, f"{result.picoseconds:g}", *energies])
+    return _table(["system", "thermostat", "ps", *groups], rows)
+
+
+def water(results: Results) -> str:
+    rows = []
+    for run, result in results.items():
+        kelvin = [_kelvin(result.temperatures[group]) for group in ("MM H", "MM O")]
+        times = [_time(result.times[name]) for name in ("MM kinetic", "potential")]
+        numbers = [_value(result.diffusion, 3), _value(result.drift, 4), f"{result.seconds_per_ps:.0f}"]
+        rows.append([run.label, str(run.beads), f"{result.picoseconds:g}", *kelvin, *times, *numbers])
+    head = ["thermostat", "beads", "ps", "H / K", "O / K", "τ kinetic / fs", "τ potential / fs", "D / Å²/ps"]
+    return _table([*head, "drift / meV/atom/ps", "CPU s/ps"], rows)
+
+
+def self_consistency(results: Results) -> str:
+    rows = []
+    for run, result in results.items():
+        tolerance, start = run.scc.removeprefix("tolerance: ").split(", start: ")
+        cells = [_value(result.drift, 3), f"{result.fluctuation:.3f}", _kelvin(result.temperatures["QM"])]
+        rows.append([run.label, f"{float(tolerance):g}", start, f"{result.picoseconds:g}", *cells])
+    head = ["thermostat", "tolerance / e", "charges start", "ps", "drift / meV/atom/ps"]
+    return _table([*head, "fluctuation / meV/atom", "T / K"], rows)
+
+
+def _kelvin(pair: list[float]) -> str:
+    """A temperature; bold where its error is below 1 % of the target."""
+    text = _value(pair, 1)
+    return f"**{text}**" if pair[1] < 0.01 * TEMPERATURE else text
+
+
+def _value(pair: list[float] | None, digits: int) -> str:
+    if pair is None:
+        return ""
+    value, error = pair
+    return f"{value:.{digits}f}" if math.isnan(error) else f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def _time(pair: list[float]) -> str:
+    """A correlation time; in brackets where the run has less than 50 of them."""
+    time, samples = pair
+    text = f"{1000.0 * time:.0f}"
+    return text if samples >= 25.0 else f"({text})"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    if not rows:
+        return "Not run yet."
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,119 @@
+"""Write the inputs of a run from the template, and run it from where it was left."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from string import Template
+
+from family import FOLDER, TEMPERATURE, TIME_STEP, Run
+
+from pidelta.ipi.simulation import step_in_restart
+
+STRIDE = 4  # steps between rows of properties and velocities: 2 fs
+BEADS_STRIDE = 20  # between what every bead has
+_SMALL_BOXES = (FOLDER.parent / "small-boxes").resolve()
+_STRUCTURES = {
+    "uracil": f"<file mode='pdb'> {_SMALL_BOXES / 'uracil-216.pdb'} </file>",
+    "water": f"<file mode='pdb'> {_SMALL_BOXES / 'water-216.pdb'} </file>",
+    "molecule": f"<file mode='xyz' units='angstrom'> {FOLDER / 'uracil.xyz'} </file>"
+    " <cell mode='abc' units='angstrom'> [ 30, 30, 30 ] </cell>",
+}
+_TRAJECTORY = (
+    "<trajectory filename='{name}' stride='{stride}' format='{format}'{more}> {quantity} </trajectory>"
+)
+
+
+def bring_to(run: Run, steps: int, runs: Path) -> None:
+    """Run what is left of `steps` steps of a run in its folder below `runs`.
+
+    The processor time of the run and its clients is added up in ``processor-time.json``.
+
+    Raises:
+        SystemExit: it did not come to its end.
+    """
+    folder = runs / run.name
+    restart = folder / "RESTART"
+    done = step_in_restart(restart) or 0
+    if done >= steps:
+        return
+    config = write_inputs(run, steps, runs)
+    if done:
+        total = f"<total_steps>{steps}</total_steps>"
+        restart.write_text(re.sub(r"<total_steps>.*?</total_steps>", total, restart.read_text()))
+    source = restart if done else folder / "input.xml"
+    command = [sys.executable, "-m", "pidelta", "run", str(source), "--config", str(config), "--clients", "1"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with (folder / "run.log").open("a") as log:
+        code = subprocess.run(
+            command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=log, stderr=log
+        ).returncode
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    _add_cost(folder / "processor-time.json", (step_in_restart(restart) or done) - done, seconds)
+    print(f"{run.name}: {seconds:.0f} s of processor time", flush=True)
+    if code:
+        raise SystemExit(f"{run.name}: pidelta run ended with exit code {code}; see {folder / 'run.log'}")
+
+
+def write_inputs(run: Run, steps: int, runs: Path) -> Path:
+    """Write ``input.xml`` and the configuration; return the path of the latter."""
+    folder = runs / run.name
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = Template((FOLDER / f"{run.system}.yaml").read_text()).substitute(scc=run.scc)
+    config = folder / "pidelta.yaml"
+    config.write_text(re.sub(r"(structure|topology): ", rf"\1: {FOLDER}/", settings))
+    template = Template((FOLDER / "input.xml.template").read_text())
+    (folder / "input.xml").write_text(
+        template.substitute(
+            title=run.label,
+            name=run.name,
+            steps=steps,
+            seed=10007 + sum(run.name.encode()),
+            beads=run.beads,
+            stride=STRIDE,
+            more_properties=", kinetic_cv{electronvolt}, kinetic_td{electronvolt}" if run.beads > 1 else "",
+            trajectories="\n    ".join(_trajectories(run)),
+            start=_start(run, runs),
+            ensemble="nvt" if run.thermostat else "nve",
+            time_step=TIME_STEP,
+            thermostat=run.thermostat,
+        )
+    )
+    return config
+
+
+def _trajectories(run: Run) -> list[str]:
+    wanted = [
+        ("vel", STRIDE, "bin", "v_centroid" if run.beads > 1 else "velocities", ""),
+        ("pos", 200, "xyz", "x_centroid", ""),
+    ]
+    if run.beads > 1:
+        wanted += [
+            ("beads-vel", BEADS_STRIDE, "bin", "velocities", ""),
+            ("kinetic", BEADS_STRIDE, "bin", "kinetic_cv", ""),
+        ]
+    elif run.system == "uracil":
+        wanted += [("dipole", STRIDE, "xyz", "extras", " extra_type='dipole'")]
+    return [
+        _TRAJECTORY.format(name=name, stride=stride, format=form, quantity=quantity, more=more)
+        for name, stride, form, quantity, more in wanted
+    ]
+
+
+def _start(run: Run, runs: Path) -> str:
+    velocities = f"<velocities mode='thermal' units='kelvin'> {TEMPERATURE:g} </velocities>"
+    if not run.start:
+        return f"{_STRUCTURES[run.system]} {velocities}"
+    restart = (runs / run.start / "RESTART").resolve()
+    return f"<file mode='chk'> {restart} </file>" + (f" {velocities}" if run.beads > 1 else "")
+
+
+def _add_cost(path: Path, steps: int, seconds: float) -> None:
+    cost = json.loads(path.read_text()) if path.exists() else {"steps": 0, "seconds": 0.0}
+    path.write_text(json.dumps({"steps": cost["steps"] + steps, "seconds": cost["seconds"] + seconds}))

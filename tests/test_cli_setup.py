@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.io import read, write
+from ase.io import write
 
 from conftest import ROOT
 from dftb_sets import find_record
@@ -352,20 +352,3 @@ def test_the_ase_calculator_refuses_other_atoms(solution):
     calculator = Calculator(solution)
     with pytest.raises(StructureError, match="expected 2712 atoms, found 3"):
         Atoms("OH2", np.eye(3), calculator=calculator).get_potential_energy()
-
-
-@pytest.mark.parametrize("example", ["optimise_uracil.py", "short_md.py"])
-def test_examples_run(example, tmp_path, monkeypatch, capsys):
-    """The examples as they are, on a copy."""
-    for name in ("uracil.xyz", "uracil.yaml", example):
-        shutil.copy(ROOT / "examples" / name, tmp_path)
-    source = (tmp_path / example).read_text()
-    exec(compile(source, example, "exec"), {"__file__": str(tmp_path / example), "__name__": "__main__"})
-    output = capsys.readouterr().out
-    if example == "short_md.py":
-        totals = [float(line.split()[-2]) for line in output.splitlines() if "total" in line]
-        assert len(totals) == 20
-        assert np.ptp(totals) < 0.02  # eV, of 12 atoms at 300 K with a 0.5 fs step
-    else:
-        assert "dipole" in output
-        assert len(read(tmp_path / "uracil.xyz")) == 12

@@ -373,7 +373,9 @@ class SystemReport:
         return [f"thermostat {thermostats}: one that acts on each particle broadens and shifts lines"]
 
     def _marks(self) -> tuple[Mark, ...]:
-        return (*(WATER_MODES if len(self._composition.waters) else ()), *self._options.modes)
+        if self._options.modes:
+            return self._options.modes
+        return WATER_MODES if len(self._composition.waters) else ()
 
     def _row_time(self, steps: IntArray) -> float | None:
         """Atomic units between rows; None where they are not evenly spaced, or too few."""

@@ -31,7 +31,7 @@ def draw(results: Results) -> None:
 
 
 def draw_temperatures(results: Results, path: Path) -> None:
-    """Both regions by thermostat, of centroids in ring polymers; hollow where blocks do not tell the error."""
+    """Both regions by thermostat, of centroids in ring polymers; hollow where the error is not known."""
     figure = new_figure(6.4, 0.9 + 0.3 * len(results))
     axis = figure.subplots()
     names = [f"{run.label}, {run.beads} beads" if run.beads > 1 else run.label for run in results]

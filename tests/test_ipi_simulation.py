@@ -10,7 +10,8 @@ from ase.data import atomic_numbers
 
 from ipi_support import SYMBOLS, write_input
 from pidelta.errors import SetupError, StructureError
-from pidelta.ipi.simulation import check_atom_order, read_simulation, step_in_restart
+from pidelta.ipi.saved_states import step_in_restart
+from pidelta.ipi.simulation import check_atom_order, read_simulation
 from pidelta.state import System
 
 
@@ -45,9 +46,8 @@ def test_description(tmp_path):
     assert {"kinetic_cv", "temperature"} <= properties.names
     for name in ("sim.pos_10.xyz", "sim.pos_02.xyz", "sim.pos_x_1.xyz", "sim.pos_01.pdb"):
         (tmp_path / name).touch()
-    assert [p.name for p in simulation.trajectories[0].bead_files()] == ["sim.pos_02.xyz", "sim.pos_10.xyz"]
+    assert [p.name for p in simulation.trajectories[0].files()] == ["sim.pos_02.xyz", "sim.pos_10.xyz"]
     assert [t.quantity for t in simulation.trajectories] == ["positions", "forces", "extras"]
-    assert [t.is_bead_positions for t in simulation.trajectories] == [True, False, False]
     assert simulation.atom_names == SYMBOLS
     assert simulation.sockets_prefix == "/tmp/ipi_"
 
@@ -78,8 +78,8 @@ def test_nested_ffsockets_defaults_and_restart(tmp_path):
     [
         ("</output>", "", r"input\.xml: line \d+: expected well-formed XML, found mismatched tag"),
         ("simulation", "simulator", "expected <simulation> as the outermost element, found <simulator>"),
-        ("ffsocket", "ffdirect", "expected an <ffsocket> for pidelta to connect to, found none"),
-        ("mode='unix'", "mode='shm'", "mode of <ffsocket name='all'>: expected unix or inet, found 'shm'"),
+        ("ffsocket", "ffdirect", "expected an <ffsocket> for pidelta to connect to, or .*, found none"),
+        ("mode='unix'", "mode='mpi'", "mode of <ffsocket name='all'>: expected unix, shm, inet, found 'mpi'"),
         ("<batch_size>1", "<batch_size>many", "<batch_size>: expected an integer, found 'many'"),
         ("<batch_size>1", "<batch_size>0", "<batch_size>: expected 1 or more, found 0"),
         ("<total_steps> 20", "<total_steps> 0", "nothing left to run: .* found 0"),

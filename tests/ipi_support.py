@@ -17,7 +17,8 @@ import numpy as np
 
 from pidelta.errors import PideltaError
 from pidelta.ipi.client import serve
-from pidelta.ipi.transports import connect
+from pidelta.ipi.client_status import StatusFile
+from pidelta.ipi.transports import SocketTransport, connect
 from pidelta.state import Evaluation, Term
 
 NUMBERS = np.array([8, 1, 1, 6])
@@ -40,6 +41,7 @@ class Images:
         self.numbers = numbers
         self.calls = []
         self.seconds = 0.0
+        self.last_call = None
 
     def energy(self, positions, cell):
         """The energy alone, written apart from the derivatives."""
@@ -53,6 +55,8 @@ class Images:
 
     def evaluate(self, positions, cells):
         time.sleep(self.seconds)
+        if len(self.calls) == self.last_call:
+            os.kill(os.getpid(), signal.SIGKILL)
         self.calls.append((positions.copy(), None if cells is None else cells.copy()))
         parts = [self._one(r, cell) for r, cell in zip(positions, cells, strict=True)]
         energy, gradient, virial = (np.array(part) for part in zip(*parts, strict=True))
@@ -240,6 +244,24 @@ def interrupt(folder, arguments, follower, step=5):
     return output
 
 
+def die_before_reading(options):
+    """The first client of a run dies in its 12th request, of which it has read nothing."""
+    if Path(options["--status"]).with_name("dead").exists():
+        return
+    receive, positions = SocketTransport.receive_into, []
+
+    def count(transport, buffer):
+        if len(buffer) > 100:
+            positions.append(1)
+        if len(positions) == 12:
+            time.sleep(0.3)
+            Path(options["--status"]).with_name("dead").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return receive(transport, buffer)
+
+    SocketTransport.receive_into = count
+
+
 def main(argv):
     """Be a client: the options of `pidelta client` after the name of a behaviour."""
     behaviour, options = argv[0], dict(zip(argv[1::2], argv[2::2], strict=True))
@@ -250,6 +272,12 @@ def main(argv):
         return
     if behaviour == "slow":
         evaluator.seconds = 0.1
+    if behaviour == "die":
+        evaluator.last_call = 0
+    if behaviour == "mortal":
+        evaluator.last_call = 7
+    if behaviour == "deaf":
+        die_before_reading(options)
     transport = connect(
         options["--mode"],
         options["--address"],
@@ -259,7 +287,8 @@ def main(argv):
     )
     with closing(transport):
         print(options.get("--terms", "all terms"))
-        print(serve(evaluator, transport, on_terms=lambda terms: evaluator).to_json())
+        observers = [StatusFile(Path(options["--status"]), {})] if "--status" in options else []
+        print(serve(evaluator, transport, observers, on_terms=lambda terms: evaluator).to_json())
 
 
 if __name__ == "__main__":

@@ -1,21 +1,17 @@
-"""Summary, bond lengths and plots of series whose statistics are known."""
+"""The summary of series whose statistics are known."""
 
 from __future__ import annotations
 
 import math
 import re
 
-import matplotlib.image
 import numpy as np
 import pytest
 
-from pidelta.analysis.distributions import bond_length_distributions, find_x_h_bonds
 from pidelta.analysis.ipi_output import Properties
-from pidelta.analysis.plots import plot_bond_lengths, plot_thermodynamics
 from pidelta.analysis.statistics import Mean, mean_with_error
 from pidelta.analysis.summary import fit_drift, summarise
-from pidelta.units import ANGSTROM, HARTREE_IN_EV
-from test_ipi_trajectories import write_trajectory
+from pidelta.units import HARTREE_IN_EV
 
 RNG = np.random.default_rng(11)
 
@@ -104,71 +100,6 @@ def test_error_of_a_short_series_is_unknown():
     mean = mean_with_error(np.array([1.0, 3.0]))
     assert mean.value == 2.0
     assert np.isnan(mean.error)
-
-
-NUMBERS = np.array([8, 1, 1, 6, 1, 1])
-GEOMETRY = np.array(
-    [
-        [0.0, 0.0, 0.0],
-        [0.96, 0.0, 0.0],
-        [-0.24, 0.93, 0.0],
-        [5.0, 0.0, 0.0],
-        [6.09, 0.0, 0.0],
-        [9.0, 0.0, 0.0],
-    ]
-)
-
-
-def test_bonds():
-    bonds = find_x_h_bonds(NUMBERS, GEOMETRY * ANGSTROM)
-    np.testing.assert_array_equal(bonds, [[0, 1], [0, 2], [3, 4]])
-    assert find_x_h_bonds(np.array([1, 1]), np.zeros((2, 3))).shape == (0, 2)
-
-
-@pytest.fixture
-def trajectories(tmp_path):
-    """Two beads that differ by 0.1 angstrom in the stretched C-H bond, behind an atom not asked for."""
-    paths = []
-    for bead, shift in enumerate((-0.05, 0.05)):
-        frames = np.repeat(np.concatenate([[[3.0, 3.0, 3.0]], GEOMETRY])[None], 3, axis=0)
-        frames[:, 5, 0] += shift
-        paths.append(tmp_path / f"sim.pos_{bead}.xyz")
-        write_trajectory(paths[-1], frames)
-    return paths
-
-
-def test_bond_length_distributions(trajectories):
-    oxygen, carbon = bond_length_distributions(trajectories, 2, np.arange(1, 7), NUMBERS)
-    assert (oxygen.kind, carbon.kind) == ("O-H", "C-H")
-    assert oxygen.beads.shape == (12,)
-    np.testing.assert_allclose(np.sort(carbon.beads), np.repeat([1.04, 1.14], 3), atol=1e-6)
-    np.testing.assert_allclose(carbon.centroid, 1.09, atol=1e-6)
-    assert bond_length_distributions(trajectories[:1], 2, np.arange(1, 7), NUMBERS)[1].centroid is None
-
-
-def check_picture(path, least_width):
-    """The picture can be read, is large enough, and is neither blank nor full of ink."""
-    image = matplotlib.image.imread(path)
-    assert image.shape[1] >= least_width
-    ink = (image[..., :3].min(axis=2) < 0.8).mean()
-    assert 0.005 < ink < 0.5
-
-
-def test_plots(tmp_path, trajectories):
-    plot_thermodynamics(properties(), 12, tmp_path / "thermo.png")
-    check_picture(tmp_path / "thermo.png", 1000)
-    distributions = bond_length_distributions(trajectories, 2, np.arange(1, 7), NUMBERS)
-    plot_bond_lengths(distributions, tmp_path / "distributions.png")
-    check_picture(tmp_path / "distributions.png", 1000)
-
-
-@pytest.mark.parametrize("names", [("step",), ("step", "temperature"), ("potential",)])
-def test_plot_of_few_columns_and_one_row(tmp_path, names):
-    full = properties(n=1)
-    plot_thermodynamics(
-        Properties({name: full.columns[name] for name in names}, full.units), 12, tmp_path / "a.png"
-    )
-    assert (tmp_path / "a.png").stat().st_size > 0
 
 
 def test_an_error_that_nothing_tells_is_left_out():

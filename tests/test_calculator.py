@@ -2,6 +2,9 @@
 
 import copy
 import pickle
+import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from ase.build import molecule
 from ase.calculators.calculator import PropertyNotImplementedError, all_properties
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.calculators.socketio import SocketIOCalculator
 from ase.filters import FrechetCellFilter
 from ase.io import Trajectory, read, write
 from ase.mep import NEB
@@ -75,6 +79,32 @@ def test_results_are_those_that_ase_knows(qmmm_box):
     properties = qmmm_box.get_properties(["energy", "forces", "stress", "charges"])
     np.testing.assert_allclose(properties["forces"], results["forces"], atol=1e-6)
     assert qmmm_box.get_potential_energy(force_consistent=True) == qmmm_box.get_potential_energy()
+
+
+def test_the_dipole_is_that_of_the_charges(water):
+    """In e angstrom and e; nothing is calculated where that is not allowed."""
+    assert water.calc.get_property("dipole", water, allow_calculation=False) is None
+    np.testing.assert_allclose(water.get_dipole_moment(), water.get_charges() @ water.positions, atol=1e-9)
+    assert 1.4 < np.linalg.norm(water.get_dipole_moment()) / 0.20819434 < 2.2  # debye; 1.85 by experiment
+    water.positions += 0.1
+    assert water.calc.get_property("dipole", water, allow_calculation=False) is None
+
+
+def test_ase_as_the_server_of_a_client(qmmm_box):
+    """A process of its own, by TCP, as on another host."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "pidelta", "client", qmmm_box.calc.config.path, "--mode", "inet"]
+    command += ["--address", "localhost", "--port", str(port)]
+    served = qmmm_box.copy()
+    with SocketIOCalculator(port=port, timeout=120.0) as served.calc, subprocess.Popen(command):
+        for atoms in (qmmm_box, served):
+            atoms.positions[0, 1] += 0.05
+        assert served.get_potential_energy() == pytest.approx(qmmm_box.get_potential_energy(), abs=1e-5)
+        np.testing.assert_allclose(served.get_forces(), qmmm_box.get_forces(), atol=1e-5)
+        np.testing.assert_allclose(served.get_stress(), qmmm_box.get_stress(), atol=1e-7)
+        served.calc.close()
 
 
 def test_terms_are_in_the_evaluation(qmmm_box):

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from pidelta.cli.label import label
 from pidelta.cli.processors import allowed_processors, cgroup_quota, share_processors
-from pidelta.cli.run import StepsProgress
+from pidelta.cli.progress import StepsProgress
 from pidelta.config import load_config
 from pidelta.errors import GeometryError
 from pidelta.output_files import back_up, replacing
@@ -246,6 +246,10 @@ def test_processors_that_may_be_used(tmp_path, monkeypatch):
         monkeypatch.setattr("pidelta.cli.processors.cgroup_quota", lambda: 1.5)
         assert allowed_processors() == 2
         monkeypatch.setattr("pidelta.cli.processors.cgroup_quota", lambda: math.inf)
+        assert allowed_processors() == 3
+        monkeypatch.setenv("SLURM_CPUS_PER_TASK", "2")
+        assert allowed_processors() == 2
+        monkeypatch.setenv("SLURM_CPUS_PER_TASK", "64")  # more than a container has
         assert allowed_processors() == 3
 
 

@@ -132,7 +132,7 @@ def test_unconverged_scc_names_the_structure():
     numbers, positions = molecule(find_record("CC(=O)O"))
     method = engine(numbers, max_iterations=1)
     batch = np.stack((positions, positions + 1.0))
-    with pytest.raises(SCCConvergenceError, match="SCC did not converge in") as caught:
+    with pytest.raises(SCCConvergenceError, match="structure 1: SCC did not converge in") as caught:
         method.evaluate(batch, np.stack((np.zeros(len(numbers)), np.linspace(-0.3, 0.3, len(numbers)))))
     assert caught.value.iterations > 1
     assert caught.value.last_change > 1e-8

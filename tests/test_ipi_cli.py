@@ -98,33 +98,113 @@ def test_interrupted_and_continued(water, run, capsys):
         assert words in printed
 
     whole = write_water(folder.parent / "whole", steps)
-    (whole.parent / "water-thermo.png").write_text("of an earlier run")
+    (whole.parent / "water-report").mkdir()
+    (whole.parent / "water-report" / "report.md").write_text("of an earlier run")
     assert run("run", whole) == 0
-    assert "kept water-thermo.png of an earlier run: #water-thermo.png#0#" in capsys.readouterr().out
-    assert (whole.parent / "#water-thermo.png#0#").read_text() == "of an earlier run"
+    assert "kept water-report of an earlier run: #water-report#0#" in capsys.readouterr().out
+    assert (whole.parent / "#water-report#0#" / "report.md").read_text() == "of an earlier run"
     one, two = (read_properties(path.parent / "water.out").columns for path in (whole, water))
     np.testing.assert_array_equal(two["step"], np.arange(steps + 1))
     for name in ("conserved", "potential", "temperature"):
         np.testing.assert_allclose(two[name], one[name], rtol=1e-7)
     assert np.ptp(one["conserved"]) < 1e-3
-    for picture in ("water-thermo.png", "water-distributions.png"):
-        assert (folder / picture).stat().st_size > 10_000
+    for picture in ("energies.png", "bonds.png"):
+        assert (folder / "water-report" / picture).stat().st_size > 10_000
     assert not list(folder.glob("#water*"))
 
 
-def test_killed_client_ends_the_run(water, fail, monkeypatch):
-    follower = PropertiesFollower(water.parent / "water.out")
-    goes_on = Supervisor.is_running
+def test_clients_that_are_killed(water, run, capsys, monkeypatch):
+    """One is started again, as often as is allowed; the next ends the run."""
+    follower, goes_on = PropertiesFollower(water.parent / "water.out"), Supervisor.is_running
+    steps = [5, 50]
 
     def kill_a_client(supervisor):
-        if (follower.latest() or {"step": 0})["step"] > 5:
-            supervisor._clients[0].process.kill()
+        if steps and (follower.latest() or {"step": 0})["step"] > steps[0]:
+            del steps[0]
+            supervisor._clients[0].child.process.kill()
         return goes_on(supervisor)
 
     monkeypatch.setattr(Supervisor, "is_running", kill_a_client)
-    line = fail("run", water)
-    assert re.match(r"pidelta: client 1 was killed by signal SIGKILL; see .*/water\.client-1\.log; ", line)
+    assert run("run", water, "--client-restarts", "1") == 2
+    out, err = capsys.readouterr()
+    # what i-PI makes of it depends on whether the client had read what it was sent
+    killed = r"(?:client 1 was killed by signal SIGKILL; see .*|i-PI lost a client \(.*\))"
+    assert len(re.findall(rf"^{killed}: started again \(1\)$", out, re.MULTILINE)) == 1
+    (line,) = err.splitlines()
+    assert re.match(f"pidelta: {killed}; clients were started again 1 times before; ", line)
     assert re.search(r"; continue from step \d+ with: pidelta run .*/RESTART$", line)
+
+
+def test_restart(water, run, fail, capsys):
+    """Goes on from the newest state of the input, to as many steps as it has now; not from another's."""
+    folder = water.parent
+    assert fail("run", water, "--restart").endswith(
+        "input.xml: --restart: expected RESTART or a checkpoint of an earlier run beside it, found none"
+    )
+    text = water.read_text()
+    (folder / "RESTART").write_text("<simulation><output prefix='other'/><step> 7 </step></simulation>")
+    assert "found none" in fail("run", water, "--restart")
+
+    def steps(number):
+        water.write_text(text.replace("<total_steps> 100000", f"<total_steps> {number}"))
+
+    steps(10)
+    assert run("run", water) == 0
+    assert fail("run", water, "--restart").endswith(
+        "RESTART: nothing left to run: expected <total_steps> above <step> 10, found 10"
+    )
+    steps(15)
+    capsys.readouterr()
+    assert run("run", water, "--restart") == 0
+    assert "goes on from step 10, as saved in" in " ".join(capsys.readouterr().out.split())
+    whole = write_water(folder.parent / "whole", 15)
+    assert run("run", whole) == 0
+    one, two = (read_properties(path.parent / "water.out").columns for path in (whole, water))
+    np.testing.assert_array_equal(two["step"], np.arange(16))
+    np.testing.assert_allclose(two["conserved"], one["conserved"], rtol=1e-12)
+
+
+REPLICAS = """<system_template>
+  <labels> [ PREFIX, TEMPERATURE ] </labels>
+  <instance> [ cold, 300 ] </instance> <instance> [ hot, 330 ] </instance>
+  <template> {} </template>
+</system_template>
+<smotion mode='remd'> <remd> <stride> 5 </stride> </remd> </smotion>
+"""
+
+
+def test_replica_exchange_shows_a_row_for_each_system(water, run, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    text = water.read_text().replace("<total_steps> 100000", "<total_steps> 20")
+    begin, end = text.index("<system>"), text.index("</system>") + len("</system>")
+    system = text[begin:end].replace("<system>", "<system prefix='PREFIX'>").replace("'nve'", "'nvt'")
+    thermostat = "<thermostat mode='svr'> <tau units='femtosecond'> 10 </tau> </thermostat> </dynamics>"
+    system = system.replace(" 300 </", " TEMPERATURE </").replace("</dynamics>", thermostat)
+    water.write_text(text[:begin] + REPLICAS.format(system) + text[end:])
+    assert run("run", water) == 0
+    output = capsys.readouterr().out
+    for name in ("cold", "hot"):
+        rows = read_properties(water.parent / f"{name}_water.out").columns
+        (line,) = [line for line in output.splitlines() if line.startswith(name)]
+        shown = [float(word) for word in line.split()[1:]]
+        last = [rows[column][-1] for column in ("time", "temperature", "conserved")]
+        assert shown[:3] == pytest.approx(last, abs=0.05)
+        assert shown[3] == pytest.approx(rows["conserved"][-1] - rows["conserved"][0], rel=0.1)
+
+
+def test_an_optimisation_ends_before_all_steps_are_done(water, run, capsys):
+    text = water.read_text()
+    begin, end = text.index("<motion"), text.index("</motion>")
+    text = text[:begin] + "<motion mode='minimize'> <optimizer mode='bfgs'/>" + text[end:]
+    water.write_text(text.replace("<velocities mode='thermal' units='kelvin'> 300 </velocities>", ""))
+    assert run("run", water) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert "i-PI: Geometry optimization converged. Exiting simulation" in output
+    assert "stopped" not in output
+    assert "no report: means and errors are those of dynamics" in output
+    potential = read_properties(water.parent / "water.out").columns["potential"]
+    assert len(potential) < 1000
+    assert potential[-1] < potential[0] - 1e-3
 
 
 def test_failing_client_ends_the_run(water, fail):

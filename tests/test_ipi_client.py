@@ -60,11 +60,12 @@ VOIGT = ([0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2])
 
 
 @pytest.mark.parametrize(
-    ("mode", "n_beads", "batch_size"), [("unix", 1, 1), ("inet", 2, 1), ("unix", 4, 4), ("inet", 4, 3)]
+    ("mode", "n_beads", "batch_size"),
+    [("unix", 1, 1), ("inet", 2, 1), ("shm", 1, 1), ("unix", 4, 4), ("inet", 4, 3), ("shm", 4, 3)],
 )
 def test_simulation_by_ipi(tmp_path, mode, n_beads, batch_size):
     steps = 12
-    address = unique_address() if mode == "unix" else "localhost"
+    address = "localhost" if mode == "inet" else unique_address()
     port = free_port()
     path = write_input(
         tmp_path,
@@ -157,16 +158,21 @@ def test_ase_as_server():
 class Memory:
     """A transport in memory: chunks to receive (an exception is raised), and what was sent."""
 
+    shared_memory = False
+
     def __init__(self, *chunks):
         self.chunks = list(chunks)
         self.sent = b""
         self.broken = False
 
-    def receive(self):
+    def receive_into(self, buffer):
         chunk = self.chunks.pop(0) if self.chunks else b""
         if isinstance(chunk, Exception):
             raise chunk
-        return chunk
+        part, rest = chunk[: len(buffer)], chunk[len(buffer) :]
+        buffer[: len(part)] = part
+        self.chunks = [rest, *self.chunks] if rest else self.chunks
+        return len(part)
 
     def send(self, data):
         if self.broken:
@@ -300,10 +306,10 @@ def test_summary_survives_json():
         ServeSummary.from_json('{"answer": 42}')
 
 
-@pytest.mark.parametrize("mode", ["unix", "inet"])
+@pytest.mark.parametrize("mode", ["unix", "shm", "inet"])
 def test_nobody_listens(mode):
-    address, port = (unique_address(), 0) if mode == "unix" else ("localhost", free_port())
-    place = f"unix:/tmp/ipi_{address}" if mode == "unix" else f"inet:localhost:{port}"
+    address, port = ("localhost", free_port()) if mode == "inet" else (unique_address(), 0)
+    place = f"inet:localhost:{port}" if mode == "inet" else f"{mode}:/tmp/ipi_{address}"
     with pytest.raises(TransportError, match=f"no i-PI is listening at {place}: start i-PI first") as caught:
         connect(mode, address, port, patience=0.2)
     assert "\n" not in str(caught.value)
@@ -325,8 +331,8 @@ def test_waits_for_ipi_to_listen(tmp_path):
 
 
 def test_unknown_mode_and_host():
-    with pytest.raises(SetupError, match="expected unix or inet, found 'shm'"):
-        connect("shm", "x", 0)
+    with pytest.raises(SetupError, match="expected unix, shm, inet, found 'mpi'"):
+        connect("mpi", "x", 0)
     with pytest.raises(TransportError, match=r"cannot connect to inet:no\.such\.host\.invalid:1"):
         connect("inet", "no.such.host.invalid", 1)
 
@@ -351,7 +357,7 @@ def test_socket_transport_reports_a_reset():
     left, right = socket.socketpair()
     transport = SocketTransport(left)
     right.close()
-    assert transport.receive() == b""
+    assert transport.receive_into(memoryview(bytearray(12))) == 0
     with pytest.raises(TransportError, match="the connection to i-PI broke"):
         transport.send(b"x")
     transport.close()

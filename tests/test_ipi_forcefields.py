@@ -6,8 +6,8 @@ import pytest
 
 from ipi_support import running_ipi, unique_address, write_input
 from pidelta.errors import SetupError
-from pidelta.ipi.forcefields import terms_in_name, terms_in_parameters
 from pidelta.ipi.protocol import Connection, Init
+from pidelta.ipi.served import served_in_parameters, terms_in_name
 from pidelta.ipi.simulation import read_simulation
 from pidelta.ipi.transports import connect
 
@@ -80,13 +80,13 @@ def test_names_that_look_like_terms(tmp_path, name):
     ],
 )
 def test_parameters(text, terms):
-    assert terms_in_parameters(text) == terms
+    assert served_in_parameters(text).terms == terms
 
 
 @pytest.mark.parametrize("text", ["{term: low}", "{terms: lo}", "{terms: }", "{low+delta}"])
 def test_parameters_that_say_nothing(text):
     with pytest.raises(ValueError, match="<parameters>"):
-        terms_in_parameters(text)
+        served_in_parameters(text)
 
 
 def written(folder, forces, sockets=("mm", "low", "delta"), wrap=("", ""), systems=1, extra=""):
@@ -194,9 +194,7 @@ def test_each_system_counts(tmp_path):
 
 def test_terms_that_the_energy_does_not_have(tmp_path):
     forces = simulation(tmp_path, EACH).forces
-    with pytest.raises(
-        SetupError, match="<ffsocket name='delta'>: expected terms among mm, low, found delta"
-    ):
+    with pytest.raises(SetupError, match="forcefield 'delta': expected terms among mm, low, found delta"):
         forces.check("input.xml", ("mm", "low"))
 
 
@@ -207,7 +205,7 @@ def test_parts_of_the_terms_of_a_run(tmp_path):
     assert forces.check("input.xml", ("mm.bonded", "low")) == []
     assert [forces.served(socket, ALL) for socket in forces.sockets] == [["mm.bonded"], ["low"]]
     whole = simulation(tmp_path, EACH).forces
-    with pytest.raises(SetupError, match=r"<ffsocket name='mm'>: expected terms .* found mm$"):
+    with pytest.raises(SetupError, match=r"forcefield 'mm': expected terms .* found mm$"):
         whole.check("input.xml", ("mm.bonded", "low", "delta"))
 
 
@@ -247,7 +245,8 @@ def test_parameters_reach_the_client_and_survive_a_restart(tmp_path, batch_size)
     with running_ipi(path) as ipi:
         transport = connect("unix", address, 0, patience=30.0)
         while found is None:
-            for event in connection.receive(transport.receive()):
+            count = transport.receive_into(connection.wanted())
+            if (event := connection.received(count)) is not None:
                 if isinstance(event, Init):
                     found = event
                 elif hasattr(event, "reply"):
@@ -255,7 +254,7 @@ def test_parameters_reach_the_client_and_survive_a_restart(tmp_path, batch_size)
         ipi.terminate()
         transport.close()
         ipi.wait(30.0)
-    assert terms_in_parameters(found.parameters) == {"low", "delta"}
+    assert served_in_parameters(found.parameters).terms == {"low", "delta"}
     assert found.batch_size == batch_size
     restarted = (tmp_path / "RESTART").read_text().replace("<step>", "<step> ")
     assert "terms" in restarted

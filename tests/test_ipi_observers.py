@@ -14,13 +14,13 @@ from ipi_support import unique_address
 from pidelta.cli import uncertainty
 from pidelta.config import load_config
 from pidelta.errors import StructureError
+from pidelta.ipi.client_status import ClientStatus, StatusFile, read_status
 from pidelta.ipi.observers import (
     EXTRAPOLATION,
     SPREAD,
     Alarm,
     UncertaintyMonitor,
     merge_alarms,
-    read_status,
 )
 from pidelta.setup import Setup
 from pidelta.state import Evaluation, System, Term
@@ -212,18 +212,24 @@ def evaluation(spread, extrapolation=None, members=3):
 NOTHING = np.zeros((2, 1, 3)), None
 
 
-def test_the_monitor_counts_and_writes_its_status(tmp_path):
+def test_the_monitor_counts_and_its_status_is_written(tmp_path):
     path = tmp_path / "client-1.status"
-    assert read_status(path) == {}
-    monitor = UncertaintyMonitor(0.002, path)
-    monitor.after(*NOTHING, evaluation([0.001, 0.003], [0.5, 0.7]))
+    assert read_status(path) == ClientStatus()
+    monitor = UncertaintyMonitor(0.002)
+    status = StatusFile(path, monitor.alarms)
+
+    def see(spread, extrapolation):
+        for observer in (monitor, status):
+            observer.after(*NOTHING, evaluation(spread, extrapolation))
+
+    see([0.001, 0.003], [0.5, 0.7])
     first = read_status(path)
-    monitor.after(*NOTHING, evaluation([0.0015, 0.0025], [0.9, 1.2]))
+    assert first.structures == 2
+    see([0.0015, 0.0025], [0.9, 1.2])
     assert read_status(path) == first  # within a second
-    monitor.write_status()
-    alarms = read_status(path)
-    assert alarms == monitor.alarms
-    spread, extrapolation = alarms[SPREAD], alarms[EXTRAPOLATION]
+    status.write()
+    assert read_status(path) == ClientStatus(4, monitor.alarms)
+    spread, extrapolation = monitor.alarms[SPREAD], monitor.alarms[EXTRAPOLATION]
     assert (spread.structures, spread.above, spread.threshold) == (4, 2, 0.002)
     assert [spread.mean, spread.largest, spread.latest] == pytest.approx([0.002, 0.003, 0.002])
     assert (extrapolation.above, extrapolation.threshold) == (1, 1.0)
@@ -248,9 +254,9 @@ def test_what_is_not_a_number_counts_as_above():
 
 
 def test_a_full_disk_does_not_end_a_run(tmp_path):
-    monitor = UncertaintyMonitor(0.002, tmp_path / "none" / "status")
-    monitor.after(*NOTHING, evaluation([0.001]))
-    assert monitor.alarms[SPREAD].structures == 1
+    status = StatusFile(tmp_path / "none" / "status", {})
+    status.after(*NOTHING, evaluation([0.001]))
+    assert read_status(tmp_path / "none" / "status") == ClientStatus()
 
 
 def test_alarms_of_several_clients():

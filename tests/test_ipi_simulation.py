@@ -10,7 +10,8 @@ from ase.data import atomic_numbers
 
 from ipi_support import SYMBOLS, write_input
 from pidelta.errors import SetupError, StructureError
-from pidelta.ipi.simulation import check_atom_order, read_simulation, step_in_restart
+from pidelta.ipi.saved_states import step_in_restart
+from pidelta.ipi.simulation import check_atom_order, read_simulation
 from pidelta.state import System
 
 
@@ -78,8 +79,8 @@ def test_nested_ffsockets_defaults_and_restart(tmp_path):
     [
         ("</output>", "", r"input\.xml: line \d+: expected well-formed XML, found mismatched tag"),
         ("simulation", "simulator", "expected <simulation> as the outermost element, found <simulator>"),
-        ("ffsocket", "ffdirect", "expected an <ffsocket> for pidelta to connect to, found none"),
-        ("mode='unix'", "mode='shm'", "mode of <ffsocket name='all'>: expected unix or inet, found 'shm'"),
+        ("ffsocket", "ffdirect", "expected an <ffsocket> for pidelta to connect to, or .*, found none"),
+        ("mode='unix'", "mode='mpi'", "mode of <ffsocket name='all'>: expected unix, shm, inet, found 'mpi'"),
         ("<batch_size>1", "<batch_size>many", "<batch_size>: expected an integer, found 'many'"),
         ("<batch_size>1", "<batch_size>0", "<batch_size>: expected 1 or more, found 0"),
         ("<total_steps> 20", "<total_steps> 0", "nothing left to run: .* found 0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import socket
@@ -26,10 +27,11 @@ SUPPORT = Path(__file__).with_name("ipi_support.py")
 SECOND_SOCKET = "<ffsocket name='dftb' mode='unix' pbc='false'> <address> {} </address> </ffsocket>"
 
 
-def supervise(path, behaviour="serve", n_clients=1):
+def supervise(path, behaviour="serve", n_clients=1, restarts=0):
     simulation = read_simulation(path)
     counts = {ffsocket.name: n_clients for ffsocket in simulation.forces.sockets}
-    return Supervisor(simulation, [sys.executable, str(SUPPORT), behaviour], counts)
+    command = [sys.executable, str(SUPPORT), behaviour]
+    return Supervisor(simulation, command, counts, restarts=restarts)
 
 
 def wait_for_end(supervisor, seconds=60.0):
@@ -111,12 +113,88 @@ def test_killed_client_is_reported_and_the_run_can_go_on(tmp_path):
     message = r"^client 1 was killed by signal SIGKILL; see .*sim\.client-1\.log$"
     with supervise(path, "slow") as supervisor:
         wait_for_step(tmp_path, supervisor)
-        supervisor._clients[0].process.kill()
+        supervisor._clients[0].child.process.kill()
         with pytest.raises(RunError, match=message):
             wait_for_end(supervisor)
     assert not any(is_running(child.process.pid) for child in supervisor._children())
-    path, step = supervisor.saved_state()
-    assert (path.name, step >= 2) == ("RESTART", True)
+    state = supervisor.saved_state()
+    assert (state.path.name, state.step >= 2) == ("RESTART", True)
+
+
+def test_clients_that_die_are_started_again(tmp_path):
+    """Each after 7 requests, of two beads in a batch or one by one, and the trajectory is the same."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder, behaviour, restarts in ((whole, "serve", 0), (parts, "mortal", 9)):
+        folder.mkdir()
+        path = write_input(folder, address=unique_address(), n_beads=4, batch_size=2, dynamics="nvt")
+        with supervise(path, behaviour, n_clients=2, restarts=restarts) as supervisor:
+            wait_for_end(supervisor)
+            assert supervisor.finished()
+    # 21 evaluations of 4 beads are 42 batches, and a client does 7
+    assert len(supervisor.restarted) in (4, 5, 6)
+    assert supervisor.client_summaries() == []
+    for line in supervisor.restarted:
+        assert re.match(r"client [12] was killed by signal SIGKILL; see .*\.client-[12]\.log$", line)
+    one, two = (read_properties(folder / "sim.out").columns for folder in (whole, parts))
+    for name in ("step", "potential", "conserved"):
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-12)
+    assert not list(parts.glob("*.status*"))
+
+
+def test_a_client_that_dies_while_it_waits(tmp_path):
+    """i-PI notices when it has something for it: that goes to the next client."""
+    xml = SECOND_SOCKET.format(unique_address())
+    path = write_input(tmp_path, address=unique_address(), ff_name="mm", extra_xml=xml, steps=200)
+    path.write_text(path.read_text().replace("</forces>", "<force forcefield='dftb'/> </forces>"))
+    with supervise(path, restarts=1) as supervisor:
+        wait_for_step(tmp_path, supervisor)
+        waiting, working = (client.child.process for client in supervisor._clients)
+        working.send_signal(signal.SIGSTOP)
+        time.sleep(0.3)
+        waiting.kill()
+        time.sleep(0.3)
+        working.send_signal(signal.SIGCONT)
+        wait_for_end(supervisor)
+        assert supervisor.finished()
+    assert len(supervisor.restarted) == 1
+    np.testing.assert_array_equal(read_properties(tmp_path / "sim.out").columns["step"], np.arange(201))
+
+
+def test_what_ipi_does_not_bear(tmp_path):
+    """A client that dies before it has read what was sent to it; all start again from the last step."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder, behaviour in ((whole, "serve"), (parts, "deaf")):
+        folder.mkdir()
+        path = write_input(folder, address=unique_address(), n_beads=2, dynamics="nvt")
+        with supervise(path, behaviour, restarts=1) as supervisor:
+            wait_for_end(supervisor)
+            assert supervisor.finished()
+        pids = [child.process.pid for child in supervisor._children()]
+    (line,) = supervisor.restarted
+    assert re.match(r"i-PI lost a client \(ConnectionResetError: .*; log: .*sim\.i-pi\.log\)$", line)
+    assert not any(map(is_running, pids))
+    one, two = (read_properties(folder / "sim.out").columns for folder in (whole, parts))
+    for name in ("step", "potential", "conserved"):
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-9)
+
+
+def test_the_number_of_restarts_is_limited(tmp_path):
+    path = write_input(tmp_path, address=unique_address(), steps=1000)
+    message = r"^client 1 was killed by signal SIGKILL; .*; clients were started again 2 times before$"
+    with supervise(path, "mortal", restarts=2) as supervisor, pytest.raises(RunError, match=message):
+        wait_for_end(supervisor)
+    assert supervisor.saved_state().step >= 18  # 7 requests each, but for the first structure and the last
+    assert not any(is_running(child.process.pid) for child in supervisor._children())
+
+
+def test_clients_that_die_at_once_are_not_started_for_ever(tmp_path):
+    path = write_input(tmp_path, address=unique_address())
+    message = (
+        r"^client 1 was killed by signal SIGKILL; .*; so did the one before it, and neither had answered"
+    )
+    with supervise(path, "die", restarts=100) as supervisor, pytest.raises(RunError, match=message):
+        wait_for_end(supervisor)
+    assert len(supervisor.restarted) == 1
 
 
 def test_one_run_a_folder(tmp_path):
@@ -202,23 +280,24 @@ def test_full_disk(tmp_path, monkeypatch):
         limits = {} if str(SUPPORT) in command else {"preexec_fn": limit_file_size}
         return started(command, **options, **limits)
 
-    monkeypatch.setattr(supervisor_module.subprocess, "Popen", limited)
+    monkeypatch.setattr(subprocess, "Popen", limited)
     with (
         supervise(path) as supervisor,
         pytest.raises(RunError, match=r"^i-PI: .*File too large.* \(exit code 1, log: .*\)$"),
     ):
         wait_for_end(supervisor)
-    state, step = supervisor.saved_state()
-    assert state.name in ("RESTART", "sim.chk")
-    assert step >= 10
+    state = supervisor.saved_state()
+    assert state.path.name in ("RESTART", "sim.chk")
+    assert state.step >= 10
     assert not Path(f"/tmp/ipi_{address}").exists()
 
 
 def test_failing_client_is_reported_and_ipi_stopped(tmp_path):
     path = write_input(tmp_path, address=unique_address())
     message = r"^client 1: pidelta: model\.pt: expected a model, found nothing \(exit code 2, log: .*\)$"
-    with supervise(path, "fail") as supervisor, pytest.raises(RunError, match=message):
+    with supervise(path, "fail", restarts=3) as supervisor, pytest.raises(RunError, match=message):
         wait_for_end(supervisor)
+    assert supervisor.restarted == []
     assert all(child.process.poll() is not None for child in supervisor._children())
 
 
@@ -236,11 +315,14 @@ def test_failing_ipi_is_reported(tmp_path):
     assert supervisor.last_step() is None
 
 
-def test_clients_that_leave(tmp_path, monkeypatch):
-    monkeypatch.setattr(supervisor_module, "_CLIENTS_GONE_SECONDS", 0.5)
+def test_clients_that_are_sent_away(tmp_path, monkeypatch):
+    """One that ends well while i-PI goes on, as after its timeout: i-PI would wait for ever."""
+    monkeypatch.setattr(supervisor_module, "_CLIENT_GONE_SECONDS", 0.5)
     path = write_input(tmp_path, address=unique_address())
-    with supervise(path, "leave") as supervisor, pytest.raises(RunError, match="sent all clients away"):
+    message = r"^i-PI sent client 1 away and goes on; see .*i-pi\.log; so did the one before it"
+    with supervise(path, "leave", restarts=3) as supervisor, pytest.raises(RunError, match=message):
         wait_for_end(supervisor)
+    assert len(supervisor.restarted) == 1
 
 
 @pytest.mark.parametrize("mode", ["unix", "inet"])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from mm_systems import CUBIC, DATA, FORCE_FIELD, TRICLINIC, acetamide_water, on_atoms, water_positions
+from pidelta.cli.conservation_options import NVEOptions, plan_report
+from pidelta.errors import ConfigError
 from pidelta.mm import evaluator as built_in
 from pidelta.mm.evaluator import BondedEvaluator, MMEvaluator
 from pidelta.mm.openmm import OpenMMEvaluator
@@ -181,3 +185,25 @@ def test_a_force_field_alone_in_parts(tmp_path):
     assert tuple(both.terms) == PARTS["mm"]
     whole = setup.evaluator().evaluate(sample.positions, sample.cells)
     np.testing.assert_allclose(both.energy, whole.energy, rtol=0.0, atol=1e-12)
+
+
+def test_what_comes_with_parts_of_the_low_level(waters: Setup):
+    """Charges and the like are those of the molecule in its embedding, not of one in vacuum."""
+    assert waters.extras(frozenset({"mm.bonded", "low.vacuum"})) == {"terms"}
+    assert {"charges", "dipole", "embedding"} <= waters.extras(frozenset({"low.embedding"}))
+    assert waters.extras(frozenset({"low.embedding"})) == waters.extras(frozenset({"low"}))
+
+
+def test_parts_at_constant_energy(waters: Setup, tmp_path):
+    """``check --nve --terms`` takes parts, and says what nothing holds together."""
+    given = NVEOptions(
+        "1ps", None, ["mm.nonbonded+low", "low.vacuum + mm.bonded"], None, None, tmp_path / "nve", 1
+    )
+    report = plan_report(given, waters.config)
+    assert {run.dynamics.terms for run in report.runs} == {
+        ("mm.nonbonded", "low"),
+        ("mm.bonded", "low.vacuum"),
+    }
+    assert report.notes == ["in runs of mm.nonbonded+low nothing binds the MM atoms"]
+    with pytest.raises(ConfigError, match="--terms: expected terms among mm, low, found delta"):
+        plan_report(replace(given, terms=["mm.bonded+delta"]), waters.config)

@@ -297,11 +297,18 @@ class DeltaConfig(Section):
     """Files of delta models; several form a committee.
 
     `warn_above` is the standard deviation of a committee that deserves a warning: by default twice the error
-    that the models had on frames held back from their training.
+    that the models had on frames held back from their training. `offset` is taken off the energy of each
+    model: the difference of two methods may be hundreds of hartree, and i-PI's weighted baseline multiplies
+    it by a weight that changes. `properties` are results of each member, of
+    the terms that are evaluated: energies, forces and virials, as i-PI's ``ffcommittee`` reads them.
     """
 
     models: list[FilePath] = Field(min_length=1)
+    properties: list[Literal["committee_pot", "committee_force", "committee_virial"]] = Field(
+        default_factory=list
+    )
     warn_above: Energy | None = Field(None, gt=0.0)
+    offset: Energy | None = None
 
 
 class Config(Section):

@@ -88,6 +88,7 @@ class SCCConvergenceError(RunError):
     """Self-consistent charges did not converge.
 
     Attributes:
+        structure: which of a batch failed, from 0.
         iterations: number of SCC iterations done.
         last_change: largest change of a charge in the last iteration, in e.
         numbers: (n,) atomic numbers.
@@ -96,15 +97,18 @@ class SCCConvergenceError(RunError):
 
     def __init__(
         self,
+        structure: int,
         iterations: int,
         last_change: float,
         numbers: npt.NDArray[np.int64],
         positions: npt.NDArray[np.float64],
     ) -> None:
         super().__init__(
-            f"SCC did not converge in {iterations} iterations: the last change of a charge was "
-            f"{last_change:.2e} e; raise the number of SCC iterations or the electronic temperature"
+            f"structure {structure}: SCC did not converge in {iterations} iterations: the last change of a "
+            f"charge was {last_change:.2e} e; raise the number of SCC iterations or the electronic "
+            "temperature"
         )
+        self.structure = structure
         self.iterations = iterations
         self.last_change = last_change
         self.numbers = numbers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any, Protocol
 
 import numpy as np
@@ -164,10 +165,8 @@ class Term:
 
 
 def _total(parts: list[FloatArray]) -> FloatArray:
-    total = np.zeros_like(parts[0])
-    for part in parts:
-        total += part
-    return total
+    """The sum; of one part it is that part, and no copy."""
+    return reduce(np.add, parts)
 
 
 @dataclass(frozen=True)

@@ -29,18 +29,52 @@ from pidelta.analysis.ipi_output import read_properties
 from pidelta.config import load_config
 from pidelta.ipi.trajectories import read_trajectory
 from pidelta.setup import Setup
-from pidelta.state import FloatArray
+from pidelta.state import FloatArray, smallest_parts
 from pidelta.units import HARTREE_IN_KELVIN
 
 FOLDER = Path(__file__).parent
-CONFIG = FOLDER / "small.yaml"
 BEADS = 32
 _TOTAL = re.compile(r"<total_steps>.*?</total_steps>")
 TEMPERATURE = 300.0 / HARTREE_IN_KELVIN
 URACIL, URACIL_HYDROGENS = np.arange(12), np.arange(8, 12)
-STRIDE, FRAME_STRIDE = 4, 20
-PARTS = ("mm.bonded", "mm.nonbonded", "low.vacuum", "low.embedding")
+STRIDE = 4
+PARTS = ("mm.bonded", "mm.nonbonded", "low.vacuum", "low.embedding", "delta")
 GROUPS = ("H of uracil", "C N O of uracil", "H of water", "O of water")
+
+
+@dataclass(frozen=True)
+class Box:
+    """A system.
+
+    Attributes:
+        config: its configuration.
+        initial: where i-PI starts.
+        prefix: of what is written of it.
+        frame_stride: time steps between frames.
+    """
+
+    config: Path
+    initial: Path
+    prefix: str
+    frame_stride: int
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Those of PARTS that its energy has."""
+        terms = smallest_parts(load_config(self.config).terms)
+        return tuple(part for part in PARTS if part in terms)
+
+    def folder(self, folder: Path, name: str) -> Path:
+        """Where a run is."""
+        return folder / (self.prefix + name.replace(",", "").replace(" ", "-"))
+
+    def frames(self, folder: Path) -> Path:
+        """Where the results for frames are."""
+        return folder / f"{self.prefix}frames.json"
+
+
+SMALL = Box(FOLDER / "small.yaml", FOLDER.parent / "small-boxes" / "uracil-216.pdb", "", 20)
+LARGE = Box(FOLDER / "pidelta.yaml", FOLDER.parent / "uracil-water" / "init.pdb", "large-", 10)
 
 
 @dataclass(frozen=True)
@@ -56,8 +90,11 @@ class Way:
     steps: int = 1
 
 
-def _way(nonbonded: int, embedding: int, vacuum: int = BEADS, steps: int = 1) -> Way:
-    return Way(dict(zip(PARTS, (BEADS, nonbonded, vacuum, embedding), strict=True)), steps)
+def _way(
+    nonbonded: int, embedding: int, vacuum: int = BEADS, *, delta: int | None = None, steps: int = 1
+) -> Way:
+    beads = BEADS, nonbonded, vacuum, embedding, embedding if delta is None else delta
+    return Way(dict(zip(PARTS, beads, strict=True)), steps)
 
 
 SAMPLED = "smooth on 4"
@@ -72,14 +109,16 @@ WAYS = {
     "smooth on 1": _way(1, 1),
     "nonbonded on 4": _way(4, BEADS),
     "nonbonded on 1": _way(1, BEADS),
-    "embedding on 4": _way(BEADS, 4),
-    "embedding on 1": _way(BEADS, 1),
-    "nonbonded on 1, embedding on 4": _way(1, 4),
-    "low on 8": _way(BEADS, 8, vacuum=8),
+    "embedding on 4": _way(BEADS, 4, delta=BEADS),
+    "embedding on 1": _way(BEADS, 1, delta=BEADS),
+    "nonbonded on 1, others on 4": _way(1, 4),
+    "low on 8": _way(BEADS, 8, vacuum=8, delta=BEADS),
+    "delta on 4": _way(BEADS, BEADS, delta=4),
+    "delta on 1": _way(BEADS, BEADS, delta=1),
     "smooth on 4, every 2 fs": _way(4, 4, steps=2),
     "smooth on 4, every 4 fs": _way(4, 4, steps=4),
 }
-"""Smooth: the nonbonded terms of the force field and what the embedding adds to DFTB of uracil in vacuum."""
+"""Smooth: the nonbonded terms of the force field, what the embedding adds to DFTB in vacuum, and delta."""
 RUNS = (SAMPLED, "all on 32", "smooth on 1", "low on 8", "smooth on 4, every 2 fs", "smooth on 4, every 4 fs")
 
 
@@ -90,27 +129,23 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="*", help="of runs; all by default")
     parser.add_argument("--steps", type=int, default=2000, help="of 1 fs, that each run has in the end")
+    parser.add_argument("--large", action="store_true", help="900 waters, with delta models")
     arguments = parser.parse_args()
-    folder = arguments.folder.resolve()
+    folder, box = arguments.folder.resolve(), LARGE if arguments.large else SMALL
     if arguments.task == "run":
         for name in arguments.names or RUNS:
-            run(folder, name, arguments.steps)
+            run(box, folder, name, arguments.steps)
     elif arguments.task == "frames":
-        evaluate_frames(folder)
+        evaluate_frames(box, folder)
     else:
         from study_page import write_page
 
         write_page(folder, FOLDER)
 
 
-def folder_of(folder: Path, name: str) -> Path:
-    """Where a run is."""
-    return folder / name.replace(",", "").replace(" ", "-")
-
-
-def run(folder: Path, name: str, steps: int) -> None:
+def run(box: Box, folder: Path, name: str, steps: int) -> None:
     """Run i-PI for so many steps of 1 fs, or the rest of them."""
-    place, way = folder_of(folder, name), WAYS[name]
+    place, way = box.folder(folder, name), WAYS[name]
     place.mkdir(parents=True, exist_ok=True)
     source = place / "RESTART"
     if source.exists():
@@ -119,24 +154,24 @@ def run(folder: Path, name: str, steps: int) -> None:
         source.write_text(_TOTAL.sub(total, text, count=1), encoding="utf-8")
     else:
         if name != SAMPLED:
-            shutil.copy(folder_of(folder, SAMPLED) / "RESTART", place / "start.chk")
+            shutil.copy(box.folder(folder, SAMPLED) / "RESTART", place / "start.chk")
         source = place / "input.xml"
-        source.write_text(_input(name, way, steps), encoding="utf-8")
-    command = [sys.executable, "-m", "pidelta", "run", str(source), "--config", str(CONFIG)]
+        source.write_text(_input(box, name, way, steps), encoding="utf-8")
+    command = [sys.executable, "-m", "pidelta", "run", str(source), "--config", str(box.config)]
     subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
-def _sockets(way: Way) -> dict[int, list[str]]:
+def _sockets(box: Box, way: Way) -> dict[int, list[str]]:
     """Parts of the energy by the number of beads that they share."""
     found: dict[int, list[str]] = {}
-    for part, n in way.beads.items():
-        found.setdefault(n, []).append(part)
+    for part in box.parts:
+        found.setdefault(way.beads[part], []).append(part)
     return found
 
 
-def _input(name: str, way: Way, steps: int) -> str:
+def _input(box: Box, name: str, way: Way, steps: int) -> str:
     sockets, forces = [], []
-    for n, parts in _sockets(way).items():
+    for n, parts in _sockets(box, way).items():
         levels = [0, 1] if n == BEADS else [1, 0]
         weights = f"<mts_weights> {levels} </mts_weights>" if way.steps > 1 else ""
         sockets.append(
@@ -146,7 +181,7 @@ def _input(name: str, way: Way, steps: int) -> str:
             "</ffsocket>"
         )
         forces.append(f"<force forcefield='beads-{n}' nbeads='{n}'> {weights} </force>")
-    initial = f"<file mode='pdb'> {FOLDER.parent / 'small-boxes' / 'uracil-216.pdb'} </file>"
+    initial = f"<file mode='pdb'> {box.initial} </file>"
     initial += "<velocities mode='thermal' units='kelvin'> 300 </velocities>"
     if name != SAMPLED:
         initial = "<file mode='chk'> start.chk </file>"
@@ -157,7 +192,7 @@ def _input(name: str, way: Way, steps: int) -> str:
     <properties filename='out' stride='{STRIDE // outer}'>
       [ step, time{{picosecond}}, conserved, temperature{{kelvin}}, potential, {kinetic} ]
     </properties>
-    <trajectory filename='pos' stride='{FRAME_STRIDE // outer}' format='xyz'> positions </trajectory>
+    <trajectory filename='pos' stride='{box.frame_stride // outer}' format='xyz'> positions </trajectory>
     <checkpoint filename='checkpoint' stride='{200 // outer}' overwrite='true'/>
   </output>
   <total_steps>{steps // outer}</total_steps>
@@ -193,12 +228,12 @@ def group_indices(setup: Setup) -> dict[str, np.ndarray]:
     return {name: np.flatnonzero(mask) for name, mask in zip(GROUPS, chosen, strict=True)}
 
 
-def evaluate_frames(folder: Path) -> None:
-    """Evaluate all ways on the frames of SAMPLED that are not in ``frames.json`` yet."""
-    setup, file = Setup(load_config(CONFIG)), folder / "frames.json"
+def evaluate_frames(box: Box, folder: Path) -> None:
+    """Evaluate all ways on the frames of SAMPLED that were not yet."""
+    setup, file = Setup(load_config(box.config)), box.frames(folder)
     results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-    evaluator, groups = setup.evaluator(frozenset(PARTS)), group_indices(setup)
-    for index, (beads, cell) in enumerate(beads_of(folder_of(folder, SAMPLED))):
+    evaluator, groups = setup.evaluator(frozenset(box.parts)), group_indices(setup)
+    for index, (beads, cell) in enumerate(beads_of(box.folder(folder, SAMPLED))):
         if index < len(results):
             continue
         results.append(_evaluate_frame(evaluator, groups, beads, cell))
@@ -226,13 +261,14 @@ def _evaluate_frame(
             energies[part, n] = float(term.energy.mean())
             spread = rescale.b2tob1(term.gradient.reshape(n, -1))
             gradients[part, n] = spread.reshape(BEADS, -1, 3)
-    whole = sum(gradients[part, BEADS] for part in PARTS)
+    parts = dict.fromkeys(part for part, _ in gradients)
+    whole = sum(gradients[part, BEADS] for part in parts)
     displacements = beads - beads.mean(axis=0)
     results = {}
     for name, way in WAYS.items():
-        gradient = sum(gradients[part, n] for part, n in way.beads.items())
+        gradient = sum(gradients[part, way.beads[part]] for part in parts)
         virial = 0.5 * (displacements * gradient).sum(axis=2).mean(axis=0)
-        result = {"energy": sum(energies[part, n] for part, n in way.beads.items())}
+        result = {"energy": sum(energies[part, way.beads[part]] for part in parts)}
         for group, atoms in groups.items():
             result[group] = 1.5 * TEMPERATURE + float(virial[atoms].mean())
             error = gradient[:, atoms] - whole[:, atoms]
@@ -255,11 +291,11 @@ def kinetic_energies(place: Path, groups: Mapping[str, np.ndarray]) -> dict[str,
     return {**means, "potential": rows.atomic("potential")}
 
 
-def reweighted(frames: Sequence[Mapping[str, Mapping[str, float]]], name: str, quantity: str) -> FloatArray:
-    """A quantity of a way by frame, times the weight of the frame in the ensemble of the way."""
+def weights_of(frames: Sequence[Mapping[str, Mapping[str, float]]], name: str) -> FloatArray:
+    """Weights of frames of SAMPLED in the ensemble of another way, of mean 1."""
     difference = np.array([frame[name]["energy"] - frame[SAMPLED]["energy"] for frame in frames])
     weights = np.exp(-(difference - difference.mean()) / TEMPERATURE)
-    return np.array([frame[name][quantity] for frame in frames]) * weights / weights.mean()
+    return np.asarray(weights / weights.mean())
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ sockets, and what some of its settings change.
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -43,20 +42,18 @@ WAYS = {
     ],
     "smooth on 4, every fourth step": [(STIFF, 32, 1), (SMOOTH, 4, 0.25)],
 }  # fmt: skip
-PLAIN = {"simulation": "", "dynamics": "", "prng": "", "modes": "", "output": ""}
+PLAIN = {"simulation": "", "dynamics": "", "modes": "", "output": ""}
+_BAOAB, _MATRIX = {"dynamics": "splitting='baoab'"}, {"modes": "<normal_modes transform='matrix'/>"}
 SETTINGS = {
     "as it is": {},
-    "safe_stride='100'": {"simulation": "safe_stride='100'"},
-    "and splitting='baoab'": {"simulation": "safe_stride='100'", "dynamics": "splitting='baoab'"},
-    "and transform 'matrix'": {
-        "simulation": "safe_stride='100'", "dynamics": "splitting='baoab'",
-        "modes": "<normal_modes transform='matrix'/>",
-    },
-    "and positions of all beads, every 10 steps": {
-        "simulation": "safe_stride='100'", "dynamics": "splitting='baoab'",
-        "output": "<trajectory filename='pos' stride='10'> positions </trajectory>",
+    "splitting 'baoab'": _BAOAB,
+    "that, and transform 'matrix', as in inputs/contraction": _BAOAB | _MATRIX,
+    "these, and safe_stride 100": _BAOAB | _MATRIX | {"simulation": "safe_stride='100'"},
+    "these, and positions of all beads every 10 steps": _BAOAB | _MATRIX | {
+        "output": "<trajectory filename='pos' stride='10'> positions </trajectory>"
     },
 }  # fmt: skip
+NAMES = "stiff", "smooth"
 SOCKETS = {"in process": False, "over unix sockets": True}
 
 
@@ -74,14 +71,14 @@ def force_calls(repeats):
     return {kind: client.finish()[0] for kind, client in clients.items()}
 
 
-def ipi_input(steps, sockets, settings):
-    """The ring polymer of smooth-on-4.xml with dummy forces."""
+def ipi_input(steps, addresses, settings):
+    """The ring polymer of smooth-on-4.xml with dummy forces, in process without addresses."""
     given = PLAIN | settings
     fields = "".join(
-        f"<ffsocket name='{name}' mode='unix' pbc='false'><address>{name}-{os.getpid()}</address></ffsocket>"
-        if sockets
+        f"<ffsocket name='{name}' mode='unix' pbc='false'><address>{address}</address></ffsocket>"
+        if address
         else f"<ffdirect name='{name}' pbc='false'><pes>dummy</pes></ffdirect>"
-        for name in ("stiff", "smooth")
+        for name, address in zip(NAMES, addresses or ("", ""), strict=True)
     )
     return f"""<simulation verbosity='quiet' {given["simulation"]}>
   <output prefix='run'> {given["output"]} <properties stride='4'> [ step, potential ] </properties> </output>
@@ -99,28 +96,38 @@ def ipi_input(steps, sockets, settings):
 """
 
 
+_RUN = """
+import os, time
+from ipi.engine.simulation import Simulation
+with open("input.xml") as file:
+    simulation = Simulation.load_from_xml(file, request_banner=False)
+started = time.process_time()
+simulation.run()
+with open("seconds", "w") as file:
+    file.write(str(time.process_time() - started))
+os._exit(0)
+"""
+
+
 def ipi_seconds(steps, sockets, settings):
-    """CPU time of i-PI for so many steps; drivers on sockets are not counted."""
+    """CPU time of i-PI for a step; its start and drivers on sockets are not counted."""
     scripts = Path(sys.executable).parent
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "input.xml").write_text(ipi_input(steps, sockets, settings), encoding="utf-8")
-        drivers = []
-        ipi = subprocess.Popen(
-            [scripts / "i-pi", "input.xml"], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        if sockets:
-            for name in ("stiff", "smooth"):
-                address = f"{name}-{os.getpid()}"
-                while not Path(f"/tmp/ipi_{address}").exists():
-                    time.sleep(0.1)
-                command = [scripts / "i-pi-driver-py", "-m", "dummy", "-u", "-a", address]
-                drivers.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
-        _, status, usage = os.wait4(ipi.pid, 0)
-        ipi.returncode = status
-        for driver in drivers:
-            driver.terminate()
-            driver.wait()
-    return usage.ru_utime + usage.ru_stime
+        addresses = [f"{Path(folder).name}-{name}" for name in NAMES] if sockets else []
+        (Path(folder) / "input.xml").write_text(ipi_input(steps, addresses, settings), encoding="utf-8")
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        ipi = subprocess.Popen([sys.executable, "-c", _RUN], cwd=folder, **quiet)
+        paths = [Path(f"/tmp/ipi_{address}") for address in addresses]
+        while not all(path.exists() for path in paths):
+            time.sleep(0.1)
+        driver = [scripts / "i-pi-driver-py", "-m", "dummy", "-u", "-a"]
+        drivers = [subprocess.Popen([*driver, address], **quiet) for address in addresses]
+        ipi.wait()
+        for one, path in zip(drivers, paths, strict=True):
+            one.terminate()
+            one.wait()
+            path.unlink(missing_ok=True)
+        return float((Path(folder) / "seconds").read_text()) / steps
 
 
 def ipi_share(steps):
@@ -128,8 +135,7 @@ def ipi_share(steps):
     found = {}
     for name, settings in SETTINGS.items():
         for where, sockets in SOCKETS.items():
-            short, long = (ipi_seconds(n, sockets, settings) for n in (5, 5 + steps))
-            found[name, where] = (long - short) / steps
+            found[name, where] = ipi_seconds(steps, sockets, settings)
     return found
 
 

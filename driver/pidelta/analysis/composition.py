@@ -32,7 +32,6 @@ class Charges:
 
     particles: Particles
     charges: FloatArray
-    is_periodic: bool
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,8 @@ class Composition:
         waters: (W, 3) oxygens and hydrogens of water.
         molecules: (N,) the number of the molecule or residue of each atom; None where nothing tells.
         charges: of the MM particles, for the dipole; None where nothing tells.
-        qm_charge: of the QM region in e.
+        is_periodic: whether there is a cell; without one this is a molecule or cluster.
+        has_quantum: whether there is a QM region, which may be all atoms.
     """
 
     names: tuple[str, ...]
@@ -55,7 +55,8 @@ class Composition:
     waters: IntArray = field(default_factory=lambda: np.zeros((0, 3), dtype=np.int64))
     molecules: IntArray | None = None
     charges: Charges | None = None
-    qm_charge: int = 0
+    is_periodic: bool = True
+    has_quantum: bool = False
 
     def __len__(self) -> int:
         return len(self.names)
@@ -89,6 +90,10 @@ class Composition:
             if len(found) > 1:
                 groups += [Group(f"{region} {kind}", atoms[names[atoms] == kind]) for kind in found]
         return tuple(groups)
+
+    def is_telling(self, group: Group) -> bool:
+        """Whether a picture shows the group: where there are regions, it leaves elements over all out."""
+        return not self.regions or group.name not in self.names
 
     def region_of(self, atom: int) -> str:
         """The name of the region of an atom; '' without regions."""

@@ -85,12 +85,12 @@ def virial(positions: FloatArray, forces: FloatArray, masses: FloatArray, temper
 def kinetic_energies(
     composition: Composition,
     positions: BeadFrames,
-    forces: BeadFrames | None,
+    forces: BeadFrames,
     temperature: float,
     *,
     is_bound: bool,
 ) -> list[KineticEnergies]:
-    """All estimators that positions, and forces where there are any, of all beads give.
+    """All estimators that positions and forces of all beads give.
 
     Args:
         composition: the atoms.
@@ -100,18 +100,15 @@ def kinetic_energies(
     """
     groups, masses = composition.groups, composition.masses
     matrix = group_matrix(groups, len(composition))
-    steps = positions.steps if forces is None else np.intersect1d(positions.steps, forces.steps)
+    steps = np.intersect1d(positions.steps, forces.steps)
     series: dict[str, list[FloatArray]] = {}
     for step in steps:
         r = positions.snapshot(int(np.searchsorted(positions.steps, step))).values
-        found = {}
-        if len(r) > 1:
-            found["primitive"] = primitive(r, masses, temperature)
-        if forces is not None:
-            f = forces.snapshot(int(np.searchsorted(forces.steps, step))).values
-            found["centroid virial"] = centroid_virial(r, f, temperature)
-            if is_bound:
-                found["virial"] = virial(r, f, masses, temperature)
+        f = forces.snapshot(int(np.searchsorted(forces.steps, step))).values
+        found = {"primitive": primitive(r, masses, temperature)}
+        found["centroid virial"] = centroid_virial(r, f, temperature)
+        if is_bound:
+            found["virial"] = virial(r, f, masses, temperature)
         for kind, energies in found.items():
             series.setdefault(kind, []).append(matrix @ energies)
     return [KineticEnergies(kind, groups, steps, np.array(rows)) for kind, rows in series.items()]

@@ -81,12 +81,16 @@ class PropertiesFollower:
     Args:
         path: the file, which need not exist yet.
         continued: whether the file of an earlier run goes on; else that file is waited to be replaced.
+
+    Attributes:
+        first: the first row of the file, once there is one.
     """
 
     def __init__(self, path: Path, continued: bool = False) -> None:
         self._path = path
         self._offset = 0
         self._columns: list[Column] = []
+        self.first: dict[str, float] | None = None
         self._old = None if continued or not path.exists() else path.stat().st_ino
 
     @property
@@ -111,7 +115,12 @@ class PropertiesFollower:
         rows = [line for line in lines if line.strip() and not line.startswith("#")]
         if not rows or not self._columns:
             return None
-        values = rows[-1].split()
+        if self.first is None:
+            self.first = self._numbers(rows[0])
+        return self._numbers(rows[-1])
+
+    def _numbers(self, row: str) -> dict[str, float]:
+        values = row.split()
         return {column.name: float(values[column.first]) for column in self._columns}
 
 

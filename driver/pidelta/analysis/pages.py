@@ -59,8 +59,10 @@ def draw(picture: Picture, path: Path) -> None:
     count = len(picture.panels)
     columns = min(count, _FEW_COLUMNS)
     rows = -(-count // columns)
-    figure = new_figure(max(3.2 * columns, 5.0), 2.3 * rows + 0.3)
+    width, height = max(3.2 * columns, 5.0), 2.3 * rows + 0.1
+    figure = new_figure(width, height, finds_margins=False)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    figure.subplots_adjust(0.75 / width, 0.5 / height, 1.0 - 0.1 / width, 1.0 - 0.25 / height, 0.36, 0.5)
     for axis, panel in zip(axes, picture.panels, strict=False):
         colours = iter(COLOURS * len(panel.curves))
         for curve in panel.curves:

@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from pidelta.analysis.composition import Composition
 from pidelta.analysis.correlations import Cost, Series, correlation_section
+from pidelta.analysis.diffusion import diffusion, diffusion_section
+from pidelta.analysis.distances import distance_section, pairs_of, radial_distributions, structures_to_read
+from pidelta.analysis.energies import energy_section
 from pidelta.analysis.estimators import (
     KineticEnergies,
     estimator_section,
     kinetic_energies,
     written_centroid_virial,
 )
+from pidelta.analysis.exchange import Exchange, exchange_section
 from pidelta.analysis.ipi_output import Properties, read_properties
-from pidelta.analysis.run_files import RunFiles
-from pidelta.analysis.sections import Curve, Number, Panel, Picture, Report, Section
-from pidelta.analysis.statistics import Mean, settled
-from pidelta.analysis.summary import fit_drift, time_in_ps
-from pidelta.analysis.temperatures import kinetic_temperatures, temperature_section
+from pidelta.analysis.positions_pass import Positions, read_positions
+from pidelta.analysis.run_files import BeadFrames, RunFiles
+from pidelta.analysis.sections import Mark, Report, Section
+from pidelta.analysis.spectra import (
+    WATER_MODES,
+    Spectrum,
+    absorption,
+    spectrum_section,
+    vibrational_density,
+)
+from pidelta.analysis.temperatures import KineticTemperatures, kinetic_temperatures, temperature_section
 from pidelta.errors import DataError
 from pidelta.ipi.outputs import RunOutputs, SystemOutputs
-from pidelta.units import ATOMIC_TIME_IN_FEMTOSECOND, HARTREE_IN_EV, HARTREE_IN_KELVIN
+from pidelta.state import FloatArray, IntArray
+from pidelta.units import ATOMIC_TIME_IN_FEMTOSECOND, HARTREE_IN_KELVIN
 
 Progress = Callable[[str], None]
 """Told what is being done, before it is done."""
+
+_POSITIONS = "<trajectory filename='pos' stride='10'> positions{angstrom} </trajectory>"
+_VELOCITIES = "<trajectory filename='vel' stride='4'> velocities </trajectory>"
+_DIPOLE = "<trajectory filename='dipole' stride='4' extra_type='dipole'> extras </trajectory>"
 
 
 @dataclass(frozen=True)
@@ -37,9 +51,26 @@ class ReportOptions:
 
     Attributes:
         bonds: pairs of atoms whose lengths are followed, besides those of the QM region with hydrogen.
+        modes: known vibrations, which are marked in spectra.
     """
 
     bonds: tuple[tuple[int, int], ...] = ()
+    modes: tuple[Mark, ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of a whole run.
+
+    Attributes:
+        outputs: of all its systems.
+        cost: None where nobody measured it.
+        exchange: of replicas; None without.
+    """
+
+    outputs: RunOutputs
+    cost: Cost | None
+    exchange: Exchange | None
 
 
 class SystemReport:
@@ -47,25 +78,19 @@ class SystemReport:
 
     Args:
         run: the simulation.
-        outputs: of this system.
+        index: which of its systems.
         composition: its atoms.
-        cost: of the whole run; None where nobody measured it.
         options: of the user.
         progress: told what is being done.
     """
 
     def __init__(
-        self,
-        run: RunOutputs,
-        outputs: SystemOutputs,
-        composition: Composition,
-        cost: Cost | None,
-        options: ReportOptions,
-        progress: Progress,
+        self, run: Run, index: int, composition: Composition, options: ReportOptions, progress: Progress
     ) -> None:
-        self._run, self._outputs, self._composition = run, outputs, composition
-        self._cost, self._options, self._progress = cost, options, progress
-        self._files = RunFiles(outputs, len(composition))
+        self._run, self._index = run, index
+        self._outputs: SystemOutputs = run.outputs.systems[index]
+        self._composition, self._options, self._progress = composition, options, progress
+        self._files = RunFiles(self._outputs, len(composition))
 
     def make(self) -> Report:
         """Read everything and return the report.
@@ -73,13 +98,25 @@ class SystemReport:
         Raises:
             DataError: nothing has been written yet, or a file is malformed or of another input.
         """
-        if not self._properties and not self._has_trajectories():
-            raise DataError(f"{self._run.path}: expected outputs of this input, found none yet: run it first")
-        name = self._run.prefix or self._run.path.stem
-        sections = [self._energies(), self._temperatures(), self._kinetic_energies(), self._correlations()]
+        path, prefix = self._run.outputs.path, self._run.outputs.prefix
+        if not self._properties and not any(t.files() for t in self._outputs.trajectories):
+            raise DataError(f"{path}: expected outputs of this input, found none yet: run it first")
+        sections = [
+            energy_section(self._properties, len(self._composition)),
+            self._exchange(),
+            self._temperatures(),
+            self._kinetic_energies(),
+            self._structure("gyration"),
+            self._structure("bonds"),
+            self._correlations(),
+            self._distances(),
+            self._diffusion(),
+            self._vibrations(),
+            self._infrared(),
+        ]
         return Report(
-            name=f"{name} {self._outputs.name}".strip(),
-            folder=self._run.path.resolve().parent.name,
+            name=f"{prefix or path.stem} {self._outputs.name}".strip(),
+            folder=path.resolve().parent.name,
             system=self._outputs.name,
             facts=tuple(self._facts()),
             sections=tuple(section for section in sections if section is not None),
@@ -98,8 +135,13 @@ class SystemReport:
                     raise
         return found
 
-    def _has_trajectories(self) -> bool:
-        return any(trajectory.files() for trajectory in self._outputs.trajectories)
+    @cached_property
+    def _positions(self) -> Positions | None:
+        frames = self._files.frames("positions")
+        if frames is None:
+            return None
+        self._progress(f"positions: {len(frames)} snapshots of {frames.n_beads} beads")
+        return read_positions(self._composition, frames, self._options.bonds, self._outputs.temperature)
 
     def _best(self, *starts: str) -> Properties | None:
         """The properties file with most of the columns that begin with one of some texts."""
@@ -110,12 +152,18 @@ class SystemReport:
         best = max(self._properties, key=count, default=None)
         return best if best is not None and count(best) else None
 
+    def _targets(self, steps: IntArray) -> FloatArray | None:
+        """(n,) k_B T of the ensemble at some steps, which replica exchange changes."""
+        if self._outputs.temperature is None or not self._outputs.keeps_temperature:
+            return None
+        if self._run.exchange is not None:
+            return self._run.exchange.temperature_of(self._index, steps)
+        return np.full(len(steps), self._outputs.temperature)
+
     def _facts(self) -> list[tuple[str, str]]:
-        outputs = self._outputs
-        facts = [("input", self._run.path.name), ("atoms", f"{len(self._composition)}")]
-        facts += [
-            (f"atoms of region {name}", f"{len(atoms)}") for name, atoms in self._composition.regions.items()
-        ]
+        outputs, regions = self._outputs, self._composition.regions
+        facts = [("input", self._run.outputs.path.name), ("atoms", f"{len(self._composition)}")]
+        facts += [(f"atoms of region {name}", f"{len(atoms)}") for name, atoms in regions.items()]
         facts.append(("beads", f"{outputs.n_beads}"))
         dynamics = ", ".join(filter(None, (outputs.ensemble, *outputs.thermostats)))
         facts.append(("dynamics", dynamics or "none"))
@@ -123,75 +171,42 @@ class SystemReport:
             facts.append(("temperature", f"{outputs.temperature * HARTREE_IN_KELVIN:.4g} K"))
         if outputs.time_step is not None:
             facts.append(("time step", f"{outputs.time_step * ATOMIC_TIME_IN_FEMTOSECOND:.4g} fs"))
-        main = self._best("step", "time")
-        if main is not None and "step" in main:
+        main = self._best("step")
+        if main is not None:
             steps = main.columns["step"]
             facts.append(("steps", f"{steps[0]:.0f} to {steps[-1]:.0f}"))
-        if self._cost is not None:
-            cost = self._cost
+        if (cost := self._run.cost) is not None:
             facts.append(("CPU time", f"{cost.cpu_seconds:.0f} s for {cost.steps} steps, i-PI and clients"))
+        if not regions and not self._composition.has_quantum and self._composition.bonds is None:
+            facts.append(("configuration", "none: no regions, no water; name one by --config"))
         facts.append(("left out", "the first twentieth of each series"))
         facts.append(("errors", "one standard error, by blocks (Flyvbjerg, Petersen 1989)"))
         return facts
 
-    def _energies(self) -> Section:
-        """The conserved quantity and the potential energy."""
-        self._progress("energies")
-        numbers, panels, remarks = [], [], []
-        n_atoms = len(self._composition)
-        properties = self._best("conserved")
-        time = None if properties is None else time_in_ps(properties)
-        if properties is None:
-            remarks.append("not in the output: ask for conserved in <properties>")
-        elif time is None:
-            remarks.append(
-                "drift: not in the output: ask for time{picosecond} beside conserved in <properties>"
-            )
-        elif len(time) > 2:
-            conserved = properties.atomic("conserved")
-            drift = fit_drift(settled(time), settled(conserved), n_atoms)
-            numbers.append(Number("drift of the conserved quantity", drift.slope, "meV/atom/ps", 0.0))
-            numbers.append(Number("its fluctuation", Mean(drift.rms, math.nan), "meV/atom"))
-            energy = (conserved - conserved[0]) * (1000.0 * HARTREE_IN_EV / n_atoms)
-            panels.append(Panel("conserved quantity", "time / ps", "meV/atom", (Curve("", time, energy),)))
-        for column, title in (
-            ("potential", "potential energy"),
-            ("volume", "volume"),
-            ("density", "density"),
-        ):
-            found = self._best(column)
-            if found is None or column not in found:
-                continue
-            numbers.append(_mean_of_column(found, column, title))
-            when = time_in_ps(found)
-            if when is not None:
-                values = found.columns[column]
-                panels.append(
-                    Panel(title, "time / ps", found.units[column] or "a.u.", (Curve("", when, values),))
-                )
-        pictures = (Picture("energies", "over time", tuple(panels)),) if panels else ()
-        return Section("Energies", tuple(numbers), pictures, tuple(remarks))
+    def _exchange(self) -> Section | None:
+        main = self._best("step")
+        if self._run.exchange is None or main is None or self._index:
+            return None
+        return exchange_section(self._run.exchange, int(main.columns["step"][-1]))
 
     def _temperatures(self) -> Section:
-        found = []
+        found: list[KineticTemperatures] = []
         for quantity in ("velocities", "v_centroid"):
             frames = self._files.frames(quantity)
-            if frames is None:
+            if frames is None or (quantity == "v_centroid" and any(f.label == "centroid" for f in found)):
                 continue
             self._progress(f"temperatures: {len(frames)} snapshots of {frames.n_beads} beads")
-            found.append(
-                kinetic_temperatures(
-                    self._composition,
-                    frames,
-                    self._outputs.n_beads,
-                    fixes_momentum=self._outputs.fixes_momentum,
-                    are_centroids=quantity == "v_centroid",
-                )
+            found += kinetic_temperatures(
+                self._composition,
+                frames,
+                self._outputs.n_beads,
+                fixes_momentum=self._outputs.fixes_momentum,
+                are_centroids=quantity == "v_centroid",
             )
         section = temperature_section(
-            self._outputs, self._composition, self._best("temperature"), found, self._outputs.temperature
+            self._outputs, self._composition, self._best("temperature"), found, self._targets
         )
-        return _with_remarks(section, self._notes("velocities", "v_centroid"))
+        return self._with_notes(section, "velocities", "v_centroid")
 
     def _kinetic_energies(self) -> Section | None:
         outputs, found = self._outputs, list[KineticEnergies]()
@@ -200,27 +215,45 @@ class SystemReport:
         if written is not None:
             self._progress(f"kinetic energies: {len(written)} snapshots")
             found.append(written_centroid_virial(self._composition, written))
-        positions, forces = self._files.frames("positions"), self._files.frames("forces")
-        complete = positions is not None and positions.is_complete
-        if positions is not None and complete and temperature is not None and outputs.n_beads > 1:
-            self._progress(f"kinetic energies: {len(positions)} snapshots of {positions.n_beads} beads")
-            usable = forces if forces is not None and forces.is_complete else None
-            estimated = kinetic_energies(
-                self._composition, positions, usable, temperature, is_bound=self._composition.charges is None
-            )
-            found += [each for each in estimated if written is None or each.kind != "centroid virial"]
+        if outputs.n_beads > 1 and temperature is not None and self._run.exchange is None:
+            found += self._estimated(temperature, with_centroid_virial=written is None)
         properties = self._best("kinetic_")
         if not found and properties is None and outputs.n_beads == 1:
             return None
         section = estimator_section(self._composition, properties, found, outputs.n_beads, temperature)
-        return _with_remarks(section, self._notes("kinetic_cv", "forces"))
+        return self._with_notes(section, "kinetic_cv", "forces")
+
+    def _estimated(self, temperature: float, *, with_centroid_virial: bool) -> list[KineticEnergies]:
+        """Kinetic energies from positions, and from forces where there are any, of all beads."""
+        frames, forces = self._files.frames("positions"), self._files.frames("forces")
+        if frames is None or not frames.is_complete or self._positions is None:
+            return []
+        if forces is None or not forces.is_complete:
+            return [self._positions.primitive] if self._positions.primitive is not None else []
+        self._progress(f"kinetic energies: {len(forces)} snapshots of {forces.n_beads} beads")
+        is_bound = not self._composition.is_periodic
+        found = kinetic_energies(self._composition, frames, forces, temperature, is_bound=is_bound)
+        return [each for each in found if with_centroid_virial or each.kind != "centroid virial"]
+
+    def _structure(self, what: str) -> Section | None:
+        if self._positions is None:
+            if what == "bonds":
+                return Section("Bonds", remarks=(f"not in the output: ask for {_POSITIONS}",))
+            return None
+        if what == "gyration":
+            gyration = self._positions.gyration
+            if gyration is None and self._outputs.n_beads > 1:
+                return Section("Radius of gyration", remarks=("not in the output: ask for all beads",))
+            return None if gyration is None else gyration.section()
+        bonds = self._positions.bonds
+        return None if bonds is None else self._with_notes(bonds.section(), "positions")
 
     def _correlations(self) -> Section | None:
         if self._outputs.time_step is None:
             return None
         self._progress("correlation times")
         series, missing = [], []
-        properties = self._best("potential")
+        properties = self._best("potential", "step")
         if properties is not None and "potential" in properties and "step" in properties:
             steps = properties.columns["step"].astype(np.int64)
             series.append(Series("potential energy", steps, properties.atomic("potential")))
@@ -229,28 +262,127 @@ class SystemReport:
         dipole = self._files.extras("dipole")
         if dipole is not None:
             series.append(Series("QM dipole", dipole[0], dipole[1].mean(axis=1)))
-        else:
-            missing.append(
-                "dipole: not in the output: ask for <trajectory filename='dipole' stride='4' "
-                "extra_type='dipole'> extras </trajectory>"
-            )
+        elif self._composition.has_quantum:
+            missing.append(f"QM dipole: not in the output: ask for {_DIPOLE}")
+        if self._positions is not None and self._positions.bonds is not None:
+            series += self._positions.bonds.series()
         step_ps = self._outputs.time_step * ATOMIC_TIME_IN_FEMTOSECOND / 1000.0
-        return correlation_section(series, step_ps, self._cost, missing)
+        return correlation_section(series, step_ps, self._run.cost, missing)
 
-    def _notes(self, *quantities: str) -> list[str]:
+    def _distances(self) -> Section | None:
+        pairs, frames = pairs_of(self._composition), self._files.frames("positions")
+        molecules = self._composition.molecules
+        if not pairs or frames is None or molecules is None or not self._composition.is_periodic:
+            return None
+        count = structures_to_read(len(self._composition), len(frames) * frames.n_beads)
+        self._progress(f"radial distribution functions of {count} structures")
+        return distance_section(radial_distributions(pairs, frames, molecules, count), count)
+
+    def _diffusion(self) -> Section | None:
+        positions, frames = self._positions, self._files.frames("positions")
+        if positions is None or frames is None or not positions.oxygens.shape[1]:
+            return None
+        if not self._composition.is_periodic or not frames.is_complete:
+            return None
+        row = self._row_time(positions.steps)
+        if row is None:
+            return None
+        self._progress("diffusion")
+        found = diffusion(positions.oxygens, row * ATOMIC_TIME_IN_FEMTOSECOND / 1000.0)
+        return diffusion_section(found, self._outputs.temperature, positions.volume)
+
+    def _vibrations(self) -> Section | None:
+        frames, of_what = self._velocities()
+        title = "Vibrational density of states"
+        if self._outputs.time_step is None:
+            return None
+        if frames is None:
+            return Section(title, remarks=(f"not in the output: ask for {_VELOCITIES}",))
+        row = self._row_time(frames.steps)
+        if row is None:
+            return Section(title, remarks=("velocities are not evenly spaced in time",))
+        self._progress(f"vibrations: {len(frames)} snapshots of {frames.n_beads} beads")
+        spectra, rows = vibrational_density(self._composition, frames, row)
+        if not spectra:
+            return Section(title, remarks=(f"too short: expected {rows} snapshots of velocities",))
+        remarks = [f"of {of_what}, mass-weighted, each of area one", *self._about_dynamics()]
+        return spectrum_section(
+            title, spectra, rows, row, y_label="density / cm", marks=self._marks(), remarks=remarks
+        )
+
+    def _infrared(self) -> Section | None:
+        temperature = self._outputs.temperature
+        if self._outputs.time_step is None:
+            return None
+        title, spectra, missing, width = "Infrared spectrum", list[Spectrum](), list[str](), (0, 1.0)
+        volume = (
+            None if self._positions is None or not self._composition.is_periodic else self._positions.volume
+        )
+        for name, steps, dipoles in self._dipoles(missing):
+            row = self._row_time(steps)
+            if row is None or temperature is None:
+                missing.append(f"{name}: not evenly spaced in time, or no temperature")
+                continue
+            spectrum, rows = absorption(name, dipoles, row, temperature, volume)
+            if spectrum is None:
+                missing.append(f"{name}: too short: expected {rows} snapshots and one more")
+            else:
+                spectra.append(spectrum)
+                width = rows, row
+        if not spectra:
+            return Section(title, remarks=tuple(missing)) if missing else None
+        remarks = [
+            "n(w) alpha(w) from the classical (for beads: average) dipole with the harmonic quantum "
+            "correction factor",
+            *self._about_dynamics(),
+            *missing,
+        ]
+        unit = "n alpha / cm⁻¹" if volume is not None else "intensity / (km/mol cm)"
+        return spectrum_section(title, spectra, *width, y_label=unit, marks=self._marks(), remarks=remarks)
+
+    def _dipoles(self, missing: list[str]) -> list[tuple[str, IntArray, FloatArray]]:
+        """Dipoles, averages over beads, with their steps: of the QM region, of MM charges, of both."""
+        found: list[tuple[str, IntArray, FloatArray]] = []
+        quantum, positions = self._files.extras("dipole"), self._positions
+        if quantum is not None:
+            found.append(("QM dipole", quantum[0], quantum[1].mean(axis=1)))
+        elif self._composition.has_quantum:
+            missing.append(f"QM dipole: not in the output: ask for {_DIPOLE}")
+        if positions is None or positions.dipoles is None:
+            return found
+        if self._composition.has_quantum and quantum is not None:
+            steps, first, second = np.intersect1d(quantum[0], positions.steps, return_indices=True)
+            if len(steps):
+                found.append(("QM and MM", steps, found[0][2][first] + positions.dipoles[second]))
+        found.append(("MM charges", positions.steps, positions.dipoles))
+        return found
+
+    def _velocities(self) -> tuple[BeadFrames | None, str]:
+        """Velocities for spectra: centroids of all beads, or the only bead."""
+        centroids, beads = self._files.frames("v_centroid"), self._files.frames("velocities")
+        if beads is not None and not beads.is_complete:
+            beads = None
+        if centroids is not None and (beads is None or len(centroids) > len(beads)):
+            return centroids, "centroid velocities"
+        return beads, "velocities" if self._outputs.n_beads == 1 else "centroid velocities"
+
+    def _about_dynamics(self) -> list[str]:
+        thermostats = ", ".join(self._outputs.thermostats)
+        if not thermostats:
+            return []
+        return [f"thermostat {thermostats}: one that acts on each particle broadens and shifts lines"]
+
+    def _marks(self) -> tuple[Mark, ...]:
+        return (*(WATER_MODES if len(self._composition.waters) else ()), *self._options.modes)
+
+    def _row_time(self, steps: IntArray) -> float | None:
+        """Atomic units between rows; None where they are not evenly spaced, or too few."""
+        gaps = np.diff(steps)
+        if self._outputs.time_step is None or not len(gaps) or (gaps != gaps[0]).any():
+            return None
+        return float(gaps[0] * self._outputs.time_step)
+
+    def _with_notes(self, section: Section, *quantities: str) -> Section:
         frames = [self._files.frames(quantity) for quantity in quantities]
-        return [note for found in frames if found is not None for note in found.notes]
-
-
-def _mean_of_column(properties: Properties, column: str, title: str) -> Number:
-    from pidelta.analysis.statistics import mean_with_error
-
-    if column == "potential":
-        return Number(title, mean_with_error(settled(properties.atomic(column))).scaled(HARTREE_IN_EV), "eV")
-    return Number(
-        title, mean_with_error(settled(properties.columns[column])), properties.units[column] or "a.u."
-    )
-
-
-def _with_remarks(section: Section, remarks: Sequence[str]) -> Section:
-    return Section(section.title, section.numbers, section.pictures, (*section.remarks, *remarks))
+        notes: Sequence[str] = [note for found in frames if found is not None for note in found.notes]
+        return replace(section, remarks=(*section.remarks, *notes))

@@ -119,7 +119,7 @@ class CanonicalTest:
     """A kinetic energy beside what the canonical distribution says of it.
 
     Attributes:
-        temperature: mean of 2 K / (g k_B), the unit that of the series.
+        temperature: the mean, in the unit of the series.
         expected: the temperature of the ensemble, in this unit.
         width: standard deviation over that of the canonical distribution at the expected temperature,
             sqrt(2 / g) T, with its error.
@@ -153,10 +153,12 @@ def compare_with_canonical(temperatures: FloatArray, degrees: float, expected: f
     n_effective = correlation.n_effective
     sigma = float(temperatures.std(ddof=1)) if len(temperatures) > 1 else math.nan
     width = sigma / (math.sqrt(2.0 / degrees) * expected)
-    error = width / math.sqrt(2.0 * n_effective) if n_effective > 1.0 else math.nan
+    error = math.nan
+    if n_effective > 1.0:  # a Gamma distribution has an excess kurtosis of 12 / g
+        error = width * math.sqrt((1.0 + 6.0 / degrees) / (2.0 * n_effective))
     p_value = math.nan
     if n_effective >= _FEWEST_FOR_TEST:
-        step = math.ceil(2.0 * correlation.samples)
+        step = math.ceil(2.0 * correlation.samples - 0.1)
         distribution = gamma(degrees / 2.0, scale=2.0 * expected / degrees)
         p_value = float(kstest(temperatures[::step], distribution.cdf).pvalue)
     return CanonicalTest(mean_with_error(temperatures), expected, Mean(width, error), p_value, correlation)

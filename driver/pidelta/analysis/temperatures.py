@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,43 +22,61 @@ from pidelta.ipi.outputs import SystemOutputs
 from pidelta.state import FloatArray, IntArray
 from pidelta.units import HARTREE_IN_KELVIN
 
+_LEAST_FREEDOM = 0.5
 _SUSPECT = 0.01
 """A p-value below which a distribution is said to be another one."""
 
 
+Targets = Callable[[IntArray], FloatArray | None]
+
+
 @dataclass(frozen=True)
-class KineticTemperatures:
-    """k_B T in hartree of groups of atoms over time, by 2 K / g.
+class Freedom:
+    """How freely groups of atoms move.
+
+    A total momentum of zero takes 3 degrees of freedom, from each group the share of its mass: three of its
+    normal velocities keep 1 - share of their k_B T. The distribution of 2 K is that of a sum of squares of
+    nearly equal widths, and so nearly a Gamma distribution with the same mean and variance.
 
     Attributes:
+        degrees: (G,) 2 <K> / k_B T.
+        shape: (G,) twice the shape of the Gamma distribution: 2 mean^2 / variance.
+    """
+
+    degrees: FloatArray
+    shape: FloatArray
+
+    @classmethod
+    def of(
+        cls, composition: Composition, groups: Sequence[Group], n_beads: int, fixes_momentum: bool
+    ) -> Freedom:
+        """Of the momenta of all beads of groups of atoms."""
+        matrix = group_matrix(groups, len(composition))
+        share = matrix @ composition.masses / composition.masses.sum() * fixes_momentum
+        full = 3.0 * matrix.sum(axis=1) * n_beads
+        degrees, squares = full - 3.0 * share, full - 6.0 * share + 3.0 * share**2
+        moves = degrees > _LEAST_FREEDOM
+        shape = np.divide(degrees**2, squares, out=np.zeros_like(degrees), where=moves)
+        return cls(np.where(moves, degrees, 0.0), shape)
+
+
+@dataclass(frozen=True)
+class KineticTemperatures:
+    """k_B T in hartree of groups of atoms over time, by 2 K / degrees of freedom.
+
+    Attributes:
+        label: ``beads``, ``centroid``, or '' for the only bead.
         groups: the G groups.
         steps: (n,).
-        beads: (n, G) of all momenta of the ring polymers, which are P times as hot, divided by P; of the only
-            bead in classical simulations.
-        bead_degrees: (G,) g of these.
-        centroid: (n, G) of the centroids; None for one bead or where beads are missing.
-        centroid_degrees: (G,) g of these.
+        values: (n, G); of beads, which are P times as hot, divided by P; nan for groups that cannot move.
+        freedom: of the groups.
     """
 
+    label: str
     groups: tuple[Group, ...]
     steps: IntArray
-    beads: FloatArray | None
-    bead_degrees: FloatArray
-    centroid: FloatArray | None
-    centroid_degrees: FloatArray
-
-
-def degrees_of_freedom(composition: Composition, groups: Sequence[Group], fixes_momentum: bool) -> FloatArray:
-    """(G,) 2 <K> / k_B T of the groups, classical.
-
-    A total momentum of zero takes 3 degrees of freedom, from each atom the share of its mass: the covariance
-    of the velocities is k_B T (1/m_i delta_ij - 1/M).
-    """
-    matrix = group_matrix(groups, len(composition))
-    degrees = 3.0 * matrix.sum(axis=1)
-    if fixes_momentum:
-        degrees -= 3.0 * (matrix @ composition.masses) / composition.masses.sum()
-    return np.asarray(degrees)
+    values: FloatArray
+    freedom: Freedom
 
 
 def kinetic_temperatures(
@@ -68,8 +86,8 @@ def kinetic_temperatures(
     *,
     fixes_momentum: bool,
     are_centroids: bool,
-) -> KineticTemperatures:
-    """Temperatures from velocities.
+) -> list[KineticTemperatures]:
+    """Temperatures from velocities: of all beads, and of centroids as far as these are known.
 
     Args:
         composition: the atoms.
@@ -78,28 +96,31 @@ def kinetic_temperatures(
         fixes_momentum: whether the total momentum is zero.
         are_centroids: whether the velocities are those of centroids.
     """
-    matrix = group_matrix(composition.groups, len(composition)) * composition.masses
-    once = degrees_of_freedom(composition, composition.groups, False)
-    fixed = once - degrees_of_freedom(composition, composition.groups, fixes_momentum)
-    written = velocities.n_beads
-    bead_degrees = once * written - fixed * written / n_beads
-    with_centroid = are_centroids or (velocities.is_complete and n_beads > 1)
+    groups = composition.groups
+    matrix = group_matrix(groups, len(composition)) * composition.masses
     beads, centroids = [], []
     for snapshot in velocities.stream():
-        if not are_centroids:
-            beads.append(matrix @ np.einsum("bai,bai->a", snapshot.values, snapshot.values))
-        if with_centroid:
+        beads.append(matrix @ np.einsum("bai,bai->a", snapshot.values, snapshot.values))
+        if velocities.is_complete and n_beads > 1:
             centroid = snapshot.values.mean(axis=0)
             centroids.append(matrix @ np.einsum("ai,ai->a", centroid, centroid))
-    with np.errstate(invalid="ignore", divide="ignore"):  # one atom with fixed momentum has no freedom
-        return KineticTemperatures(
-            groups=composition.groups,
-            steps=velocities.steps,
-            beads=np.array(beads) / (bead_degrees * n_beads) if beads else None,
-            bead_degrees=bead_degrees,
-            centroid=np.array(centroids) / (once - fixed) if centroids else None,
-            centroid_degrees=once - fixed,
-        )
+    found = []
+    if not are_centroids:
+        freedom = Freedom.of(composition, groups, n_beads, fixes_momentum)
+        part = velocities.n_beads / n_beads
+        freedom = Freedom(freedom.degrees * part, freedom.shape * part)
+        label = "beads" if n_beads > 1 else ""
+        values = _divided(np.array(beads), freedom.degrees * n_beads)
+        found.append(KineticTemperatures(label, groups, velocities.steps, values, freedom))
+    if centroids:
+        freedom = Freedom.of(composition, groups, 1, fixes_momentum)
+        values = _divided(np.array(centroids), freedom.degrees)
+        found.append(KineticTemperatures("centroid", groups, velocities.steps, values, freedom))
+    return found
+
+
+def _divided(values: FloatArray, degrees: FloatArray) -> FloatArray:
+    return values / np.where(degrees > 0.0, degrees, np.nan)
 
 
 def temperature_section(
@@ -107,41 +128,42 @@ def temperature_section(
     composition: Composition,
     properties: Properties | None,
     kinetic: Sequence[KineticTemperatures],
-    target: float | None,
+    targets: Targets,
 ) -> Section:
     """The temperatures of all groups, by velocities and by i-PI's own properties.
+
+    Where replica exchange changes the temperature of the ensemble, series are scaled to that of the input.
 
     Args:
         outputs: of the system.
         composition: the atoms.
         properties: of the main file.
         kinetic: from velocities of beads, of centroids, or both.
-        target: k_B T of the ensemble in hartree; None without one.
+        targets: tells k_B T of the ensemble in hartree at some steps; None without one.
     """
     numbers, panels, remarks = [], [], []
+    target = outputs.temperature if outputs.keeps_temperature else None
     if properties is not None:
-        numbers += _from_properties(outputs, composition, properties, target)
+        numbers += _from_properties(outputs, composition, properties, targets)
     for found in kinetic:
-        for label, series, degrees in (
-            ("beads" if outputs.n_beads > 1 else "", found.beads, found.bead_degrees),
-            ("centroid", found.centroid, found.centroid_degrees),
-        ):
-            if series is None:
-                continue
-            numbers += [
-                _number(f"{group.name} {label}".strip(), settled(values), g, target, outputs)
-                for group, values, g in zip(found.groups, series.T, degrees, strict=True)
-                if g > 0.5
-            ]
-            numbers += _differences(found.groups, series, label)
-            panels += _panels(found.groups, series, degrees, label, target)
+        series = found.values
+        if target is not None and (wanted := targets(found.steps)) is not None:
+            series = series * (target / wanted)[:, None]
+        for index, group in enumerate(found.groups):
+            degrees, shape = found.freedom.degrees[index], found.freedom.shape[index]
+            if degrees > 0.0:
+                name, values = f"{group.name} {found.label}".strip(), settled(series[:, index])
+                numbers.append(_number(name, values, degrees, shape, outputs))
+                if composition.is_telling(group):
+                    panels += _panels(name, values, shape, target)
+        numbers += _differences(found.groups, series, found.label)
     if not kinetic:
         remarks.append(
             "temperatures of regions are not in the output: ask for "
             "<trajectory filename='vel' stride='10'> velocities </trajectory>"
         )
     if target is None:
-        remarks.append("no temperature to compare with: the ensemble has none")
+        remarks.append("no temperature to compare with: none is kept constant")
     elif not outputs.is_canonical:
         remarks.append(
             "distributions are not judged: no thermostat, or one with a covariance of its own (<C>), as "
@@ -165,14 +187,13 @@ def temperature_section(
     return Section("Temperature", tuple(numbers), pictures, tuple(remarks))
 
 
-def _number(
-    name: str, values: FloatArray, degrees: float, target: float | None, outputs: SystemOutputs
-) -> Number:
+def _number(name: str, values: FloatArray, degrees: float, shape: float, outputs: SystemOutputs) -> Number:
     """One row; the distribution is compared where the ensemble is canonical."""
+    target = outputs.temperature if outputs.keeps_temperature else None
     details: dict[str, float | str] = {"degrees of freedom": round(float(degrees), 1)}
     if target is None or len(values) < 2:
         return Number(name, mean_with_error(values).scaled(HARTREE_IN_KELVIN), "K", details=details)
-    test = compare_with_canonical(values, degrees, target)
+    test = compare_with_canonical(values, shape, target)
     if outputs.is_canonical and not outputs.has_fixed_atoms:
         details |= _details(test)
     return Number(name, test.temperature.scaled(HARTREE_IN_KELVIN), "K", target * HARTREE_IN_KELVIN, details)
@@ -201,10 +222,14 @@ def _differences(groups: Sequence[Group], series: FloatArray, label: str) -> lis
 
 
 def _from_properties(
-    outputs: SystemOutputs, composition: Composition, properties: Properties, target: float | None
+    outputs: SystemOutputs, composition: Composition, properties: Properties, targets: Targets
 ) -> list[Number]:
     """i-PI's temperatures of all atoms or of those of one name, without what it adds for fixed momentum."""
     numbers = []
+    target, scale = outputs.temperature if outputs.keeps_temperature else None, np.ones(1)
+    if target is not None and "step" in properties:
+        wanted = targets(properties.columns["step"].astype(np.int64))
+        scale = scale if wanted is None else target / wanted
     names = np.array(composition.names)
     for column in properties.columns:
         kind = column.removeprefix("temperature").strip("()")
@@ -213,38 +238,32 @@ def _from_properties(
         atoms = np.arange(len(names)) if not kind else np.flatnonzero(names == kind)
         if not len(atoms):
             continue
-        values, label = settled(properties.atomic(column)), f"i-PI's {column}"
-        group = [Group(kind, atoms)]
-        whole = degrees_of_freedom(composition, group, False)[0]
-        fixed = whole - degrees_of_freedom(composition, group, outputs.fixes_momentum)[0]
-        degrees = whole * outputs.n_beads - fixed
-        if target is not None and degrees > 0.5:
-            values = (values * whole * outputs.n_beads - fixed * target) / degrees
-            numbers.append(_number(label, values, degrees, target, outputs))
+        values, label = settled(properties.atomic(column) * scale), f"i-PI's {column}"
+        group, n_beads = [Group(kind, atoms)], outputs.n_beads
+        whole = 3.0 * len(atoms) * n_beads
+        freedom = Freedom.of(composition, group, n_beads, outputs.fixes_momentum)
+        degrees = float(freedom.degrees[0])
+        if target is not None and degrees > 0.0:
+            values = (values * whole - (whole - degrees) * target) / degrees
+            numbers.append(_number(label, values, degrees, float(freedom.shape[0]), outputs))
         else:
             numbers.append(Number(label, mean_with_error(values).scaled(HARTREE_IN_KELVIN), "K"))
     return numbers
 
 
-def _panels(
-    groups: Sequence[Group], series: FloatArray, degrees: FloatArray, label: str, target: float | None
-) -> list[Panel]:
-    """Histograms of regions and elements of regions, each with the Gamma distribution."""
+def _panels(name: str, values: FloatArray, shape: float, target: float | None) -> list[Panel]:
+    """The histogram of one group with the canonical distribution; none of a few rows."""
     from scipy.stats import gamma
 
-    panels = []
-    for group, values, g in zip(groups, settled(series).T, degrees, strict=True):
-        if g < 0.5 or len(values) < 10:
-            continue
-        bins = int(np.clip(2.0 * len(values) ** (1.0 / 3.0), 8, 50))
-        density, edges = np.histogram(values * HARTREE_IN_KELVIN, bins, density=True)
-        curves = [Curve("sampled", 0.5 * (edges[1:] + edges[:-1]), density)]
-        if target is not None:
-            kelvin = target * HARTREE_IN_KELVIN
-            canonical = gamma(g / 2.0, scale=2.0 * kelvin / g)
-            low, high = canonical.ppf([0.001, 0.999])
-            x = np.linspace(min(low, edges[0]), max(high, edges[-1]), 200)
-            curves.append(Curve("canonical", x, canonical.pdf(x), is_reference=True))
-        title = f"{group.name} {label}".strip()
-        panels.append(Panel(title, "temperature / K", "density / K⁻¹", tuple(curves)))
-    return panels
+    if len(values) < 10:
+        return []
+    bins = int(np.clip(2.0 * len(values) ** (1.0 / 3.0), 8, 50))
+    density, edges = np.histogram(values * HARTREE_IN_KELVIN, bins, density=True)
+    curves = [Curve("sampled", 0.5 * (edges[1:] + edges[:-1]), density)]
+    if target is not None:
+        kelvin = target * HARTREE_IN_KELVIN
+        canonical = gamma(shape / 2.0, scale=2.0 * kelvin / shape)
+        low, high = canonical.ppf([0.001, 0.999])
+        x = np.linspace(min(low, edges[0]), max(high, edges[-1]), 200)
+        curves.append(Curve("canonical", x, canonical.pdf(x), is_reference=True))
+    return [Panel(name, "temperature / K", "density / K⁻¹", tuple(curves))]

@@ -14,12 +14,15 @@ from pidelta.errors import ConfigError
 from pidelta.ipi.transports import SOCKETS_PREFIX
 
 if TYPE_CHECKING:
+    from pidelta.ipi.served import Served
     from pidelta.qmmm.energy import QMMMEvaluator
 
 
 def client(
     config: Annotated[Path, typer.Argument(help="The configuration, a YAML file.")],
-    mode: Annotated[str, typer.Option(help="unix or inet, as in the ffsocket of the i-PI input.")] = "unix",
+    mode: Annotated[
+        str, typer.Option(help="unix, shm or inet, as in the ffsocket of the i-PI input.")
+    ] = "unix",
     address: Annotated[str, typer.Option(help="Name of the unix socket, or of the host.")] = "localhost",
     port: Annotated[int, typer.Option(help="Port, in mode inet.")] = 65535,
     terms: Annotated[str | None, typer.Option(help="Terms joined by +, such as low+delta.")] = None,
@@ -27,15 +30,21 @@ def client(
         str, typer.Option(help="What i-PI puts before the address of a unix socket.")
     ] = SOCKETS_PREFIX,
     status: Annotated[
-        Path | None, typer.Option(help="A file to keep the uncertainty of the delta model in, as JSON.")
+        Path | None, typer.Option(help="A file for the work done so far and the uncertainty, as JSON.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of the force field; mm.threads by default.")
     ] = None,
     patience: Annotated[float, typer.Option(help="Seconds to wait for i-PI to listen.")] = 10.0,
 ) -> None:
     """Serve forces to an i-PI that is already running; ends with it and reports its work in JSON."""
     settings, chosen = load_config(config), chosen_terms(terms)
+    if threads is not None and settings.mm is not None:
+        settings = settings.model_copy(update={"mm": settings.mm.model_copy(update={"threads": threads})})
 
     from pidelta.ipi.client import serve
-    from pidelta.ipi.observers import Observer, UncertaintyMonitor, merge_alarms
+    from pidelta.ipi.client_status import StatusFile
+    from pidelta.ipi.observers import Alarm, Observer, UncertaintyMonitor, merge_alarms
     from pidelta.ipi.transports import connect
     from pidelta.setup import Setup
     from pidelta.workflow.yardstick import FirstPositions
@@ -43,23 +52,27 @@ def client(
     setup = Setup(settings)
     evaluator = setup.evaluator(chosen)
     observers: list[Observer] = [FirstPositions(setup.yardstick)]
-    monitor = None
+    alarms: dict[str, Alarm] = {}
     if evaluator.delta is not None:
-        monitor = UncertaintyMonitor(setup.spread_threshold, status)
+        monitor = UncertaintyMonitor(setup.spread_threshold)
+        alarms = monitor.alarms
         observers.append(monitor)
+    status_file = None if status is None else StatusFile(status, alarms)
+    if status_file is not None:
+        observers.append(status_file)
 
-    def evaluator_of(asked: frozenset[str]) -> QMMMEvaluator:
+    def evaluator_of(served: Served) -> QMMMEvaluator:
         """What the <parameters> of the forcefield ask for."""
-        if chosen not in (None, asked):
+        if served.terms is not None and chosen not in (None, served.terms):
             raise ConfigError(
-                f"--terms: expected {'+'.join(sorted(asked))} as in the <parameters> of the forcefield, "
-                f"found {terms}"
+                f"--terms: expected {'+'.join(sorted(served.terms))} as in the <parameters> of the "
+                f"forcefield, found {terms}"
             )
-        return setup.evaluator(asked)
+        return setup.evaluator(served.terms or chosen, served.member)
 
     with closing(connect(mode, address, port, sockets_prefix=sockets_prefix, patience=patience)) as transport:
         summary = serve(evaluator, transport, observers, on_terms=evaluator_of)
-    if monitor is not None:
-        monitor.write_status()
-        summary.alarms = merge_alarms([monitor.alarms])
+    if status_file is not None:
+        status_file.write()
+    summary.alarms = merge_alarms([alarms])
     print(summary.to_json())

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pidelta.cli.conservation_options import Report
-from pidelta.cli.run import INTERRUPTED, REFRESH_SECONDS, StepsProgress, signals_as_interrupts
+from pidelta.cli.progress import REFRESH_SECONDS, StepsProgress
+from pidelta.cli.run import INTERRUPTED
 from pidelta.cli.uncertainty import warnings
 from pidelta.config import Config
 from pidelta.errors import RunError
@@ -36,6 +37,7 @@ def report_conservation(console: Console, report: Report, config: Config, system
         RunError: i-PI or a client failed.
         typer.Exit: it was stopped.
     """
+    from pidelta.cli.supervision import signals_as_interrupts
     from pidelta.workflow.conservation import claim_folder
 
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # as in `pidelta run`

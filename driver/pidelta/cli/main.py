@@ -39,6 +39,7 @@ def _app() -> typer.Typer:
     from pidelta.cli.check import check
     from pidelta.cli.client import client
     from pidelta.cli.evaluate import evaluate
+    from pidelta.cli.ffdirect import ffdirect_path
     from pidelta.cli.label import label, sample
     from pidelta.cli.report import report
     from pidelta.cli.run import run
@@ -64,6 +65,7 @@ def _app() -> typer.Typer:
     )
     for command in (run, client, evaluate, check, report, sample, label, train, test):
         app.command()(command)
+    app.command("ffdirect-path")(ffdirect_path)
     app.add_typer(slater_koster)
     return app
 

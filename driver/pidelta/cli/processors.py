@@ -11,9 +11,11 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def allowed_processors() -> int:
-    """Processors that the affinity of the process and the quota of its control group leave to it."""
+    """Processors that affinity, the quota of the control group and SLURM leave to the process."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(count, cgroup_quota())))
+    granted = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    by_slurm = int(granted) if granted.isdecimal() else math.inf
+    return max(1, math.ceil(min(count, cgroup_quota(), by_slurm)))
 
 
 def share_processors(batches: Sequence[int], processors: int) -> list[int]:
@@ -24,7 +26,7 @@ def share_processors(batches: Sequence[int], processors: int) -> list[int]:
         processors: how many can in all; each socket gets a client even if there are fewer.
     """
     clients = [1] * len(batches)
-    while sum(clients) < processors:
+    while clients and sum(clients) < processors:
         busiest = max(range(len(batches)), key=lambda k: batches[k] / clients[k])
         if clients[busiest] >= batches[busiest]:
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +13,11 @@ from rich.console import Console
 from pidelta.errors import DataError, SetupError
 
 if TYPE_CHECKING:
+    from rich.status import Status
+
     from pidelta.analysis.report import ReportOptions
-    from pidelta.analysis.sections import Report
+    from pidelta.analysis.sections import Mark, Report
+    from pidelta.setup import Setup
 
 
 def report(
@@ -31,66 +35,88 @@ def report(
     bond: Annotated[
         list[str] | None, typer.Option(metavar="I-J", help="Atoms (from 0) whose distance is followed, too.")
     ] = None,
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(metavar="W=LABEL", help="A known vibration in 1/cm, marked in spectra: 1730=C=O."),
+    ] = None,
 ) -> None:
     """Analyse the outputs of runs: temperatures, kinetic energies, correlation times, structure, spectra."""
     console = Console()
     from pidelta.analysis.report import ReportOptions
+    from pidelta.cli.report_input import read_setup
+    from pidelta.ipi.outputs import find_input, read_outputs
 
-    options = ReportOptions(bonds=tuple(_parse_bond(text) for text in bond or ()))
+    options = ReportOptions(
+        bonds=tuple(_parse_bond(text) for text in bond or ()),
+        modes=tuple(_parse_mode(text) for text in mode or ()),
+    )
     if output is not None and len(runs) > 1 and not compare:
         raise SetupError("--output: expected one run, or --compare")
+    paths = [find_input(run) for run in runs]
+    if compare and sum(len(read_outputs(path).systems) for path in paths) < 2:
+        raise SetupError("--compare: expected two runs or more, or one with several systems")
     found: list[Report] = []
-    for run in runs:
-        for folder, made in _reports(console, run, config, options):
-            _write(console, made, folder if output is None or compare else output / made.system)
-            found.append(made)
+    for path in paths:
+        setup = read_setup(path, config)
+        if compare:
+            found += [made for _, made in make_reports(console, path, setup, options)]
+        else:
+            write_reports(console, path, setup, options, output)
     if compare:
         _compare(console, found, output or Path("comparison"))
 
 
-def _reports(
-    console: Console, run: Path, config: Path | None, options: ReportOptions
-) -> list[tuple[Path, Report]]:
-    from pidelta.analysis.cost import read_cost
+def make_reports(
+    console: Console, path: Path, setup: Setup | None, options: ReportOptions
+) -> Iterator[tuple[Path, Report]]:
+    """The report of each system of a run, and the folder that belongs to it.
+
+    Args:
+        console: shows what is being done.
+        path: the i-PI input.
+        setup: the configuration; None without one.
+        options: of the user.
+
+    Raises:
+        DataError: nothing has been written yet, or a file is malformed or of another input.
+    """
     from pidelta.analysis.report import SystemReport
-    from pidelta.cli.report_input import composition_of
-    from pidelta.ipi.outputs import find_input, read_outputs
+    from pidelta.cli.report_input import composition_of, read_run, report_folder
 
-    path = find_input(run)
-    outputs = read_outputs(path)
-    folder = path.parent / f"{outputs.prefix or path.stem}-report"
-    reports = []
-    for system in outputs.systems:
-        composition, notes = composition_of(path, system, config)
-        for note in notes:
-            console.print(f"[yellow]note: {note}[/yellow]", soft_wrap=True)
-        with console.status(f"{path.name}") as status:
-            made = SystemReport(
-                outputs,
-                system,
-                composition,
-                read_cost(folder),
-                options,
-                lambda text: status.update(f"{path.name}: {text}"),
-            ).make()
-        reports.append((folder / system.name, made))
-    return reports
+    run = read_run(path)
+    for index, system in enumerate(run.outputs.systems):
+        with console.status(path.name) as status:
+
+            def show(text: str, status: Status = status) -> None:
+                status.update(f"{path.name}: {text}")
+
+            made = SystemReport(run, index, composition_of(path, system, setup), options, show).make()
+        yield report_folder(path, run.outputs.prefix) / system.name, made
 
 
-def _write(console: Console, made: Report, folder: Path) -> None:
+def write_reports(
+    console: Console, path: Path, setup: Setup | None, options: ReportOptions, output: Path | None = None
+) -> None:
+    """Write the report of each system of a run, and say where it is; as `make_reports`.
+
+    Args:
+        console, path, setup, options: see there.
+        output: the folder to write to; by default the one that belongs to the input.
+    """
     from pidelta.analysis.pages import PAGE, write_report
 
-    folder.mkdir(parents=True, exist_ok=True)
-    write_report(made, folder)
-    console.print(f"report: {folder / PAGE}", soft_wrap=True, highlight=False)
+    for folder, made in make_reports(console, path, setup, options):
+        target = folder if output is None else output / made.system
+        target.mkdir(parents=True, exist_ok=True)
+        with console.status(f"{path.name}: pictures"):
+            write_report(made, target)
+        console.print(f"report: {target / PAGE}", soft_wrap=True, highlight=False)
 
 
 def _compare(console: Console, reports: list[Report], folder: Path) -> None:
     from pidelta.analysis.comparison import distinct, write_comparison
     from pidelta.analysis.pages import PAGE
 
-    if len(reports) < 2:
-        raise SetupError("--compare: expected two runs or more, or one with several systems")
     folder.mkdir(parents=True, exist_ok=True)
     write_comparison(distinct(reports), folder)
     console.print(f"comparison: {folder / PAGE}", soft_wrap=True, highlight=False)
@@ -101,3 +127,15 @@ def _parse_bond(text: str) -> tuple[int, int]:
     if match is None or match.group(1) == match.group(2):
         raise DataError(f"--bond: expected two atoms such as 0-5, found {text!r}")
     return int(match.group(1)), int(match.group(2))
+
+
+def _parse_mode(text: str) -> Mark:
+    from pidelta.analysis.sections import Mark
+
+    number, _, label = text.partition("=")
+    try:
+        return Mark(float(number), label or number)
+    except ValueError:
+        raise DataError(
+            f"--mode: expected a wavenumber and a label such as 1730=C=O, found {text!r}"
+        ) from None

@@ -12,38 +12,69 @@ from pidelta.errors import DataError
 
 if TYPE_CHECKING:
     from pidelta.analysis.composition import Charges, Composition
+    from pidelta.analysis.report import Run
     from pidelta.ipi.outputs import SystemOutputs
     from pidelta.setup import Setup
 
 
-def composition_of(path: Path, outputs: SystemOutputs, config: Path | None) -> tuple[Composition, list[str]]:
-    """The atoms of a system, and what is not known of them, a line each.
+def report_folder(path: Path, prefix: str) -> Path:
+    """Where the report of an i-PI input belongs."""
+    return path.parent / f"{prefix or path.stem}-report"
 
-    Args:
-        path: the i-PI input.
-        outputs: of the system, whose trajectories name the atoms.
-        config: the configuration; by default the pidelta.yaml beside the input, if there is one.
+
+def read_run(path: Path) -> Run:
+    """What is known of a run by its input.
 
     Raises:
-        SetupError: the configuration cannot be read.
-        DataError: it is of other atoms than the trajectories, or there are neither.
+        SetupError: the input is malformed.
+        DataError: the record of CPU times, or that of exchanges, is.
+    """
+    from pidelta.analysis.cost import read_cost
+    from pidelta.analysis.exchange import read_exchange
+    from pidelta.analysis.report import Run
+    from pidelta.ipi.outputs import read_outputs
+
+    outputs = read_outputs(path)
+    exchange = None
+    temperatures = [system.temperature for system in outputs.systems]
+    if outputs.swaps is not None and None not in temperatures:
+        exchange = read_exchange(outputs.swaps, np.array(temperatures), outputs.swap_stride)
+    return Run(outputs, read_cost(report_folder(path, outputs.prefix)), exchange)
+
+
+def read_setup(path: Path, config: Path | None) -> Setup | None:
+    """The configuration of a run: the one given, or the pidelta.yaml beside the input; None without.
+
+    Raises:
+        SetupError: it cannot be read.
+    """
+    config = config or path.parent / "pidelta.yaml"
+    if config.name == "pidelta.yaml" and not config.exists():
+        return None
+
+    from pidelta.setup import Setup
+
+    return Setup(load_config(config))
+
+
+def composition_of(path: Path, outputs: SystemOutputs, setup: Setup | None) -> Composition:
+    """The atoms of a system, whose trajectories name them.
+
+    Raises:
+        DataError: the configuration is of other atoms than the trajectories, or there are neither.
     """
     from pidelta.analysis.composition import Composition
     from pidelta.analysis.run_files import RunFiles
 
     names = RunFiles(outputs).names()
-    if config is None and not (path.parent / "pidelta.yaml").exists():
-        if not names:
-            raise DataError(f"{path}: expected a trajectory, or a configuration with --config, found neither")
-        return Composition(names), ["no pidelta.yaml beside the input and no --config: no regions, no bonds"]
-
-    from pidelta.setup import Setup
-
-    setup = Setup(load_config(config or path.parent / "pidelta.yaml"))
-    return compose(setup, names, path), []
+    if setup is not None:
+        return _compose(setup, names, path)
+    if not names:
+        raise DataError(f"{path}: expected a trajectory, or a configuration with --config, found neither")
+    return Composition(names)
 
 
-def compose(setup: Setup, names: tuple[str, ...], path: Path) -> Composition:
+def _compose(setup: Setup, names: tuple[str, ...], path: Path) -> Composition:
     """The atoms of a configuration under the names of i-PI, or its own where these are not known."""
     from ase.data import chemical_symbols
 
@@ -71,7 +102,8 @@ def compose(setup: Setup, names: tuple[str, ...], path: Path) -> Composition:
         waters=waters[~np.isin(waters, setup.qm_indices).any(axis=1)],
         molecules=None if topology is None else topology.residue_indices,
         charges=_charges(setup),
-        qm_charge=0 if setup.config.qm is None else setup.config.qm.charge,
+        is_periodic=system.cell is not None,
+        has_quantum=setup.config.qm is not None,
     )
 
 
@@ -80,8 +112,6 @@ def _charges(setup: Setup) -> Charges | None:
 
     if setup.topology is None:
         return None
-    periodic = setup.system.cell is not None
     if setup.config.qm is None:
-        return Charges(setup.topology.particles, setup.topology.charges, periodic)
-    region = setup.qm_region
-    return Charges(region.particles, region.partition.charges, periodic)
+        return Charges(setup.topology.particles, setup.topology.charges)
+    return Charges(setup.qm_region.particles, setup.qm_region.partition.charges)

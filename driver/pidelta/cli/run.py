@@ -4,57 +4,37 @@ from __future__ import annotations
 
 import logging
 import math
-import shlex
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from pidelta.cli.evaluate import chosen_terms
 from pidelta.cli.processors import allowed_processors, share_processors
-from pidelta.cli.uncertainty import in_short, warnings
+from pidelta.cli.uncertainty import warnings
 from pidelta.config import Config, load_config
-from pidelta.errors import RunError, SetupError
+from pidelta.errors import SetupError
+from pidelta.ipi.forcefields import DEFAULT_CONFIG
 from pidelta.state import common_terms
 
 if TYPE_CHECKING:
-    from pidelta.analysis.ipi_output import PropertiesFollower
-    from pidelta.ipi.simulation import PropertiesFile, Simulation
-    from pidelta.ipi.supervisor import Supervisor
+    from pidelta.ipi.simulation import Simulation
     from pidelta.setup import Setup
 
-REFRESH_SECONDS = 0.2
 INTERRUPTED = 130
-_UNIT_SYMBOLS = {"": "a.u.", "atomic_unit": "a.u.", "kelvin": "K", "electronvolt": "eV"}
-
-
-class StepsProgress(Progress):
-    """A bar of steps, and the state of the run in a line below: beside it, neither fits in 80 columns."""
-
-    def __init__(self, console: Console) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        super().__init__(*columns, console=console)
-
-    def get_renderables(self) -> Iterator[RenderableType]:
-        """The bar and the line below it."""
-        yield self.make_tasks_table(self.tasks)
-        yield from (Text(task.fields["state"]) for task in self.tasks if task.fields["state"])
 
 
 def run(
     input_file: Annotated[Path, typer.Argument(metavar="INPUT.xml", help="The i-PI input, or RESTART.")],
     config: Annotated[
-        Path | None, typer.Option(help="The configuration; pidelta.yaml beside the input by default.")
+        Path | None,
+        typer.Option(
+            help="The configuration; by default that of an ffdirect, or pidelta.yaml beside the input."
+        ),
     ] = None,
     clients: Annotated[
         int | None,
@@ -63,26 +43,38 @@ def run(
     terms: Annotated[
         str | None, typer.Option(help="The terms that the run is about, such as mm+low; all by default.")
     ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Go on from the newest state that this input has saved.")
+    ] = False,
+    client_restarts: Annotated[
+        int, typer.Option(min=0, help="How often, in all, clients that die are started again.")
+    ] = 3,
 ) -> None:
     """Run i-PI and its clients, show progress, and end with a summary and plots; Ctrl-C stops cleanly."""
     console = Console()
     chosen = chosen_terms(terms)
 
+    from pidelta.ipi.saved_states import state_to_go_on_from
     from pidelta.ipi.simulation import check_atom_order, read_simulation
 
+    if restart:
+        state = state_to_go_on_from(input_file)
+        input_file = state.path
+        console.print(f"goes on from step {state.step}, as saved in {state.path}", highlight=False)
     simulation = read_simulation(input_file)
     options = [] if config is None else ["--config", str(config)]
     options += [] if terms is None else ["--terms", terms]
-    config = config or input_file.parent / "pidelta.yaml"
+    config = _configuration(simulation, config)
     settings = load_config(config)
     expected = list(settings.terms) if chosen is None else common_terms(settings.terms, chosen)
-    _show_terms(console, simulation, expected)
-    n_clients = _share_clients(console, simulation, settings, clients)
+    _check_directs(simulation, config, chosen)
+    _show_terms(console, simulation, expected, settings)
+    n_clients, threads = _share_processors(console, simulation, settings, clients)
 
     # It would say that it found no folder for its cache, which matters little here.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    from pidelta.analysis.ipi_output import PropertiesFollower
     from pidelta.cli.run_report import report
+    from pidelta.cli.supervision import supervise, systems_table
     from pidelta.ipi.extras import check_extras
     from pidelta.ipi.supervisor import Supervisor
     from pidelta.setup import Setup
@@ -93,16 +85,18 @@ def run(
     _check_virial(console, simulation, setup, expected)
     for warning in setup.warnings:
         console.print(f"[yellow]warning: {escape(warning)}[/yellow]", soft_wrap=True)
-    file = simulation.main_properties
-    follower = None if file is None else PropertiesFollower(file.path, continued=simulation.step > 0)
     started = time.monotonic()
     command = [sys.executable, "-m", "pidelta", "client", str(config.resolve())]
     command += [] if chosen is None else ["--terms", "+".join(expected)]
-    supervisor = Supervisor(simulation, command, n_clients)
-    finished = _supervise(supervisor, simulation, follower, console, options)
-    if follower is None:
+    command += ["--threads", str(threads)]
+    supervisor = Supervisor(simulation, command, n_clients, restarts=client_restarts)
+    systems = systems_table(simulation)
+    finished = supervise(supervisor, simulation, systems, console, options)
+    if systems is None:
         console.print("no summary: the i-PI input asks for no <properties>")
-    elif follower.has_started:
+    elif simulation.may_end_early:
+        console.print("no report: means and errors are those of dynamics")
+    elif systems.have_started:
         report(console, simulation, supervisor, setup, time.monotonic() - started)
     for line in warnings(supervisor.alarms()):
         console.print(f"[yellow]warning: {line}[/yellow]", soft_wrap=True)
@@ -110,16 +104,48 @@ def run(
         raise typer.Exit(INTERRUPTED)
 
 
-def _show_terms(console: Console, simulation: Simulation, terms: list[str]) -> None:
-    """Say which socket serves which terms, and which of them the weights do not count once.
+def _configuration(simulation: Simulation, given: Path | None) -> Path:
+    """The configuration that is given, or that an ffdirect names, or the one beside the input."""
+    named = [direct.config for direct in simulation.forces.directs]
+    return given or next(iter(named), simulation.path.parent / DEFAULT_CONFIG)
+
+
+def _check_directs(simulation: Simulation, config: Path, chosen: frozenset[str] | None) -> None:
+    """See that an ffdirect, which only i-PI talks to, does what is asked for here.
 
     Raises:
-        SetupError: the forces do not add up to the terms.
+        SetupError: it reads another configuration, or would serve more terms than asked for.
     """
+    for direct in simulation.forces.directs:
+        what = f"{simulation.path}: <parameters> of <ffdirect name={direct.name!r}>"
+        if direct.config.resolve() != config.resolve():
+            raise SetupError(f"{what}: expected config: {config}, found {direct.config}")
+        if chosen is not None and direct.terms is None:
+            asked = "+".join(sorted(chosen))
+            raise SetupError(f"{what}: expected terms: {asked}, as asked for by --terms, found none")
+
+
+def _show_terms(console: Console, simulation: Simulation, terms: list[str], config: Config) -> None:
+    """Say which forcefield serves which terms, and which of them the weights do not count once.
+
+    Raises:
+        SetupError: the forces do not add up to the terms, or a committee lacks what it needs.
+    """
+    from pidelta.ipi.committees import check_committees
+
     notes = simulation.forces.check(simulation.path, terms)
-    for ffsocket in simulation.forces.sockets:
-        served = " + ".join(simulation.forces.served(ffsocket, terms))
-        console.print(f"ffsocket {ffsocket.name}: {served}", markup=False, highlight=False)
+    delta = config.delta
+    notes += check_committees(
+        simulation.path,
+        simulation.forces,
+        0 if delta is None else len(delta.models),
+        () if delta is None else delta.properties,
+        centred=delta is not None and delta.offset is not None,
+    )
+    for source in simulation.forces.sources:
+        served = " + ".join(simulation.forces.served(source, terms))
+        served += "" if source.member is None else f" of member {source.member}"
+        console.print(f"forcefield {source.name}: {served}", markup=False, highlight=False)
     for note in notes:
         console.print(f"[yellow]note: {note}[/yellow]")
 
@@ -148,100 +174,26 @@ def _check_virial(console: Console, simulation: Simulation, setup: Setup, terms:
         console.print(f"[yellow]note: {names}: no numbers, as mm.virial is false[/yellow]", soft_wrap=True)
 
 
-def _share_clients(
+def _share_processors(
     console: Console, simulation: Simulation, config: Config, asked: int | None
-) -> dict[str, int]:
-    """Clients by ffsocket: those asked for, or those with a batch of beads and processors to work on it."""
+) -> tuple[dict[str, int], int]:
+    """Clients by ffsocket, and threads of each: those asked for, or as there are batches and processors.
+
+    Where the configuration says nothing of threads, clients share the processors that they leave.
+    """
     sockets, forces = simulation.forces.sockets, simulation.forces
     processors = allowed_processors()
-    threads = 1 if config.mm is None else config.mm.threads
+    given = config.mm is not None and "threads" in config.mm.model_fields_set
+    threads = config.mm.threads if config.mm is not None else 1
     batches = [math.ceil(forces.structures(ffsocket) / ffsocket.batch_size) for ffsocket in sockets]
     shares = share_processors(batches, processors // threads)
     counts = shares if asked is None else [asked] * len(sockets)
+    if config.mm is not None and not given:
+        threads = max(1, processors // max(1, sum(counts)))
     if sum(counts) * threads > max(processors, len(sockets)):
         console.print(
             f"[yellow]note: {sum(counts)} clients with {threads} threads each share {processors} "
             "processors[/yellow]"
         )
-    return {ffsocket.name: count for ffsocket, count in zip(sockets, counts, strict=True)}
-
-
-def _supervise(
-    supervisor: Supervisor,
-    simulation: Simulation,
-    follower: PropertiesFollower | None,
-    console: Console,
-    options: list[str],
-) -> bool:
-    """Run to the end (True) or until Ctrl-C or i-PI itself stops early (False).
-
-    Raises:
-        RunError: i-PI or a client failed; the message says how to go on.
-    """
-    try:
-        with signals_as_interrupts(), supervisor:
-            if supervisor.kept:
-                names = ", ".join(path.name for path in supervisor.kept)
-                console.print(f"kept logs of an earlier run: {names}", highlight=False, markup=False)
-            try:
-                _show_progress(supervisor, simulation, follower, console)
-            except KeyboardInterrupt:
-                console.print("stopping: i-PI writes RESTART ...")
-                supervisor.stop()
-    except RunError as error:
-        raise RunError(f"{error}; {_how_to_go_on(supervisor, simulation, options)}") from error
-    if supervisor.finished():
-        return True
-    hint = _how_to_go_on(supervisor, simulation, options)
-    console.print(f"stopped; {hint}", soft_wrap=True, markup=False, highlight=False)
-    return False
-
-
-def _how_to_go_on(supervisor: Supervisor, simulation: Simulation, options: list[str]) -> str:
-    path, step = supervisor.saved_state() or (simulation.path, simulation.step)
-    if step <= simulation.step:
-        again = shlex.join(["pidelta", "run", str(simulation.path), *options])
-        return f"no step was saved: start again with: {again}"
-    return f"continue from step {step} with: {shlex.join(['pidelta', 'run', str(path), *options])}"
-
-
-@contextmanager
-def signals_as_interrupts() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP, from a batch system or a closed terminal, stop the run as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _show_progress(
-    supervisor: Supervisor, simulation: Simulation, follower: PropertiesFollower | None, console: Console
-) -> None:
-    file = simulation.main_properties
-    with StepsProgress(console) as progress:
-        task = progress.add_task("steps", total=simulation.total_steps, completed=simulation.step, state="")
-        while supervisor.is_running():
-            row = None if follower is None else follower.latest()
-            if row is not None and file is not None:
-                state = [_describe(row, file), in_short(supervisor.alarms())]
-                progress.update(task, completed=row.get("step"), state="  ".join(filter(None, state)))
-            time.sleep(REFRESH_SECONDS)
-        if supervisor.finished():
-            progress.update(task, completed=simulation.total_steps)
-
-
-def _describe(row: dict[str, float], file: PropertiesFile) -> str:
-    """Temperature and conserved quantity of the newest row, in the units i-PI was asked for."""
-    units = dict(label.rstrip("}").partition("{")[::2] for label in file.columns)
-    parts = []
-    for name, symbol, digits in (("temperature", "T", 4), ("conserved", "conserved", 8)):
-        if name in row:
-            unit = _UNIT_SYMBOLS.get(units.get(name, ""), units.get(name, ""))
-            parts.append(f"{symbol} {row[name]:.{digits}g} {unit}".rstrip())
-    return "  ".join(parts)
+    by_name = {ffsocket.name: count for ffsocket, count in zip(sockets, counts, strict=True)}
+    return by_name, threads

@@ -1,25 +1,25 @@
-"""What `pidelta run` ends with: a table of means and drifts, and pictures."""
+"""What `pidelta run` ends with: a table of means and drifts, and the report."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import resource
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from pidelta.analysis.distributions import bond_length_distributions
+from pidelta.analysis.cost import add_cost
 from pidelta.analysis.ipi_output import read_properties
-from pidelta.analysis.plots import plot_bond_lengths, plot_thermodynamics
+from pidelta.analysis.report import ReportOptions
 from pidelta.analysis.summary import summarise
 from pidelta.cli import uncertainty
 from pidelta.cli.description import describe_method
+from pidelta.cli.report import write_reports
+from pidelta.cli.report_input import report_folder
 from pidelta.errors import DataError
 from pidelta.ipi.simulation import Simulation
 from pidelta.ipi.supervisor import Supervisor
 from pidelta.output_files import back_up
 from pidelta.setup import Setup
-from pidelta.state import IntArray, System
 
 
 def report(
@@ -29,12 +29,30 @@ def report(
     setup: Setup,
     wall_seconds: float,
 ) -> None:
-    """Print the summary table, draw the plots and print their paths.
+    """Print the summary table, and write the report of each system.
 
-    Pictures of an earlier run are kept under other names, as i-PI keeps its outputs; a run that continues
-    draws its own anew.
+    A report of an earlier run is kept under another name, as i-PI keeps its outputs; a run that continues
+    writes its own anew. What the run took in CPU time, of i-PI and all clients, is kept beside the report.
     """
-    file, system = simulation.main_properties, setup.system
+    _show_summary(console, simulation, supervisor, setup, wall_seconds)
+    folder = report_folder(simulation.path, simulation.prefix)
+    if simulation.step == 0 and (kept := back_up(folder)) is not None:
+        console.print(f"kept {folder.name} of an earlier run: {kept.name}", highlight=False, markup=False)
+    folder.mkdir(exist_ok=True)
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    add_cost(
+        folder, simulation.step, supervisor.last_step() or simulation.step, usage.ru_utime + usage.ru_stime
+    )
+    try:
+        write_reports(console, simulation.path, setup, ReportOptions())
+    except DataError as error:
+        console.print(f"no report: {error}", soft_wrap=True)
+
+
+def _show_summary(
+    console: Console, simulation: Simulation, supervisor: Supervisor, setup: Setup, wall_seconds: float
+) -> None:
+    file = simulation.main_properties
     if file is None:
         return
     try:
@@ -44,7 +62,7 @@ def report(
         return
     summary = summarise(
         properties,
-        len(system),
+        len(setup.system),
         wall_seconds=wall_seconds,
         force_seconds_per_step=_force_seconds_per_step(simulation, supervisor),
     )
@@ -59,22 +77,6 @@ def report(
     for row in uncertainty.rows(supervisor.alarms()):
         table.add_row(*row)
     console.print(table)
-    thermo = simulation.plot_path("thermo")
-    _keep_earlier(console, simulation, thermo)
-    plot_thermodynamics(properties, len(system), thermo)
-    console.print(f"plots: {thermo}", soft_wrap=True)
-    distributions = simulation.plot_path("distributions")
-    _keep_earlier(console, simulation, distributions)
-    try:
-        if _plot_distributions(simulation, _followed_atoms(setup), system, distributions):
-            console.print(f"       {distributions}", soft_wrap=True)
-    except DataError as error:
-        console.print(f"no plot of bond lengths: {error}", soft_wrap=True)
-
-
-def _keep_earlier(console: Console, simulation: Simulation, picture: Path) -> None:
-    if simulation.step == 0 and (kept := back_up(picture)) is not None:
-        console.print(f"kept {picture.name} of an earlier run: {kept.name}", highlight=False, markup=False)
 
 
 def _force_seconds_per_step(simulation: Simulation, supervisor: Supervisor) -> float | None:
@@ -84,20 +86,3 @@ def _force_seconds_per_step(simulation: Simulation, supervisor: Supervisor) -> f
     if step is None or step <= simulation.step or not seconds:
         return None
     return max(seconds) / (step - simulation.step)
-
-
-def _followed_atoms(setup: Setup) -> IntArray:
-    """The QM atoms, or all atoms without a QM region."""
-    return np.arange(len(setup.system)) if setup.config.qm is None else setup.qm_indices
-
-
-def _plot_distributions(simulation: Simulation, atoms: IntArray, system: System, path: Path) -> bool:
-    """Draw the bond lengths if positions of beads were written as xyz and there are X-H bonds."""
-    trajectory = next((t for t in simulation.trajectories if t.quantity == "positions"), None)
-    files = [] if trajectory is None else trajectory.files()
-    if not files:
-        return False
-    distributions = bond_length_distributions(files, simulation.n_beads, atoms, system.numbers[atoms])
-    if distributions:
-        plot_bond_lengths(distributions, path)
-    return bool(distributions)

@@ -24,15 +24,17 @@ class Committee:
 
     Args:
         members: the corrections.
+        offset: is taken off each energy, in hartree.
 
     Raises:
         ModelError: there is no member, or they were trained on methods, embeddings or QM regions that differ.
     """
 
-    def __init__(self, members: Sequence[Correction]) -> None:
+    def __init__(self, members: Sequence[Correction], offset: float = 0.0) -> None:
         if not members:
             raise ModelError("committee: expected at least one model, found none")
         self.members = tuple(members)
+        self.offset = offset
         self.provenance = _common([member.provenance for member in members])
         self._groups = _groups(members)
 
@@ -56,6 +58,7 @@ class Committee:
         energies = np.empty((len(self.members), len(region)))
         for group, (own, _) in zip(self._groups, results, strict=True):
             energies[[place for place, _ in group]] = own
+        energies -= self.offset
         mean = _weighted([len(group) for group in self._groups], [result for _, result in results])
         spread = energies.std(axis=0, ddof=1) if len(energies) > 1 else np.zeros_like(mean.energy)
         properties = {"delta_energies": energies.T.copy(), "delta_standard_deviation": spread}
@@ -64,7 +67,7 @@ class Committee:
         ]
         if distances:
             properties[_EXTRAPOLATION] = np.max(distances, axis=0)
-        return replace(mean, properties=properties)
+        return replace(mean, energy=mean.energy - self.offset, properties=properties)
 
 
 def _common(provenances: Sequence[Provenance]) -> Provenance:

@@ -10,13 +10,25 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from pidelta.errors import GeometryError, SetupError, TransportError
-from pidelta.ipi.forcefields import terms_in_parameters
 from pidelta.ipi.observers import Alarm, Observer
-from pidelta.ipi.protocol import Connection, Event, Exit, GetForce, Init, PosData, Status, encode_forces
+from pidelta.ipi.protocol import (
+    Connection,
+    Event,
+    Exit,
+    GetForce,
+    Init,
+    PosData,
+    SharedPosData,
+    Status,
+    encode_forces,
+    encode_shared,
+)
+from pidelta.ipi.served import Served, served_in_parameters
+from pidelta.ipi.shared_memory import SharedArrays
 from pidelta.ipi.transports import Transport
 from pidelta.state import Evaluation, Evaluator, FloatArray, json_values
 
-TermsHook = Callable[[frozenset[str]], Evaluator]
+TermsHook = Callable[[Served], Evaluator]
 
 
 @dataclass
@@ -73,8 +85,8 @@ def serve(
         evaluator: evaluates the structures.
         transport: the connection to i-PI; left open.
         observers: see each request and its evaluation; what they raise ends the conversation.
-        on_terms: called with the terms that the ``<parameters>`` of the forcefield ask for; returns the
-            evaluator of these, for as many atoms.
+        on_terms: called with what the ``<parameters>`` of the forcefield ask for; returns the evaluator of
+            that, for as many atoms.
 
     Raises:
         SetupError: the ``<parameters>`` hold something else, or ask for terms and there is no `on_terms`.
@@ -85,8 +97,77 @@ def serve(
     return _Server(evaluator, transport, observers, on_terms).run()
 
 
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What i-PI wants to know of B structures, in atomic units.
+
+    Attributes:
+        energies: (B,).
+        gradient: (B, N, 3) dE/dR.
+        virials: (B, 3, 3) -dE/d(strain).
+        extras: B texts in JSON.
+    """
+
+    energies: FloatArray
+    gradient: FloatArray
+    virials: FloatArray
+    extras: list[bytes]
+
+
+class ObservedEvaluator:
+    """An evaluator and those who watch it.
+
+    Attributes:
+        evaluator: evaluates the structures.
+        summary: what it did so far.
+
+    Args:
+        evaluator: see above.
+        observers: see each request and its evaluation; what they raise leaves `answer`.
+    """
+
+    def __init__(self, evaluator: Evaluator, observers: Sequence[Observer] = ()) -> None:
+        self.evaluator = evaluator
+        self.summary = ServeSummary()
+        self._observers = observers
+
+    def answer(self, positions: FloatArray, cells: FloatArray) -> Answer:
+        """Evaluate B structures: positions (B, N, 3), cells (B, 3, 3) with vectors as rows, in bohr.
+
+        Raises:
+            GeometryError: an energy or a force is not finite.
+        """
+        batch, distinct = len(positions), _count_without_padding(positions, cells)
+        positions, cells = positions[:distinct], cells[:distinct]
+        for observer in self._observers:
+            observer.before(positions, cells)
+        started = time.perf_counter()
+        evaluation = self.evaluator.evaluate(positions, cells)
+        summary = self.summary
+        summary.seconds_evaluating += time.perf_counter() - started
+        summary.structures += distinct
+        for part, seconds in evaluation.timings.items():
+            summary.timings[part] = summary.timings.get(part, 0.0) + seconds
+        energy, gradient = evaluation.energy, evaluation.gradient
+        _check_finite(energy, gradient)
+        for observer in self._observers:
+            observer.after(positions, cells, evaluation)
+        extras = [encode_extras(evaluation, index) for index in range(distinct)]
+        return Answer(
+            energies=_repeat_last(energy, batch),
+            gradient=_repeat_last(gradient, batch),
+            virials=_repeat_last(evaluation.virial, batch),
+            extras=extras + extras[-1:] * (batch - distinct),
+        )
+
+
 class _Server:
-    """One conversation: the protocol, the evaluator and what was found for the last POSDATA."""
+    """One conversation: the protocol, the evaluator and what was found for the last POSDATA.
+
+    A structure is evaluated once i-PI asks for its state or forces, so that nothing waits to be read
+    meanwhile: i-PI bears the end of a client that has read everything, but not the reset of the connection
+    that comes from one that has not.
+    """
 
     def __init__(
         self,
@@ -95,37 +176,47 @@ class _Server:
         observers: Sequence[Observer],
         on_terms: TermsHook | None,
     ) -> None:
-        self._evaluator = evaluator
+        self._evaluator = ObservedEvaluator(evaluator, observers)
         self._transport = transport
-        self._observers = observers
         self._on_terms = on_terms
-        self._connection = Connection(len(evaluator.numbers))
-        self._reply = b""
-        self._summary = ServeSummary()
+        self._connection = Connection(len(evaluator.numbers), shared_memory=transport.shared_memory)
+        self._shared: SharedArrays | None = None
+        self._structures: tuple[FloatArray, FloatArray] | None = None
+        self._reply: bytes | memoryview = b""
+        self._summary = self._evaluator.summary
 
     def run(self) -> ServeSummary:
-        while not self._connection.closed:
-            for event in self._next_events():
-                self._handle(event)
+        try:
+            while not self._connection.closed:
+                if (event := self._next_event()) is not None:
+                    self._handle(event)
+        finally:
+            if self._shared is not None:
+                self._shared.close()
         return self._summary
 
-    def _next_events(self) -> list[Event]:
+    def _next_event(self) -> Event | None:
+        """Take some bytes; return the event that they complete."""
         started = time.perf_counter()
-        data = self._transport.receive()
+        count = self._transport.receive_into(self._connection.wanted())
         self._summary.seconds_waiting += time.perf_counter() - started
-        if data:
-            return self._connection.receive(data)
+        if count:
+            return self._connection.received(count)
         self._connection.receive_end()
-        return []
+        return None
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Status):
+            self._evaluate()
             self._send(event.reply)
         elif isinstance(event, Init):
             self._choose_terms(event)
         elif isinstance(event, PosData):
-            self._evaluate(event)
+            self._structures = event.positions, event.cells
+        elif isinstance(event, SharedPosData):
+            self._structures = self._attached(event).structures()
         elif isinstance(event, GetForce):
+            self._evaluate()
             self._send(self._reply)
             self._summary.requests += 1
         elif isinstance(event, Exit):
@@ -134,39 +225,36 @@ class _Server:
     def _choose_terms(self, init: Init) -> None:
         """Serve what i-PI asks for by the ``<parameters>`` of the forcefield."""
         try:
-            terms = terms_in_parameters(init.parameters)
+            served = served_in_parameters(init.parameters)
         except ValueError as error:
             raise SetupError(f"forcefield of the i-PI input: {error}") from None
-        if terms is None:
+        if served == Served():
             return
         if self._on_terms is None:
-            raise SetupError(f"forcefield of the i-PI input: expected no terms, found {'+'.join(terms)}")
-        self._evaluator = self._on_terms(terms)
+            raise SetupError(
+                f"forcefield of the i-PI input: expected no <parameters>, found {init.parameters.strip()!r}"
+            )
+        self._evaluator.evaluator = self._on_terms(served)
 
-    def _evaluate(self, data: PosData) -> None:
-        batch = len(data.positions)
-        distinct = _count_without_padding(data)
-        positions = data.positions[:distinct]
-        cells = data.cells[:distinct]
-        for observer in self._observers:
-            observer.before(positions, cells)
-        started = time.perf_counter()
-        evaluation = self._evaluator.evaluate(positions, cells)
-        self._summary.seconds_evaluating += time.perf_counter() - started
-        self._summary.structures += distinct
-        for part, seconds in evaluation.timings.items():
-            self._summary.timings[part] = self._summary.timings.get(part, 0.0) + seconds
-        energy, gradient = evaluation.energy, evaluation.gradient
-        _check_finite(energy, gradient)
-        for observer in self._observers:
-            observer.after(positions, cells, evaluation)
-        slots = np.minimum(np.arange(batch), distinct - 1)
-        extras = [encode_extras(evaluation, index) for index in range(distinct)]
-        self._reply = encode_forces(
-            energy[slots], -gradient[slots], evaluation.virial[slots], [extras[slot] for slot in slots]
-        )
+    def _attached(self, data: SharedPosData) -> SharedArrays:
+        if self._shared is None:
+            n_atoms = len(self._evaluator.evaluator.numbers)
+            self._shared = SharedArrays(data.segments, self._connection.batch_size, n_atoms)
+        return self._shared
 
-    def _send(self, data: bytes) -> None:
+    def _evaluate(self) -> None:
+        """Evaluate the structures of the last POSDATA, if that has not been done."""
+        if self._structures is None:
+            return
+        answer = self._evaluator.answer(*self._structures)
+        self._structures = None
+        if self._shared is not None:
+            self._shared.write(answer.energies, answer.gradient, answer.virials)
+            self._reply = encode_shared(answer.extras)
+        else:
+            self._reply = encode_forces(answer.energies, answer.gradient, answer.virials, answer.extras)
+
+    def _send(self, data: bytes | memoryview) -> None:
         """Send; a connection closed after EXIT while forces were evaluated is a clean end."""
         try:
             self._transport.send(data)
@@ -176,9 +264,10 @@ class _Server:
             self._summary.end = "exit"
 
     def _exit_is_waiting(self) -> bool:
-        while data := self._transport.receive():
-            self._connection.receive(data)
-        return self._connection.closed
+        connection = self._connection
+        while not connection.closed and (count := self._transport.receive_into(connection.wanted())):
+            connection.received(count)
+        return connection.closed
 
 
 def encode_extras(evaluation: Evaluation, index: int) -> bytes:
@@ -200,16 +289,24 @@ def encode_extras(evaluation: Evaluation, index: int) -> bytes:
     return json.dumps(extras).encode()
 
 
-def _count_without_padding(data: PosData) -> int:
-    """Count the structures without the repeats of the last one at the end of the batch."""
-    count = len(data.positions)
+def _count_without_padding(positions: FloatArray, cells: FloatArray) -> int:
+    """Count the structures without the repeats of the last one at the end of the batch.
+
+    Not all repeats are padding: the beads of a ring polymer may start from the same positions.
+    """
+    count = len(positions)
     while (
         count > 1
-        and np.array_equal(data.positions[count - 2], data.positions[count - 1])
-        and np.array_equal(data.cells[count - 2], data.cells[count - 1])
+        and np.array_equal(positions[count - 2], positions[count - 1])
+        and np.array_equal(cells[count - 2], cells[count - 1])
     ):
         count -= 1
     return count
+
+
+def _repeat_last(values: FloatArray, batch: int) -> FloatArray:
+    missing = batch - len(values)
+    return np.concatenate([values, np.repeat(values[-1:], missing, axis=0)]) if missing else values
 
 
 def _check_finite(energy: FloatArray, gradient: FloatArray) -> None:

@@ -30,12 +30,12 @@ def check_extras(simulation: Simulation, terms: Sequence[str], given: Given) -> 
     )
     if not wanted:
         return
-    sockets = {socket.name: socket for socket in simulation.forces.sockets}
+    sources = {source.name: source for source in simulation.forces.sources}
     for forces in simulation.forces.systems:
-        if any(force.forcefield not in sockets for force in forces):
+        if any(force.forcefield not in sources for force in forces):
             continue
         found = {
-            force: frozenset(given(frozenset(simulation.forces.served(sockets[force.forcefield], terms))))
+            force: frozenset(given(frozenset(simulation.forces.served(sources[force.forcefield], terms))))
             for force in forces
         }
         kept = {name for force in forces for name in _kept(force, found[force])}

@@ -1,9 +1,10 @@
 """Which terms of the energy the forcefields of an i-PI input serve, and whether they add up to the whole.
 
-What an ``<ffsocket>`` serves is said by its ``<parameters> {terms: low+delta} </parameters>``, which i-PI
-hands over to clients in INIT, or by a name made of terms alone, or of parts of terms such as
-``mm.bonded``. Any other name stands for the whole energy, but for a name that looks like terms: one with a +,
-or whose letters are those of terms or one typing error away from them.
+What an ``<ffsocket>`` or an ``<ffdirect>`` of pidelta serves is said by its ``<parameters>``, as in
+``{terms: low+delta}``, or by a name made of terms alone, or of parts of terms such as ``mm.bonded``. Any
+other name stands for the whole energy, but for a name that looks like terms: one with a +, or whose letters
+are those of terms or one typing error away from them. i-PI hands parameters over to clients, in INIT, and to
+the class of an ffdirect; the latter does not learn the name, so that it needs parameters in any case.
 """
 
 from __future__ import annotations
@@ -16,23 +17,47 @@ from pathlib import Path
 
 from pidelta.errors import SetupError
 from pidelta.ipi.protocol import read_parameters
+from pidelta.ipi.served import member_of, served_by_socket, terms_in_name
+from pidelta.ipi.transports import MODES
 from pidelta.ipi.xml_input import integer_of, items_of, text_of, to_integer, to_number
-from pidelta.state import TERM_NAMES, common_terms, parse_terms, smallest_parts, terms_beyond
+from pidelta.state import common_terms, parse_terms, smallest_parts, terms_beyond
 
+DEFAULT_CONFIG = "pidelta.yaml"
 _ROUNDING = 1e-6
+_NAME_OF_PES = re.compile(r"""^__DRIVER_NAME__ *= *["']pidelta["']""", re.MULTILINE)
 _COMMITTEES = ("ffcommittee", "ffrotations")
 
 
 @dataclass(frozen=True)
-class ForceSocket:
-    """One ``<ffsocket>``: where i-PI listens, and for which terms (None: all of them)."""
+class ForceSource:
+    """A forcefield by which pidelta serves some terms (None: all), of one delta model or (None) of all."""
 
     name: str
+    batch_size: int
+    terms: frozenset[str] | None
+    member: int | None
+
+
+@dataclass(frozen=True)
+class ForceSocket(ForceSource):
+    """One ``<ffsocket>``: where i-PI listens."""
+
     mode: str
     address: str
     port: int
-    batch_size: int
-    terms: frozenset[str] | None
+
+
+@dataclass(frozen=True)
+class DirectForce(ForceSource):
+    """One ``<ffdirect>`` of pidelta, which i-PI calls in its own process.
+
+    Attributes:
+        config: the configuration that it reads.
+        threaded: whether i-PI calls it in a thread; if not, a batch waits until it is full.
+    """
+
+    config: Path
+    threaded: bool
 
 
 @dataclass(frozen=True)
@@ -56,32 +81,66 @@ class Force:
 
 
 @dataclass(frozen=True)
+class CommitteeForce:
+    """One ``<ffcommittee>``, whose energy is the mean of its members, besides that of a baseline.
+
+    Attributes:
+        name: its own.
+        baseline: the name of the forcefield that the others correct; '' for none.
+        members: the names of the others, those of other programs among them.
+        reads_members: whether several members may be in the extras of one forcefield (``<parse_json>``).
+        weighted: whether there are ``<weights>``.
+    """
+
+    name: str
+    baseline: str
+    members: tuple[str, ...]
+    reads_members: bool
+    weighted: bool
+
+    def __str__(self) -> str:
+        return f"<ffcommittee name={self.name!r}>"
+
+
+@dataclass(frozen=True)
 class ForceSum:
     """The forces of a simulation.
 
     Attributes:
-        sockets: the ffsockets that a force of a system uses, on its own or in a committee.
-        shares: by name of a forcefield, the sockets it stands for with their factors: itself for an ffsocket,
-            its members for a committee.
+        sources: what pidelta serves of the forcefields that the systems use, on their own or in a committee.
+        shares: by name of a forcefield, the sources it stands for with their factors: itself, or its members
+            for a committee.
         systems: the forces of each system.
+        committees: those that the systems use.
     """
 
-    sockets: tuple[ForceSocket, ...]
+    sources: tuple[ForceSource, ...]
     shares: Mapping[str, Mapping[str, float]]
     systems: tuple[tuple[Force, ...], ...]
+    committees: tuple[CommitteeForce, ...] = ()
 
-    def structures(self, socket: ForceSocket) -> int:
-        """Structures that one evaluation of all forces asks of a socket: the beads of all its systems."""
+    @property
+    def sockets(self) -> tuple[ForceSocket, ...]:
+        """The sources that clients connect to."""
+        return tuple(source for source in self.sources if isinstance(source, ForceSocket))
+
+    @property
+    def directs(self) -> tuple[DirectForce, ...]:
+        """The sources that work in the process of i-PI."""
+        return tuple(source for source in self.sources if isinstance(source, DirectForce))
+
+    def structures(self, source: ForceSource) -> int:
+        """Structures that one evaluation of all forces asks of a source: the beads of all its systems."""
         return sum(
             force.n_beads
             for forces in self.systems
             for force in forces
-            if socket.name in self.shares.get(force.forcefield, {})
+            if source.name in self.shares.get(force.forcefield, {})
         )
 
-    def served(self, socket: ForceSocket, terms: Sequence[str]) -> list[str]:
-        """What a socket serves of the terms of a configuration, or parts of these, in their order."""
-        return list(terms) if socket.terms is None else common_terms(terms, socket.terms)
+    def served(self, source: ForceSource, terms: Sequence[str]) -> list[str]:
+        """What a source serves of the terms of a configuration, or parts of these, in their order."""
+        return list(terms) if source.terms is None else common_terms(terms, source.terms)
 
     def check(self, source: object, terms: Sequence[str]) -> list[str]:
         """Check that the forces of each system add up to each term once.
@@ -94,13 +153,13 @@ class ForceSum:
             What the weights of the input make of terms that do not count once.
 
         Raises:
-            SetupError: a term is served never, or twice without weights that say so, or a socket serves one
+            SetupError: a term is served never, or twice without weights that say so, or a source serves one
                 that the energy does not have.
         """
-        for socket in self.sockets:
-            if unknown := terms_beyond(socket.terms or (), terms):
+        for each in self.sources:
+            if unknown := terms_beyond(each.terms or (), terms):
                 raise SetupError(
-                    f"{source}: <ffsocket name={socket.name!r}>: expected terms among {', '.join(terms)}, "
+                    f"{source}: forcefield {each.name!r}: expected terms among {', '.join(terms)}, "
                     f"found {', '.join(unknown)}"
                 )
         notes: dict[str, None] = {}
@@ -120,8 +179,8 @@ class ForceSum:
     def _serving(
         self, forces: Sequence[Force], part: str, terms: Sequence[str]
     ) -> list[tuple[Force, str, float]]:
-        """The forces and sockets that serve a term or a part of one, with their factor in the energy."""
-        by_name = {socket.name: socket for socket in self.sockets}
+        """The forces and sources that serve a term or a part of one, with their factor in the energy."""
+        by_name = {each.name: each for each in self.sources}
         return [
             (force, name, force.weight * share)
             for force in forces
@@ -162,8 +221,8 @@ def read_forces(
         beads: the number of beads of each.
 
     Raises:
-        SetupError: no force uses an ffsocket of mode unix or inet, a name is missing, taken or unknown, or a
-            number is none; an ffsocket does not say what it serves.
+        SetupError: no force uses pidelta, a name is missing, taken or unknown, or a number is none; a
+            forcefield does not say what it serves, or waits for a batch that never fills.
     """
     elements = [element for element in root if element.tag.startswith("ff")]
     known = [element.get("name", "").strip() for element in elements]
@@ -176,25 +235,60 @@ def read_forces(
     )
     used = {force.forcefield for system in forces for force in system}
     members = {
-        name: list(element.iter("ffsocket"))
+        name: list(_read_sources(path, element))
         for name, element in zip(known, elements, strict=True)
         if name in used
     }
-    sockets = tuple(_read_socket(path, element) for found in members.values() for element in found)
-    if not sockets:
-        raise SetupError(f"{path}: expected an <ffsocket> for pidelta to connect to, found none in <forces>")
-    places = [(s.mode, s.address, s.port if s.mode == "inet" else 0) for s in sockets]
+    sources = tuple(source for found in members.values() for source in found)
+    if not sources:
+        raise SetupError(
+            f"{path}: expected an <ffsocket> for pidelta to connect to, or an <ffdirect> of it, found none "
+            "in <forces>"
+        )
+    names = frozenset(source.name for source in sources)
+    shares = {
+        name: _shares(element, names)
+        for name, element in zip(known, elements, strict=True)
+        if members.get(name)
+    }
+    committees = tuple(
+        _read_committee(element)
+        for name, element in zip(known, elements, strict=True)
+        if name in used and element.tag == "ffcommittee"
+    )
+    found = ForceSum(sources, shares, forces, committees)
+    _check_addresses(path, found.sockets)
+    _check_batches(path, found)
+    return found
+
+
+def _check_addresses(path: Path, sockets: Sequence[ForceSocket]) -> None:
+    places = [(s.mode == "inet", s.address, s.port if s.mode == "inet" else 0) for s in sockets]
     for socket, place in zip(sockets, places, strict=True):
         if places.count(place) > 1:
             raise SetupError(
                 f"{path}: expected an address of its own for each ffsocket, found {socket.address} twice"
             )
-    shares = {
-        name: _shares(path, element)
-        for name, element in zip(known, elements, strict=True)
-        if members.get(name)
-    }
-    return ForceSum(sockets, shares, forces)
+
+
+def _check_batches(path: Path, forces: ForceSum) -> None:
+    """Without a thread, i-PI waits for ever for the structures that a batch lacks."""
+    for direct in forces.directs:
+        structures = forces.structures(direct)
+        if not direct.threaded and structures % direct.batch_size:
+            raise SetupError(
+                f"{path}: <batch_size> of <ffdirect name={direct.name!r}>: expected a divisor of the "
+                f"{structures} structures of a step, or threaded='true', found {direct.batch_size}"
+            )
+
+
+def _read_sources(path: Path, element: ET.Element) -> Iterator[ForceSource]:
+    """The sources of pidelta in a forcefield, itself or its members."""
+    for child in element.iter():
+        if child.tag == "ffsocket":
+            yield _read_socket(path, child)
+        elif child.tag == "ffdirect" and _is_of_pidelta(path, child):
+            yield _read_direct(path, child)
 
 
 def _read_systems_forces(
@@ -235,10 +329,10 @@ def _read_systems_forces(
 def _read_socket(path: Path, element: ET.Element) -> ForceSocket:
     name, mode = element.get("name", "").strip(), element.get("mode", "inet").strip()
     what = f"<ffsocket name={name!r}>"
-    if mode not in ("unix", "inet"):
-        raise SetupError(f"{path}: mode of {what}: expected unix or inet, found {mode!r}")
+    if mode not in MODES:
+        raise SetupError(f"{path}: mode of {what}: expected {', '.join(MODES)}, found {mode!r}")
     try:
-        terms = terms_of_socket(name, text_of(element, "parameters", ""))
+        served = served_by_socket(name, text_of(element, "parameters", ""))
     except ValueError as error:
         raise SetupError(f"{path}: {what}: {error}") from None
     return ForceSocket(
@@ -247,92 +341,76 @@ def _read_socket(path: Path, element: ET.Element) -> ForceSocket:
         address=text_of(element, "address", "localhost"),
         port=integer_of(path, element, "port", 65535, 1),
         batch_size=integer_of(path, element, "batch_size", 1, 1),
-        terms=terms,
+        terms=served.terms,
+        member=served.member,
     )
 
 
-def _shares(path: Path, element: ET.Element) -> dict[str, float]:
-    """The ffsockets behind a forcefield: itself, or the members of a committee with their part of the mean.
+def _is_of_pidelta(path: Path, element: ET.Element) -> bool:
+    """Whether an ffdirect calls pidelta, as far as its file says so without being run.
 
-    A baseline of a committee counts in full, as the others then correct it.
+    Raises:
+        SetupError: the file cannot be read.
+    """
+    if text_of(element, "pes", "dummy") != "custom":
+        return False
+    file = path.parent / text_of(element, "pes_path", "")
+    try:
+        return _NAME_OF_PES.search(file.read_text(encoding="utf-8")) is not None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(
+            f"{path}: <pes_path> of <ffdirect name={element.get('name', '')!r}>: expected a Python file, as "
+            f"that of `pidelta ffdirect-path`, found {file}: {getattr(error, 'strerror', None) or error}"
+        ) from error
+
+
+def _read_direct(path: Path, element: ET.Element) -> DirectForce:
+    """What i-PI hands over to `pidelta.ipi_pes`, which does not learn the name of its forcefield."""
+    name = element.get("name", "").strip()
+    what = f"<ffdirect name={name!r}>"
+    parameters = read_parameters(text_of(element, "parameters", ""))
+    try:
+        terms = parse_terms(parameters["terms"]) if "terms" in parameters else None
+        member = member_of(parameters)
+        by_name = terms_in_name(name)
+    except ValueError as error:
+        raise SetupError(f"{path}: {what}: {error}") from None
+    if by_name not in (None, terms):
+        raise SetupError(
+            f"{path}: {what}: a name made of terms: expected the same in <parameters> {{terms: {name}}}, "
+            f"found {parameters.get('terms', 'none')}"
+        )
+    return DirectForce(
+        name=name,
+        batch_size=integer_of(path, element, "batch_size", 1, 1),
+        terms=terms,
+        member=member,
+        config=path.parent / parameters.get("config", DEFAULT_CONFIG),
+        threaded=element.get("threaded", "false").strip().lower() == "true",
+    )
+
+
+def _read_committee(element: ET.Element) -> CommitteeForce:
+    baseline = text_of(element, "baseline_name", "")
+    names = [child.get("name", "").strip() for child in element if child.tag.startswith("ff")]
+    return CommitteeForce(
+        name=element.get("name", "").strip(),
+        baseline=baseline,
+        members=tuple(name for name in names if name != baseline),
+        reads_members=text_of(element, "parse_json", "false").lower() == "true",
+        weighted=bool(items_of(element.findtext("weights"))),
+    )
+
+
+def _shares(element: ET.Element, ours: frozenset[str]) -> dict[str, float]:
+    """The sources behind a forcefield: itself, or the members of a committee with their part of the mean.
+
+    A baseline of a committee counts in full, as the others then correct it. i-PI 3.3.1 reads the weights of a
+    committee and then takes the plain mean.
     """
     if element.tag not in _COMMITTEES:
         return {element.get("name", "").strip(): 1.0}
-    baseline = text_of(element, "baseline_name", "")
-    members = [child.get("name", "").strip() for child in element if child.tag.startswith("ff")]
-    others = [name for name in members if name != baseline]
-    weights = [to_number(path, "<weights>", item) for item in items_of(element.findtext("weights"))]
-    weights = weights if len(weights) == len(others) else [1.0] * len(others)
-    shares = {name: weight / len(others) for name, weight in zip(others, weights, strict=True)}
-    sockets = {child.get("name", "").strip() for child in element.iter("ffsocket")}
-    return {name: share for name, share in {baseline: 1.0, **shares}.items() if name in sockets}
-
-
-def terms_of_socket(name: str, parameters: str) -> frozenset[str] | None:
-    """What an ffsocket serves by its parameters or its name; None: everything.
-
-    Args:
-        name: of the ffsocket.
-        parameters: the text of its ``<parameters>``, or nothing.
-
-    Raises:
-        ValueError: a parameter is unknown, no terms follow where they should, or the name only looks like
-            terms.
-    """
-    given = terms_in_parameters(parameters)
-    return terms_in_name(name) if given is None else given
-
-
-def terms_in_parameters(text: str) -> frozenset[str] | None:
-    """The terms that ``<parameters>`` or INIT ask for, None if they say nothing.
-
-    Raises:
-        ValueError: something is there that is not ``terms`` (or the batch size that i-PI adds).
-    """
-    parameters = read_parameters(text)
-    unknown = sorted(set(parameters) - {"terms", "batch_size"})
-    if unknown:
-        raise ValueError(f"<parameters>: expected terms: A+B, found {unknown[0]!r}")
-    if "terms" not in parameters:
-        return None
-    try:
-        return parse_terms(parameters["terms"])
-    except ValueError as error:
-        raise ValueError(f"<parameters>: terms: {error}") from None
-
-
-def terms_in_name(name: str) -> frozenset[str] | None:
-    """The terms that the name of an ffsocket is made of, None for a name that has nothing of them.
-
-    Raises:
-        ValueError: it looks like terms and is not.
-    """
-    try:
-        return parse_terms(name)
-    except ValueError as error:
-        if _looks_like_terms(name):
-            raise ValueError(
-                f"a name that looks like terms: {error}; for the whole energy choose another name"
-            ) from None
-        return None
-
-
-def _looks_like_terms(name: str) -> bool:
-    letters = _letters(name)
-    words = {_letters(known) for term in TERM_NAMES for known in (term, term.partition(".")[2]) if known}
-    chain = re.fullmatch(f"({'|'.join(words)})+", letters)
-    near = any(len(word) > 2 and _one_error_apart(letters, word) for word in words)
-    return "+" in name or chain is not None or near
-
-
-def _letters(name: str) -> str:
-    return re.sub(r"[^a-z]", "", name.lower())
-
-
-def _one_error_apart(one: str, other: str) -> bool:
-    """Whether inserting, leaving out, changing or swapping letters once makes one word of the other."""
-    same = (a == b for a, b in zip(one, other, strict=False))
-    start = next((k for k, equal in enumerate(same) if not equal), min(len(one), len(other)))
-    one, other = one[start:], other[start:]
-    swapped = one[:2] == other[:2][::-1] and one[2:] == other[2:]
-    return swapped or one[1:] == other[1:] or one[1:] == other or one == other[1:]
+    committee = _read_committee(element)
+    baseline, others = committee.baseline, committee.members
+    shares = dict.fromkeys(others, 1.0 / max(len(others), 1))
+    return {name: share for name, share in {baseline: 1.0, **shares}.items() if name in ours}

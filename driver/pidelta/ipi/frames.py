@@ -38,14 +38,18 @@ _DIMENSIONS = {
 }
 """Of the quantities that have three numbers an atom and can be read here."""
 
-SUFFIXES = {"xyz": ".xyz", "pdb": ".pdb", "ase": ".extxyz", "binary": ".binary"}
+SUFFIXES = {"xyz": ".xyz", "pdb": ".pdb", "ase": ".extxyz", "bin": ".bin"}
 """What i-PI's formats end in."""
 
 _STEP = re.compile(r"Step:\s*(\d+)")
-_UNIT = re.compile(r"(\w+)\{(\w+)\}")
+_UNIT = re.compile(r"(\w+)\{([^}]*)\}")
 _EXTRAS = re.compile(r"^ ?#EXTRAS\((.*?)\)# Step:\s*(\d+)\s*$", re.MULTILINE)
 _READER_ERRORS = (ValueError, TypeError, IndexError, KeyError, EOFError, StopIteration)
 _NAME_WIDTH = 8
+_NUMBER_WIDTH = 13
+"""With the blank before it."""
+_DIGITS = [2, 4, 5, 6, 7, 8, 11, 12]
+"""Where a number has its digits, those of the power of ten last."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class FrameFile:
     were computed again replace the old ones. An incomplete last one is passed over.
 
     Args:
-        path: a file ending in .xyz, .pdb, .extxyz or .binary, as i-PI writes them.
+        path: a file ending in .xyz, .pdb, .extxyz or .bin, as i-PI writes them.
         quantity: i-PI's name of what it holds.
 
     Raises:
@@ -270,7 +274,7 @@ def _binary_places(path: Path, file: BinaryIO) -> Iterator[_Place]:
             n_names = int(np.frombuffer(file.read(8), np.int64)[0])
             title_at = 88 + 24 * n_atoms + 4 * n_names
             file.seek(title_at)
-            match = re.match(r".*?cell\{\w+\}", file.read(2000).decode("utf-32-le", errors="ignore"))
+            match = re.match(r".*?cell\{[^}]*\}", file.read(2000).decode("utf-32-le", errors="ignore"))
             if match is None:
                 return
             size = title_at + 4 * len(match.group())
@@ -318,11 +322,22 @@ def _table(body: bytes, count: int) -> npt.NDArray[np.uint8] | None:
 
 
 def _numbers(table: npt.NDArray[np.uint8]) -> FloatArray:
-    """The three numbers of each line.
+    """The three numbers of each line, of characters such as ``  1.23450e+01 -2.00000e-03  0.00000e+00\\n``.
 
     Raises:
         ValueError: there is something else.
     """
+    if table.shape[1] == 3 * _NUMBER_WIDTH + 1:
+        numbers = table[:, :-1].reshape(-1, _NUMBER_WIDTH)
+        digits = numbers[:, _DIGITS] - np.uint8(ord("0"))  # other characters wrap around to more than 9
+        points = (numbers[:, 3] == ord(".")) & (numbers[:, 9] == ord("e"))
+        minus, negative_power = numbers[:, 1] == ord("-"), numbers[:, 10] == ord("-")
+        signs = (minus | (numbers[:, 1] == ord(" "))) & (negative_power | (numbers[:, 10] == ord("+")))
+        if (digits <= 9).all() and (points & signs).all():
+            mantissas = digits[:, :6].astype(np.int64) @ (10 ** np.arange(5, -1, -1))
+            powers = digits[:, 6].astype(np.int64) * 10 + digits[:, 7]
+            scaled = mantissas * 10.0 ** (np.where(negative_power, -powers, powers) - 5)
+            return np.asarray(np.where(minus, -scaled, scaled)).reshape(len(table), 3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # NumPy deprecates text that ends early: it is an error here, too
         try:
@@ -371,5 +386,5 @@ def _parse_binary(raw: bytes, atoms: IntArray | None, with_names: bool) -> _Cont
     return tuple(text[:length].split("|")), values if atoms is None else values[atoms], cell, text[length:]
 
 
-_PLACES = {".xyz": _xyz_places, ".extxyz": _xyz_places, ".pdb": _pdb_places, ".binary": _binary_places}
-_PARSERS = {".xyz": _parse_xyz, ".extxyz": _parse_extended, ".pdb": _parse_pdb, ".binary": _parse_binary}
+_PLACES = {".xyz": _xyz_places, ".extxyz": _xyz_places, ".pdb": _pdb_places, ".bin": _binary_places}
+_PARSERS = {".xyz": _parse_xyz, ".extxyz": _parse_extended, ".pdb": _parse_pdb, ".bin": _parse_binary}

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import math
-import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,7 +11,6 @@ from pidelta.state import Evaluation, FloatArray
 
 SPREAD = "delta_standard_deviation"
 EXTRAPOLATION = "delta_extrapolation"
-_STATUS_SECONDS = 1.0
 
 
 class Observer:
@@ -67,13 +61,10 @@ class UncertaintyMonitor(Observer):
 
     Args:
         spread_threshold: of the standard deviation of a committee, in hartree.
-        status: a file that has the alarms as JSON, not older than about a second; None for none.
     """
 
-    def __init__(self, spread_threshold: float, status: Path | None = None) -> None:
+    def __init__(self, spread_threshold: float) -> None:
         self.alarms = {SPREAD: Alarm(spread_threshold), EXTRAPOLATION: Alarm(1.0)}
-        self._status = status
-        self._written = -math.inf
 
     def after(self, positions: FloatArray, cells: FloatArray | None, evaluation: Evaluation) -> None:
         """Count the structures; what the evaluation lacks, as a single model lacks a spread, is left out."""
@@ -84,30 +75,6 @@ class UncertaintyMonitor(Observer):
                 values = None
             if values is not None and len(values):
                 alarm.add(values)
-        if time.monotonic() - self._written > _STATUS_SECONDS:
-            self.write_status()
-
-    def write_status(self) -> None:
-        """Replace the file at once, so that nobody reads half of it; a full disk does not end a run."""
-        if self._status is None:
-            return
-        self._written = time.monotonic()
-        draft = self._status.with_suffix(".draft")
-        with contextlib.suppress(OSError):
-            draft.write_text(
-                json.dumps({name: asdict(alarm) for name, alarm in self.alarms.items()}), encoding="utf-8"
-            )
-            draft.replace(self._status)
-
-
-def read_status(path: Path) -> dict[str, Alarm]:
-    """The alarms in the file of an `UncertaintyMonitor`; none where it has not written yet."""
-    try:
-        return {
-            name: Alarm(**values) for name, values in json.loads(path.read_text(encoding="utf-8")).items()
-        }
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}
 
 
 def merge_alarms(several: Iterable[Mapping[str, Alarm]]) -> dict[str, Alarm]:

@@ -19,8 +19,6 @@ from pidelta.ipi.simulation import (
 )
 from pidelta.ipi.xml_input import read_xml, systems_of, text_of, to_number
 
-_CONSTANT_ENERGY = ("nve", "sc")
-
 
 @dataclass(frozen=True)
 class SystemOutputs:
@@ -29,7 +27,8 @@ class SystemOutputs:
     Attributes:
         name: its prefix in the names of files; '' for the only one.
         n_beads: of its ring polymer.
-        temperature: k_B T of the ensemble in hartree; None where it has none, as at constant energy.
+        temperature: k_B T of the ensemble in hartree, and of the springs of ring polymers; None without one.
+        keeps_temperature: whether this is an ensemble of constant temperature.
         ensemble: i-PI's mode of dynamics, such as ``nvt``; '' for other motions.
         thermostats: modes of its thermostats, such as ``pile_g``.
         is_canonical: whether these sample velocities at the temperature: no generalised Langevin equation
@@ -43,6 +42,7 @@ class SystemOutputs:
     name: str
     n_beads: int
     temperature: float | None
+    keeps_temperature: bool
     ensemble: str
     thermostats: tuple[str, ...]
     is_canonical: bool
@@ -131,18 +131,19 @@ def _system(path: Path, prefix: str, output: ET.Element | None, system: ET.Eleme
     ensemble = "" if dynamics is None else dynamics.get("mode", "nve")
     thermostats = [] if dynamics is None else list(_thermostats(dynamics))
     modes = [element.get("mode", "") for element in thermostats]
-    temperature = None if ensemble in _CONSTANT_ENERGY else _quantity(path, system, "temperature", 1.0)
+    temperature = _quantity(path, system, "temperature")
     motion = system.find("motion")
     return SystemOutputs(
         name=name,
         n_beads=number_of_beads(path, system),
         temperature=temperature,
+        keeps_temperature=temperature is not None and ensemble not in ("", "nve"),
         ensemble=ensemble,
         thermostats=tuple(mode for mode in modes if mode and mode != "multi"),
         is_canonical=bool(modes) and all(element.find("C") is None for element in thermostats),
         fixes_momentum=motion is None or text_of(motion, "fixcom", "True").lower() == "true",
         has_fixed_atoms=motion is not None and bool(text_of(motion, "fixatoms", "").strip("[] ")),
-        time_step=None if dynamics is None else _quantity(path, dynamics, "timestep", 1.0),
+        time_step=None if dynamics is None else _quantity(path, dynamics, "timestep") or 1.0,
         properties=tuple(properties_of(path, prefix, output, name)),
         trajectories=tuple(trajectories_of(path, prefix, output, name)),
     )
@@ -153,13 +154,13 @@ def _thermostats(dynamics: ET.Element) -> list[ET.Element]:
     return [found for element in dynamics.iterfind("thermostat") for found in element.iter("thermostat")]
 
 
-def _quantity(path: Path, parent: ET.Element, tag: str, default: float) -> float:
-    """A time or temperature in atomic units."""
+def _quantity(path: Path, parent: ET.Element, tag: str) -> float | None:
+    """A time or temperature in atomic units; None where it is not given."""
     from ipi.utils.units import unit_to_internal
 
     element = next(parent.iter(tag), None)
     if element is None or not (element.text or "").strip():
-        return default
+        return None
     value = to_number(path, f"<{tag}>", (element.text or "").strip())
     unit = element.get("units", "atomic_unit")
     try:

@@ -10,10 +10,16 @@ force request the exchange is
     POSDATA  N, B x (cell, inverse), B x positions                   (INIT announced batch_size:B > 1)
     GETFORCE                    -> FORCEREADY, energies, N, forces, virials, B x (n, n bytes)
     EXIT
+
+With the numbers in shared memory (mode ``shm``) they are instead, with the names in the first POSDATA only,
+
+    POSDATA  N, 6 x (n, name of n bytes)
+    GETFORCE                    -> FORCEREADY, B x (n, n bytes)
 """
 
 from __future__ import annotations
 
+import re
 import struct
 import sys
 from collections.abc import Generator, Sequence
@@ -26,9 +32,14 @@ from pidelta.errors import ProtocolError, TransportError
 from pidelta.state import FloatArray
 
 HEADER_BYTES = 12
+SEGMENTS = ("positions", "cells", "inverse cells", "energies", "forces", "virials")
+"""What the segments of shared memory hold, in the order in which i-PI names them."""
 _INT_BYTES = 4
 _MATRIX_BYTES = 72
 _LONGEST_INIT = 1 << 20
+_LARGEST_POSDATA = 1 << 31
+_LONGEST_NAME = 200
+_SEGMENT_NAME = re.compile(rb"[A-Za-z0-9_.-]+")
 _HEADERS = {
     name.ljust(HEADER_BYTES).encode(): name for name in ("STATUS", "INIT", "POSDATA", "GETFORCE", "EXIT")
 }
@@ -74,6 +85,17 @@ class PosData:
 
 
 @dataclass(frozen=True)
+class SharedPosData:
+    """Structures to evaluate lie in shared memory.
+
+    Attributes:
+        segments: names of the shared memory, in the order of `SEGMENTS`; the same in each event.
+    """
+
+    segments: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class GetForce:
     """i-PI asks for the results of the last POSDATA."""
 
@@ -83,43 +105,48 @@ class Exit:
     """i-PI ends the conversation."""
 
 
-Event = Status | Init | PosData | GetForce | Exit
+Event = Status | Init | PosData | SharedPosData | GetForce | Exit
 
 
 class Connection:
     """The client's side of one conversation with i-PI.
 
+    Bytes go straight to where they belong: write what comes next into `wanted()`, all of it or its beginning,
+    and tell `received()` how many bytes that was.
+
     Args:
         n_atoms: the number of atoms every structure must have.
+        shared_memory: whether numbers travel through shared memory.
     """
 
-    def __init__(self, n_atoms: int) -> None:
+    def __init__(self, n_atoms: int, *, shared_memory: bool = False) -> None:
         self.batch_size = 1
         self.closed = False
         self._n_atoms = n_atoms
+        self._shared_memory = shared_memory
+        self._segments: tuple[str, ...] = ()
         self._initialised = False
         self._have_data = False
-        self._buffer = bytearray()
-        self._events: list[Event] = []
+        self._event: Event | None = None
         self._message = ""
         self._parser = self._parse()
-        self._wanted = next(self._parser)
+        self._rest = next(self._parser)
 
-    def receive(self, data: bytes) -> list[Event]:
-        """Take what came from the socket, cut anywhere, and return the events it completes.
+    def wanted(self) -> memoryview:
+        """Where the next bytes go; empty once i-PI has said EXIT: what follows is of no interest."""
+        return self._rest
 
-        Bytes after EXIT are ignored: i-PI closes the connection next.
+    def received(self, count: int) -> Event | None:
+        """Take note that the first `count` bytes of `wanted()` are there; return the event they complete.
 
         Raises:
             ProtocolError: an unknown header, a wrong length or number of atoms, or a message out of turn.
         """
-        self._buffer += data
-        self._events = []
-        while not self.closed and len(self._buffer) >= self._wanted:
-            chunk = bytes(self._buffer[: self._wanted])
-            del self._buffer[: self._wanted]
-            self._wanted = self._parser.send(chunk)
-        return self._events
+        self._rest = self._rest[count:]
+        self._event = None
+        while not self._rest and not self.closed:
+            self._rest = next(self._parser)
+        return self._event
 
     def receive_end(self) -> None:
         """Take note that the peer closed the connection; between messages that is a clean end.
@@ -127,107 +154,151 @@ class Connection:
         Raises:
             TransportError: the connection ended in the middle of a message.
         """
-        if not self.closed and (self._message or self._buffer):
+        if not self.closed and (self._message or len(self._rest) < HEADER_BYTES):
             raise TransportError(
                 f"the connection to i-PI broke inside {self._message or 'a header'}: "
-                f"expected {self._wanted} more bytes, found {len(self._buffer)}"
+                f"expected {len(self._rest)} more bytes, found none"
             )
         self.closed = True
 
-    def _parse(self) -> Generator[int, bytes, None]:
-        """Yield the number of bytes wanted next, get them, and collect events."""
+    def _parse(self) -> Generator[memoryview, None, None]:
+        """Yield where the next bytes go, and leave the event of a whole message behind."""
+        header = bytearray(HEADER_BYTES)
         while True:
             self._message = ""
-            header = yield HEADER_BYTES
-            name = _HEADERS.get(header)
+            yield memoryview(header)
+            name = _HEADERS.get(bytes(header))
             if name is None:
                 raise ProtocolError(
-                    f"i-PI sent an unknown header: expected {', '.join(_HEADERS.values())}, found {header!r}"
+                    f"i-PI sent an unknown header: expected {', '.join(_HEADERS.values())}, "
+                    f"found {bytes(header)!r}"
                 )
             self._message = name
             if name == "STATUS":
-                self._events.append(Status(self._status_reply()))
+                self._event = Status(self._status_reply())
             elif name == "INIT":
                 yield from self._parse_init()
             elif name == "POSDATA":
-                yield from self._parse_positions()
+                if not self._initialised:
+                    raise ProtocolError("i-PI sent POSDATA: expected INIT before it, found none")
+                yield from self._parse_shared() if self._shared_memory else self._parse_positions()
+                self._have_data = True
             elif name == "GETFORCE":
                 if not self._have_data:
                     raise ProtocolError("i-PI sent GETFORCE: expected POSDATA before it, found none")
                 self._have_data = False
-                self._events.append(GetForce())
+                self._event = GetForce()
             else:
-                self._events.append(Exit())
+                self._event = Exit()
                 self.closed = True
-                yield 0
+                yield memoryview(bytearray())
 
     def _status_reply(self) -> bytes:
         if not self._initialised:
             return _header("NEEDINIT")
         return _header("HAVEDATA" if self._have_data else "READY")
 
-    def _parse_init(self) -> Generator[int, bytes, None]:
-        rid = _read_integer((yield _INT_BYTES))
-        length = _read_integer((yield _INT_BYTES))
+    def _parse_init(self) -> Generator[memoryview, None, None]:
+        numbers = bytearray(2 * _INT_BYTES)
+        yield memoryview(numbers)
+        rid, length = _read_integer(numbers[:_INT_BYTES]), _read_integer(numbers[_INT_BYTES:])
         if not 0 <= length <= _LONGEST_INIT:
             raise ProtocolError(
                 f"i-PI sent INIT with a wrong length: expected 0 to {_LONGEST_INIT}, found {length}"
             )
-        text = (yield length).decode("utf-8", errors="replace")
-        self.batch_size = _read_batch_size(text)
+        parameters = bytearray(length)
+        yield memoryview(parameters)
+        text = parameters.decode("utf-8", errors="replace")
+        self.batch_size = self._read_batch_size(text)
         self._initialised = True
-        self._events.append(Init(rid, text, self.batch_size))
+        self._event = Init(rid, text, self.batch_size)
 
-    def _parse_positions(self) -> Generator[int, bytes, None]:
-        if not self._initialised:
-            raise ProtocolError("i-PI sent POSDATA: expected INIT before it, found none")
+    def _parse_positions(self) -> Generator[memoryview, None, None]:
         batch = self.batch_size
+        if batch > 1:
+            yield from self._parse_count()
+        matrices = bytearray(2 * _MATRIX_BYTES * batch)
+        yield memoryview(matrices)
         if batch == 1:
-            matrices = yield 2 * _MATRIX_BYTES
-            self._check_atoms(_read_integer((yield _INT_BYTES)))
-        else:
-            self._check_atoms(_read_integer((yield _INT_BYTES)))
-            matrices = yield 2 * _MATRIX_BYTES * batch
+            yield from self._parse_count()
+        positions = np.empty((batch, self._n_atoms, 3))
+        yield positions.data.cast("B")
         cells = np.frombuffer(matrices).reshape(batch, 2, 3, 3)[:, 0].transpose(0, 2, 1).copy()
-        coordinates = yield 24 * batch * self._n_atoms
-        positions = np.frombuffer(coordinates).reshape(batch, self._n_atoms, 3).copy()
-        self._have_data = True
-        self._events.append(PosData(positions, cells))
+        self._event = PosData(positions, cells)
 
-    def _check_atoms(self, found: int) -> None:
+    def _parse_shared(self) -> Generator[memoryview, None, None]:
+        yield from self._parse_count()
+        number = bytearray(_INT_BYTES)
+        while len(self._segments) < len(SEGMENTS):
+            yield memoryview(number)
+            length = _read_integer(number)
+            name = bytearray(length if 0 <= length <= _LONGEST_NAME else 0)
+            yield memoryview(name)
+            if _SEGMENT_NAME.fullmatch(name) is None:
+                raise ProtocolError(
+                    f"i-PI sent POSDATA: expected the name of the shared memory of "
+                    f"{SEGMENTS[len(self._segments)]}, found {length} bytes, {bytes(name)!r}"
+                )
+            self._segments += (name.decode(),)
+        self._event = SharedPosData(self._segments)
+
+    def _parse_count(self) -> Generator[memoryview, None, None]:
+        count = bytearray(_INT_BYTES)
+        yield memoryview(count)
+        found = _read_integer(count)
         if found != self._n_atoms:
             raise ProtocolError(
                 f"wrong number of atoms: expected {self._n_atoms} as in the structure, i-PI sent {found}"
             )
 
+    def _read_batch_size(self, parameters: str) -> int:
+        """Find ``batch_size:B`` among the parameters of INIT; without it B is 1."""
+        value = read_parameters(parameters).get("batch_size", "1")
+        largest = max(1, _LARGEST_POSDATA // (2 * _MATRIX_BYTES + 24 * self._n_atoms))
+        if not re.fullmatch("[0-9]{1,10}", value) or not 1 <= int(value) <= largest:
+            raise ProtocolError(
+                f"i-PI sent INIT with a wrong batch_size: expected 1 to {largest}, found {value!r}"
+            )
+        return int(value)
+
 
 def encode_forces(
-    energies: FloatArray, forces: FloatArray, virials: FloatArray, extras: Sequence[bytes]
-) -> bytes:
+    energies: FloatArray, gradient: FloatArray, virials: FloatArray, extras: Sequence[bytes]
+) -> memoryview:
     """Return the answer to GETFORCE for the B structures of a POSDATA.
 
     Args:
         energies: (B,) in hartree.
-        forces: (B, N, 3) -dE/dR in hartree/bohr.
+        gradient: (B, N, 3) dE/dR in hartree/bohr; i-PI gets forces.
         virials: (B, 3, 3) -dE/d(strain) in hartree.
         extras: B strings, encoded (their length on the wire counts bytes, not characters).
 
     Raises:
         ValueError: an argument has a wrong shape.
     """
-    batch, n_atoms = forces.shape[:2]
+    batch, n_atoms = gradient.shape[:2]
     if len(extras) != batch:
         raise ValueError(f"extras: expected {batch} strings, found {len(extras)}")
-    return b"".join(
-        [
-            _header("FORCEREADY"),
-            _floats("energies", energies, (batch,)),
-            _integer(n_atoms),
-            _floats("forces", forces, (batch, n_atoms, 3)),
-            _floats("virials", virials, (batch, 3, 3)),
-            *(_integer(len(extra)) + extra for extra in extras),
-        ]
-    )
+    shapes = {"energies": (batch,), "gradient": (batch, n_atoms, 3), "virials": (batch, 3, 3)}
+    for (name, shape), found in zip(shapes.items(), (energies, gradient, virials), strict=True):
+        if found.shape != shape:
+            raise ValueError(f"{name}: expected shape {shape}, found {found.shape}")
+    head = _header("FORCEREADY") + np.asarray(energies, np.float64).tobytes() + _integer(n_atoms)
+    tail = np.asarray(virials, np.float64).tobytes() + b"".join(_lengths_and_texts(extras))
+    reply = np.empty(len(head) + 8 * gradient.size + len(tail), np.uint8)
+    middle = slice(len(head), len(head) + 8 * gradient.size)
+    reply[: middle.start], reply[middle.stop :] = np.frombuffer(head, np.uint8), np.frombuffer(tail, np.uint8)
+    np.negative(gradient, out=reply[middle].view(np.float64).reshape(gradient.shape))
+    return reply.data
+
+
+def encode_shared(extras: Sequence[bytes]) -> bytes:
+    """Return the answer to GETFORCE with the numbers in shared memory; `extras` as in `encode_forces`."""
+    return b"".join([_header("FORCEREADY"), *_lengths_and_texts(extras)])
+
+
+def _lengths_and_texts(extras: Sequence[bytes]) -> list[bytes]:
+    return [part for extra in extras for part in (_integer(len(extra)), extra)]
 
 
 def _header(name: str) -> bytes:
@@ -238,15 +309,15 @@ def _integer(value: int) -> bytes:
     return struct.pack("=i", value)
 
 
-def _read_integer(data: bytes) -> int:
+def _read_integer(data: bytes | bytearray) -> int:
     return int.from_bytes(data, sys.byteorder, signed=True)
 
 
-def _floats(name: str, values: npt.ArrayLike, shape: tuple[int, ...]) -> bytes:
+def _floats(name: str, values: npt.ArrayLike, shape: tuple[int, ...]) -> memoryview:
     array = np.ascontiguousarray(values, dtype=np.float64)
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, found {array.shape}")
-    return array.tobytes()
+    return array.data
 
 
 def read_parameters(text: str) -> dict[str, str]:
@@ -254,11 +325,3 @@ def read_parameters(text: str) -> dict[str, str]:
     tokens = text.strip(" \t\r\n\0").strip("{}").split(",")  # ASE sends a zero byte for nothing
     pairs = (token.partition(":") for token in tokens if token.strip())
     return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def _read_batch_size(parameters: str) -> int:
-    """Find ``batch_size:B`` among the parameters of INIT; without it B is 1."""
-    value = read_parameters(parameters).get("batch_size", "1")
-    if not value.isdecimal() or int(value) < 1:
-        raise ProtocolError(f"i-PI sent INIT with a wrong batch_size: expected 1 or more, found {value!r}")
-    return int(value)

@@ -17,11 +17,13 @@ from pidelta.state import System
 
 _CONSTANT_PRESSURE = ("npt", "nst", "scnpt")
 _SHOWN = frozenset({"step", "time", "temperature", "conserved", "potential"})
+_ENDLESS = ("dynamics", "driven_dynamics", "constrained_dynamics", "t_ramp", "p_ramp", "alchemy", "atomswap")
+"""Motions that go on until all steps are done."""
 
 
 @dataclass(frozen=True)
 class PropertiesFile:
-    """One ``<properties>`` output file."""
+    """One ``<properties>`` output file of one system."""
 
     path: Path
     stride: int
@@ -35,7 +37,7 @@ class PropertiesFile:
 
 @dataclass(frozen=True)
 class TrajectoryFiles:
-    """One ``<trajectory>`` output: files that begin with `stem`, one for each bead or one in all.
+    """One ``<trajectory>`` of the first system: files that begin with `stem`, one a bead or one in all.
 
     `extras` are the names of the extras that are its `quantity`, if they are to be picked out.
     """
@@ -61,7 +63,9 @@ class Simulation:
         path: the i-PI input or RESTART file; i-PI runs in its folder.
         prefix: what the names of all output files begin with.
         step, total_steps: where it starts and ends.
+        systems: the prefixes of their outputs, before `prefix`; one system often has none.
         n_beads: number of beads of the (first) system.
+        may_end_early: whether something may be done before all steps are, as an optimisation is.
         sockets_prefix: what i-PI puts before the address of a unix socket.
         checkpoints: what the names of checkpoint files begin with, besides RESTART.
         barostat: the element that lets the cell change, as in a message; '' where the cell stays.
@@ -72,7 +76,9 @@ class Simulation:
     prefix: str
     step: int
     total_steps: int
+    systems: tuple[str, ...]
     n_beads: int
+    may_end_early: bool
     sockets_prefix: str
     forces: ForceSum
     properties: tuple[PropertiesFile, ...]
@@ -93,13 +99,14 @@ class Simulation:
         """The properties file with the most of what progress and summary show."""
         return max(self.properties, key=lambda file: len(_SHOWN & file.names), default=None)
 
+    def of_systems(self, path: Path) -> tuple[Path, ...]:
+        """The files of all systems that are what `path` is of the first."""
+        name = path.name.removeprefix(f"{self.systems[0]}_")
+        return tuple(path.with_name(f"{system}_{name}" if system else name) for system in self.systems)
+
     def output_path(self, name: str) -> Path:
         """Return the path of the output file `name`, with the prefix before it as i-PI does it."""
         return output_path(self.path, self.prefix, name)
-
-    def plot_path(self, name: str) -> Path:
-        """Return the path of the picture `name` of this simulation."""
-        return self.path.parent / f"{self.prefix or self.path.stem}-{name}.png"
 
 
 def read_simulation(path: Path) -> Simulation:
@@ -107,7 +114,7 @@ def read_simulation(path: Path) -> Simulation:
 
     Raises:
         SetupError: the file is missing or malformed, has nothing left to run, names a missing file, has no
-            forces by an ffsocket of mode unix or inet, or an ffsocket that does not say what it serves.
+            forces by an ffsocket, or an ffsocket that does not say what it serves.
     """
     root = read_xml(path)
     step, total_steps = integer_of(path, root, "step", 0, 0), integer_of(path, root, "total_steps", 1000)
@@ -119,6 +126,7 @@ def read_simulation(path: Path) -> Simulation:
     if not systems:
         raise SetupError(f"{path}: expected a <system>, found none")
     beads = [number_of_beads(path, system) for system in systems]
+    prefixes = tuple(system.get("prefix", "").strip() for system in systems)
     output = root.find("output")
     prefix = "i-pi" if output is None else output.get("prefix", "i-pi")
     names, names_path = _read_names(path, systems[0])
@@ -127,11 +135,13 @@ def read_simulation(path: Path) -> Simulation:
         prefix=prefix,
         step=step,
         total_steps=total_steps,
+        systems=prefixes,
         n_beads=beads[0],
+        may_end_early=any(mode not in _ENDLESS for system in systems for mode in _motions(system)),
         sockets_prefix=root.get("sockets_prefix", SOCKETS_PREFIX),
         forces=read_forces(path, root, systems, beads),
-        properties=tuple(properties_of(path, prefix, output)),
-        trajectories=tuple(trajectories_of(path, prefix, output)),
+        properties=tuple(properties_of(path, prefix, output, prefixes[0])),
+        trajectories=tuple(trajectories_of(path, prefix, output, prefixes[0])),
         checkpoints=tuple(_checkpoints(path, prefix, output)),
         barostat=next((text for system in systems for text in _barostats(system)), ""),
         atom_names=names,
@@ -165,19 +175,10 @@ def check_atom_order(simulation: Simulation, system: System) -> None:
             )
 
 
-def step_in_restart(path: Path) -> int | None:
-    """Return the step a RESTART file continues from, or None if there is no such file, or half of one."""
-    try:
-        root = ET.parse(path).getroot()
-        return int(root.findtext("step", "0")) if root.tag == "simulation" else None
-    except (OSError, ET.ParseError, ValueError):
-        return None
-
-
 def output_path(path: Path, prefix: str, name: str, system: str = "") -> Path:
     """Where i-PI writes `name`; files of one of several systems begin with its prefix."""
-    name = f"{system}_{name}" if system else name
-    return path.parent / (f"{prefix}.{name}" if prefix else name)
+    name = f"{prefix}.{name}" if prefix else name
+    return path.parent / (f"{system}_{name}" if system else name)
 
 
 def _stride(path: Path, element: ET.Element) -> int:
@@ -219,6 +220,12 @@ def _barostats(system: ET.Element) -> Iterator[str]:
     for element in system.iter("dynamics"):
         if (mode := element.get("mode", "nve")) in _CONSTANT_PRESSURE:
             yield f"<dynamics mode='{mode}'>"
+
+
+def _motions(system: ET.Element) -> Iterator[str]:
+    """The modes of motion, those of several that are combined one by one."""
+    modes = [element.get("mode", "dynamics") for element in system.iter("motion")]
+    yield from (mode for mode in modes if mode != "multi")
 
 
 def number_of_beads(path: Path, system: ET.Element) -> int:

@@ -1,31 +1,49 @@
-"""Streams of bytes to i-PI: unix and internet sockets behind one small interface."""
+"""Streams of bytes to i-PI: unix and internet sockets behind one small interface.
+
+With mode ``shm`` the stream is a unix socket, and what it says points to shared memory.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
 import stat
+import struct
 import time
 from typing import Protocol
 
 from pidelta.errors import SetupError, TransportError
 
 SOCKETS_PREFIX = "/tmp/ipi_"
-_CHUNK_BYTES = 1 << 18
+UNIX_MODES = ("unix", "shm")
+MODES = (*UNIX_MODES, "inet")
 _RETRY_SECONDS = 0.1
+_DEAF_SECONDS = 600
+"""After so long without reading a byte of what is sent, i-PI is taken for stuck."""
+_LOST_HOST = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6, "TCP_USER_TIMEOUT": 120_000}
+"""A host that answers nothing is taken for lost after two minutes (Linux counts the last in ms)."""
 
 
 class Transport(Protocol):
-    """A stream of bytes to and from i-PI."""
+    """A stream of bytes to and from i-PI.
 
-    def receive(self) -> bytes:
-        """Wait for bytes and return them, cut anywhere; empty when the peer closed the connection.
+    Attributes:
+        shared_memory: whether the numbers travel beside it, through shared memory.
+    """
+
+    shared_memory: bool
+
+    def receive_into(self, buffer: memoryview) -> int:
+        """Wait for bytes and put them at the beginning of `buffer`, not empty.
+
+        Returns:
+            Their number; 0 when the peer closed the connection.
 
         Raises:
             TransportError: the connection broke.
         """
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         """Send all of `data`.
 
         Raises:
@@ -39,20 +57,28 @@ class Transport(Protocol):
 class SocketTransport:
     """A connected stream socket as a transport."""
 
-    def __init__(self, connected: socket.socket) -> None:
+    def __init__(self, connected: socket.socket, *, shared_memory: bool = False) -> None:
+        self.shared_memory = shared_memory
         self._socket = connected
+        # Not settimeout(): it would make each of the many small calls two.
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", _DEAF_SECONDS, 0))
 
-    def receive(self) -> bytes:
-        """See `Transport.receive`."""
+    def receive_into(self, buffer: memoryview) -> int:
+        """See `Transport.receive_into`."""
         try:
-            return self._socket.recv(_CHUNK_BYTES)
+            return self._socket.recv_into(buffer)
         except OSError as error:
             raise TransportError(f"the connection to i-PI broke: {error.strerror}") from error
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         """See `Transport.send`."""
         try:
             self._socket.sendall(data)
+        except BlockingIOError as error:
+            raise TransportError(
+                f"i-PI does not read: expected it to take {len(data)} bytes, found no progress in "
+                f"{_DEAF_SECONDS} s"
+            ) from error
         except OSError as error:
             raise TransportError(f"the connection to i-PI broke: {error.strerror}") from error
 
@@ -72,24 +98,25 @@ def connect(
     """Connect to i-PI.
 
     Args:
-        mode: ``unix`` or ``inet``.
+        mode: ``unix``, ``shm`` or ``inet``.
         address: name of the unix socket, or of the host.
         port: the port in mode ``inet``.
-        sockets_prefix: what i-PI puts before `address` in mode ``unix``.
+        sockets_prefix: what i-PI puts before `address` of a unix socket.
         patience: seconds to keep trying while nobody listens.
 
     Raises:
-        SetupError: `mode` is neither of the two.
+        SetupError: `mode` is none of these.
         TransportError: nobody listens there, or the host is unknown.
     """
-    if mode not in ("unix", "inet"):
-        raise SetupError(f"mode of the i-PI socket: expected unix or inet, found {mode!r}")
+    if mode not in MODES:
+        raise SetupError(f"mode of the i-PI socket: expected {', '.join(MODES)}, found {mode!r}")
     path = socket_path(address, sockets_prefix)
-    place = f"unix:{path}" if mode == "unix" else f"inet:{address}:{port}"
+    place = f"{mode}:{path}" if mode in UNIX_MODES else f"{mode}:{address}:{port}"
     deadline = time.monotonic() + patience
     while True:
         try:
-            return SocketTransport(_unix(path) if mode == "unix" else _inet(address, port))
+            connected = _unix(path) if mode in UNIX_MODES else _inet(address, port)
+            return SocketTransport(connected, shared_memory=mode == "shm")
         except socket.gaierror as error:
             raise TransportError(f"cannot connect to {place}: {error.strerror}") from error
         except OSError as error:
@@ -146,4 +173,7 @@ def _inet(host: str, port: int) -> socket.socket:
     # Nagle's algorithm delays the many small messages of the protocol; keep-alive notices a lost host.
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _LOST_HOST.items():
+        if hasattr(socket, name):  # not everywhere
+            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return connected

@@ -1,7 +1,8 @@
 """Ends i-PI and its clients when `pidelta run` is killed: a process that waits for the end of a pipe.
 
-The supervisor writes the number of each process, i-PI first, and ``done`` once all have ended. If the pipe
-ends before, the supervisor is gone: i-PI is asked to write RESTART, as by Ctrl-C, and all are ended.
+The supervisor writes the number of each process, i-PI first, ``gone`` and its number where one has ended, as
+others may get that number, and ``done`` once all have ended. If the pipe ends before, the supervisor is gone:
+i-PI is asked to write RESTART, as by Ctrl-C, and all are ended.
 """
 
 from __future__ import annotations
@@ -16,16 +17,20 @@ from pathlib import Path
 _IPI_SECONDS = 30.0
 _CLIENT_SECONDS = 3.0
 _POLL_SECONDS = 0.05
-DONE = "done"
+DONE, GONE = "done", "gone"
 
 
 def main() -> None:
     """Watch standard input."""
     processes: list[int] = []
     for line in sys.stdin:
-        if line.strip() == DONE:
+        word, _, number = line.strip().partition(" ")
+        if word == DONE:
             return
-        processes.append(int(line))
+        if word == GONE:
+            processes.remove(int(number))
+        else:
+            processes.append(int(word))
     _end(processes[:1], signal.SIGINT, _IPI_SECONDS)
     _end(processes, signal.SIGTERM, _CLIENT_SECONDS)
     _end(processes, signal.SIGKILL, _CLIENT_SECONDS)

@@ -17,6 +17,7 @@ from pidelta.delta.base import Correction
 from pidelta.errors import GeometryError
 from pidelta.qm.base import QMEngine, QMResult
 from pidelta.qmmm.coupling import Coupling
+from pidelta.qmmm.members import committee_properties
 from pidelta.qmmm.partition import Partition
 from pidelta.qmmm.surroundings import CutRegion, Surroundings
 from pidelta.state import PARTS, Evaluation, FloatArray, IntArray, Term
@@ -53,9 +54,11 @@ class QMMMEvaluator:
         coupling: the potential that `engine` feels.
         engine: the low-level QM method.
         delta: the correction to it.
+        members: those of `delta`, if what they give one by one is to be reported, too.
         classical: the force field, or parts of it, by the names of their terms.
         low_terms: ``low``, or which of its parts to give.
         properties: names of the properties of `engine` to report, those of the QM region in its embedding.
+        committee_properties: names of those of `members`.
     """
 
     numbers: IntArray
@@ -66,9 +69,11 @@ class QMMMEvaluator:
     coupling: Coupling | None = None
     engine: QMEngine | None = None
     delta: Correction | None = None
+    members: tuple[Correction, ...] = ()
     classical: Mapping[str, ClassicalEvaluator] = field(default_factory=dict)
     low_terms: tuple[str, ...] = ("low",)
     properties: tuple[str, ...] = ()
+    committee_properties: tuple[str, ...] = ()
 
     def evaluate(self, positions: FloatArray, cells: FloatArray | None) -> Evaluation:
         """Evaluate a batch.
@@ -87,6 +92,7 @@ class QMMMEvaluator:
         particles = self.particles.place(positions, cells)
         terms: dict[str, Term] = {}
         properties: dict[str, FloatArray] = {}
+        members: list[Term] = []
         charges = dipole = kind = None
         for name, evaluator in self.classical.items():
             with watch("mm"):
@@ -106,14 +112,12 @@ class QMMMEvaluator:
                     dipole = np.einsum("ba,bai->bi", charges, region.positions)
                 properties.update({name: low.properties[name] for name in self.properties})
             if self.delta is not None:
-                with watch("delta"):
-                    delta = self.delta.evaluate(region)
-                with watch("embedding"):
-                    terms["delta"] = Term(delta.energy, *self.surroundings.pull_back(region, delta.gradient))
-                properties.update(delta.properties)
+                terms["delta"], of_delta = self._correction(self.delta, region, watch)
+                properties.update(of_delta)
+                members = [self._correction(member, region, watch)[0] for member in self.members]
         for name, term in terms.items():
             _check_size(name, term.energy)
-        return Evaluation(
+        evaluation = Evaluation(
             {name: self._of_atoms(term, particles, cells) for name, term in terms.items()},
             charges=charges,
             dipole=dipole,
@@ -121,6 +125,22 @@ class QMMMEvaluator:
             properties=properties,
             embedding=kind,
         )
+        if not members:
+            return evaluation
+        own = [self._of_atoms(member, particles, cells) for member in members]
+        more = committee_properties(evaluation, own, self.committee_properties)
+        return replace(evaluation, properties={**properties, **more})
+
+    def _correction(
+        self, delta: Correction, region: CutRegion, watch: _Stopwatch
+    ) -> tuple[Term, Mapping[str, FloatArray]]:
+        """A correction with the gradient of the particles, and its properties."""
+        assert self.surroundings is not None
+        with watch("delta"):
+            result = delta.evaluate(region)
+        with watch("embedding"):
+            gradient, virial = self.surroundings.pull_back(region, result.gradient)
+        return Term(result.energy, gradient, virial), result.properties
 
     def _low_level(
         self,

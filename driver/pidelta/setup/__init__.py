@@ -12,8 +12,8 @@ from pidelta.config import Config, QMConfig
 from pidelta.core.charge_fields import ChargeFields
 from pidelta.core.names import NameDifference, swapped_names
 from pidelta.core.selection import repeated_residue_numbers, select
-from pidelta.delta.base import Correction
-from pidelta.errors import ConfigError
+from pidelta.delta.committee import Committee
+from pidelta.errors import ConfigError, SettingError
 from pidelta.mm.flexibility import flexibility_warnings, refuse_collapsing_water
 from pidelta.mm.settings import Part
 from pidelta.mm.topology import Topology
@@ -155,7 +155,7 @@ class Setup:
         return make_engine(self.config, self._qm, self.qm_region)
 
     @cached_property
-    def correction(self) -> Correction:
+    def correction(self) -> Committee:
         """The delta model, checked against the QM region and its method.
 
         Raises:
@@ -164,6 +164,18 @@ class Setup:
         if self.config.delta is None:
             raise ConfigError(f"{self.config.path}: missing key delta")
         return make_correction(self.config.delta, self.qm_region, self.engine.identity)
+
+    def _member(self, member: int) -> Committee:
+        """One of the delta models alone.
+
+        Raises:
+            SettingError: there is no such one.
+        """
+        count = len(self.correction.members)
+        if not 0 <= member < count:
+            found = f"expected 0 to {count - 1}, as there are {count} models, found {member}"
+            raise SettingError("member", found)
+        return Committee([self.correction.members[member]], self.correction.offset)
 
     @property
     def spread_threshold(self) -> float:
@@ -208,11 +220,16 @@ class Setup:
         parts: dict[str, Part] = dict(zip(PARTS["mm"], get_args(Part), strict=True))
         return {name: self._make_classical(part) for name, part in parts.items() if name in chosen}
 
-    def evaluator(self, terms: frozenset[str] | None = None) -> QMMMEvaluator:
+    def evaluator(self, terms: frozenset[str] | None = None, member: int | None = None) -> QMMMEvaluator:
         """The sum of terms: all that the configuration has, or some of `TERMS` and of their `PARTS`.
+
+        Args:
+            terms: None for all.
+            member: the place of the one delta model to use; None for the mean of all.
 
         Raises:
             ConfigError: the configuration has no section for one of the terms.
+            SettingError: there is no such member.
         """
         config = self.config
         chosen = _choose_terms(config, terms)
@@ -222,6 +239,11 @@ class Setup:
             assert self.topology is not None
             return QMMMEvaluator(self.system.numbers, periodic, self.topology.particles, classical=classical)
         low = tuple(common_terms(["low"], chosen))
+        delta = None
+        if "delta" in chosen:
+            delta = self.correction if member is None else self._member(member)
+        reported = self._committee_properties(chosen) if member is None else ()
+        places = range(len(self.correction.members)) if reported else ()
         return QMMMEvaluator(
             self.system.numbers,
             periodic,
@@ -230,10 +252,12 @@ class Setup:
             surroundings=self.surroundings,
             coupling=self.coupling if is_embedded(chosen) else None,
             engine=self.engine if low else None,
-            delta=self.correction if "delta" in chosen else None,
+            delta=delta,
+            members=tuple(self._member(place) for place in places),
             classical=classical,
             low_terms=low or ("low",),
             properties=self._properties(chosen),
+            committee_properties=reported,
         )
 
     def _properties(self, terms: Collection[str]) -> tuple[str, ...]:
@@ -243,6 +267,11 @@ class Setup:
         with section(self.config, "qm"):
             return reported_properties(self.engine, self._qm.properties)
 
+    def _committee_properties(self, terms: Collection[str]) -> tuple[str, ...]:
+        """Names of what an evaluator of these terms reports of each member of the committee."""
+        delta = self.config.delta
+        return tuple(delta.properties) if delta is not None and "delta" in terms else ()
+
     def extras(self, terms: frozenset[str]) -> frozenset[str]:
         """Names of the extras that i-PI gets from a client that serves these terms."""
         names = {"terms", *self._properties(terms)}
@@ -251,7 +280,7 @@ class Setup:
             if self.engine.embedding == "electrostatic" or self.qm_region.force_field_charges.any():
                 names |= {"charges", "dipole"}
         if "delta" in terms:
-            names |= set(self.correction.properties)
+            names |= {*self.correction.properties, *self._committee_properties(terms)}
         return frozenset(names)
 
     @property

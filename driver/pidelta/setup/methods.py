@@ -113,7 +113,7 @@ def _dispersion(dispersion: DispersionConfig) -> DispersionSettings | None:
     )
 
 
-def make_correction(delta: DeltaConfig, region: QMRegion, low_level: str) -> Correction:
+def make_correction(delta: DeltaConfig, region: QMRegion, low_level: str) -> Committee:
     """The committee of the models, each checked against the region and the identity of its low level.
 
     Raises:
@@ -140,7 +140,7 @@ def make_correction(delta: DeltaConfig, region: QMRegion, low_level: str) -> Cor
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from None
         models.append(model)
-    return Committee(models)
+    return Committee(models, delta.offset or 0.0)
 
 
 def make_classical(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pidelta.errors import SetupError
 from pidelta.ipi.dynamics_input import CHECKPOINT, PROPERTIES, Dynamics, write_input, write_structure
-from pidelta.ipi.simulation import step_in_restart
+from pidelta.ipi.saved_states import step_in_restart
 from pidelta.output_files import replacing
 from pidelta.state import System
 from pidelta.units import ATOMIC_TIME_IN_FEMTOSECOND, FEMTOSECOND

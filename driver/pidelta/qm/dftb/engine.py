@@ -204,7 +204,11 @@ class DFTBEngine:
         failed = torch.where(result.converged, 0.0, result.state.residual)
         worst = int(failed.argmax())
         raise SCCConvergenceError(
-            int(result.state.iterations[worst]), float(failed[worst]), self._numbers, positions[worst].copy()
+            worst,
+            int(result.state.iterations[worst]),
+            float(failed[worst]),
+            self._numbers,
+            positions[worst].copy(),
         )
 
     def _band_gradient(

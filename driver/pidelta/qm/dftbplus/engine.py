@@ -108,7 +108,8 @@ class DFTBPlusEngine:
                 f"found {potential[structure, atom]}"
             )
         corrections = [None] * len(positions) if coulomb_correction is None else coulomb_correction
-        solutions = [self._solve(*each) for each in zip(positions, potential, corrections, strict=True)]
+        structures = zip(positions, potential, corrections, strict=True)
+        solutions = [self._solve(index, *each) for index, each in enumerate(structures)]
         return QMResult(
             energy=np.array([solution.energy for solution in solutions]),
             gradient=np.array([solution.gradient for solution in solutions]),
@@ -118,8 +119,10 @@ class DFTBPlusEngine:
             },
         )
 
-    def _solve(self, positions: FloatArray, potential: FloatArray, correction: FloatArray | None) -> Solution:
-        """Solve one structure from the charges of the last; should that fail, from neutral atoms."""
+    def _solve(
+        self, structure: int, positions: FloatArray, potential: FloatArray, correction: FloatArray | None
+    ) -> Solution:
+        """Solve one structure of a batch from the last one's charges, or else from neutral atoms."""
         for _ in range(2):
             solution = self._session.solve(positions, potential, correction)
             # The residual is that of the atoms. Shells and spins converged if there were iterations left.
@@ -129,7 +132,9 @@ class DFTBPlusEngine:
             if small or solution.iterations < settings.scc.max_iterations:
                 return solution
             self._session.close()
-        raise SCCConvergenceError(solution.iterations, solution.residual, self.numbers, positions.copy())
+        raise SCCConvergenceError(
+            structure, solution.iterations, solution.residual, self.numbers, positions.copy()
+        )
 
 
 def _end_well(watcher: subprocess.Popen[bytes], folder: Path) -> None:

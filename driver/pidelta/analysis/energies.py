@@ -1,0 +1,41 @@
+"""Conserved quantity, potential energy, volume and density over time."""
+
+from __future__ import annotations
+
+import math
+
+from pidelta.analysis.ipi_output import Properties
+from pidelta.analysis.sections import Curve, Number, Panel, Picture, Section
+from pidelta.analysis.statistics import Mean, mean_with_error, settled
+from pidelta.analysis.summary import fit_drift, time_in_ps
+from pidelta.units import HARTREE_IN_EV
+
+
+def energy_section(files: list[Properties], n_atoms: int) -> Section:
+    """Means over time of what the properties files have, and the drift of the conserved quantity."""
+    numbers, panels, remarks = [], [], []
+    conserved = next((file for file in files if "conserved" in file), None)
+    time = None if conserved is None else time_in_ps(conserved)
+    if conserved is None or time is None:
+        remarks.append("drift: not in the output: ask for time{picosecond} and conserved in <properties>")
+    elif len(time) > 2:
+        values = conserved.atomic("conserved")
+        drift = fit_drift(settled(time), settled(values), n_atoms)
+        numbers.append(Number("drift of the conserved quantity", drift.slope, "meV/atom/ps", 0.0))
+        numbers.append(Number("its fluctuation", Mean(drift.rms, math.nan), "meV/atom"))
+        energy = (values - values[0]) * (1000.0 * HARTREE_IN_EV / n_atoms)
+        panels.append(
+            Panel("conserved quantity", "time / ps", "change / (meV/atom)", (Curve("", time, energy),))
+        )
+    for column, title in (("potential", "potential energy"), ("volume", "volume"), ("density", "density")):
+        file = next((file for file in files if column in file), None)
+        if file is None:
+            continue
+        unit, values = file.units[column] or "a.u.", file.columns[column]
+        if column == "potential":
+            unit, values = "eV", file.atomic(column) * HARTREE_IN_EV
+        numbers.append(Number(title, mean_with_error(settled(values)), unit))
+        if (when := time_in_ps(file)) is not None:
+            panels.append(Panel(title, "time / ps", f"{title} / {unit}", (Curve("", when, values),)))
+    pictures = (Picture("energies", "energies over time", tuple(panels)),) if panels else ()
+    return Section("Energies", tuple(numbers), pictures, tuple(remarks))

@@ -1,0 +1,89 @@
+"""The states that i-PI saves in the folder of an input, RESTART and checkpoints, and the newest of them."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+
+from pidelta.errors import SetupError
+from pidelta.ipi.simulation import Simulation, read_simulation
+from pidelta.output_files import replacing
+
+_FOREVER = -1e300
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """A file that i-PI can go on from, and the next step."""
+
+    path: Path
+    step: int
+
+
+def newest_state(simulation: Simulation, since: float = _FOREVER) -> SavedState | None:
+    """Return the newest whole state that runs of an input saved in its folder, or None.
+
+    Other inputs of the same folder write RESTART, too; theirs are known by the prefix of their outputs.
+
+    Args:
+        simulation: what was run.
+        since: the time, in seconds since the epoch, before which files are those of other runs.
+    """
+    names = tuple(path.name for path in simulation.checkpoints)
+    times = {
+        path: path.stat().st_mtime
+        for path in simulation.path.parent.iterdir()
+        if path.is_file() and (path.name == "RESTART" or path.name.startswith(names))
+    }
+    # A file system may round times down; of files of the same time RESTART is the last one.
+    for path in sorted(times, key=lambda path: (times[path], path.name == "RESTART"), reverse=True):
+        if times[path] > since - 1.0 and (step := step_in_restart(path, simulation.prefix)) is not None:
+            return SavedState(path, step)
+    return None
+
+
+def state_to_go_on_from(path: Path) -> SavedState:
+    """The newest state that an input has saved, made to run to the total of steps that the input has now.
+
+    Raises:
+        SetupError: the input is wrong, or has saved nothing.
+    """
+    simulation = read_simulation(path)
+    state = newest_state(simulation)
+    if state is None:
+        raise SetupError(
+            f"{path}: --restart: expected RESTART or a checkpoint of an earlier run beside it, found none"
+        )
+    _set_total_steps(state.path, simulation.total_steps)
+    return state
+
+
+def _set_total_steps(path: Path, total: int) -> None:
+    """Change the total of a saved state, which i-PI leaves out where it is its default."""
+    text = path.read_text(encoding="utf-8")
+    element = f"<total_steps>{total}</total_steps>"
+    changed, count = re.subn(r"<total_steps\b.*?</total_steps>", element, text, count=1, flags=re.DOTALL)
+    if not count:
+        changed = re.sub(r"<simulation\b[^>]*>", lambda tag: f"{tag[0]}\n   {element}", text, count=1)
+    if changed != text:
+        with replacing(path) as stream:
+            stream.write(changed)
+
+
+def step_in_restart(path: Path, prefix: str | None = None) -> int | None:
+    """Return the step that a RESTART file continues from, or None if there is no such file, or half of one.
+
+    Args:
+        path: the file.
+        prefix: of the outputs of the simulation that is meant; None for any.
+    """
+    try:
+        root = ET.parse(path).getroot()
+        step = int(root.findtext("step", "0"))
+    except (OSError, ET.ParseError, ValueError):
+        return None
+    output = root.find("output")
+    found = prefix if output is None else output.get("prefix", "i-pi")
+    return step if root.tag == "simulation" and prefix in (None, found) else None

@@ -1,0 +1,224 @@
+"""The page of study.py: tables, numbers and a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from study import (
+    BEADS,
+    GROUPS,
+    LARGE,
+    RUNS,
+    SAMPLED,
+    SMALL,
+    STRIDE,
+    TEMPERATURE,
+    WAYS,
+    Box,
+    beads_of,
+    group_indices,
+    kinetic_energies,
+    weights_of,
+)
+
+from pidelta.analysis.pages import table_row, write_text
+from pidelta.analysis.plots import COLOURS, DPI, new_figure, tidy
+from pidelta.analysis.statistics import Mean, mean_with_error
+from pidelta.config import load_config
+from pidelta.core.cell import minimum_image
+from pidelta.setup import Setup
+from pidelta.state import FloatArray, IntArray
+from pidelta.units import ANGSTROM, HARTREE_IN_EV, HARTREE_IN_KJ_PER_MOL
+
+WHOLE = "all on 32"
+SETTLING = {SAMPLED: 400, WHOLE: 0}  # fs, left out: beads spread out, and the ensemble is that of the way
+OTHERS_SETTLE = 100
+FIRST_FRAME = {"": 20, "large-": 8}
+TITLES = {"": "Uracil in 216 waters, DFTB3", "large-": "Uracil in 900 waters, DFTB3 and three delta models"}
+HYDROGENS = (GROUPS[0], GROUPS[2])
+MEV = 1000.0 * HARTREE_IN_EV
+Frames = Sequence[Mapping[str, Mapping[str, float]]]
+
+
+def write_page(folder: Path, target: Path) -> None:
+    """Write ``convergence.md``, ``.json`` and ``.png`` from runs and frames in `folder` into `target`."""
+    setup = Setup(load_config(SMALL.config))
+    groups = group_indices(setup)
+    by_frame = {TITLES[box.prefix]: read_frames(box, folder) for box in (SMALL, LARGE)}
+    places = {name: SMALL.folder(folder, name) for name in RUNS}
+    places = {name: place for name, place in places.items() if (place / "run.out").exists()}
+    runs = {name: numbers_of_run(place, name, groups) for name, place in places.items()}
+    bonds = {name: bond_lengths(place, name, setup) for name, place in places.items()}
+    for name, by_kind in bonds.items():
+        for kind, lengths in by_kind.items():
+            runs[name][f"{kind} mean"] = Mean(float(lengths.mean()), np.nan)
+            runs[name][f"{kind} width"] = Mean(float(lengths.std()), np.nan)
+    numbers = {
+        "frames": {title: {name: plain(ways[name]) for name in ways} for title, ways in by_frame.items()},
+        "runs": {name: plain(values) for name, values in runs.items()},
+    }
+    write_text(target / "convergence.json", json.dumps(numbers, indent=1) + "\n")
+    write_text(target / "convergence.md", "\n".join(page(by_frame, runs)) + "\n")
+    draw(by_frame[TITLES[SMALL.prefix]], bonds, target / "convergence.png")
+
+
+def read_frames(box: Box, folder: Path) -> dict[str, dict[str, Mean]]:
+    """What frames say of each way that contracts something."""
+    frames = json.loads(box.frames(folder).read_text(encoding="utf-8"))[FIRST_FRAME[box.prefix] :]
+    whole = dict.fromkeys(box.parts, BEADS)
+    chosen = [
+        name
+        for name, way in WAYS.items()
+        if way.steps == 1 and {part: way.beads[part] for part in box.parts} != whole
+    ]
+    return {name: on_frames(frames, name) for name in chosen}
+
+
+def plain(values: Mapping[str, Mean]) -> dict[str, list[float | None]]:
+    """Means and errors as JSON has them."""
+    return {key: [mean.value, None if np.isnan(mean.error) else mean.error] for key, mean in values.items()}
+
+
+def on_frames(frames: Frames, name: str) -> dict[str, Mean]:
+    """Of a way: errors of forces, and how much kinetic energies differ from those of the whole in percent."""
+    weights, of_whole = weights_of(frames, name), weights_of(frames, WHOLE)
+    difference = np.array([frame[name]["energy"] - frame[WHOLE]["energy"] for frame in frames]) / TEMPERATURE
+    found = {"frames": Mean(len(frames), np.nan), "spread": Mean(float(difference.std()), np.nan)}
+    for group in GROUPS:
+        own, whole = (np.array([frame[way][group] for frame in frames]) for way in (name, WHOLE))
+        error = np.array([frame[name][f"error, {group}"] for frame in frames])
+        found[f"force, {group}"] = Mean(100.0 * float(error.mean()), np.nan)
+        found[f"same frames, {group}"] = mean_with_error(100.0 * (own - whole) / whole.mean())
+        found[f"reweighted, {group}"] = mean_with_error(
+            100.0 * (own * weights - whole * of_whole) / whole.mean()
+        )
+    return found
+
+
+def numbers_of_run(place: Path, name: str, groups: Mapping[str, IntArray]) -> dict[str, Mean]:
+    """Kinetic energies in meV an atom, the potential in kJ/mol of water, radii of gyration in angstrom."""
+    series = kinetic_energies(place, groups)
+    start = SETTLING.get(name, OTHERS_SETTLE) // STRIDE
+    found = {group: mean_with_error(MEV * series[group][start:]) for group in GROUPS}
+    per_water = HARTREE_IN_KJ_PER_MOL / len(groups["O of water"])
+    found["potential"] = mean_with_error(per_water * series["potential"][start:])
+    found["ps"] = Mean(1e-3 * STRIDE * len(series["potential"][start:]), np.nan)
+    radii = np.array([radii_of_gyration(beads) for beads, _ in settled_frames(place, name)])
+    for group in HYDROGENS:
+        found[f"radius, {group}"] = mean_with_error(radii[:, groups[group]].mean(axis=1))
+    return found
+
+
+def settled_frames(place: Path, name: str) -> list[tuple[FloatArray, FloatArray]]:
+    """The frames of a run that count."""
+    return list(beads_of(place))[SETTLING.get(name, OTHERS_SETTLE) // SMALL.frame_stride :]
+
+
+def radii_of_gyration(beads: FloatArray) -> FloatArray:
+    """(N,) of the ring polymers (32, N, 3), in angstrom."""
+    spread = ((beads - beads.mean(axis=0)) ** 2).sum(axis=2).mean(axis=0)
+    return np.asarray(np.sqrt(spread) / ANGSTROM)
+
+
+def bond_lengths(place: Path, name: str, setup: Setup) -> dict[str, FloatArray]:
+    """In all beads, in angstrom, of N-H and C-H in uracil and O-H in water."""
+    assert setup.topology is not None
+    pairs, numbers = setup.topology.bonded_pairs, setup.system.numbers
+    kinds = {"O-H": (8, 1), "N-H": (7, 1), "C-H": (6, 1)}
+    chosen = {
+        kind: np.array([pair for pair in pairs if sorted(numbers[pair]) == sorted(elements)])
+        for kind, elements in kinds.items()
+    }
+    found: dict[str, list[FloatArray]] = {kind: [] for kind in kinds}
+    for beads, cell in settled_frames(place, name):
+        for kind, atoms in chosen.items():
+            vectors = minimum_image(beads[:, atoms[:, 1]] - beads[:, atoms[:, 0]], cell)
+            found[kind].append(np.linalg.norm(vectors, axis=2).ravel() / ANGSTROM)
+    return {kind: np.concatenate(lengths) for kind, lengths in found.items()}
+
+
+def page(
+    by_box: Mapping[str, Mapping[str, Mapping[str, Mean]]], runs: Mapping[str, Mapping[str, Mean]]
+) -> list[str]:
+    """The tables, with what they show."""
+    lines = [
+        "# Convergence of ring polymer contraction",
+        "",
+        "Uracil in q-SPC/Fw water at 300 K, 32 beads, 1 fs, BAOAB and PILE-G with 100 fs, by `python "
+        "study.py run FOLDER`, `frames FOLDER`, both once more with `--large`, and `page FOLDER`. *Smooth* "
+        "is `mm.nonbonded`, `low.embedding` and `delta`.",
+        "",
+        f"Frames of the run `{SAMPLED}`, evaluated in each way: RMS error of the forces on beads relative "
+        "to their RMS, and the difference of the centroid-virial kinetic energy of an atom from that of all "
+        "terms on 32 beads, both in percent. *Reweighted* is to the ensemble of the way and of the whole; "
+        "the spread of their energies, in kT, says how far that can be trusted: to about 1.5.",
+    ]
+    for title, ways in by_box.items():
+        count = int(next(iter(ways.values()))["frames"].value)
+        lines += ["", f"## {title}: the same {count} frames", "", *frames_table(ways)]
+    lines += [
+        "",
+        "## Runs of their own, in 216 waters",
+        "",
+        "Kinetic energies in meV an atom, potential energy in kJ/mol of water, radii of gyration and bond "
+        "lengths (mean and width of all beads) in angstrom.",
+        "",
+    ]
+    columns = [*GROUPS, "potential", *(f"radius, {group}" for group in HYDROGENS)]
+    kinds = ("O-H", "N-H", "C-H")
+    lines += [table_row(["way", "ps", *columns, *kinds]), table_row(["---"] * (len(columns) + 5))]
+    for name, values in runs.items():
+        cells = [f"{values['ps'].value:.2f}", *(values[key].shown(".4g") for key in columns)]
+        cells += [
+            f"{values[f'{kind} mean'].value:.4f}, {values[f'{kind} width'].value:.4f}" for kind in kinds
+        ]
+        lines.append(table_row([name, *cells]))
+    return lines
+
+
+def frames_table(ways: Mapping[str, Mapping[str, Mean]]) -> list[str]:
+    """One row a way."""
+    forces = [f"force, {group}" for group in HYDROGENS]
+    energies = [f"{kind}, {group}" for group in HYDROGENS for kind in ("same frames", "reweighted")]
+    header = ["way", *forces, *energies, "spread"]
+    rows = [table_row(header), table_row(["---"] * len(header))]
+    for name, values in ways.items():
+        cells = [f"{values[key].value:.2g}" for key in forces]
+        cells += [values[key].shown("+.2f") for key in energies]
+        rows.append(table_row([name, *cells, f"{values['spread'].value:.2f}"]))
+    return rows
+
+
+def draw(
+    by_frame: Mapping[str, Mapping[str, Mean]], bonds: Mapping[str, Mapping[str, FloatArray]], path: Path
+) -> None:
+    """Kinetic energies by the number of beads of the smooth terms, and bond lengths of all beads."""
+    figure = new_figure(9.6, 3.0)
+    axes: Sequence[Axes] = figure.subplots(1, 3)
+    names = [name for name in by_frame if name.startswith("smooth on ")]
+    counts = [WAYS[name].beads["mm.nonbonded"] for name in names]
+    axes[0].axhspan(-1.0, 1.0, color="#5a5a5a", alpha=0.15, linewidth=0.0)
+    for group, colour in zip(HYDROGENS, COLOURS, strict=False):
+        means = [by_frame[name][f"same frames, {group}"] for name in names]
+        axes[0].errorbar(
+            counts, [m.value for m in means], [m.error for m in means], color=colour, label=group, marker="o"
+        )
+    axes[0].set_xlabel(f"beads of smooth terms, of {BEADS}")
+    axes[0].set_ylabel("kinetic energy, off by / %")
+    axes[0].legend(frameon=False, fontsize=8)
+    for axis, kind in zip(axes[1:], ("O-H", "N-H"), strict=True):
+        edges = np.linspace(0.75, 1.35, 80)
+        for name, colour in zip(bonds, COLOURS * 2, strict=False):
+            values, _ = np.histogram(bonds[name][kind], edges, density=True)
+            style = "-" if name == WHOLE else "--"
+            axis.plot(0.5 * (edges[1:] + edges[:-1]), values, style, color=colour, linewidth=1.1, label=name)
+        axis.set_xlabel(f"{kind} / Å")
+    axes[1].set_ylabel("probability density / Å$^{-1}$")
+    axes[2].legend(frameon=False, fontsize=6)
+    for axis in axes:
+        tidy(axis)
+    figure.savefig(path, dpi=DPI)

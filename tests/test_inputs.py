@@ -1,0 +1,107 @@
+"""The folders of inputs/: a README that names the command of each input, and each input runs by it."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import shutil
+
+import numpy as np
+import pytest
+
+from conftest import ROOT
+from ipi_support import unique_address
+from pidelta.analysis.ipi_output import read_properties
+from pidelta.ipi.simulation import read_simulation
+
+INPUTS = ROOT / "inputs"
+STEPS = 2
+COMMAND = re.compile(r"pidelta run (inputs/[^\s`]+\.xml(?: --\w+ [^\s`]+)*)")
+# One for each idea; the others take as long, and are slow ones.
+QUICK = (
+    "classical/nve",
+    "molecule/optimise",
+    "pimd/piglet",
+    "proton-transfer/quantum",
+    "replica-exchange/remd",
+)
+
+
+def folders():
+    """The folders with inputs, or with a README."""
+    return sorted(path for path in INPUTS.iterdir() if inputs_of(path) or (path / "README.md").exists())
+
+
+def inputs_of(folder):
+    """The inputs of a folder, without templates that a script fills in."""
+    return [path for path in sorted(folder.glob("*.xml")) if "$" not in path.read_text()]
+
+
+def commands():
+    """For each command in a README the input, relative to inputs/ and without suffix, and its arguments."""
+    for folder in folders():
+        text = (folder / "README.md").read_text() if (folder / "README.md").exists() else ""
+        for found in dict.fromkeys(COMMAND.findall(text)):
+            yield found.split(".xml")[0].removeprefix("inputs/"), shlex.split(found)
+
+
+def marks(name):
+    """What an input needs to run here, and what takes long."""
+    found = [] if name in QUICK else [pytest.mark.slow]
+    if "<ffplumed" in (INPUTS / f"{name}.xml").read_text():
+        lacks = importlib.util.find_spec("plumed") is None
+        found = [pytest.mark.plumed, pytest.mark.skipif(lacks, reason="needs the module plumed")]
+    return found
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """A copy of what is in inputs/ under version control, without what runs wrote there."""
+    folder = tmp_path_factory.mktemp("copy")
+    written = shutil.ignore_patterns("*.out", "*.log", "*.png", "#*", "RESTART", "*checkpoint*", "*.h5")
+    shutil.copytree(INPUTS, folder / "inputs", ignore=written)
+    shutil.copytree(ROOT / "examples", folder / "examples", ignore=written)
+    return folder
+
+
+@pytest.mark.parametrize("folder", folders(), ids=lambda folder: folder.name)
+def test_the_readme_says_how_to_run_each_input(folder):
+    assert (folder / "README.md").exists()
+    named = {name for name, _ in commands()}
+    assert {f"{folder.name}/{path.stem}" for path in inputs_of(folder)} <= named
+
+
+def test_no_readme_names_an_input_that_is_not_there():
+    assert [name for name, _ in commands() if not (INPUTS / f"{name}.xml").exists()] == []
+
+
+@pytest.mark.parametrize("name", [f"{f.name}/{path.stem}" for f in folders() for path in inputs_of(f)])
+def test_ipi_knows_all_that_an_input_says(name):
+    from ipi.inputs.simulation import InputSimulation
+    from ipi.utils.io.inputs.io_xml import xml_parse_file
+
+    path = INPUTS / f"{name}.xml"
+    with path.open() as file:
+        InputSimulation().parse(xml_parse_file(file).fields[0][1])
+    assert read_simulation(path).total_steps > STEPS
+
+
+@pytest.mark.parametrize(
+    "arguments", [pytest.param(words, id=name, marks=marks(name)) for name, words in commands()]
+)
+def test_an_input_runs(arguments, copy, run, monkeypatch):
+    """By the command of its README, but for a few steps: it ends well, and what it writes are numbers."""
+    path = copy / arguments[0]
+    text = re.sub(r"<total_steps>\s*\d+", f"<total_steps>{STEPS}", path.read_text())
+    path.write_text(
+        re.sub(r"<address>\s*pidelta\S*?</address>", f"<address>{unique_address()}</address>", text)
+    )
+    monkeypatch.chdir(copy)
+    assert run("run", *arguments) == 0
+    simulation = read_simulation(path)
+    tables = sorted(path.parent.glob(f"*{simulation.prefix}.out"))
+    assert len(tables) == len(simulation.forces.systems)
+    for table in tables:
+        columns = read_properties(table).columns
+        assert all(np.isfinite(values).all() for values in columns.values())

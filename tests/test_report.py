@@ -1,0 +1,254 @@
+"""`pidelta report` on outputs that are drawn from known distributions, written as i-PI writes them."""
+
+import json
+import re
+
+import matplotlib.image
+import numpy as np
+import pytest
+from ipi.engine.atoms import Atoms
+from ipi.engine.cell import Cell
+from ipi.utils.io import print_file
+
+from pidelta.analysis.report import ReportOptions, SystemReport
+from pidelta.cli.report_input import composition_of, read_run, read_setup
+from pidelta.units import ANGSTROM, HARTREE_IN_KELVIN, KELVIN
+
+NAMES = ("O", "H", "H") * 2
+MASSES = np.array([15.9994, 1.00794, 1.00794] * 2) * 1822.888486
+GEOMETRY = np.array(
+    [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0], [2.9, 0.1, 0.1], [3.2, 0.9, 0.5], [3.3, -0.7, 0.6]]
+)
+BOX = 12.0
+N_BEADS, N_FRAMES, STRIDE, STEP_FS = 2, 90, 4, 0.5
+
+INPUT = """<simulation>
+  <output prefix='{prefix}'>
+    <properties filename='out' stride='4'>
+      [ step, time{{picosecond}}, conserved, temperature{{kelvin}}, potential ]
+    </properties>
+    <trajectory filename='pos' stride='4'> positions{{angstrom}} </trajectory>
+    <trajectory filename='vel' stride='4'> velocities </trajectory>
+    <trajectory filename='dip' stride='4' extra_type='dipole'> extras </trajectory>
+  </output>
+  <total_steps> 356 </total_steps>
+  <system>
+    <initialize nbeads='{n_beads}'> <file mode='xyz'> init.xyz </file> </initialize>
+    <ensemble> <temperature units='kelvin'> 300 </temperature> </ensemble>
+    <motion mode='dynamics'>
+      <fixcom> False </fixcom>
+      <dynamics mode='nvt'>
+        <timestep units='femtosecond'> 0.5 </timestep>
+        <thermostat mode='pile_l'> <tau> 100 </tau> </thermostat>
+      </dynamics>
+    </motion>
+  </system>
+</simulation>
+"""
+
+
+def write_frame(file, step, bead, values, quantity):
+    atoms = Atoms(len(NAMES))
+    atoms.names[:] = NAMES
+    atoms.q[:] = values.ravel()
+    title = f"Step:  {step:10d}  Bead:   {bead:5d} "
+    dimension, unit = {"positions": ("length", "angstrom"), "velocities": ("velocity", "automatic")}[quantity]
+    cell = Cell(np.eye(3) * BOX * ANGSTROM)
+    print_file("xyz", atoms, cell, file, title=title, key=quantity, dimension=dimension, units=unit)
+
+
+def write_run(folder, prefix="sim", temperature=300.0, n_beads=N_BEADS, seed=0, config=True):
+    """Positions that are wiggled, canonical velocities, dipoles and energies that are noise."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{prefix}.xml"
+    path.write_text(INPUT.format(prefix=prefix, n_beads=n_beads))
+    if config:
+        rows = [f"{name} {x} {y} {z}" for name, (x, y, z) in zip(NAMES, GEOMETRY, strict=True)]
+        (folder / "water.xyz").write_text(
+            "\n".join(["6", f'Lattice="{BOX} 0 0 0 {BOX} 0 0 0 {BOX}"', *rows, ""])
+        )
+        (folder / "pidelta.yaml").write_text(
+            "structure: water.xyz\nqm: {atoms: [0, 1, 2], dftb: {parameters: builtin}}\n"
+            "mm: {water: q-spc-fw, cutoff: 0.55 nm}\nembedding: {cutoff: 0.55 nm, switch: 0.1 nm}\n"
+        )
+    kelvin = []
+    for bead in range(n_beads):
+        spread = np.sqrt(n_beads * temperature * KELVIN / MASSES)[:, None]
+        with (
+            (folder / f"{prefix}.pos_{bead}.xyz").open("w") as positions,
+            (folder / f"{prefix}.vel_{bead}.xyz").open("w") as velocities,
+            (folder / f"{prefix}.dip_{bead}").open("w") as dipoles,
+        ):
+            for index in range(N_FRAMES):
+                r = GEOMETRY * ANGSTROM + rng.normal(size=(6, 3)) * 0.05
+                v = rng.normal(size=(6, 3)) * spread
+                write_frame(positions, STRIDE * index, bead, r, "positions")
+                write_frame(velocities, STRIDE * index, bead, v, "velocities")
+                kelvin.append((MASSES[:, None] * v**2).sum() / (18 * n_beads) * HARTREE_IN_KELVIN)
+                numbers = " ".join(f"{x:.8e}" for x in rng.normal(size=3))
+                dipoles.write(f" #EXTRAS(dipole)# Step:  {STRIDE * index:10d} \n{numbers}\n")
+    labels = ("step", "time{picosecond}", "conserved", "temperature{kelvin}", "potential")
+    lines = [f"# column {k + 1:3d}     --> {label} : what it is" for k, label in enumerate(labels)]
+    for index, row in enumerate(np.mean(np.reshape(kelvin, (n_beads, -1)), axis=0)):
+        step = STRIDE * index
+        noise = 1e-5 * rng.normal()
+        lines.append(f"{step} {step * STEP_FS / 1000.0:.8e} {noise:.8e} {row:.6e} {rng.normal():.8e}")
+    (folder / f"{prefix}.out").write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("sample") / "one")
+
+
+def make(path):
+    """The report without its page."""
+    run = read_run(path)
+    composition = composition_of(path, run.outputs.systems[0], read_setup(path, None))
+    return SystemReport(run, 0, composition, ReportOptions(), lambda text: None).make()
+
+
+def numbers_of(folder):
+    """Of report.json, by section and name."""
+    content = json.loads((folder / "report.json").read_text())
+    return {
+        section["title"]: {number["name"]: number for number in section["numbers"]}
+        for section in content["sections"]
+    }
+
+
+def test_report(sample, run, capsys):
+    """The numbers of known distributions, with errors; a page whose pictures exist and can be looked at."""
+    assert run("report", sample.parent, "--bond", "0-3", "--mode", "1600=bend") == 0
+    folder = sample.parent / "sim-report"
+    assert f"report: {folder / 'report.md'}" in capsys.readouterr().out.replace("\n", "")
+    found = numbers_of(folder)
+    for name in ("all beads", "QM beads", "MM beads", "QM H beads", "QM centroid", "i-PI's temperature"):
+        number = found["Temperature"][name]
+        assert number["unit"] == "K"
+        assert number["expected"] == pytest.approx(300.0, rel=1e-5)
+        assert abs(number["value"] - 300.0) < 4.0 * number["error"], name
+    assert found["Temperature"]["QM - MM beads"]["expected"] == 0.0
+    assert set(found["Bonds"]) == {"QM O-H", "water O-H", "O0-O3"}
+    assert found["Bonds"]["O0-O3"]["value"] == pytest.approx(2.9, abs=0.05)
+    assert "bond O0-O3" in found["Correlation times"]
+    steps = 0.95 * N_FRAMES  # rows are independent, half a row long
+    number = found["Correlation times"]["potential energy"]
+    assert number["value"] == pytest.approx(0.5 * STRIDE * STEP_FS / 1000.0, rel=0.7)
+    assert 0.4 * steps < number["details"]["independent samples"] <= steps + 1
+    # of a position with the same noise in each of two beads: the spread about their middle
+    radius = np.sqrt(3.0 * 0.05**2 / 2.0) * 0.529177
+    assert found["Radius of gyration"]["all"]["value"] == pytest.approx(radius, rel=0.05)
+    assert found["Vibrational density of states"]["mean wavenumber, QM"]["unit"] == "1/cm"
+    for name in ("QM dipole", "QM and MM", "MM charges"):
+        assert f"mean wavenumber, {name}" in found["Infrared spectrum"]
+    page = (folder / "report.md").read_text()
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", page)
+    assert {"energies.png", "temperatures.png", "bonds.png", "infrared-spectrum.png"} <= set(pictures)
+    for picture in pictures:
+        image = matplotlib.image.imread(folder / picture)
+        ink = (image[..., :3].min(axis=2) < 0.8).mean()
+        assert 0.005 < ink < 0.5
+        assert image.shape[1] > 400
+    for words in (
+        "centroid-virial kinetic energies are not in the output: ask for <trajectory",
+        "samples per CPU hour are not known",
+        "the run is too short: expected 4 ps",
+    ):
+        assert words in page
+
+
+def test_comparison(sample, run, tmp_path):
+    """A run at another temperature: z-scores with both errors, and pictures with a line for each run."""
+    other = write_run(tmp_path / "two", temperature=450.0, seed=1)
+    output = tmp_path / "both"
+    assert run("report", sample, other, "--compare", "--output", output) == 0
+    content = json.loads((output / "report.json").read_text())
+    assert [each["name"] for each in content["runs"]] == ["one/sim", "two/sim"]
+    rows = {(row["section"], row["name"]): row for row in content["differences"]}
+    row = rows["Temperature", "all beads"]
+    assert row["difference"] == pytest.approx(150.0, abs=4.0 * row["error"])
+    assert row["z"] > 4.0
+    bonds = rows["Bonds", "water O-H"]
+    assert abs(bonds["z"]) < 4.0
+    page = (output / "report.md").read_text()
+    assert re.search(r"\| all beads \| \d+\.?\d* ± .* \| \d+\.?\d* ± .* \| K \| \+\d", page)
+    assert (output / "temperatures.png").exists()
+
+
+def test_a_run_that_went_on(tmp_path):
+    """Steps that were computed again count once, and a cut-off snapshot is left out and said."""
+    path = write_run(tmp_path / "a")
+    folder = path.parent
+    before = make(path)
+    for file in (*folder.glob("sim.*_*"), folder / "sim.out"):
+        lines = file.read_text().splitlines(keepends=True)
+        per_frame = {".xyz": 8, ".out": 1}.get(file.suffix, 2)
+        text = "".join(lines) + "".join(lines[-3 * per_frame :])
+        file.write_text(text + ("" if file.suffix == ".out" else "".join(lines[-per_frame:])[:-20]))
+    after = make(path)
+    for one, two in zip(before.sections, after.sections, strict=True):
+        assert str(one.numbers) == str(two.numbers)
+    remarks = [remark for section in after.sections for remark in section.remarks]
+    assert "sim.vel_1.xyz: the last snapshot is cut off and left out" in remarks
+
+
+def test_without_a_configuration(tmp_path):
+    made = make(write_run(tmp_path / "a", config=False))
+    names = {section.title: {number.name for number in section.numbers} for section in made.sections}
+    assert {"all beads", "O beads", "H centroid"} <= names["Temperature"]
+    assert "O-H" in names["Bonds"]
+    assert "no regions, no water" in dict(made.facts)["configuration"]
+
+
+def break_run(folder, fault):
+    path = write_run(folder)
+    if fault == "none yet":
+        for file in folder.glob("sim.*[!l]"):
+            if file != path:
+                file.unlink()
+    elif fault == "beads":
+        path.write_text(path.read_text().replace("nbeads='2'", "nbeads='1'"))
+    elif fault == "another input":
+        for file in folder.glob("sim.*_*.xyz"):
+            text = file.read_text().replace("       O ", "       S ")
+            file.write_text(text)
+    elif fault == "units":
+        file = folder / "sim.pos_0.xyz"
+        file.write_text(file.read_text().replace("positions{angstrom}", "positions{furlong}"))
+    elif fault == "quantity":
+        file = folder / "sim.vel_0.xyz"
+        file.write_text(file.read_text().replace("velocities{", "forces{"))
+    elif fault == "columns":
+        file = folder / "sim.out"
+        file.write_text(file.read_text() + "1 2 3\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("none yet", r"sim\.xml: expected outputs of this input, found none yet: run it first"),
+        ("beads", r"sim\.\w+: expected \w+ of 1 beads as in the input, found 2 files"),
+        ("another input", r"sim\.xml: expected trajectories of the 6 atoms of .*water\.xyz, found others"),
+        ("units", r"sim\.pos_0\.xyz: expected units that i-PI knows in snapshot 0"),
+        ("quantity", r"sim\.vel_0\.xyz: expected velocities .* found forces"),
+        ("columns", r"sim\.out: line 96: expected 5 columns, found 3"),
+    ],
+)
+def test_faults_are_one_line(fail, tmp_path, fault, message):
+    assert re.search(message, fail("report", break_run(tmp_path / "a", fault)))
+
+
+def test_faults_of_the_command_line(fail, sample, tmp_path):
+    assert "expected a folder with one i-PI input that has run, found none" in fail("report", tmp_path)
+    assert "cannot read the i-PI input" in fail("report", tmp_path / "none.xml")
+    assert "--compare: expected two runs" in fail("report", sample, "--compare", "--output", tmp_path / "c")
+    assert "--bond: expected two atoms" in fail("report", sample, "--bond", "0")
+    assert "--bond: expected atoms below 6, found 0-6" in fail("report", sample, "--bond", "0-6")
+    assert "--mode: expected a wavenumber" in fail("report", sample, "--mode", "bend")
+    assert "--output: expected one run" in fail("report", sample, sample, "--output", tmp_path / "c")
+    second = write_run(sample.parent, prefix="other")
+    assert second.name in fail("report", sample.parent)

@@ -92,7 +92,7 @@ def read_outputs(path: Path) -> RunOutputs:
     exchange = next((s for s in root.iter("smotion") if s.get("mode") == "remd"), None)
     swaps, stride = None, 0.0
     if exchange is not None:
-        swaps = output_path(path, prefix, text_of(exchange, "remd/swapfile", "PARATEMP"))
+        swaps = output_path(path, prefix, text_of(exchange, "remd/swapfile", "remd_idx"))
         stride = to_number(path, "<stride> of <remd>", text_of(exchange, "remd/stride", "1.0"))
     return RunOutputs(
         path=path,

@@ -187,7 +187,8 @@ class SystemReport:
         main = self._best("step")
         if self._run.exchange is None or main is None or self._index:
             return None
-        return exchange_section(self._run.exchange, int(main.columns["step"][-1]))
+        n_steps = int(main.columns["step"][-1])
+        return exchange_section(self._run.exchange, n_steps) if n_steps else None
 
     def _temperatures(self) -> Section:
         found: list[KineticTemperatures] = []

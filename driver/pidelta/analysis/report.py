@@ -179,7 +179,7 @@ class SystemReport:
             facts.append(
                 (
                     "CPU time",
-                    f"{cost.cpu_seconds:.0f} s for {cost.steps} steps, i-PI and clients, their start included",
+                    f"{cost.cpu_seconds:.0f} s for {cost.steps} steps, i-PI and clients from their start",
                 )
             )
         if not regions and not self._composition.has_quantum and self._composition.bonds is None:

@@ -110,7 +110,7 @@ def sample(folder: Path, beads: int, steps: int, masses=MASSES, seed: int = 2010
     evaluator = Setup(load_config(_write_molecules(folder, seed))).evaluator()
     address = unique_address()
     path = _write_input(folder, address, beads, steps, masses, seed)
-    with running_ipi(path, seconds=1800.0), closing(connect("unix", address, 0, patience=60.0)) as transport:
+    with running_ipi(path, seconds=1800.0), closing(connect("unix", address, 0, patience=300.0)) as transport:
         serve(evaluator, transport)
     properties = read_properties(folder / "sim.out")
     means = {}

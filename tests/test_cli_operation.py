@@ -18,7 +18,7 @@ from rich.console import Console
 
 from pidelta.cli.label import label
 from pidelta.cli.processors import allowed_processors, cgroup_quota, share_processors
-from pidelta.cli.run import StepsProgress
+from pidelta.cli.progress import StepsProgress
 from pidelta.config import load_config
 from pidelta.errors import GeometryError
 from pidelta.output_files import back_up, replacing

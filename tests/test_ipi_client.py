@@ -375,8 +375,8 @@ class Part(Images):
 def test_parameters_of_the_forcefield_choose_terms(parameters):
     asked = []
 
-    def evaluator_of(terms):
-        asked.append(terms)
+    def evaluator_of(served):
+        asked.append(served.terms)
         return Part()
 
     init = b"INIT        " + integers(0, len(parameters)) + parameters

@@ -26,6 +26,7 @@ SITE, CHARGE = 0.73612, 0.5564  # of q-TIP4P/F: weight of O in the charged site,
 WAVENUMBER = 33356.41  # cm-1 of 1 / fs
 SEGMENT = 1.0  # ps: spectra have a resolution of 33 cm-1
 HIGHEST = 4500.0  # cm-1
+LONG = 20.0  # ps: many times what the QM region takes to exchange energy with water
 LAG = (0.5, 2.0)  # ps between which the mean square displacement is fitted by a line
 
 
@@ -62,6 +63,19 @@ class Result:
     def numbers(self) -> dict:
         """All but the spectra."""
         return {name: value for name, value in asdict(self).items() if name != "spectra"}
+
+
+def hides_slow_exchange(run: Run, result: Result) -> bool:
+    """Whether the QM region is thermalised by its water alone, and the run too short to see how slowly.
+
+    Half of the variance of a kinetic energy is that of the total energy of the modes. Where nothing but water
+    changes it, a short run sees none of this: it says too short a correlation time, and too small an error.
+    """
+    return result.picoseconds < LONG and run.system == "uracil" and not _acts_on_atoms(run)
+
+
+def _acts_on_atoms(run: Run) -> bool:
+    return any(f"'{mode}'" in run.thermostat for mode in ("langevin", "ffl", "gle", "nm_gle", "pile_l"))
 
 
 @dataclass(frozen=True)

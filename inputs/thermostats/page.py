@@ -7,12 +7,11 @@ from string import Template
 
 import numpy as np
 from family import FOLDER, TEMPERATURE, Run
-from observables import Result
+from observables import Result, hides_slow_exchange
 
 from pictures import draw
 
 Results = dict[Run, Result]
-LONG = 20.0  # ps: many times what the QM region takes to exchange energy with water
 
 
 def write_page(results: Results) -> None:
@@ -43,28 +42,26 @@ def temperatures(results: Results) -> str:
     rows = []
     for run, result in results.items():
         cells = [_kelvin(result.temperatures[group]) for group in groups]
-        if is_heated_by_water_alone(run) and result.picoseconds < LONG:
+        if hides_slow_exchange(run, result):
             cells[:3] = [f"({cell.strip('*')})" for cell in cells[:3]]
         rows.append([run.label, f"{result.picoseconds:g}", *cells])
     return _table(["thermostat", "ps", *groups], rows)
-
-
-def is_heated_by_water_alone(run: Run) -> bool:
-    """Whether no thermostat acts on the atoms of the QM region one by one."""
-    return not run.thermostat or "svr" in run.thermostat
 
 
 def speed(results: Results) -> str:
     reference = next((result for run, result in results.items() if not run.thermostat), None)
     rows = []
     for run, result in results.items():
+        qm = [_time(result.times["QM kinetic"]), f"{result.samples_per_hour['QM kinetic']:.0f}"]
+        if hides_slow_exchange(run, result):
+            qm = [f"({cell.strip('()')})" for cell in qm]
         rows.append(
             [
                 run.label,
-                _time(result.times["QM kinetic"]),
+                qm[0],
                 _time(result.times["potential"]),
                 _time(result.times["QM dipole"]),
-                f"{result.samples_per_hour['QM kinetic']:.0f}",
+                qm[1],
                 f"{result.samples_per_hour['potential']:.0f}",
                 _value(result.diffusion, 3),
                 *(distance(result, reference, kind) for kind in ("MM", "infrared")),
@@ -86,7 +83,9 @@ def speed(results: Results) -> str:
 
 def distance(result: Result, reference: Result | None, kind: str) -> str:
     """Half the area between a spectrum and that at constant energy: 0 the same, 1 nothing in common."""
-    if reference is None or result is reference:
+    if reference is None:
+        return ""
+    if result is reference:
         return "0"
     return f"{0.5 * np.abs(result.spectra[kind] - reference.spectra[kind]).sum():.2f}"
 

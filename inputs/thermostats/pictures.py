@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from family import FOLDER, TEMPERATURE, Run
 from matplotlib.axes import Axes
-from observables import Result
+from observables import Result, hides_slow_exchange
 
 from pidelta.analysis.plots import COLOURS, DPI, new_figure, tidy
 
@@ -31,20 +31,25 @@ def draw(results: Results) -> None:
 
 
 def draw_temperatures(results: Results, path: Path) -> None:
-    """Both regions, a line for each thermostat; of the centroids in ring polymers."""
+    """Both regions by thermostat, of centroids in ring polymers; hollow where the error is not known."""
     figure = new_figure(6.4, 0.9 + 0.3 * len(results))
     axis = figure.subplots()
     names = [f"{run.label}, {run.beads} beads" if run.beads > 1 else run.label for run in results]
     places = np.arange(len(results))[::-1]
     for group, colour, shift in (("QM", COLOURS[1], 0.14), ("MM", COLOURS[0], -0.14)):
-        values, errors = np.array([result.temperatures[group] for result in results.values()]).T
-        axis.errorbar(
-            values, places + shift, xerr=errors, fmt="o", ms=4, capsize=2, color=colour, label=group
-        )
+        for place, (run, result) in zip(places, results.items(), strict=True):
+            value, error = result.temperatures[group]
+            hollow = group == "QM" and hides_slow_exchange(run, result)
+            fill = "white" if hollow else colour
+            axis.errorbar(
+                value, place + shift, xerr=error, fmt="o", ms=4.5, mfc=fill, capsize=2, color=colour
+            )
+        axis.plot([], [], "o", ms=4.5, color=colour, label=group)
     axis.axvspan(0.99 * TEMPERATURE, 1.01 * TEMPERATURE, color="0.9", zorder=0)
     axis.axvline(TEMPERATURE, color="0.5", linewidth=0.8)
     axis.set_yticks(places, names)
-    axis.set_xlabel("kinetic temperature / K; grey: 298 K ± 1 %")
+    axis.set_ylim(-0.5, len(results) - 0.5)
+    axis.set_xlabel("kinetic temperature / K; grey: 298 K ± 1 %; hollow: error unknown")
     axis.legend(frameon=False, fontsize=8)
     tidy(axis)
     figure.savefig(path, dpi=DPI)
@@ -73,10 +78,11 @@ def draw_spectra(results: Results, path: Path) -> None:
 
 
 def draw_trade(results: Results, path: Path) -> None:
-    """How fast the QM region samples, over how much diffusion is slowed down."""
+    """How fast the QM region samples, where that is known, over how much diffusion is slowed down."""
     figure = new_figure(5.6, 3.8)
     axis = figure.subplots()
-    for (run, result), colour in zip(results.items(), [*COLOURS, "0.35"] * len(results), strict=False):
+    known = [(run, result) for run, result in results.items() if not hides_slow_exchange(run, result)]
+    for (run, result), colour in zip(known, [*COLOURS, "0.35"] * len(known), strict=False):
         value, error = result.diffusion
         rate = result.samples_per_hour["QM kinetic"]
         axis.errorbar(value, rate, xerr=error, fmt="o", ms=4, capsize=2, color=colour)

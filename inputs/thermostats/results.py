@@ -21,7 +21,7 @@ def collect(runs: Path) -> dict[Run, Result]:
         if run.start and (result := observe(run, runs / run.name)):
             found[run] = result
     write(found)
-    return {run: found[run] for run in family() if run in found}
+    return read()
 
 
 def read() -> dict[Run, Result]:

@@ -13,7 +13,7 @@ from string import Template
 
 from family import FOLDER, TEMPERATURE, TIME_STEP, Run
 
-from pidelta.ipi.simulation import step_in_restart
+import pidelta
 
 STRIDE = 4  # steps between rows of properties and velocities: 2 fs
 BEADS_STRIDE = 20  # between what every bead has
@@ -32,47 +32,52 @@ _TRAJECTORY = (
 def bring_to(run: Run, steps: int, runs: Path) -> None:
     """Run what is left of `steps` steps of a run in its folder below `runs`.
 
-    The processor time of the run and its clients is added up in ``processor-time.json``.
+    i-PI calls pidelta in its own process, so that nothing waits for messages. The processor time is added up
+    in ``processor-time.json``.
 
     Raises:
         SystemExit: it did not come to its end.
     """
     folder = runs / run.name
     restart = folder / "RESTART"
-    done = step_in_restart(restart) or 0
+    done = steps_done(restart)
     if done >= steps:
         return
-    config = write_inputs(run, steps, runs)
+    write_inputs(run, steps, runs)
     if done:
         total = f"<total_steps>{steps}</total_steps>"
         restart.write_text(re.sub(r"<total_steps>.*?</total_steps>", total, restart.read_text()))
-    source = restart if done else folder / "input.xml"
-    command = [sys.executable, "-m", "pidelta", "run", str(source), "--config", str(config), "--clients", "1"]
+    command = [sys.executable, str(Path(sys.executable).with_name("i-pi"))]
+    command.append("RESTART" if done else "input.xml")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with (folder / "run.log").open("a") as log:
-        code = subprocess.run(
-            command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=log, stderr=log
-        ).returncode
+        code = subprocess.run(command, cwd=folder, env=environment, stdout=log, stderr=log).returncode
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    _add_cost(folder / "processor-time.json", (step_in_restart(restart) or done) - done, seconds)
+    _add_cost(folder / "processor-time.json", steps_done(restart) - done, seconds)
     print(f"{run.name}: {seconds:.0f} s of processor time", flush=True)
-    if code:
-        raise SystemExit(f"{run.name}: pidelta run ended with exit code {code}; see {folder / 'run.log'}")
+    if steps_done(restart) < steps:
+        raise SystemExit(f"{run.name}: i-PI ended early, with exit code {code}; see {folder / 'run.log'}")
 
 
-def write_inputs(run: Run, steps: int, runs: Path) -> Path:
-    """Write ``input.xml`` and the configuration; return the path of the latter."""
+def steps_done(restart: Path) -> int:
+    """The step that a run goes on from."""
+    found = re.search(r"<step>\s*(\d+)\s*</step>", restart.read_text()) if restart.exists() else None
+    return int(found.group(1)) if found else 0
+
+
+def write_inputs(run: Run, steps: int, runs: Path) -> None:
+    """Write ``input.xml`` and ``pidelta.yaml``."""
     folder = runs / run.name
     folder.mkdir(parents=True, exist_ok=True)
     settings = Template((FOLDER / f"{run.system}.yaml").read_text()).substitute(scc=run.scc)
-    config = folder / "pidelta.yaml"
-    config.write_text(re.sub(r"(structure|topology): ", rf"\1: {FOLDER}/", settings))
+    (folder / "pidelta.yaml").write_text(re.sub(r"(structure|topology): ", rf"\1: {FOLDER}/", settings))
     template = Template((FOLDER / "input.xml.template").read_text())
     (folder / "input.xml").write_text(
         template.substitute(
             title=run.label,
-            name=run.name,
+            pes_path=Path(pidelta.__file__).with_name("ipi_pes.py"),
             steps=steps,
             seed=10007 + sum(run.name.encode()),
             beads=run.beads,
@@ -85,7 +90,6 @@ def write_inputs(run: Run, steps: int, runs: Path) -> Path:
             thermostat=run.thermostat,
         )
     )
-    return config
 
 
 def _trajectories(run: Run) -> list[str]:

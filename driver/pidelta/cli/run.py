@@ -94,6 +94,8 @@ def run(
     finished = supervise(supervisor, simulation, systems, console, options)
     if systems is None:
         console.print("no summary: the i-PI input asks for no <properties>")
+    elif simulation.may_end_early:
+        console.print("no report: means and errors are those of dynamics")
     elif systems.have_started:
         report(console, simulation, supervisor, setup, time.monotonic() - started)
     for line in warnings(supervisor.alarms()):

@@ -270,3 +270,17 @@ def test_cost_of_a_run_that_went_on(tmp_path):
     (tmp_path / "cost.json").write_text("[]")
     with pytest.raises(DataError, match=r"cost\.json: expected steps and CPU seconds"):
         read_cost(tmp_path)
+
+
+def test_the_file_of_swaps_has_ipis_default_name(tmp_path):
+    """As i-PI has it where the input does not say; without the file a report counts no exchange."""
+    from ipi.inputs.smotion.remd import InputReplicaExchange
+
+    from pidelta.ipi.outputs import read_outputs
+
+    path = tmp_path / "remd.xml"
+    text = INPUT.format(prefix="run", n_beads=1)
+    swaps = "<smotion mode='remd'> <remd> <stride> 2 </stride> </remd> </smotion> </simulation>"
+    path.write_text(text.replace("</simulation>", swaps))
+    default = InputReplicaExchange.fields["swapfile"][1]["default"]
+    assert read_outputs(path).swaps == tmp_path / f"run.{default}"

@@ -268,7 +268,7 @@ def test_observers_see_positions_before_they_are_evaluated():
 
     evaluator = Images()
     with pytest.raises(StructureError, match="atom order"):
-        serve(evaluator, Memory(INIT + posdata()), [Refusing()])
+        serve(evaluator, Memory(INIT + posdata() + GETFORCE), [Refusing()])
     assert evaluator.calls == []
 
 
@@ -278,7 +278,7 @@ def test_observers_see_evaluations_before_they_are_sent():
             assert evaluation.energy.shape == (len(positions),)
             raise GeometryError("too far")
 
-    transport = Memory(INIT + posdata())
+    transport = Memory(INIT + posdata() + GETFORCE)
     with pytest.raises(GeometryError, match="too far"):
         serve(Images(), transport, [Refusing()])
     assert b"FORCEREADY" not in transport.sent
@@ -295,7 +295,7 @@ def test_results_that_are_not_finite(what):
             return Evaluation({"mm": Term(energy, gradient, np.zeros((1, 3, 3)))})
 
     with pytest.raises(GeometryError, match=what):
-        serve(Broken(), Memory(INIT + posdata()))
+        serve(Broken(), Memory(INIT + posdata() + GETFORCE))
 
 
 def test_summary_survives_json():
@@ -375,8 +375,8 @@ class Part(Images):
 def test_parameters_of_the_forcefield_choose_terms(parameters):
     asked = []
 
-    def evaluator_of(terms):
-        asked.append(terms)
+    def evaluator_of(served):
+        asked.append(served.terms)
         return Part()
 
     init = b"INIT        " + integers(0, len(parameters)) + parameters

@@ -46,9 +46,8 @@ def test_description(tmp_path):
     assert {"kinetic_cv", "temperature"} <= properties.names
     for name in ("sim.pos_10.xyz", "sim.pos_02.xyz", "sim.pos_x_1.xyz", "sim.pos_01.pdb"):
         (tmp_path / name).touch()
-    assert [p.name for p in simulation.trajectories[0].bead_files()] == ["sim.pos_02.xyz", "sim.pos_10.xyz"]
+    assert [p.name for p in simulation.trajectories[0].files()] == ["sim.pos_02.xyz", "sim.pos_10.xyz"]
     assert [t.quantity for t in simulation.trajectories] == ["positions", "forces", "extras"]
-    assert [t.is_bead_positions for t in simulation.trajectories] == [True, False, False]
     assert simulation.atom_names == SYMBOLS
     assert simulation.sockets_prefix == "/tmp/ipi_"
 

@@ -47,7 +47,7 @@ SPLIT |= {"lmpserial2": "mm.nonbonded", "long_range": "mm.nonbonded"}
 
 @dataclass(frozen=True)
 class Example:
-    """An example: its folder, cutoff in nm, what it is compared with, and fewer steps."""
+    """An example: its folder, cutoff in nm, what it is compared with (nothing: ''), and fewer steps."""
 
     folder: str
     cutoff: float = 0.9
@@ -59,9 +59,9 @@ class Example:
         return Path(self.folder).name
 
 
-def small(folder: str, steps: int | None = None) -> Example:
+def small(folder: str, reference: str = "OpenMM", steps: int | None = None) -> Example:
     """An example in a cell where 9 angstrom, the cutoff of i-PI's driver, is more than half the edge."""
-    return Example(folder, cutoff=0.6, reference="OpenMM", steps=steps)
+    return Example(folder, cutoff=0.6, reference=reference, steps=steps)
 
 
 EXAMPLES = (
@@ -88,7 +88,7 @@ EXAMPLES = (
     Example(f"{RINGS}/pimd+mts_liquid_water", reference="LAMMPS"),
     Example("path_integral_quantum_dynamics/TRPMD_liquid_water"),
     small("replica_exchange/remd_liquid_water"),
-    small("replica_exchange/pi_remd_liquid_water", steps=40),
+    small("replica_exchange/pi_remd_liquid_water", reference="", steps=40),
     small("open_paths/one_path_liquid_water"),
     small("open_paths/multi_path_liquid_water"),
 )
@@ -122,17 +122,16 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
     yield "| example | steps | beads | reference | rows | energy at first | energy, spread | pressure |"
     yield "|---|---|---|---|---|---|---|---|"
     for name, result in results.items():
-        found = result["quantities"]
-        energy = found[next(k for k in ("potential", "potential_opsc", "conserved") if k in found)]
-        pressure = next((found[key] for key in found if key.startswith("pressure")), None)
-        scale = 1e6 * unit_to_internal("energy", energy["unit"], 1.0) * 3.0 / result["atoms"]
-        cells = [name, result["steps"], result["beads"], result["reference"], energy["rows"]]
-        cells += [f"{scale * energy[k]:.2g}" for k in ("difference at first", "deviation from it")]
-        cells += [
-            ""
-            if pressure is None
-            else f"{pressure['difference at first'] / megapascals(pressure['unit']):.3g}"
-        ]
+        cells = [name, result["steps"], result["beads"], result["reference"] or "none"]
+        if found := result.get("quantities"):
+            energy = found[next(k for k in ("potential", "potential_opsc", "conserved") if k in found)]
+            pressure = next((found[key] for key in found if key.startswith("pressure")), None)
+            scale = 1e6 * unit_to_internal("energy", energy["unit"], 1.0) * 3.0 / result["atoms"]
+            cells += [energy["rows"]]
+            cells += [f"{scale * energy[k]:.2g}" for k in ("difference at first", "deviation from it")]
+            if pressure is not None:
+                cells += [f"{pressure['difference at first'] / megapascals(pressure['unit']):.3g}"]
+        cells += [""] * (8 - len(cells))
         yield "| " + " | ".join(map(str, cells)) + " |"
 
 
@@ -143,28 +142,35 @@ def megapascals(unit: str) -> float:
 
 def compare(example: Example, options: argparse.Namespace) -> dict[str, Any]:
     """Run an example with pidelta and with its reference, and say how they differ."""
-    folder, steps = options.output / example.name, REFERENCE_STEPS[example.reference]
-    ours = prepare(example, options.checkout, folder / "pidelta", example.steps)
-    theirs = prepare(example, options.checkout, folder / "reference", steps)
+    ours = prepare(example, options.checkout, options.output / example.name / "pidelta", example.steps)
     write_config(ours, example, "pidelta")
     run(ours, pidelta_clients(ours))
-    if example.reference == "i-pi-driver":
-        run(theirs, driver_clients(theirs, options.driver.resolve()))
-    elif example.reference == "LAMMPS":
-        run(theirs, lammps_clients(theirs, options.lammps.resolve()))
-    else:
-        write_config(theirs, example, "openmm")
-        run(theirs, pidelta_clients(theirs))
-    tables = list(zip(properties(ours), properties(theirs), strict=True))
-    return {
+    result: dict[str, Any] = {
         "folder": example.folder,
         "reference": example.reference,
         "steps": ours.total_steps,
         "beads": ours.n_beads,
         "atoms": len(ours.atom_names),
         "systems": len(ours.forces.systems),
-        "quantities": differences(tables),
     }
+    if example.reference:
+        theirs = run_reference(example, options)
+        result["quantities"] = differences(list(zip(properties(ours), properties(theirs), strict=True)))
+    return result
+
+
+def run_reference(example: Example, options: argparse.Namespace) -> Simulation:
+    """Run the first steps of an example with what it is compared with."""
+    steps = REFERENCE_STEPS[example.reference]
+    simulation = prepare(example, options.checkout, options.output / example.name / "reference", steps)
+    if example.reference == "i-pi-driver":
+        run(simulation, driver_clients(simulation, options.driver.resolve()))
+    elif example.reference == "LAMMPS":
+        run(simulation, lammps_clients(simulation, options.lammps.resolve()))
+    else:
+        write_config(simulation, example, "openmm")
+        run(simulation, pidelta_clients(simulation))
+    return simulation
 
 
 def prepare(example: Example, checkout: Path, folder: Path, steps: int | None) -> Simulation:

@@ -77,14 +77,17 @@ class Composition:
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
-        """All atoms, each region, each kind of atom, and each kind of atom in each region."""
+        """All atoms, each region, each kind of atom in several regions, and each kind in each region."""
         names = np.array(self.names)
         kinds = sorted(set(self.names), key=lambda name: (number_of(name) or 0, name))
         every = np.arange(len(names))
         groups = [Group("all", every)]
         groups += [Group(region, atoms) for region, atoms in self.regions.items() if len(atoms)]
+        within = {
+            kind: sum((names[atoms] == kind).any() for atoms in self.regions.values()) for kind in kinds
+        }
         if len(kinds) > 1:
-            groups += [Group(kind, every[names == kind]) for kind in kinds]
+            groups += [Group(kind, every[names == kind]) for kind in kinds if within[kind] != 1]
         for region, atoms in self.regions.items():
             found = [kind for kind in kinds if (names[atoms] == kind).any()]
             if len(found) > 1:

@@ -92,6 +92,8 @@ def draw(picture: Picture, path: Path) -> None:
             axis.legend(frameon=False, fontsize=7)
         tidy(axis)
         axis.tick_params(labelsize=8)
+        axis.locator_params(axis="x", nbins=5)
+        axis.ticklabel_format(axis="y", scilimits=(-2, 4))
     for axis in axes[count:]:
         axis.set_visible(False)
     figure.savefig(path, dpi=DPI * 2 // 3)

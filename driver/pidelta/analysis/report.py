@@ -187,7 +187,8 @@ class SystemReport:
         main = self._best("step")
         if self._run.exchange is None or main is None or self._index:
             return None
-        return exchange_section(self._run.exchange, int(main.columns["step"][-1]))
+        n_steps = int(main.columns["step"][-1])
+        return exchange_section(self._run.exchange, n_steps) if n_steps else None
 
     def _temperatures(self) -> Section:
         found: list[KineticTemperatures] = []
@@ -373,7 +374,9 @@ class SystemReport:
         return [f"thermostat {thermostats}: one that acts on each particle broadens and shifts lines"]
 
     def _marks(self) -> tuple[Mark, ...]:
-        return (*(WATER_MODES if len(self._composition.waters) else ()), *self._options.modes)
+        if self._options.modes:
+            return self._options.modes
+        return WATER_MODES if len(self._composition.waters) else ()
 
     def _row_time(self, steps: IntArray) -> float | None:
         """Atomic units between rows; None where they are not evenly spaced, or too few."""

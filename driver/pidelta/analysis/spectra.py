@@ -211,7 +211,7 @@ def spectrum_section(
         spectra: at least one.
         rows, row_time: of a window, and the time between rows in atomic units.
         y_label: of the picture.
-        marks: known vibrations.
+        marks: known vibrations; those of water are not drawn over spectra of the QM region.
         remarks: what else to say.
     """
     numbers, panels = [], []
@@ -230,8 +230,9 @@ def spectrum_section(
             )
         )
         error = None if spectrum.error is None else spectrum.error[shown]
+        shown_marks = () if spectrum.name.startswith("QM") and marks is WATER_MODES else tuple(marks)
         panels.append(
-            Panel(spectrum.name, "wavenumber / (1/cm)", y_label, (Curve("", x, y, error),), tuple(marks))
+            Panel(spectrum.name, "wavenumber / (1/cm)", y_label, (Curve("", x, y, error),), shown_marks)
         )
     row_fs = row_time * ATOMIC_TIME_IN_FEMTOSECOND
     about = [

@@ -24,7 +24,7 @@ from pidelta.units import HARTREE_IN_KELVIN
 
 _LEAST_FREEDOM = 0.5
 _SUSPECT = 0.01
-"""A p-value below which a distribution is said to be another one."""
+"""A p-value, over the number of tests, below which a distribution is said to be another one."""
 
 
 Targets = Callable[[IntArray], FloatArray | None]
@@ -172,19 +172,25 @@ def temperature_section(
     else:
         remarks.append(
             "width: standard deviation over that of the canonical distribution; p: Kolmogorov-Smirnov test "
-            "of rows two correlation times apart, below 0.01 in few cases by chance"
+            "of rows two correlation times apart"
         )
-        remarks += [
-            f"{number.name}: another distribution than the canonical one (p = {number.details['p']:.1g})"
-            for number in numbers
-            if isinstance(number.details.get("p"), float) and number.details["p"] < _SUSPECT  # type: ignore[operator]
-        ]
+        remarks += _suspects(numbers)
     pictures: tuple[Picture, ...] = ()
     if panels:
         pictures = (
             Picture("temperatures", "distributions of the temperature beside canonical ones", tuple(panels)),
         )
     return Section("Temperature", tuple(numbers), pictures, tuple(remarks))
+
+
+def _suspects(numbers: Sequence[Number]) -> list[str]:
+    """Those whose p-value is too small to be chance, given how many there are."""
+    tested = [(number.name, p) for number in numbers if isinstance(p := number.details.get("p"), float)]
+    return [
+        f"{name}: another distribution than the canonical one (p = {p:.1g}), or a run too short to tell"
+        for name, p in tested
+        if p < _SUSPECT / len(tested)
+    ]
 
 
 def _number(name: str, values: FloatArray, degrees: float, shape: float, outputs: SystemOutputs) -> Number:

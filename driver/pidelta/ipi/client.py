@@ -39,7 +39,8 @@ class ServeSummary:
         requests: force requests answered.
         structures: structures evaluated; i-PI pads batches by repeating the last structure, and repeats are
             not evaluated again.
-        seconds_evaluating, seconds_waiting: wall time spent in the evaluator, and waiting for i-PI.
+        seconds_evaluating, seconds_waiting: wall time spent in the evaluator, and talking to i-PI or waiting
+            for it.
         timings: seconds by part, summed over what the evaluator reports.
         alarms: what a monitor of the uncertainty saw, by property.
         end: how the conversation ended: ``exit`` (i-PI said so) or ``closed`` (the connection was closed).
@@ -182,10 +183,11 @@ class _Server:
         self._connection = Connection(len(evaluator.numbers), shared_memory=transport.shared_memory)
         self._shared: SharedArrays | None = None
         self._structures: tuple[FloatArray, FloatArray] | None = None
-        self._reply: bytes | memoryview = b""
+        self._reply: bytes | bytearray = b""
         self._summary = self._evaluator.summary
 
     def run(self) -> ServeSummary:
+        started = time.perf_counter()
         try:
             while not self._connection.closed:
                 if (event := self._next_event()) is not None:
@@ -193,14 +195,13 @@ class _Server:
         finally:
             if self._shared is not None:
                 self._shared.close()
-        return self._summary
+        summary = self._summary
+        summary.seconds_waiting = time.perf_counter() - started - summary.seconds_evaluating
+        return summary
 
     def _next_event(self) -> Event | None:
         """Take some bytes; return the event that they complete."""
-        started = time.perf_counter()
-        count = self._transport.receive_into(self._connection.wanted())
-        self._summary.seconds_waiting += time.perf_counter() - started
-        if count:
+        if count := self._transport.receive_into(self._connection.wanted()):
             return self._connection.received(count)
         self._connection.receive_end()
         return None
@@ -254,7 +255,7 @@ class _Server:
         else:
             self._reply = encode_forces(answer.energies, answer.gradient, answer.virials, answer.extras)
 
-    def _send(self, data: bytes | memoryview) -> None:
+    def _send(self, data: bytes | bytearray) -> None:
         """Send; a connection closed after EXIT while forces were evaluated is a clean end."""
         try:
             self._transport.send(data)

@@ -26,7 +26,6 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from pidelta.errors import ProtocolError, TransportError
 from pidelta.state import FloatArray
@@ -215,12 +214,15 @@ class Connection:
 
     def _parse_positions(self) -> Generator[memoryview, None, None]:
         batch = self.batch_size
-        if batch > 1:
-            yield from self._parse_count()
-        matrices = bytearray(2 * _MATRIX_BYTES * batch)
-        yield memoryview(matrices)
+        matrices = memoryview(bytearray(2 * _MATRIX_BYTES * batch + _INT_BYTES))
         if batch == 1:
+            yield matrices
+            matrices, count = matrices[:-_INT_BYTES], matrices[-_INT_BYTES:]
+            self._check_count(count)
+        else:
             yield from self._parse_count()
+            matrices = matrices[:-_INT_BYTES]
+            yield matrices
         positions = np.empty((batch, self._n_atoms, 3))
         yield positions.data.cast("B")
         cells = np.frombuffer(matrices).reshape(batch, 2, 3, 3)[:, 0].transpose(0, 2, 1).copy()
@@ -245,6 +247,9 @@ class Connection:
     def _parse_count(self) -> Generator[memoryview, None, None]:
         count = bytearray(_INT_BYTES)
         yield memoryview(count)
+        self._check_count(count)
+
+    def _check_count(self, count: bytearray | memoryview) -> None:
         found = _read_integer(count)
         if found != self._n_atoms:
             raise ProtocolError(
@@ -264,7 +269,7 @@ class Connection:
 
 def encode_forces(
     energies: FloatArray, gradient: FloatArray, virials: FloatArray, extras: Sequence[bytes]
-) -> memoryview:
+) -> bytearray:
     """Return the answer to GETFORCE for the B structures of a POSDATA.
 
     Args:
@@ -279,17 +284,14 @@ def encode_forces(
     batch, n_atoms = gradient.shape[:2]
     if len(extras) != batch:
         raise ValueError(f"extras: expected {batch} strings, found {len(extras)}")
-    shapes = {"energies": (batch,), "gradient": (batch, n_atoms, 3), "virials": (batch, 3, 3)}
-    for (name, shape), found in zip(shapes.items(), (energies, gradient, virials), strict=True):
-        if found.shape != shape:
-            raise ValueError(f"{name}: expected shape {shape}, found {found.shape}")
-    head = _header("FORCEREADY") + np.asarray(energies, np.float64).tobytes() + _integer(n_atoms)
-    tail = np.asarray(virials, np.float64).tobytes() + b"".join(_lengths_and_texts(extras))
-    reply = np.empty(len(head) + 8 * gradient.size + len(tail), np.uint8)
-    middle = slice(len(head), len(head) + 8 * gradient.size)
-    reply[: middle.start], reply[middle.stop :] = np.frombuffer(head, np.uint8), np.frombuffer(tail, np.uint8)
-    np.negative(gradient, out=reply[middle].view(np.float64).reshape(gradient.shape))
-    return reply.data
+    head = _header("FORCEREADY") + _floats("energies", energies, (batch,)) + _integer(n_atoms)
+    tail = _floats("virials", virials, (batch, 3, 3)) + b"".join(_lengths_and_texts(extras))
+    reply = bytearray(len(head) + 8 * gradient.size + len(tail))
+    reply[: len(head)] = head
+    reply[len(reply) - len(tail) :] = tail
+    forces = np.frombuffer(reply, np.float64, gradient.size, len(head)).reshape(batch, n_atoms, 3)
+    np.negative(gradient, out=forces)
+    return reply
 
 
 def encode_shared(extras: Sequence[bytes]) -> bytes:
@@ -305,19 +307,18 @@ def _header(name: str) -> bytes:
     return name.ljust(HEADER_BYTES).encode()
 
 
+def _floats(name: str, values: FloatArray, shape: tuple[int, ...]) -> bytes:
+    if values.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, found {values.shape}")
+    return np.asarray(values, np.float64).tobytes()
+
+
 def _integer(value: int) -> bytes:
     return struct.pack("=i", value)
 
 
-def _read_integer(data: bytes | bytearray) -> int:
+def _read_integer(data: bytearray | memoryview) -> int:
     return int.from_bytes(data, sys.byteorder, signed=True)
-
-
-def _floats(name: str, values: npt.ArrayLike, shape: tuple[int, ...]) -> memoryview:
-    array = np.ascontiguousarray(values, dtype=np.float64)
-    if array.shape != shape:
-        raise ValueError(f"{name}: expected shape {shape}, found {array.shape}")
-    return array.data
 
 
 def read_parameters(text: str) -> dict[str, str]:

@@ -23,7 +23,7 @@ _ENDLESS = ("dynamics", "driven_dynamics", "constrained_dynamics", "t_ramp", "p_
 
 @dataclass(frozen=True)
 class PropertiesFile:
-    """One ``<properties>`` output file of one system."""
+    """One ``<properties>`` output file of a system."""
 
     path: Path
     stride: int
@@ -37,7 +37,7 @@ class PropertiesFile:
 
 @dataclass(frozen=True)
 class TrajectoryFiles:
-    """One ``<trajectory>`` of the first system: files that begin with `stem`, one a bead or one in all.
+    """One ``<trajectory>`` of a system: files that begin with `stem`, one for each bead or one in all.
 
     `extras` are the names of the extras that are its `quantity`, if they are to be picked out.
     """

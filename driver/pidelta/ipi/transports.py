@@ -43,7 +43,7 @@ class Transport(Protocol):
             TransportError: the connection broke.
         """
 
-    def send(self, data: bytes | memoryview) -> None:
+    def send(self, data: bytes | bytearray) -> None:
         """Send all of `data`.
 
         Raises:
@@ -70,7 +70,7 @@ class SocketTransport:
         except OSError as error:
             raise TransportError(f"the connection to i-PI broke: {error.strerror}") from error
 
-    def send(self, data: bytes | memoryview) -> None:
+    def send(self, data: bytes | bytearray) -> None:
         """See `Transport.send`."""
         try:
             self._socket.sendall(data)

@@ -21,7 +21,7 @@ from pidelta.units import ATOMIC_TIME_IN_FEMTOSECOND, BOHR_IN_ANGSTROM, HARTREE_
 
 Array = NDArray[np.float64]
 SETTLING = {1: 0.5, 8: 0.2}  # ps that are left out, by beads
-QM_ATOMS = {"uracil": 12, "water": 0}
+QM_ATOMS = {"uracil": 12, "water": 0, "molecule": 12}
 SITE, CHARGE = 0.73612, 0.5564  # of q-TIP4P/F: weight of O in the charged site, charge of H
 WAVENUMBER = 33356.41  # cm-1 of 1 / fs
 SEGMENT = 1.0  # ps: spectra have a resolution of 33 cm-1
@@ -124,10 +124,10 @@ def observe(run: Run, folder: Path) -> Result | None:
         samples_per_hour={name: c.n_effective / hours for name, c in correlations.items()},
         drift=_pair(drift.slope),
         fluctuation=drift.rms,
-        diffusion=diffusion(velocities, atoms),
+        diffusion=diffusion(velocities, atoms) if run.system != "molecule" else [],
         quantum_kinetic=_quantum_kinetic(folder, atoms, settling) if run.beads > 1 else {},
         potential=_pair(mean_with_error(properties.atomic("potential")[settled] * HARTREE_IN_EV)),
-        spectra=spectra(velocities, atoms),
+        spectra=spectra(velocities, atoms) if run.system != "molecule" else {},
     )
 
 

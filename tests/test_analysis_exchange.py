@@ -36,7 +36,9 @@ def test_temperatures_of_each_step(tmp_path):
 def test_no_exchange_yet(tmp_path):
     exchange = read_exchange(tmp_path / "PARATEMP", TEMPERATURES, 20.0)
     np.testing.assert_allclose(exchange.temperature_of(2, np.arange(5)) * HARTREE_IN_KELVIN, 380.0)
-    assert exchange_section(exchange, 100).numbers[0].mean.value == 0.0
+    section = exchange_section(exchange, 100)
+    assert section.numbers[0].mean.value == 0.0
+    assert "nothing was exchanged" in section.remarks[0]
 
 
 def test_swaps_of_a_restart_replace_the_old_ones(tmp_path):

@@ -22,6 +22,7 @@ COMMAND = re.compile(r"pidelta run (inputs/[^\s`]+\.xml(?: --\w+ [^\s`]+)*)")
 QUICK = (
     "classical/nve",
     "molecule/optimise",
+    "mts/contracted",
     "pimd/piglet",
     "proton-transfer/quantum",
     "replica-exchange/remd",
@@ -95,7 +96,7 @@ def test_an_input_runs(arguments, copy, run, monkeypatch):
     path = copy / arguments[0]
     text = re.sub(r"<total_steps>\s*\d+", f"<total_steps>{STEPS}", path.read_text())
     path.write_text(
-        re.sub(r"<address>\s*pidelta\S*?</address>", f"<address>{unique_address()}</address>", text)
+        re.sub(r"<address>\s*pidelta\S*?</address>", lambda _: f"<address>{unique_address()}</address>", text)
     )
     monkeypatch.chdir(copy)
     assert run("run", *arguments) == 0

@@ -10,8 +10,11 @@ from ipi.engine.atoms import Atoms
 from ipi.engine.cell import Cell
 from ipi.utils.io import print_file
 
+from pidelta.analysis.correlations import Cost
+from pidelta.analysis.cost import add_cost, read_cost
 from pidelta.analysis.report import ReportOptions, SystemReport
 from pidelta.cli.report_input import composition_of, read_run, read_setup
+from pidelta.errors import DataError
 from pidelta.units import ANGSTROM, HARTREE_IN_KELVIN, KELVIN
 
 NAMES = ("O", "H", "H") * 2
@@ -252,3 +255,32 @@ def test_faults_of_the_command_line(fail, sample, tmp_path):
     assert "--output: expected one run" in fail("report", sample, sample, "--output", tmp_path / "c")
     second = write_run(sample.parent, prefix="other")
     assert second.name in fail("report", sample.parent)
+
+
+def test_cost_of_a_run_that_went_on(tmp_path):
+    """Parts add up; a run that starts anew, or from an older state, replaces what was after it."""
+    assert read_cost(tmp_path) is None
+    add_cost(tmp_path, 0, 100, 10.0)
+    add_cost(tmp_path, 100, 300, 30.0)
+    assert read_cost(tmp_path) == Cost(40.0, 300)
+    add_cost(tmp_path, 100, 150, 7.0)
+    assert read_cost(tmp_path) == Cost(17.0, 150)
+    add_cost(tmp_path, 0, 20, 1.0)
+    assert read_cost(tmp_path) == Cost(1.0, 20)
+    (tmp_path / "cost.json").write_text("[]")
+    with pytest.raises(DataError, match=r"cost\.json: expected steps and CPU seconds"):
+        read_cost(tmp_path)
+
+
+def test_the_file_of_swaps_has_ipis_default_name(tmp_path):
+    """As i-PI has it where the input does not say; without the file a report counts no exchange."""
+    from ipi.inputs.smotion.remd import InputReplicaExchange
+
+    from pidelta.ipi.outputs import read_outputs
+
+    path = tmp_path / "remd.xml"
+    text = INPUT.format(prefix="run", n_beads=1)
+    swaps = "<smotion mode='remd'> <remd> <stride> 2 </stride> </remd> </smotion> </simulation>"
+    path.write_text(text.replace("</simulation>", swaps))
+    default = InputReplicaExchange.fields["swapfile"][1]["default"]
+    assert read_outputs(path).swaps == tmp_path / f"run.{default}"

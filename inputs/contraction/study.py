@@ -6,7 +6,7 @@
 
 The other runs start from the beads at the end of the run ``smooth on 4``, which comes first. Frames tell
 differences between ways where the noise of two runs would hide them: the same 32 beads, contracted by i-PI's
-own matrices, and reweighted to the ensemble of each way.
+own matrices.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -289,13 +289,6 @@ def kinetic_energies(place: Path, groups: Mapping[str, np.ndarray]) -> dict[str,
         rest = rows.atomic(f"kinetic_cv({label})") - sum(own[int(atom)] for atom in inside)
         means[group] = rest / len(groups[group])
     return {**means, "potential": rows.atomic("potential")}
-
-
-def weights_of(frames: Sequence[Mapping[str, Mapping[str, float]]], name: str) -> FloatArray:
-    """Weights of frames of SAMPLED in the ensemble of another way, of mean 1."""
-    difference = np.array([frame[name]["energy"] - frame[SAMPLED]["energy"] for frame in frames])
-    weights = np.exp(-(difference - difference.mean()) / TEMPERATURE)
-    return np.asarray(weights / weights.mean())
 
 
 if __name__ == "__main__":

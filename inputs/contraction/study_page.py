@@ -22,7 +22,6 @@ from study import (
     beads_of,
     group_indices,
     kinetic_energies,
-    weights_of,
 )
 
 from pidelta.analysis.pages import table_row, write_text
@@ -36,11 +35,12 @@ from pidelta.units import ANGSTROM, HARTREE_IN_EV, HARTREE_IN_KJ_PER_MOL
 
 WHOLE = "all on 32"
 SETTLING = {SAMPLED: 400, WHOLE: 0}  # fs, left out: beads spread out, and the ensemble is that of the way
-OTHERS_SETTLE = 100
+OTHERS_SETTLE, FEWEST_FRAMES = 40, 3
 FIRST_FRAME = {"": 20, "large-": 8}
 TITLES = {"": "Uracil in 216 waters, DFTB3", "large-": "Uracil in 900 waters, DFTB3 and three delta models"}
 HYDROGENS = (GROUPS[0], GROUPS[2])
 MEV = 1000.0 * HARTREE_IN_EV
+BeadFrames = list[tuple[FloatArray, FloatArray]]
 Frames = Sequence[Mapping[str, Mapping[str, float]]]
 
 
@@ -49,10 +49,13 @@ def write_page(folder: Path, target: Path) -> None:
     setup = Setup(load_config(SMALL.config))
     groups = group_indices(setup)
     by_frame = {TITLES[box.prefix]: read_frames(box, folder) for box in (SMALL, LARGE)}
-    places = {name: SMALL.folder(folder, name) for name in RUNS}
-    places = {name: place for name, place in places.items() if (place / "run.out").exists()}
-    runs = {name: numbers_of_run(place, name, groups) for name, place in places.items()}
-    bonds = {name: bond_lengths(place, name, setup) for name, place in places.items()}
+    runs, bonds = {}, {}
+    for name in RUNS:
+        place = SMALL.folder(folder, name)
+        frames = settled_frames(place, name) if (place / "run.out").exists() else []
+        if len(frames) >= FEWEST_FRAMES:
+            runs[name] = numbers_of_run(place, name, groups, frames)
+            bonds[name] = bond_lengths(frames, setup)
     for name, by_kind in bonds.items():
         for kind, lengths in by_kind.items():
             runs[name][f"{kind} mean"] = Mean(float(lengths.mean()), np.nan)
@@ -85,21 +88,19 @@ def plain(values: Mapping[str, Mean]) -> dict[str, list[float | None]]:
 
 def on_frames(frames: Frames, name: str) -> dict[str, Mean]:
     """Of a way: errors of forces, and how much kinetic energies differ from those of the whole in percent."""
-    weights, of_whole = weights_of(frames, name), weights_of(frames, WHOLE)
     difference = np.array([frame[name]["energy"] - frame[WHOLE]["energy"] for frame in frames]) / TEMPERATURE
     found = {"frames": Mean(len(frames), np.nan), "spread": Mean(float(difference.std()), np.nan)}
     for group in GROUPS:
         own, whole = (np.array([frame[way][group] for frame in frames]) for way in (name, WHOLE))
         error = np.array([frame[name][f"error, {group}"] for frame in frames])
         found[f"force, {group}"] = Mean(100.0 * float(error.mean()), np.nan)
-        found[f"same frames, {group}"] = mean_with_error(100.0 * (own - whole) / whole.mean())
-        found[f"reweighted, {group}"] = mean_with_error(
-            100.0 * (own * weights - whole * of_whole) / whole.mean()
-        )
+        found[f"kinetic energy, {group}"] = mean_with_error(100.0 * (own - whole) / whole.mean())
     return found
 
 
-def numbers_of_run(place: Path, name: str, groups: Mapping[str, IntArray]) -> dict[str, Mean]:
+def numbers_of_run(
+    place: Path, name: str, groups: Mapping[str, IntArray], frames: BeadFrames
+) -> dict[str, Mean]:
     """Kinetic energies in meV an atom, the potential in kJ/mol of water, radii of gyration in angstrom."""
     series = kinetic_energies(place, groups)
     start = SETTLING.get(name, OTHERS_SETTLE) // STRIDE
@@ -107,13 +108,13 @@ def numbers_of_run(place: Path, name: str, groups: Mapping[str, IntArray]) -> di
     per_water = HARTREE_IN_KJ_PER_MOL / len(groups["O of water"])
     found["potential"] = mean_with_error(per_water * series["potential"][start:])
     found["ps"] = Mean(1e-3 * STRIDE * len(series["potential"][start:]), np.nan)
-    radii = np.array([radii_of_gyration(beads) for beads, _ in settled_frames(place, name)])
+    radii = np.array([radii_of_gyration(beads) for beads, _ in frames])
     for group in HYDROGENS:
         found[f"radius, {group}"] = mean_with_error(radii[:, groups[group]].mean(axis=1))
     return found
 
 
-def settled_frames(place: Path, name: str) -> list[tuple[FloatArray, FloatArray]]:
+def settled_frames(place: Path, name: str) -> BeadFrames:
     """The frames of a run that count."""
     return list(beads_of(place))[SETTLING.get(name, OTHERS_SETTLE) // SMALL.frame_stride :]
 
@@ -124,7 +125,7 @@ def radii_of_gyration(beads: FloatArray) -> FloatArray:
     return np.asarray(np.sqrt(spread) / ANGSTROM)
 
 
-def bond_lengths(place: Path, name: str, setup: Setup) -> dict[str, FloatArray]:
+def bond_lengths(frames: BeadFrames, setup: Setup) -> dict[str, FloatArray]:
     """In all beads, in angstrom, of N-H and C-H in uracil and O-H in water."""
     assert setup.topology is not None
     pairs, numbers = setup.topology.bonded_pairs, setup.system.numbers
@@ -134,7 +135,7 @@ def bond_lengths(place: Path, name: str, setup: Setup) -> dict[str, FloatArray]:
         for kind, elements in kinds.items()
     }
     found: dict[str, list[FloatArray]] = {kind: [] for kind in kinds}
-    for beads, cell in settled_frames(place, name):
+    for beads, cell in frames:
         for kind, atoms in chosen.items():
             vectors = minimum_image(beads[:, atoms[:, 1]] - beads[:, atoms[:, 0]], cell)
             found[kind].append(np.linalg.norm(vectors, axis=2).ravel() / ANGSTROM)
@@ -154,8 +155,7 @@ def page(
         "",
         f"Frames of the run `{SAMPLED}`, evaluated in each way: RMS error of the forces on beads relative "
         "to their RMS, and the difference of the centroid-virial kinetic energy of an atom from that of all "
-        "terms on 32 beads, both in percent. *Reweighted* is to the ensemble of the way and of the whole; "
-        "the spread of their energies, in kT, says how far that can be trusted: to about 1.5.",
+        "terms on 32 beads, both in percent; and the spread of the difference of their energies, in kT.",
     ]
     for title, ways in by_box.items():
         count = int(next(iter(ways.values()))["frames"].value)
@@ -183,7 +183,7 @@ def page(
 def frames_table(ways: Mapping[str, Mapping[str, Mean]]) -> list[str]:
     """One row a way."""
     forces = [f"force, {group}" for group in HYDROGENS]
-    energies = [f"{kind}, {group}" for group in HYDROGENS for kind in ("same frames", "reweighted")]
+    energies = [f"kinetic energy, {group}" for group in HYDROGENS]
     header = ["way", *forces, *energies, "spread"]
     rows = [table_row(header), table_row(["---"] * len(header))]
     for name, values in ways.items():
@@ -203,7 +203,7 @@ def draw(
     counts = [WAYS[name].beads["mm.nonbonded"] for name in names]
     axes[0].axhspan(-1.0, 1.0, color="#5a5a5a", alpha=0.15, linewidth=0.0)
     for group, colour in zip(HYDROGENS, COLOURS, strict=False):
-        means = [by_frame[name][f"same frames, {group}"] for name in names]
+        means = [by_frame[name][f"kinetic energy, {group}"] for name in names]
         axes[0].errorbar(
             counts, [m.value for m in means], [m.error for m in means], color=colour, label=group, marker="o"
         )
@@ -211,7 +211,7 @@ def draw(
     axes[0].set_ylabel("kinetic energy, off by / %")
     axes[0].legend(frameon=False, fontsize=8)
     for axis, kind in zip(axes[1:], ("O-H", "N-H"), strict=True):
-        edges = np.linspace(0.75, 1.35, 80)
+        edges = np.linspace(0.75, 1.35, 60 if kind == "O-H" else 25)
         for name, colour in zip(bonds, COLOURS * 2, strict=False):
             values, _ = np.histogram(bonds[name][kind], edges, density=True)
             style = "-" if name == WHOLE else "--"

@@ -2,10 +2,10 @@
 
 Run: python tests/benchmarks/contraction.py [--repeats 12] [--steps 30]
 
-Forces: calls of clients as i-PI sends them, in alternation, medians of the CPU time of one thread; the system
-is that of inputs/contraction, uracil in 900 waters with three delta models. A classical step is one bead, all
-terms. i-PI: its own CPU time of a step of the same ring polymer with its dummy driver, in process or over
-sockets, and what some of its settings change.
+Forces: calls of clients as i-PI sends them, in alternation, medians of the CPU time of one thread; the
+system is that of inputs/contraction, uracil in 900 waters with three delta models. A classical step is one
+bead, all terms. i-PI: its own CPU time of a step of the same ring polymer with its dummy driver, in process
+or over sockets, and what some of its settings change.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from force_call import Client
+from force_call import WARM_UP, Client
 from rich.console import Console
 from rich.table import Table
 
@@ -28,20 +28,17 @@ from pidelta.state import parse_terms
 FOLDER = Path(__file__).parents[2] / "inputs" / "contraction"
 INITIAL = FOLDER.parent / "uracil-water" / "init.pdb"
 BEADS = 32
-ALL, STIFF, SMOOTH = "mm+low+delta", "mm.bonded+low.vacuum", "mm.nonbonded+low.embedding+delta"
+ALL, STIFF, SMOOTH = "mm+low+delta", "mm.bonded+low.vacuum", "mm.nonbonded+low.embedding"
 # calls of a step: terms, structures in a call, calls
 WAYS = {
     "one bead, all terms": [(ALL, 1, 1)],
     "all terms on 32": [(ALL, 8, 4)],
-    "delta on 4": [("mm+low", 8, 4), ("delta", 4, 1)],
-    "smooth on 8": [(STIFF, 32, 1), (SMOOTH, 8, 1)],
-    "smooth on 5": [(STIFF, 32, 1), (SMOOTH, 5, 1)],
-    "smooth on 4": [(STIFF, 32, 1), (SMOOTH, 4, 1)],
-    "nonbonded on 1, embedding and delta on 4": [
-        (STIFF, 32, 1), ("mm.nonbonded", 1, 1), ("low.embedding+delta", 4, 1),
-    ],
-    "smooth on 4, every fourth step": [(STIFF, 32, 1), (SMOOTH, 4, 0.25)],
-}  # fmt: skip
+    "smooth on 8, delta on 32": [(STIFF, 32, 1), ("delta", 8, 4), (SMOOTH, 8, 1)],
+    "smooth on 4, delta on 32": [(STIFF, 32, 1), ("delta", 8, 4), (SMOOTH, 4, 1)],
+    "the same, smooth and delta every second step": [(STIFF, 32, 1), ("delta", 8, 2), (SMOOTH, 4, 0.5)],
+    "the same, smooth and delta every fourth step": [(STIFF, 32, 1), ("delta", 8, 1), (SMOOTH, 4, 0.25)],
+    "smooth and delta on 4": [(STIFF, 32, 1), (f"{SMOOTH}+delta", 4, 1)],
+}
 PLAIN = {"simulation": "", "dynamics": "", "modes": "", "output": ""}
 _BAOAB, _MATRIX = {"dynamics": "splitting='baoab'"}, {"modes": "<normal_modes transform='matrix'/>"}
 SETTINGS = {
@@ -64,7 +61,7 @@ def force_calls(repeats):
     kinds = dict.fromkeys((terms, batch) for calls in WAYS.values() for terms, batch, _ in calls)
     clients = {kind: Client(setup.evaluator(parse_terms(kind[0])), kind[1]) for kind in kinds}
     beads = system.positions + rng.normal(scale=0.02, size=(BEADS, *system.positions.shape))
-    for _ in range(repeats + 3):
+    for _ in range(WARM_UP + repeats):
         beads += rng.normal(scale=0.01, size=beads.shape)
         for (_, batch), client in clients.items():
             client.call(beads[:batch], system.cell)

@@ -25,11 +25,16 @@ class Free:
 
     def __init__(self, seconds=0.0):
         self._seconds = seconds
+        self._zeros = {}
 
     def evaluate(self, positions, cells):
         batch = len(positions)
-        time.sleep(batch * self._seconds)
-        return Evaluation({"mm": Term(np.zeros(batch), np.zeros_like(positions), np.zeros((batch, 3, 3)))})
+        if self._seconds:
+            time.sleep(batch * self._seconds)
+        if batch not in self._zeros:
+            zeros = Term(np.zeros(batch), np.zeros_like(positions), np.zeros((batch, 3, 3)))
+            self._zeros[batch] = Evaluation({"mm": zeros})
+        return self._zeros[batch]
 
 
 def main():

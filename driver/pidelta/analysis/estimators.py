@@ -1,6 +1,6 @@
 """Estimators of the quantum kinetic energy: primitive, virial and centroid virial, beside each other.
 
-Formulas as in Ceriotti, Markland, Chem. Rev.-style reviews and in i-PI; with P beads, beta = 1 / k_B T:
+Formulas as in i-PI (Herman, Bruskin, Berne, J. Chem. Phys. 76, 5150 (1982)); P beads, beta = 1 / k_B T:
 
     primitive           3 P n / (2 beta) - sum_j m P / (2 beta^2) |r_j - r_(j+1)|^2
     virial              -1/(2P) sum_j (r_j - R) . f_j, R the centre of mass of all atoms (bound systems only)

@@ -102,7 +102,9 @@ def exchange_section(exchange: Exchange, n_steps: int) -> Section:
                 details={"share of time from cold to hot": shares, "changes": changes},
             )
         )
+    nothing = () if len(exchange.steps) else ("nothing was exchanged, by the swapfile of i-PI",)
     remarks = (
+        *nothing,
         "i-PI exchanges the ensembles, so that the files of a system hold configurations of several "
         "temperatures; i-pi-remdsort sorts them by temperature",
         "i-PI tries each pair with a probability of 1/stride after each step; several exchanges of one step "

@@ -176,7 +176,12 @@ class SystemReport:
             steps = main.columns["step"]
             facts.append(("steps", f"{steps[0]:.0f} to {steps[-1]:.0f}"))
         if (cost := self._run.cost) is not None:
-            facts.append(("CPU time", f"{cost.cpu_seconds:.0f} s for {cost.steps} steps, i-PI and clients"))
+            facts.append(
+                (
+                    "CPU time",
+                    f"{cost.cpu_seconds:.0f} s for {cost.steps} steps, i-PI and clients from their start",
+                )
+            )
         if not regions and not self._composition.has_quantum and self._composition.bonds is None:
             facts.append(("configuration", "none: no regions, no water; name one by --config"))
         facts.append(("left out", "the first twentieth of each series"))

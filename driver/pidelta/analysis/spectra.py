@@ -101,9 +101,9 @@ class PowerSpectrum:
         self._spectra: list[FloatArray] = []
 
     def add(self, values: FloatArray) -> None:
-        """Take the next row, (k,)."""
+        """Take the next row, (k,); a window of one row would be nothing."""
         self._buffer.append(values)
-        if len(self._buffer) == self._rows:
+        if len(self._buffer) == self._rows > 1:
             self._spectra.append(self._transform(np.array(self._buffer)))
             self._buffer = self._buffer[self._rows // 2 :]
 

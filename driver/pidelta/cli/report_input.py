@@ -38,7 +38,10 @@ def read_run(path: Path) -> Run:
     exchange = None
     temperatures = [system.temperature for system in outputs.systems]
     if outputs.swaps is not None and None not in temperatures:
-        exchange = read_exchange(outputs.swaps, np.array(temperatures), outputs.swap_stride)
+        own = np.array(temperatures)
+        if sorted(outputs.replicas) == list(range(len(own))):
+            own[list(outputs.replicas)] = temperatures
+        exchange = read_exchange(outputs.swaps, own, outputs.swap_stride)
     return Run(outputs, read_cost(report_folder(path, outputs.prefix)), exchange)
 
 

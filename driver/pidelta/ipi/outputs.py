@@ -17,7 +17,7 @@ from pidelta.ipi.simulation import (
     properties_of,
     trajectories_of,
 )
-from pidelta.ipi.xml_input import read_xml, systems_of, text_of, to_number
+from pidelta.ipi.xml_input import items_of, read_xml, systems_of, text_of, to_integer, to_number
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class RunOutputs:
         systems: at least one.
         swaps: where replica exchange writes which ensembles were exchanged; None without it.
         swap_stride: steps between attempts of a pair, on average.
+        replicas: of a RESTART, whose ensembles its systems have; none where these are their own.
     """
 
     path: Path
@@ -75,6 +76,7 @@ class RunOutputs:
     systems: tuple[SystemOutputs, ...]
     swaps: Path | None
     swap_stride: float
+    replicas: tuple[int, ...]
 
 
 def read_outputs(path: Path) -> RunOutputs:
@@ -90,16 +92,18 @@ def read_outputs(path: Path) -> RunOutputs:
     output = root.find("output")
     prefix = "i-pi" if output is None else output.get("prefix", "i-pi")
     exchange = next((s for s in root.iter("smotion") if s.get("mode") == "remd"), None)
-    swaps, stride = None, 0.0
+    swaps, stride, replicas = None, 0.0, list[str]()
     if exchange is not None:
-        swaps = output_path(path, prefix, text_of(exchange, "remd/swapfile", "PARATEMP"))
+        swaps = output_path(path, prefix, text_of(exchange, "remd/swapfile", "remd_idx"))
         stride = to_number(path, "<stride> of <remd>", text_of(exchange, "remd/stride", "1.0"))
+        replicas = items_of(exchange.findtext("remd/repindex"))
     return RunOutputs(
         path=path,
         prefix=prefix,
         systems=tuple(_system(path, prefix, output, system) for system in systems),
         swaps=swaps,
         swap_stride=stride,
+        replicas=tuple(to_integer(path, "<repindex>", text, 0) for text in replicas),
     )
 
 

@@ -14,7 +14,7 @@ from pidelta.analysis.correlations import Cost
 from pidelta.analysis.cost import add_cost, read_cost
 from pidelta.analysis.report import ReportOptions, SystemReport
 from pidelta.cli.report_input import composition_of, read_run, read_setup
-from pidelta.errors import DataError
+from pidelta.errors import DataError, SetupError
 from pidelta.units import ANGSTROM, HARTREE_IN_KELVIN, KELVIN
 
 NAMES = ("O", "H", "H") * 2
@@ -284,3 +284,58 @@ def test_the_file_of_swaps_has_ipis_default_name(tmp_path):
     path.write_text(text.replace("</simulation>", swaps))
     default = InputReplicaExchange.fields["swapfile"][1]["default"]
     assert read_outputs(path).swaps == tmp_path / f"run.{default}"
+
+
+def with_masses(run, folder, masses):
+    """The input of a run with masses of its own, beside the same outputs."""
+    path = folder / run.name
+    for file in run.parent.iterdir():
+        if file.is_file():
+            (folder / file.name).write_bytes(file.read_bytes())
+    path.write_text(run.read_text().replace("</file> </initialize>", f"</file> {masses} </initialize>"))
+    return path
+
+
+def region_temperatures(path):
+    """Kelvin by region and element, from velocities."""
+    section = next(section for section in make(path).sections if section.title == "Temperature")
+    return {n.name: n.mean.value for n in section.numbers if n.name.endswith("beads") and "-" not in n.name}
+
+
+def test_masses_are_those_of_the_input(sample, tmp_path):
+    """Isotopes by <masses>: the same velocities of masses twice as large are twice as hot."""
+    doubled = ", ".join(str(2 * mass / 1822.888486) for mass in MASSES)
+    path = with_masses(sample, tmp_path, f"<masses mode='manual' units='dalton'> [ {doubled} ] </masses>")
+    outputs, setup = read_run(path).outputs.systems[0], read_setup(path, None)
+    np.testing.assert_allclose(composition_of(path, outputs, setup).masses, 2 * MASSES, rtol=1e-6)
+    kelvin, twice = (region_temperatures(each) for each in (sample, path))
+    assert set(kelvin) == set(twice) >= {"QM beads", "MM beads"}
+    for name, value in kelvin.items():
+        assert twice[name] == pytest.approx(2 * value, rel=1e-4)
+
+    path.write_text(path.read_text().replace(f"units='dalton'> [ {doubled} ]", "index='1'> [ 3672.3 ]"))
+    outputs = read_run(path).outputs.systems[0]
+    changed = composition_of(path, outputs, setup).masses
+    assert changed[1] == 3672.3
+    np.testing.assert_allclose(np.delete(changed, 1), np.delete(MASSES, 1), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("masses", "message"),
+    [
+        ("<masses mode='manual'> [ 1.0, 2.0 ] </masses>", "expected 6 numbers, found 2"),
+        ("<masses mode='xyz'> other.xyz </masses>", "expected mode='manual'"),
+        ("<masses mode='manual' units='stone'> [ 1.0 ] </masses>", "a unit that i-PI knows, found 'stone'"),
+    ],
+)
+def test_masses_that_are_none(sample, tmp_path, masses, message):
+    path = with_masses(sample, tmp_path, masses)
+    with pytest.raises((DataError, SetupError), match=message):
+        _ = composition_of(path, read_run(path).outputs.systems[0], read_setup(path, None)).masses
+
+
+def test_what_is_no_dynamics_has_no_report(sample, tmp_path):
+    path = with_masses(sample, tmp_path, "")
+    path.write_text(re.sub("(?s)<motion.*</motion>", "<motion mode='minimize'/>", path.read_text()))
+    with pytest.raises(DataError, match="expected <motion mode='dynamics'>, whose means have errors"):
+        make(path)

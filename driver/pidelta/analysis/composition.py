@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from pidelta.core.particles import Particles
+from pidelta.errors import DataError
 from pidelta.ipi.trajectories import number_of
 from pidelta.state import FloatArray, IntArray
 
@@ -47,6 +48,7 @@ class Composition:
         charges: of the MM particles, for the dipole; None where nothing tells.
         is_periodic: whether there is a cell; without one this is a molecule or cluster.
         has_quantum: whether there is a QM region, which may be all atoms.
+        given_masses: what the input says of masses: an atom, or -1 for all, and values in electron masses.
     """
 
     names: tuple[str, ...]
@@ -57,6 +59,7 @@ class Composition:
     charges: Charges | None = None
     is_periodic: bool = True
     has_quantum: bool = False
+    given_masses: Sequence[tuple[int, Sequence[float]]] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -68,12 +71,24 @@ class Composition:
 
     @cached_property
     def masses(self) -> FloatArray:
-        """(N,) i-PI's masses of the names, in electron masses."""
+        """(N,) in electron masses: those of the input, or i-PI's of the names.
+
+        Raises:
+            DataError: the input has masses of another number of atoms.
+        """
         from ipi.utils.units import Elements
 
         with redirect_stdout(io.StringIO()):  # where i-PI says that it knows no mass for a name
             masses = {name: Elements.mass(name) for name in set(self.names)}
-        return np.array([masses[name] for name in self.names])
+        found = np.array([masses[name] for name in self.names])
+        for index, values in self.given_masses:
+            chosen = slice(None) if index < 0 else slice(index, index + 1)
+            if len(values) != len(found[chosen]):
+                raise DataError(
+                    f"masses of the i-PI input: expected {len(found[chosen])} numbers, found {len(values)}"
+                )
+            found[chosen] = values
+        return found
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:

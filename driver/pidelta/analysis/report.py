@@ -101,6 +101,10 @@ class SystemReport:
         path, prefix = self._run.outputs.path, self._run.outputs.prefix
         if not self._properties and not any(t.files() for t in self._outputs.trajectories):
             raise DataError(f"{path}: expected outputs of this input, found none yet: run it first")
+        if not self._outputs.ensemble:
+            raise DataError(
+                f"{path}: expected <motion mode='dynamics'>, whose means have errors, found another"
+            )
         sections = [
             energy_section(self._properties, len(self._composition)),
             self._exchange(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ import numpy as np
 
 from pidelta.config import load_config
 from pidelta.errors import DataError
+from pidelta.ipi.forcefields import DEFAULT_CONFIG, config_of_direct
+from pidelta.ipi.xml_input import read_xml
 
 if TYPE_CHECKING:
     from pidelta.analysis.composition import Charges, Composition
@@ -46,13 +49,13 @@ def read_run(path: Path) -> Run:
 
 
 def read_setup(path: Path, config: Path | None) -> Setup | None:
-    """The configuration of a run: the one given, or the pidelta.yaml beside the input; None without.
+    """The configuration of a run: the one given, of an ffdirect, or the pidelta.yaml beside it; or None.
 
     Raises:
         SetupError: it cannot be read.
     """
-    config = config or path.parent / "pidelta.yaml"
-    if config.name == "pidelta.yaml" and not config.exists():
+    config = config or path.parent / config_of_direct(read_xml(path))
+    if config.name == DEFAULT_CONFIG and not config.exists():
         return None
 
     from pidelta.setup import Setup
@@ -71,10 +74,10 @@ def composition_of(path: Path, outputs: SystemOutputs, setup: Setup | None) -> C
 
     names = RunFiles(outputs).names()
     if setup is not None:
-        return _compose(setup, names, path)
+        return replace(_compose(setup, names, path), given_masses=outputs.masses)
     if not names:
         raise DataError(f"{path}: expected a trajectory, or a configuration with --config, found neither")
-    return Composition(names)
+    return Composition(names, given_masses=outputs.masses)
 
 
 def _compose(setup: Setup, names: tuple[str, ...], path: Path) -> Composition:

@@ -390,6 +390,13 @@ def _read_direct(path: Path, element: ET.Element) -> DirectForce:
     )
 
 
+def config_of_direct(root: ET.Element) -> str:
+    """The configuration that an ffdirect of an input names; `DEFAULT_CONFIG` where none does."""
+    customs = (each for each in root.iter("ffdirect") if text_of(each, "pes", "dummy") == "custom")
+    named = (read_parameters(text_of(each, "parameters", "")).get("config") for each in customs)
+    return next(filter(None, named), DEFAULT_CONFIG)
+
+
 def _read_committee(element: ET.Element) -> CommitteeForce:
     baseline = text_of(element, "baseline_name", "")
     names = [child.get("name", "").strip() for child in element if child.tag.startswith("ff")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ class SystemOutputs:
         fixes_momentum: whether the total momentum is kept at zero.
         has_fixed_atoms: whether some atoms do not move.
         time_step: in atomic units; None for motions without one.
+        masses: what the input says of them, in order: an atom, or -1 for all, and values in electron masses.
         properties, trajectories: the outputs.
     """
 
@@ -49,6 +51,7 @@ class SystemOutputs:
     fixes_momentum: bool
     has_fixed_atoms: bool
     time_step: float | None
+    masses: tuple[tuple[int, tuple[float, ...]], ...]
     properties: tuple[PropertiesFile, ...]
     trajectories: tuple[TrajectoryFiles, ...]
 
@@ -148,6 +151,7 @@ def _system(path: Path, prefix: str, output: ET.Element | None, system: ET.Eleme
         fixes_momentum=motion is None or text_of(motion, "fixcom", "True").lower() == "true",
         has_fixed_atoms=motion is not None and bool(text_of(motion, "fixatoms", "").strip("[] ")),
         time_step=None if dynamics is None else _quantity(path, dynamics, "timestep") or 1.0,
+        masses=tuple(_masses(path, system)),
         properties=tuple(properties_of(path, prefix, output, name)),
         trajectories=tuple(trajectories_of(path, prefix, output, name)),
     )
@@ -158,17 +162,36 @@ def _thermostats(dynamics: ET.Element) -> list[ET.Element]:
     return [found for element in dynamics.iterfind("thermostat") for found in element.iter("thermostat")]
 
 
+def _masses(path: Path, system: ET.Element) -> Iterator[tuple[int, tuple[float, ...]]]:
+    """Masses in place of those that i-PI knows for the names: of an initialisation, or in a RESTART."""
+    for element in (*system.iterfind("initialize/masses"), *system.iterfind("beads/m")):
+        if element.get("mode", "manual") != "manual":
+            raise SetupError(
+                f"{path}: <masses>: expected mode='manual', with the numbers, found {element.get('mode')!r}"
+            )
+        unit = _to_atomic(path, element, "mass")
+        values = [unit * to_number(path, f"<{element.tag}>", text) for text in items_of(element.text)]
+        yield to_integer(path, "index of <masses>", element.get("index", "-1"), -1), tuple(values)
+
+
 def _quantity(path: Path, parent: ET.Element, tag: str) -> float | None:
     """A time or temperature in atomic units; None where it is not given."""
-    from ipi.utils.units import unit_to_internal
-
     element = next(parent.iter(tag), None)
     if element is None or not (element.text or "").strip():
         return None
     value = to_number(path, f"<{tag}>", (element.text or "").strip())
+    return value * _to_atomic(path, element, "time" if tag == "timestep" else tag)
+
+
+def _to_atomic(path: Path, element: ET.Element, dimension: str) -> float:
+    """What turns the unit of an element into the atomic one."""
+    from ipi.utils.units import unit_to_internal
+
     unit = element.get("units", "atomic_unit")
     try:
         with redirect_stdout(io.StringIO()):
-            return float(unit_to_internal("time" if tag == "timestep" else tag, unit, value))
+            return float(unit_to_internal(dimension, unit, 1.0))
     except (TypeError, ValueError):
-        raise SetupError(f"{path}: <{tag}>: expected a unit that i-PI knows, found {unit!r}") from None
+        raise SetupError(
+            f"{path}: <{element.tag}>: expected a unit that i-PI knows, found {unit!r}"
+        ) from None

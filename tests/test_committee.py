@@ -201,6 +201,7 @@ def by_ipi(folder, name, run, steps=2):
     return path.parent
 
 
+@pytest.mark.slow
 def test_a_weighted_baseline_by_ipi(tmp_path, run):
     """The energy is that of Imbalzano et al., J. Chem. Phys. 154, 074102 (2021)."""
     folder = by_ipi(tmp_path, "baseline", run)

@@ -167,7 +167,10 @@ ZUNDEL = ROOT / "inputs" / "zundel" / "pidelta.yaml"
             "--nve: expected at least 10 time steps of 2 ps, found 1 ps",
         ),
         (["--nve", "1ps", "--terms", "mm"], "--terms: expected terms among low, found mm"),
-        (["--nve", "1ps", "--terms", "lwo"], "--terms: expected mm, low, delta joined by +, found 'lwo'"),
+        (
+            ["--nve", "1ps", "--terms", "lwo"],
+            "low.vacuum, low.embedding joined by +, found 'lwo'",
+        ),
         (
             ["--nve", "1ps", "--temperature", "0K"],
             "--temperature: expected a temperature above 0, found '0K'",

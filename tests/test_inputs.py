@@ -18,14 +18,10 @@ from pidelta.ipi.simulation import read_simulation
 INPUTS = ROOT / "inputs"
 STEPS = 2
 COMMAND = re.compile(r"pidelta run (inputs/[^\s`]+\.xml(?: --\w+ [^\s`]+)*)")
-# One for each idea; the others take as long, and are slow ones.
+# The others take as long, and are slow ones.
 QUICK = (
     "classical/nve",
     "molecule/optimise",
-    "mts/contracted",
-    "pimd/piglet",
-    "proton-transfer/quantum",
-    "replica-exchange/remd",
 )
 
 

@@ -79,6 +79,7 @@ def water(tmp_path):
     return write_water(tmp_path / "first")
 
 
+@pytest.mark.slow
 def test_interrupted_and_continued(water, run, capsys):
     folder = water.parent
     output = interrupt(folder, ["run", "input.xml"], PropertiesFollower(folder / "water.out"))
@@ -113,6 +114,7 @@ def test_interrupted_and_continued(water, run, capsys):
     assert not list(folder.glob("#water*"))
 
 
+@pytest.mark.slow
 def test_clients_that_are_killed(water, run, capsys, monkeypatch):
     """One is started again, as often as is allowed; the next ends the run."""
     follower, goes_on = PropertiesFollower(water.parent / "water.out"), Supervisor.is_running
@@ -169,6 +171,7 @@ REPLICAS = """<system_template>
 """
 
 
+@pytest.mark.slow
 def test_replica_exchange_shows_a_row_for_each_system(water, run, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     text = water.read_text().replace("<total_steps> 100000", "<total_steps> 20")

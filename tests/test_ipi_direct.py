@@ -57,7 +57,7 @@ def test_the_path_is_printed(run, capsys):
 @pytest.mark.parametrize(
     ("n_beads", "attributes", "extra"),
     [
-        (4, "", "<batch_size> 2 </batch_size>"),
+        pytest.param(4, "", "<batch_size> 2 </batch_size>", marks=pytest.mark.slow),
         (4, " threaded='True'", "<batch_size> 3 </batch_size>"),
     ],
 )
@@ -112,7 +112,7 @@ def test_whole_run(tmp_path, run, capsys):
             r"<pes_path> of <ffdirect name='pidelta'>: expected a Python file, .* No such file",
         ),
         ({"extra": "<batch_size> 2 </batch_size>"}, "expected a divisor of the 1 structures of a step"),
-        ({"parameters": "terms: mm+lo"}, "expected mm, low, delta joined by .*, found 'lo'"),
+        ({"parameters": "terms: mm+lo"}, "expected mm, low, delta, .* joined by .*, found 'lo'"),
         ({"name": "mm"}, "a name made of terms: expected the same in <parameters> {terms: mm}, found none"),
         ({"name": "detla"}, "a name that looks like terms"),
     ],

@@ -143,7 +143,7 @@ def test_trajectory_errors_are_one_line(tmp_path, region):
     with FrameStore(tmp_path / "f.h5", "a") as store:
         for path, numbers, message in (
             (tmp_path / "none.xyz", NUMBERS, "no such trajectory"),
-            (tmp_path / "run.dcd", NUMBERS, "ending in .xyz or .pdb"),
+            (tmp_path / "run.dcd", NUMBERS, r"ending in \.xyz, \.pdb, \.extxyz, \.bin"),
             (forces, NUMBERS, "expected positions .* in snapshot 0"),
             (good, NUMBERS[::-1], "expected the 5 atoms"),
         ):

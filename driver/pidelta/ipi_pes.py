@@ -20,10 +20,8 @@ from pidelta.errors import PideltaError
 from pidelta.ipi.client import ObservedEvaluator
 from pidelta.ipi.client_status import STATUS_VARIABLE, StatusFile, direct_status_path
 from pidelta.ipi.forcefields import DEFAULT_CONFIG
-from pidelta.ipi.observers import Alarm, Observer, UncertaintyMonitor
 from pidelta.setup import Setup
 from pidelta.state import FloatArray, parse_terms
-from pidelta.workflow.yardstick import FirstPositions
 
 __DRIVER_NAME__ = "pidelta"
 __DRIVER_CLASS__ = "PideltaDriver"
@@ -84,12 +82,7 @@ class PideltaDriver:
 def _read(config: Path, terms: str, member: int | None) -> ObservedEvaluator:
     setup = Setup(load_config(config))
     evaluator = setup.evaluator(parse_terms(terms) if terms else None, member)
-    observers: list[Observer] = [FirstPositions(setup.yardstick)]
-    alarms: dict[str, Alarm] = {}
-    if evaluator.delta is not None:
-        monitor = UncertaintyMonitor(setup.spread_threshold)
-        alarms = monitor.alarms
-        observers.append(monitor)
+    observers, alarms = setup.observers(evaluator)
     if STATUS_VARIABLE in os.environ:
         status = StatusFile(direct_status_path(Path(os.environ[STATUS_VARIABLE]), next(_numbers)), alarms)
         observers.append(status)

@@ -44,19 +44,13 @@ def client(
 
     from pidelta.ipi.client import serve
     from pidelta.ipi.client_status import StatusFile
-    from pidelta.ipi.observers import Alarm, Observer, UncertaintyMonitor, merge_alarms
+    from pidelta.ipi.observers import merge_alarms
     from pidelta.ipi.transports import connect
     from pidelta.setup import Setup
-    from pidelta.workflow.yardstick import FirstPositions
 
     setup = Setup(settings)
     evaluator = setup.evaluator(chosen)
-    observers: list[Observer] = [FirstPositions(setup.yardstick)]
-    alarms: dict[str, Alarm] = {}
-    if evaluator.delta is not None:
-        monitor = UncertaintyMonitor(setup.spread_threshold)
-        alarms = monitor.alarms
-        observers.append(monitor)
+    observers, alarms = setup.observers(evaluator)
     status_file = None if status is None else StatusFile(status, alarms)
     if status_file is not None:
         observers.append(status_file)

@@ -10,8 +10,7 @@ import numpy as np
 
 from pidelta.config import load_config
 from pidelta.errors import DataError
-from pidelta.ipi.forcefields import DEFAULT_CONFIG, config_of_direct
-from pidelta.ipi.xml_input import read_xml
+from pidelta.ipi.forcefields import DEFAULT_CONFIG, configuration_of
 
 if TYPE_CHECKING:
     from pidelta.analysis.composition import Charges, Composition
@@ -54,7 +53,7 @@ def read_setup(path: Path, config: Path | None) -> Setup | None:
     Raises:
         SetupError: it cannot be read.
     """
-    config = config or path.parent / config_of_direct(read_xml(path))
+    config = config or configuration_of(path)
     if config.name == DEFAULT_CONFIG and not config.exists():
         return None
 

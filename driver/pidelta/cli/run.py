@@ -18,7 +18,7 @@ from pidelta.cli.processors import allowed_processors, share_processors
 from pidelta.cli.uncertainty import warnings
 from pidelta.config import Config, load_config
 from pidelta.errors import SetupError
-from pidelta.ipi.forcefields import DEFAULT_CONFIG
+from pidelta.ipi.forcefields import configuration_of
 from pidelta.state import common_terms
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def run(
     simulation = read_simulation(input_file)
     options = [] if config is None else ["--config", str(config)]
     options += [] if terms is None else ["--terms", terms]
-    config = _configuration(simulation, config)
+    config = config or configuration_of(input_file)
     settings = load_config(config)
     expected = list(settings.terms) if chosen is None else common_terms(settings.terms, chosen)
     _check_directs(simulation, config, chosen)
@@ -102,12 +102,6 @@ def run(
         console.print(f"[yellow]warning: {line}[/yellow]", soft_wrap=True)
     if not finished:
         raise typer.Exit(INTERRUPTED)
-
-
-def _configuration(simulation: Simulation, given: Path | None) -> Path:
-    """The configuration that is given, or that an ffdirect names, or the one beside the input."""
-    named = [direct.config for direct in simulation.forces.directs]
-    return given or next(iter(named), simulation.path.parent / DEFAULT_CONFIG)
 
 
 def _check_directs(simulation: Simulation, config: Path, chosen: frozenset[str] | None) -> None:

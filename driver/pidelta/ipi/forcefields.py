@@ -19,7 +19,7 @@ from pidelta.errors import SetupError
 from pidelta.ipi.protocol import read_parameters
 from pidelta.ipi.served import member_of, served_by_socket, terms_in_name
 from pidelta.ipi.transports import MODES
-from pidelta.ipi.xml_input import integer_of, items_of, text_of, to_integer, to_number
+from pidelta.ipi.xml_input import integer_of, items_of, read_xml, text_of, to_integer, to_number
 from pidelta.state import common_terms, parse_terms, smallest_parts, terms_beyond
 
 DEFAULT_CONFIG = "pidelta.yaml"
@@ -390,11 +390,16 @@ def _read_direct(path: Path, element: ET.Element) -> DirectForce:
     )
 
 
-def config_of_direct(root: ET.Element) -> str:
-    """The configuration that an ffdirect of an input names; `DEFAULT_CONFIG` where none does."""
-    customs = (each for each in root.iter("ffdirect") if text_of(each, "pes", "dummy") == "custom")
+def configuration_of(path: Path) -> Path:
+    """The configuration that an input means: what an ffdirect names, or `DEFAULT_CONFIG` beside it.
+
+    Raises:
+        SetupError: the input is missing or malformed.
+    """
+    directs = read_xml(path).iter("ffdirect")
+    customs = (each for each in directs if text_of(each, "pes", "dummy") == "custom")
     named = (read_parameters(text_of(each, "parameters", "")).get("config") for each in customs)
-    return next(filter(None, named), DEFAULT_CONFIG)
+    return path.parent / next(filter(None, named), DEFAULT_CONFIG)
 
 
 def _read_committee(element: ET.Element) -> CommitteeForce:

@@ -14,6 +14,7 @@ from pidelta.core.names import NameDifference, swapped_names
 from pidelta.core.selection import repeated_residue_numbers, select
 from pidelta.delta.committee import Committee
 from pidelta.errors import ConfigError, SettingError
+from pidelta.ipi.observers import Alarm, Observer, UncertaintyMonitor
 from pidelta.mm.flexibility import flexibility_warnings, refuse_collapsing_water
 from pidelta.mm.settings import Part
 from pidelta.mm.topology import Topology
@@ -35,7 +36,7 @@ from pidelta.setup.methods import (
 from pidelta.setup.region import make_region
 from pidelta.setup.sections import section
 from pidelta.state import PARTS, IntArray, System, common_terms, terms_beyond
-from pidelta.workflow.yardstick import Yardstick
+from pidelta.workflow.yardstick import FirstPositions, Yardstick
 
 
 class Setup:
@@ -271,6 +272,14 @@ class Setup:
         """Names of what an evaluator of these terms reports of each member of the committee."""
         delta = self.config.delta
         return tuple(delta.properties) if delta is not None and "delta" in terms else ()
+
+    def observers(self, evaluator: QMMMEvaluator) -> tuple[list[Observer], dict[str, Alarm]]:
+        """Who watches the requests of i-PI to this evaluator, and what they will have seen, by property."""
+        first = FirstPositions(self.yardstick)
+        if evaluator.delta is None:
+            return [first], {}
+        monitor = UncertaintyMonitor(self.spread_threshold)
+        return [first, monitor], monitor.alarms
 
     def extras(self, terms: frozenset[str]) -> frozenset[str]:
         """Names of the extras that i-PI gets from a client that serves these terms."""

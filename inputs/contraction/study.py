@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 from ipi.utils.nmtransform import nm_rescale
 
+from pidelta.analysis.estimators import centroid_virial
 from pidelta.analysis.ipi_output import read_properties
 from pidelta.config import load_config
 from pidelta.ipi.trajectories import read_trajectory
@@ -263,14 +264,13 @@ def _evaluate_frame(
             gradients[part, n] = spread.reshape(BEADS, -1, 3)
     parts = dict.fromkeys(part for part, _ in gradients)
     whole = sum(gradients[part, BEADS] for part in parts)
-    displacements = beads - beads.mean(axis=0)
     results = {}
     for name, way in WAYS.items():
         gradient = sum(gradients[part, way.beads[part]] for part in parts)
-        virial = 0.5 * (displacements * gradient).sum(axis=2).mean(axis=0)
+        kinetic = centroid_virial(beads, -gradient, TEMPERATURE)
         result = {"energy": sum(energies[part, way.beads[part]] for part in parts)}
         for group, atoms in groups.items():
-            result[group] = 1.5 * TEMPERATURE + float(virial[atoms].mean())
+            result[group] = float(kinetic[atoms].mean())
             error = gradient[:, atoms] - whole[:, atoms]
             result[f"error, {group}"] = float(np.sqrt((error**2).mean() / (whole[:, atoms] ** 2).mean()))
         results[name] = result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -10,19 +9,23 @@ from pathlib import Path
 
 import numpy as np
 from family import TIME_STEP, Run
-from ipi.utils.units import Elements
 from numpy.typing import NDArray
 from scipy.signal import welch
 
+from pidelta.analysis.composition import Composition, Group
+from pidelta.analysis.cost import read_cost
 from pidelta.analysis.ipi_output import Properties, read_properties
 from pidelta.analysis.statistics import Mean, correlation_time, mean_with_error
 from pidelta.analysis.summary import fit_drift
+from pidelta.analysis.temperatures import Freedom
+from pidelta.ipi.frames import FrameFile, read_extras
+from pidelta.mm.water import WATER_MODELS
 from pidelta.units import ATOMIC_TIME_IN_FEMTOSECOND, BOHR_IN_ANGSTROM, HARTREE_IN_EV, HARTREE_IN_KELVIN
 
 Array = NDArray[np.float64]
 SETTLING = {1: 0.5, 8: 0.2}  # ps that are left out, by beads
 QM_ATOMS = {"uracil": 12, "water": 0, "molecule": 12}
-SITE, CHARGE = 0.73612, 0.5564  # of q-TIP4P/F: weight of O in the charged site, charge of H
+WATER = WATER_MODELS["q-tip4p-f"]
 WAVENUMBER = 33356.41  # cm-1 of 1 / fs
 SEGMENT = 1.0  # ps: spectra have a resolution of 33 cm-1
 HIGHEST = 4500.0  # cm-1
@@ -80,22 +83,22 @@ def _acts_on_atoms(run: Run) -> bool:
 
 @dataclass(frozen=True)
 class Atoms:
-    """Groups of the atoms of a run, by region and kind."""
+    """The atoms of a run, those of the QM region first."""
 
-    names: NDArray[np.str_]
-    masses: Array
+    composition: Composition
     n_qm: int
 
+    @property
+    def masses(self) -> Array:
+        return self.composition.masses
+
     def groups(self) -> dict[str, NDArray[np.int64]]:
-        index = np.arange(len(self.names))
-        hydrogen, qm = self.names == "H", index < self.n_qm
+        """By region and kind."""
+        index = np.arange(len(self.composition))
+        hydrogen, qm = self.composition.numbers == 1, index < self.n_qm
         found = {"QM": qm, "QM H": qm & hydrogen, "QM heavy": qm & ~hydrogen}
         found |= {"MM": ~qm, "MM H": ~qm & hydrogen, "MM O": ~qm & ~hydrogen}
         return {name: index[mask] for name, mask in found.items() if mask.any()}
-
-    def degrees(self, atoms: NDArray[np.int64], beads: int = 1) -> float:
-        """Degrees of freedom; the centre of mass of all atoms is at rest, each has its share of that."""
-        return 3.0 * beads * len(atoms) - 3.0 * self.masses[atoms].sum() / self.masses.sum()
 
 
 def observe(run: Run, folder: Path) -> Result | None:
@@ -108,13 +111,17 @@ def observe(run: Run, folder: Path) -> Result | None:
     if time[-1] < 2.0 * settling:
         return None
     settled = time > settling
-    velocities, atoms = read_binary(next(folder.glob("run.vel*.bin")), QM_ATOMS[run.system], settling)
-    seconds_per_ps = _seconds_per_step(folder) * 1000.0 / TIME_STEP
+    quantity = "v_centroid" if run.beads > 1 else "velocities"
+    velocities, atoms = read_values(
+        next(folder.glob("run.vel*.bin")), quantity, QM_ATOMS[run.system], settling
+    )
+    cost = read_cost(folder)  # None while the first part of a run is under way
+    seconds_per_ps = math.nan if cost is None else cost.cpu_seconds / cost.steps * 1000.0 / TIME_STEP
     hours = (time[-1] - settling) * seconds_per_ps / 3600.0
     kinetic = {name: kinetic_temperature(velocities, atoms, group) for name, group in atoms.groups().items()}
     series = dict(_series(folder, properties, kinetic, settled))
     correlations = {name: correlation_time(values) for name, (values, _) in series.items()}
-    drift = fit_drift(time[settled], properties.atomic("conserved")[settled], len(atoms.names))
+    drift = fit_drift(time[settled], properties.atomic("conserved")[settled], len(atoms.composition))
     return Result(
         picoseconds=float(time[-1]),
         seconds_per_ps=seconds_per_ps,
@@ -131,57 +138,18 @@ def observe(run: Run, folder: Path) -> Result | None:
     )
 
 
-def read_binary(path: Path, n_qm: int, settling: float) -> tuple[Array, Atoms]:
-    """Read a trajectory that i-PI wrote in its format ``bin``: (n, N, 3) in atomic units.
-
-    What is before `settling` ps is left out. Each snapshot has the same length: cell, number of atoms,
-    values, names and a title, in which the number of the step has ten places. A snapshot that was written
-    again after a restart replaces the older one.
-    """
-    with path.open("rb") as file:
-        head = file.read(80)
-        n_atoms = int(np.frombuffer(head, np.int64, 1, 72)[0])
-        file.seek(24 * n_atoms, 1)
-        n_letters = int(np.frombuffer(file.read(8), np.int64)[0])
-        names = np.array(file.read(4 * n_letters).decode("utf-32-le").split("|"))
-        start = file.tell()
-        rest = file.read(400).decode("utf-32-le", errors="ignore")
-    title = rest.index("cell{atomic_unit}") + len("cell{atomic_unit}")
-    record = np.dtype(
-        [
-            ("head", "V80"),
-            ("values", "f8", (n_atoms, 3)),
-            ("names", f"V{8 + 4 * n_letters}"),
-            ("title", f"U{title}"),
-        ]
-    )
-    assert record.itemsize == start + 4 * title
-    table = np.memmap(path, record, "r", shape=(path.stat().st_size // record.itemsize,))
-    steps = np.array([int(text.split()[1]) for text in table["title"]])
-    kept = _last_written(steps)
-    kept = kept[steps[kept] * TIME_STEP > 1000.0 * settling]
-    masses = np.array([Elements.mass(name) for name in names])
-    return table["values"][kept], Atoms(names, masses, n_qm)
-
-
-def _read_dipole(path: Path) -> Array:
-    """(n, 3) the dipole of the QM region in e bohr: a line that names the step, and a line of values."""
-    lines = path.read_text().rpartition("\n")[0].splitlines()
-    lines = lines[: len(lines) // 2 * 2]
-    steps = np.array([int(line.split()[-1]) for line in lines[0::2]])
-    return np.array([line.split() for line in lines[1::2]], dtype=np.float64)[_last_written(steps)]
-
-
-def _last_written(steps: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows that were not written again after a restart: the steps after them only grow."""
-    least_later = np.minimum.accumulate(np.append(steps[1:], steps[-1] + 1)[::-1])[::-1]
-    return np.flatnonzero(steps < least_later)
+def read_values(path: Path, quantity: str, n_qm: int, settling: float) -> tuple[Array, Atoms]:
+    """Read a trajectory, (n, N, 3) in atomic units, without what is before `settling` ps."""
+    file = FrameFile(path, quantity)
+    rows = np.flatnonzero(file.steps * TIME_STEP > 1000.0 * settling)
+    return np.array([file.read(int(row))[0] for row in rows]), Atoms(Composition(file.names), n_qm)
 
 
 def kinetic_temperature(velocities: Array, atoms: Atoms, group: NDArray[np.int64], beads: int = 1) -> Array:
-    """(n,) kinetic temperature of a group in K."""
+    """(n,) kinetic temperature of a group in K; the centre of mass of all atoms is at rest."""
+    freedom = Freedom.of(atoms.composition, [Group("", group)], beads, fixes_momentum=True)
     twice = np.einsum("tai,a->t", velocities[:, group] ** 2, atoms.masses[group])
-    return twice * HARTREE_IN_KELVIN / atoms.degrees(group, beads)
+    return twice * HARTREE_IN_KELVIN / float(freedom.degrees[0])
 
 
 def diffusion(velocities: Array, atoms: Atoms, groups: int = 8) -> list[float]:
@@ -211,7 +179,8 @@ def spectra(velocities: Array, atoms: Atoms) -> dict[str, Array]:
     }
     oxygen, *hydrogens = (velocities[:, atoms.n_qm + i :: 3] for i in range(3))
     both = hydrogens[0] + hydrogens[1]
-    current = CHARGE * (both - 2.0 * (SITE * oxygen + 0.5 * (1.0 - SITE) * both)).sum(axis=1)
+    site = WATER.site * oxygen + 0.5 * (1.0 - WATER.site) * both
+    current = WATER.charge * (both - 2.0 * site).sum(axis=1)
     density["infrared"] = _power(current[:, None], np.ones(1))
     wavenumber = np.fft.rfftfreq(_segment(velocities), 1000.0 * _row_ps(velocities)) * WAVENUMBER
     shown = wavenumber <= HIGHEST
@@ -246,7 +215,7 @@ def _series(
             yield f"{name} kinetic", (kinetic[name], row)
     path = folder / "run.dipole_0"
     if path.exists():
-        dipole = _read_dipole(path)[: len(time)]  # a running i-PI may have written more of it
+        dipole = read_extras(path)[1][: len(time)]  # a running i-PI may have written more of it
         yield "QM dipole", (np.linalg.norm(dipole, axis=1)[settled[: len(dipole)]], row)
 
 
@@ -254,14 +223,15 @@ def _bead_temperatures(run: Run, folder: Path, atoms: Atoms, settling: float) ->
     """Of all momenta: i-PI runs a ring polymer at P times the temperature."""
     total = dict.fromkeys(atoms.groups(), 0.0)
     for path in sorted(folder.glob("run.beads-vel_*.bin")):
-        velocities, _ = read_binary(path, atoms.n_qm, settling)
+        velocities, _ = read_values(path, "velocities", atoms.n_qm, settling)
         for name, group in atoms.groups().items():
             total[name] = total[name] + kinetic_temperature(velocities, atoms, group, run.beads) / run.beads
     return {name: _pair(mean_with_error(np.asarray(values))) for name, values in total.items()}
 
 
 def _quantum_kinetic(folder: Path, atoms: Atoms, settling: float) -> dict[str, list[float]]:
-    energies, _ = read_binary(next(folder.glob("run.kinetic*.bin")), atoms.n_qm, settling)
+    path = next(folder.glob("run.kinetic*.bin"))
+    energies, _ = read_values(path, "kinetic_cv", atoms.n_qm, settling)
     return {
         name: _pair(
             mean_with_error(energies[:, group].sum(axis=(1, 2)) / len(group) * 1000.0 * HARTREE_IN_EV)
@@ -269,15 +239,6 @@ def _quantum_kinetic(folder: Path, atoms: Atoms, settling: float) -> dict[str, l
         for name, group in atoms.groups().items()
         if name not in ("QM", "MM")
     }
-
-
-def _seconds_per_step(folder: Path) -> float:
-    """Of processor time; NaN while the first part of a run is under way."""
-    path = folder / "processor-time.json"
-    if not path.exists():
-        return math.nan
-    cost = json.loads(path.read_text())
-    return float(cost["seconds"] / cost["steps"])
 
 
 def _pair(mean: Mean) -> list[float]:

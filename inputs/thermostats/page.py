@@ -10,6 +10,7 @@ from family import FOLDER, TEMPERATURE, Run
 from observables import Result, hides_slow_exchange
 
 from pictures import draw
+from pidelta.analysis.pages import table_row
 
 Results = dict[Run, Result]
 
@@ -156,4 +157,4 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     if not rows:
         return "Not run yet."
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(map(table_row, lines))

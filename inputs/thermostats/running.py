@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import resource
@@ -14,6 +13,8 @@ from string import Template
 from family import FOLDER, TEMPERATURE, TIME_STEP, Run
 
 import pidelta
+from pidelta.analysis.cost import add_cost
+from pidelta.ipi.saved_states import step_in_restart
 
 STRIDE = 4  # steps between rows of properties and velocities: 2 fs
 BEADS_STRIDE = 20  # between what every bead has
@@ -32,8 +33,8 @@ _TRAJECTORY = (
 def bring_to(run: Run, steps: int, runs: Path) -> None:
     """Run what is left of `steps` steps of a run in its folder below `runs`.
 
-    i-PI calls pidelta in its own process, so that nothing waits for messages. The processor time is added up
-    in ``processor-time.json``.
+    i-PI calls pidelta in its own process, so that nothing waits for messages. ``cost.json`` has the
+    processor time.
 
     Raises:
         SystemExit: it did not come to its end.
@@ -55,7 +56,7 @@ def bring_to(run: Run, steps: int, runs: Path) -> None:
         code = subprocess.run(command, cwd=folder, env=environment, stdout=log, stderr=log).returncode
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    _add_cost(folder / "processor-time.json", steps_done(restart) - done, seconds)
+    add_cost(folder, done, steps_done(restart), seconds)
     print(f"{run.name}: {seconds:.0f} s of processor time", flush=True)
     if steps_done(restart) < steps:
         raise SystemExit(f"{run.name}: i-PI ended early, with exit code {code}; see {folder / 'run.log'}")
@@ -63,8 +64,7 @@ def bring_to(run: Run, steps: int, runs: Path) -> None:
 
 def steps_done(restart: Path) -> int:
     """The step that a run goes on from."""
-    found = re.search(r"<step>\s*(\d+)\s*</step>", restart.read_text()) if restart.exists() else None
-    return int(found.group(1)) if found else 0
+    return step_in_restart(restart) or 0
 
 
 def write_inputs(run: Run, steps: int, runs: Path) -> None:
@@ -116,8 +116,3 @@ def _start(run: Run, runs: Path) -> str:
         return f"{_STRUCTURES[run.system]} {velocities}"
     restart = (runs / run.start / "RESTART").resolve()
     return f"<file mode='chk'> {restart} </file>" + (f" {velocities}" if run.beads > 1 else "")
-
-
-def _add_cost(path: Path, steps: int, seconds: float) -> None:
-    cost = json.loads(path.read_text()) if path.exists() else {"steps": 0, "seconds": 0.0}
-    path.write_text(json.dumps({"steps": cost["steps"] + steps, "seconds": cost["seconds"] + seconds}))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import vesin
 
-from pidelta.core.neighbours import Exclusions, VerletLists, build_pair_list
+from pidelta.core.neighbours import Exclusions, VerletLists, _Entry, build_pair_list
 
 TRICLINIC = np.array([[20.0, 0.0, 0.0], [-6.0, 18.0, 0.0], [6.0, -8.0, 19.0]])
 NONE = np.empty((0, 2), dtype=np.int64)
@@ -125,6 +125,32 @@ def test_beads_find_their_lists_in_any_slot(lists, positions):
     built = [lists.find(bead, TRICLINIC) for bead in beads]
     for k in (2, 0, 3, 1):
         assert lists.find(beads[k] + 0.1, TRICLINIC) is built[k]
+
+
+def count_tries(monkeypatch):
+    """A list that grows by one with each list that is tried."""
+    tries, fits = [], _Entry.fits
+    monkeypatch.setattr(_Entry, "fits", lambda *arguments: tries.append(1) or fits(*arguments))
+    return tries
+
+
+def test_a_long_run_tries_its_latest_list_first_and_forgets_old_ones(lists, positions, monkeypatch):
+    monkeypatch.setattr("pidelta.core.neighbours.RECENT", 20)
+    for k in range(100):
+        lists.find(positions + 3.0 * k, TRICLINIC)
+    tries = count_tries(monkeypatch)
+    lists.find(positions + 297.1, TRICLINIC)
+    assert len(tries) == 1
+    lists.find(positions + 300.0, TRICLINIC)
+    assert len(tries) <= 1 + 20
+
+
+def test_a_batch_is_tried_in_the_order_of_the_last_one(lists, positions, monkeypatch):
+    beads = np.array([positions + 3.0 * k for k in range(8)])
+    lists.find_all(beads, 8 * [TRICLINIC])
+    tries = count_tries(monkeypatch)
+    lists.find_all(beads + 0.1, 8 * [TRICLINIC])
+    assert len(tries) == 8
 
 
 def test_old_lists_are_dropped_beyond_the_memory_limit(lists, positions, monkeypatch):

@@ -84,18 +84,27 @@ class Way:
 
     Attributes:
         beads: of each part of it, by name.
-        steps: of 1 fs in an outer time step, in which the contracted parts act.
+        outer: time step in fs of all parts but STIFF, whose own is then shorter: BAOAB, which allows 1 fs,
+            has one thermostat step in an outer one.
+        inner: time step in fs of STIFF.
     """
 
     beads: Mapping[str, int]
-    steps: int = 1
+    outer: int = 1
+    inner: float = 1.0
 
 
 def _way(
-    nonbonded: int, embedding: int, vacuum: int = BEADS, *, delta: int | None = None, steps: int = 1
+    nonbonded: int,
+    embedding: int,
+    vacuum: int = BEADS,
+    *,
+    delta: int | None = None,
+    outer: int = 1,
+    inner: float = 1.0,
 ) -> Way:
     beads = BEADS, nonbonded, vacuum, embedding, embedding if delta is None else delta
-    return Way(dict(zip(PARTS, beads, strict=True)), steps)
+    return Way(dict(zip(PARTS, beads, strict=True)), outer, inner)
 
 
 SAMPLED = "smooth on 4"
@@ -116,11 +125,21 @@ WAYS = {
     "low on 8": _way(BEADS, 8, vacuum=8, delta=BEADS),
     "delta on 4": _way(BEADS, BEADS, delta=4),
     "delta on 1": _way(BEADS, BEADS, delta=1),
-    "smooth on 4, every 2 fs": _way(4, 4, steps=2),
-    "smooth on 4, every 4 fs": _way(4, 4, steps=4),
+    "smooth on 4, delta on 32": _way(4, 4, delta=BEADS),
+    "smooth on 4, delta on 16": _way(4, 4, delta=16),
+    "smooth on 4, delta on 8": _way(4, 4, delta=8),
+    "smooth on 4, every 2 fs": _way(4, 4, delta=BEADS, outer=2, inner=0.5),
+    "smooth on 4, every 2 fs, others every 0.25 fs": _way(4, 4, delta=BEADS, outer=2, inner=0.25),
+    "smooth on 4, every 4 fs": _way(4, 4, delta=BEADS, outer=4, inner=0.5),
 }
-"""Smooth: the nonbonded terms of the force field, what the embedding adds to DFTB in vacuum, and delta."""
-RUNS = (SAMPLED, "all on 32", "smooth on 1", "low on 8", "smooth on 4, every 2 fs", "smooth on 4, every 4 fs")
+"""Smooth: the nonbonded terms of the force field, what the embedding adds to DFTB in vacuum, and delta; with
+two time steps delta is on all beads, in the outer step."""
+STIFF = ("mm.bonded", "low.vacuum")
+RUNS = tuple(
+    name
+    for name, way in WAYS.items()
+    if way.outer > 1 or name in (SAMPLED, "all on 32", "smooth on 1", "low on 8")
+)
 
 
 def main() -> None:
@@ -151,7 +170,7 @@ def run(box: Box, folder: Path, name: str, steps: int) -> None:
     source = place / "RESTART"
     if source.exists():
         text = source.read_text(encoding="utf-8")
-        total = f"<total_steps>{steps // way.steps}</total_steps>"
+        total = f"<total_steps>{steps // way.outer}</total_steps>"
         source.write_text(_TOTAL.sub(total, text, count=1), encoding="utf-8")
     else:
         if name != SAMPLED:
@@ -162,33 +181,34 @@ def run(box: Box, folder: Path, name: str, steps: int) -> None:
     subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
-def _sockets(box: Box, way: Way) -> dict[int, list[str]]:
-    """Parts of the energy by the number of beads that they share."""
-    found: dict[int, list[str]] = {}
+def _sockets(box: Box, way: Way) -> dict[tuple[int, bool], list[str]]:
+    """Parts of the energy by the number of beads that they share, and whether they act in the inner step."""
+    found: dict[tuple[int, bool], list[str]] = {}
     for part in box.parts:
-        found.setdefault(way.beads[part], []).append(part)
+        found.setdefault((way.beads[part], way.outer == 1 or part in STIFF), []).append(part)
     return found
 
 
 def _input(box: Box, name: str, way: Way, steps: int) -> str:
     sockets, forces = [], []
-    for n, parts in _sockets(box, way).items():
-        levels = [0, 1] if n == BEADS else [1, 0]
-        weights = f"<mts_weights> {levels} </mts_weights>" if way.steps > 1 else ""
+    for (n, inner), parts in _sockets(box, way).items():
+        levels = [0, 1] if inner else [1, 0]
+        weights = f"<mts_weights> {levels} </mts_weights>" if way.outer > 1 else ""
+        address = f"pidelta-study-{os.getpid()}-{parts[0]}"
         sockets.append(
-            f"<ffsocket name='beads-{n}' mode='unix' pbc='false'> "
-            f"<address>pidelta-study-{os.getpid()}-{n}</address> <batch_size> {min(n, 8)} </batch_size> "
+            f"<ffsocket name='{parts[0]}' mode='unix' pbc='false'> "
+            f"<address>{address}</address> <batch_size> {min(n, 8)} </batch_size> "
             f"<parameters> {{terms: {'+'.join(parts)}}} </parameters> "
             "</ffsocket>"
         )
-        forces.append(f"<force forcefield='beads-{n}' nbeads='{n}'> {weights} </force>")
+        forces.append(f"<force forcefield='{parts[0]}' nbeads='{n}'> {weights} </force>")
     initial = f"<file mode='pdb'> {box.initial} </file>"
     initial += "<velocities mode='thermal' units='kelvin'> 300 </velocities>"
     if name != SAMPLED:
         initial = "<file mode='chk'> start.chk </file>"
     kinetic = ", ".join(f"kinetic_cv({label})" for label in ("H", "O", *URACIL))
-    outer = way.steps
-    return f"""<simulation verbosity='low'>
+    outer = way.outer
+    return f"""<simulation verbosity='low' safe_stride='20'>
   <output prefix='run'>
     <properties filename='out' stride='{STRIDE // outer}'>
       [ step, time{{picosecond}}, conserved, temperature{{kelvin}}, potential, {kinetic} ]
@@ -205,7 +225,7 @@ def _input(box: Box, name: str, way: Way, steps: int) -> str:
     <motion mode='dynamics'>
       <dynamics mode='nvt' splitting='baoab'>
         <timestep units='femtosecond'> {float(outer)} </timestep>
-        <nmts> {[1, outer] if outer > 1 else [1]} </nmts>
+        <nmts> {[1, round(outer / way.inner)] if outer > 1 else [1]} </nmts>
         <thermostat mode='pile_g'> <tau units='femtosecond'> 100 </tau> </thermostat>
       </dynamics>
     </motion>

@@ -36,7 +36,7 @@ from pidelta.units import ANGSTROM, HARTREE_IN_EV, HARTREE_IN_KJ_PER_MOL
 WHOLE = "all on 32"
 SETTLING = {SAMPLED: 400, WHOLE: 0}  # fs, left out: beads spread out, and the ensemble is that of the way
 OTHERS_SETTLE, FEWEST_FRAMES = 40, 3
-FIRST_FRAME = {"": 20, "large-": 8}
+FIRST_FRAME = {"": 20, "large-": 40}
 TITLES = {"": "Uracil in 216 waters, DFTB3", "large-": "Uracil in 900 waters, DFTB3 and three delta models"}
 HYDROGENS = (GROUPS[0], GROUPS[2])
 MEV = 1000.0 * HARTREE_IN_EV
@@ -72,13 +72,13 @@ def write_page(folder: Path, target: Path) -> None:
 def read_frames(box: Box, folder: Path) -> dict[str, dict[str, Mean]]:
     """What frames say of each way that contracts something."""
     frames = json.loads(box.frames(folder).read_text(encoding="utf-8"))[FIRST_FRAME[box.prefix] :]
-    whole = dict.fromkeys(box.parts, BEADS)
-    chosen = [
-        name
-        for name, way in WAYS.items()
-        if way.steps == 1 and {part: way.beads[part] for part in box.parts} != whole
-    ]
-    return {name: on_frames(frames, name) for name in chosen}
+    found, seen = {}, [dict.fromkeys(box.parts, BEADS)]
+    for name, way in WAYS.items():
+        beads = {part: way.beads[part] for part in box.parts}
+        if way.outer == 1 and beads not in seen:
+            seen.append(beads)
+            found[name] = on_frames(frames, name)
+    return found
 
 
 def plain(values: Mapping[str, Mean]) -> dict[str, list[float | None]]:

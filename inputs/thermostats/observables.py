@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from family import TIME_STEP, Run
 from numpy.typing import NDArray
+from running import STRIDE
 from scipy.signal import welch
 
 from pidelta.analysis.composition import Composition, Group
@@ -27,7 +28,8 @@ SETTLING = {1: 0.5, 8: 0.2}  # ps that are left out, by beads
 QM_ATOMS = {"uracil": 12, "water": 0, "molecule": 12}
 WATER = WATER_MODELS["q-tip4p-f"]
 WAVENUMBER = 33356.41  # cm-1 of 1 / fs
-SEGMENT = 1.0  # ps: spectra have a resolution of 33 cm-1
+ROW = STRIDE * TIME_STEP / 1000.0  # ps between rows of properties and velocities
+SEGMENT = round(1.0 / ROW)  # rows: spectra have a resolution of 33 cm-1
 HIGHEST = 4500.0  # cm-1
 LONG = 20.0  # ps: many times what the QM region takes to exchange energy with water
 LAG = (0.5, 2.0)  # ps between which the mean square displacement is fitted by a line
@@ -134,7 +136,7 @@ def observe(run: Run, folder: Path) -> Result | None:
         diffusion=diffusion(velocities, atoms) if run.system != "molecule" else [],
         quantum_kinetic=_quantum_kinetic(folder, atoms, settling) if run.beads > 1 else {},
         potential=_pair(mean_with_error(properties.atomic("potential")[settled] * HARTREE_IN_EV)),
-        spectra=spectra(velocities, atoms) if run.system != "molecule" else {},
+        spectra=spectra(velocities, atoms) if run.system != "molecule" and len(velocities) >= SEGMENT else {},
     )
 
 
@@ -154,16 +156,15 @@ def kinetic_temperature(velocities: Array, atoms: Atoms, group: NDArray[np.int64
 
 def diffusion(velocities: Array, atoms: Atoms, groups: int = 8) -> list[float]:
     """Diffusion constant of the molecules of water in A^2/ps, with the error from groups of molecules."""
-    step = _row_ps(velocities)
     molecules = velocities[:, atoms.n_qm :].reshape(len(velocities), -1, 3, 3)
     weights = atoms.masses[atoms.n_qm : atoms.n_qm + 3]
     velocity = np.einsum("tmai,a->tmi", molecules, weights) / weights.sum()
-    to_angstrom = BOHR_IN_ANGSTROM * 1000.0 * step / ATOMIC_TIME_IN_FEMTOSECOND
+    to_angstrom = BOHR_IN_ANGSTROM * 1000.0 * ROW / ATOMIC_TIME_IN_FEMTOSECOND
     path = np.cumsum(velocity, axis=0) * to_angstrom
-    lags = np.unique(np.linspace(LAG[0] / step, min(LAG[1] / step, 0.5 * len(path)), 12).astype(int))
+    lags = np.unique(np.linspace(LAG[0] / ROW, min(LAG[1] / ROW, 0.5 * len(path)), 12).astype(int))
     squares = np.array([np.sum((path[lag:] - path[:-lag]) ** 2, axis=2).mean(axis=0) for lag in lags])
     slopes = [
-        np.polyfit(lags * step, part.mean(axis=1), 1)[0] / 6.0
+        np.polyfit(lags * ROW, part.mean(axis=1), 1)[0] / 6.0
         for part in np.array_split(squares, groups, axis=1)
     ]
     return [float(np.mean(slopes)), float(np.std(slopes, ddof=1) / np.sqrt(groups))]
@@ -182,25 +183,15 @@ def spectra(velocities: Array, atoms: Atoms) -> dict[str, Array]:
     site = WATER.site * oxygen + 0.5 * (1.0 - WATER.site) * both
     current = WATER.charge * (both - 2.0 * site).sum(axis=1)
     density["infrared"] = _power(current[:, None], np.ones(1))
-    wavenumber = np.fft.rfftfreq(_segment(velocities), 1000.0 * _row_ps(velocities)) * WAVENUMBER
+    wavenumber = np.fft.rfftfreq(SEGMENT, 1000.0 * ROW) * WAVENUMBER
     shown = wavenumber <= HIGHEST
     found = {name: values[shown] / values[shown].sum() for name, values in density.items()}
     return {"wavenumber": wavenumber[shown], **found}
 
 
 def _power(values: Array, weights: Array) -> Array:
-    _, power = welch(values, nperseg=_segment(values), axis=0, detrend=False)
+    _, power = welch(values, nperseg=SEGMENT, axis=0, detrend=False)
     return np.einsum("fai,a->f", power, weights)
-
-
-def _segment(values: Array) -> int:
-    return min(round(SEGMENT / _row_ps(values)), len(values))
-
-
-def _row_ps(values: Array) -> float:
-    from running import STRIDE
-
-    return STRIDE * TIME_STEP / 1000.0
 
 
 def _series(

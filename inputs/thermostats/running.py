@@ -18,6 +18,8 @@ from pidelta.ipi.saved_states import step_in_restart
 
 STRIDE = 4  # steps between rows of properties and velocities: 2 fs
 BEADS_STRIDE = 20  # between what every bead has
+SAFE_STRIDE = 20  # between states that i-PI keeps for its RESTART: one at every step is a third of its time
+_PES = Path(pidelta.__file__).with_name("ipi_pes.py")
 _SMALL_BOXES = (FOLDER.parent / "small-boxes").resolve()
 _STRUCTURES = {
     "uracil": f"<file mode='pdb'> {_SMALL_BOXES / 'uracil-216.pdb'} </file>",
@@ -46,8 +48,7 @@ def bring_to(run: Run, steps: int, runs: Path) -> None:
         return
     write_inputs(run, steps, runs)
     if done:
-        total = f"<total_steps>{steps}</total_steps>"
-        restart.write_text(re.sub(r"<total_steps>.*?</total_steps>", total, restart.read_text()))
+        _extend(restart, steps)
     command = [sys.executable, str(Path(sys.executable).with_name("i-pi"))]
     command.append("RESTART" if done else "input.xml")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -60,6 +61,14 @@ def bring_to(run: Run, steps: int, runs: Path) -> None:
     print(f"{run.name}: {seconds:.0f} s of processor time", flush=True)
     if steps_done(restart) < steps:
         raise SystemExit(f"{run.name}: i-PI ended early, with exit code {code}; see {folder / 'run.log'}")
+
+
+def _extend(restart: Path, steps: int) -> None:
+    """Let a RESTART go on to `steps`, with the pidelta that is installed now."""
+    text = restart.read_text()
+    for tag, value in (("total_steps", str(steps)), ("pes_path", f" {_PES} ")):
+        text = re.sub(rf"(<{tag}>).*?(</{tag}>)", rf"\g<1>{value}\g<2>", text)
+    restart.write_text(text)
 
 
 def steps_done(restart: Path) -> int:
@@ -77,7 +86,8 @@ def write_inputs(run: Run, steps: int, runs: Path) -> None:
     (folder / "input.xml").write_text(
         template.substitute(
             title=run.label,
-            pes_path=Path(pidelta.__file__).with_name("ipi_pes.py"),
+            pes_path=_PES,
+            safe_stride=SAFE_STRIDE,
             steps=steps,
             seed=10007 + sum(run.name.encode()),
             beads=run.beads,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,12 @@ _compiled = compiled(nogil=True)
 
 WIDTH = 4  # atoms of a block
 MEMORY = 2**28  # bytes of lists kept beyond those of one batch
+RECENT = (
+    1024  # structures, as many as all beads of all systems that come one by one, after which a list is old
+)
 
 ALL = 0xFFFF
+_IDENTITY = np.eye(3)
 _UPPER_TRIANGLE = 0x08CE  # pairs of a block with itself, a < b, each once
 
 
@@ -59,7 +64,7 @@ class PairList:
     partners: npt.NDArray[np.int32]
     masks: npt.NDArray[np.uint16]
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Memory of the arrays."""
         places = self.order.nbytes + self.offsets.nbytes
@@ -100,7 +105,10 @@ class VerletLists:
         self._cutoff = cutoff
         self._skin = skin
         self._exclusions = exclusions
-        self._entries: list[_Entry] = []
+        # which structure used each last, counted from the first; the latest at the end
+        self._entries: dict[_Entry, int] = {}
+        self._bytes = 0
+        self._structures = 0
         self._reserved = 1
 
     def find(self, positions: FloatArray, cell: FloatArray | None) -> PairList:
@@ -123,17 +131,32 @@ class VerletLists:
             apply: as `map`, to make new lists.
         """
         structures = list(zip(positions, cells, strict=True))
-        known = [
-            next((entry for entry in self._entries if entry.fits(*structure, self._cutoff, self._skin)), None)
-            for structure in structures
-        ]
+        known = self._search(structures)
         made = apply(self._make, [s for s, entry in zip(structures, known, strict=True) if entry is None])
         rest = iter(made)
         used = [next(rest) if entry is None else entry for entry in known]
-        self._entries = [entry for entry in self._entries if entry not in used] + list(dict.fromkeys(used))
+        self._structures += len(used)
         self._reserved = max(self._reserved, len(used))
+        # the first at the very end, where the next search begins
+        for entry in reversed(used):
+            if self._entries.pop(entry, None) is None:
+                self._bytes += entry.pairs.nbytes
+            self._entries[entry] = self._structures
         self._forget()
         return [entry.pairs_in(cell) for entry, cell in zip(used, cells, strict=True)]
+
+    def _search(self, structures: Sequence[tuple[FloatArray, FloatArray | None]]) -> list[_Entry | None]:
+        """The latest list that fits each structure; those of the last call are tried in its order."""
+        entries = list(reversed(self._entries))
+        found: list[_Entry | None] = []
+        begin = 0
+        for structure in structures:
+            places = (*range(begin, len(entries)), *range(begin))
+            fits = (k for k in places if entries[k].fits(*structure, self._cutoff, self._skin))
+            place = next(fits, None)
+            found.append(None if place is None else entries[place])
+            begin = begin if place is None else place + 1
+        return found
 
     def _make(self, structure: tuple[FloatArray, FloatArray | None]) -> _Entry:
         positions, cell = structure
@@ -141,10 +164,13 @@ class VerletLists:
         return _Entry(positions.copy(), None if cell is None else cell.copy(), pairs)
 
     def _forget(self) -> None:
-        """Drop lists not used for longest."""
-        total = sum(entry.pairs.nbytes for entry in self._entries)
-        while len(self._entries) > self._reserved and total > MEMORY:
-            total -= self._entries.pop(0).pairs.nbytes
+        """Drop old lists, and those not used for longest where they take too much memory."""
+        while len(self._entries) > self._reserved:
+            entry, last = next(iter(self._entries.items()))
+            if last > self._structures - RECENT and self._bytes <= MEMORY:
+                return
+            del self._entries[entry]
+            self._bytes -= entry.pairs.nbytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,6 +187,8 @@ class _Entry:
         """
         if cell is None or self.cell is None:  # all pairs are listed
             return cell is self.cell
+        if np.array_equal(cell, self.cell):
+            return bool(_all_within(positions, self.positions, _IDENTITY, 0.25 * skin * skin))
         deformation = self._deformation(cell)
         stretch = float(np.linalg.norm(np.linalg.inv(deformation), 2))
         most = 0.5 * ((cutoff + skin) / stretch - cutoff)
@@ -179,8 +207,6 @@ class _Entry:
 
     def _deformation(self, cell: FloatArray) -> FloatArray:
         assert self.cell is not None
-        if np.array_equal(cell, self.cell):
-            return np.eye(3)
         return np.asarray(np.linalg.solve(self.cell, cell))
 
 

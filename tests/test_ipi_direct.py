@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import ase.io
@@ -76,6 +78,39 @@ def test_energies_of_the_positions_that_ipi_writes(tmp_path, n_beads, attributes
     assert len(potential) == 7
     np.testing.assert_allclose(potential, energies, atol=1e-6)  # positions have five decimals
     assert np.ptp(energies) > 1e-4
+
+
+@pytest.mark.skipif(not (find_spec("mpi4py") and shutil.which("mpirun")), reason="needs MPI and mpi4py")
+def test_over_mpi(tmp_path):
+    """The printed file, called by i-PI's own driver; two ranks share the beads."""
+    path = write_water(tmp_path / "run", 4)
+    text = path.read_text().replace("nbeads='1'", "nbeads='4'")
+    socket = re.compile("<ffsocket.*</ffsocket>", re.DOTALL)
+    ffmpi = "<ffmpi name='pidelta' pbc='false'> <batch_size> 2 </batch_size> </ffmpi>"
+    path.write_text(socket.sub(ffmpi, text))
+    scripts = Path(sys.executable).parent
+    driver = [scripts / "i-pi-driver-py", "--mpi", "-m", "custom", "-P", PES, "-o", "config=pidelta.yaml"]
+    command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "1", scripts / "i-pi", path.name]
+    subprocess.run([*command, ":", "-n", "2", *driver], cwd=path.parent, check=True, timeout=120)
+    over_mpi = read_properties(path.parent / "water.out").columns["potential"]
+    direct = write_water(tmp_path / "direct", 4)
+    direct.write_text(text)
+    direct_in_place(direct, extra="<batch_size> 2 </batch_size>")
+    with running_ipi(direct) as ipi:
+        assert ipi.wait(60.0) == 0
+    np.testing.assert_allclose(
+        over_mpi, read_properties(direct.parent / "water.out").columns["potential"], rtol=1e-10
+    )
+
+
+def test_an_input_for_mpi_is_named_with_its_command(tmp_path):
+    path = write_water(tmp_path / "run", 4)
+    ffmpi = "<ffmpi name='pidelta' pbc='false'/>"
+    path.write_text(re.sub("<ffsocket.*</ffsocket>", ffmpi, path.read_text(), flags=re.DOTALL))
+    with pytest.raises(
+        SetupError, match=rf"found an <ffmpi>.* mpirun -n 1 i-pi {path.name} : -n 2 i-pi-driver"
+    ):
+        read_simulation(path)
 
 
 def test_extras_and_terms(folder, monkeypatch):

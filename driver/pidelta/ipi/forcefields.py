@@ -241,9 +241,10 @@ def read_forces(
     }
     sources = tuple(source for found in members.values() for source in found)
     if not sources:
+        over_mpi = any(element.tag == "ffmpi" for element in elements)
         raise SetupError(
-            f"{path}: expected an <ffsocket> for pidelta to connect to, or an <ffdirect> of it, found none "
-            "in <forces>"
+            f"{path}: expected an <ffsocket> for pidelta to connect to, or an <ffdirect> of it, found "
+            + (f"an <ffmpi>, which mpirun starts: {_over_mpi(path)}" if over_mpi else "none in <forces>")
         )
     names = frozenset(source.name for source in sources)
     shares = {
@@ -260,6 +261,13 @@ def read_forces(
     _check_addresses(path, found.sockets)
     _check_batches(path, found)
     return found
+
+
+def _over_mpi(path: Path) -> str:
+    return (
+        f"mpirun -n 1 i-pi {path.name} : -n 2 i-pi-driver-py --mpi -m custom "
+        f"-P $(pidelta ffdirect-path) -o config={DEFAULT_CONFIG}"
+    )
 
 
 def _check_addresses(path: Path, sockets: Sequence[ForceSocket]) -> None:

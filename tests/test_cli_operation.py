@@ -16,11 +16,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from ipi_support import write_water
 from pidelta.cli.label import label
 from pidelta.cli.processors import allowed_processors, cgroup_quota, share_processors
 from pidelta.cli.progress import StepsProgress
+from pidelta.cli.run import _share_processors
 from pidelta.config import load_config
 from pidelta.errors import GeometryError
+from pidelta.ipi.simulation import read_simulation
 from pidelta.output_files import back_up, replacing
 from pidelta.qm.reference import ReferenceSettings
 from pidelta.setup import Setup
@@ -251,6 +254,31 @@ def test_processors_that_may_be_used(tmp_path, monkeypatch):
         assert allowed_processors() == 2
         monkeypatch.setenv("SLURM_CPUS_PER_TASK", "64")  # more than a container has
         assert allowed_processors() == 3
+
+
+@pytest.mark.parametrize(
+    ("processors", "beads", "batch", "more", "clients", "threads"),
+    [
+        (8, 1, 1, "", 1, 8),  # one structure: all threads are for it
+        (8, 4, 2, "", 2, 4),  # two batches of two
+        (3, 4, 2, "", 2, 1),
+        (2, 8, 1, "", 2, 1),
+        (8, 4, 2, "threads: 2, ", 2, 2),  # as the configuration says
+        (8, 4, 2, "threads: 8, ", 1, 8),
+    ],
+)
+def test_processors_left_over_become_threads(
+    tmp_path, monkeypatch, processors, beads, batch, more, clients, threads
+):
+    path = write_water(tmp_path / "run", 4)
+    text = path.read_text().replace("nbeads='1'", f"nbeads='{beads}'")
+    batch_size = f"<batch_size> {batch} </batch_size> </ffsocket>"
+    path.write_text(text.replace("</ffsocket>", batch_size))
+    config = path.parent / "pidelta.yaml"
+    config.write_text(config.read_text().replace("{water", f"{{{more}water"))
+    monkeypatch.setattr("pidelta.cli.run.allowed_processors", lambda: processors)
+    found = _share_processors(Console(file=StringIO()), read_simulation(path), load_config(config), None)
+    assert found == ({"pidelta": clients}, threads)
 
 
 @pytest.mark.parametrize(

@@ -312,9 +312,9 @@ def _repeat_last(values: FloatArray, batch: int) -> FloatArray:
 
 def _check_finite(energy: FloatArray, gradient: FloatArray) -> None:
     """i-PI would go on with NaN until everything is NaN."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(energy.sum() + gradient.sum()):  # the quickest of ways to see that all are numbers
-            return
+    # the quickest of ways to see that all are numbers; squares of large ones may overflow
+    if np.isfinite(np.vdot(energy, energy) + np.vdot(gradient, gradient)):
+        return
     if not np.isfinite(energy).all():
         index = int(np.argmax(~np.isfinite(energy)))
         raise GeometryError(

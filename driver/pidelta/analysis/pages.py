@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pidelta.analysis.plots import COLOURS, DPI, new_figure, tidy
 from pidelta.analysis.sections import Curve, Number, Panel, Picture, Report, Section
 from pidelta.output_files import replacing
@@ -65,12 +67,14 @@ def draw(picture: Picture, path: Path) -> None:
     figure.subplots_adjust(0.75 / width, 0.5 / height, 1.0 - 0.1 / width, 1.0 - 0.25 / height, 0.36, 0.5)
     for axis, panel in zip(axes, picture.panels, strict=False):
         colours = iter(COLOURS * len(panel.curves))
+        power = _power_of_ten(panel)
+        scale = 10.0**-power
         for curve in panel.curves:
             colour = _GREY if curve.is_reference else next(colours)
             style = "--" if curve.is_reference else "-"
-            axis.plot(curve.x, curve.y, style, color=colour, linewidth=1.3, label=curve.name or None)
+            axis.plot(curve.x, scale * curve.y, style, color=colour, linewidth=1.3, label=curve.name or None)
             if curve.error is not None:
-                low, high = curve.y - curve.error, curve.y + curve.error
+                low, high = scale * (curve.y - curve.error), scale * (curve.y + curve.error)
                 axis.fill_between(curve.x, low, high, color=colour, alpha=0.25, linewidth=0.0)
         for mark in panel.marks:
             axis.axvline(mark.x, color=_GREY, linewidth=0.6, linestyle=":")
@@ -87,16 +91,24 @@ def draw(picture: Picture, path: Path) -> None:
             )
         axis.set_title(panel.title, loc="left", fontsize=9)
         axis.set_xlabel(panel.x_label, fontsize=9)
-        axis.set_ylabel(panel.y_label, fontsize=9)
+        label = f"10$^{{{-power}}}$ {panel.y_label}" if power else panel.y_label
+        axis.set_ylabel(label, fontsize=9)
         if any(curve.name for curve in panel.curves) and len(panel.curves) > 1:
             axis.legend(frameon=False, fontsize=7)
         tidy(axis)
         axis.tick_params(labelsize=8)
         axis.locator_params(axis="x", nbins=5)
-        axis.ticklabel_format(axis="y", scilimits=(-2, 4))
+        axis.ticklabel_format(axis="y", style="plain")
     for axis in axes[count:]:
         axis.set_visible(False)
     figure.savefig(path, dpi=DPI * 2 // 3)
+
+
+def _power_of_ten(panel: Panel) -> int:
+    """What its label takes from numbers with many digits; matplotlib would write it where the title is."""
+    largest = max((float(np.abs(curve.y).max()) for curve in panel.curves if len(curve.y)), default=0.0)
+    power = math.floor(math.log10(largest)) if 0.0 < largest < math.inf else 0
+    return 0 if -2 <= power <= 4 else power
 
 
 def shown(number: Number) -> str:

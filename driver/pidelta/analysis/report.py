@@ -248,7 +248,8 @@ class SystemReport:
     def _structure(self, what: str) -> Section | None:
         if self._positions is None:
             if what == "bonds":
-                return Section("Bonds", remarks=(f"not in the output: ask for {_POSITIONS}",))
+                missing = f"not in the output, nor what else needs positions: ask for {_POSITIONS}"
+                return Section("Bonds", remarks=(missing,))
             return None
         if what == "gyration":
             gyration = self._positions.gyration

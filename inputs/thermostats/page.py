@@ -117,10 +117,10 @@ def water(results: Results) -> str:
     for run, result in results.items():
         kelvin = [_kelvin(result.temperatures[group]) for group in ("MM H", "MM O")]
         times = [_time(result.times[name]) for name in ("MM kinetic", "potential")]
-        numbers = [_value(result.diffusion, 3), _value(result.drift, 4), f"{result.seconds_per_ps:.0f}"]
+        numbers = [_value(result.diffusion, 3), _value(result.drift, 4)]
         rows.append([run.label, str(run.beads), f"{result.picoseconds:g}", *kelvin, *times, *numbers])
     head = ["thermostat", "beads", "ps", "H / K", "O / K", "τ kinetic / fs", "τ potential / fs", "D / Å²/ps"]
-    return _table([*head, "drift / meV/atom/ps", "CPU s/ps"], rows)
+    return _table([*head, "drift / meV/atom/ps"], rows)
 
 
 def self_consistency(results: Results) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def read() -> dict[Run, Result]:
     """What was kept."""
     if not NUMBERS.exists():
         return {}
-    numbers, spectra = json.loads(NUMBERS.read_text()), _read_spectra()
+    numbers, spectra = _restored(json.loads(NUMBERS.read_text())), _read_spectra()
     return {
         run: Result(**numbers[run.name], spectra=spectra.get(run.name, {}))
         for run in family()
@@ -72,4 +73,15 @@ def _rounded(value: object) -> object:
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_rounded(item) for item in value]
-    return float(f"{value:.5g}") if isinstance(value, float) else value
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None  # JSON has no NaN
+    return value
+
+
+def _restored(value: object) -> object:
+    """The opposite, but for digits."""
+    if isinstance(value, dict):
+        return {key: _restored(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_restored(item) for item in value]
+    return math.nan if value is None else value

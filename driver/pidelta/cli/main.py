@@ -38,6 +38,7 @@ def _app() -> typer.Typer:
 
     from pidelta.cli.check import check
     from pidelta.cli.client import client
+    from pidelta.cli.data import data
     from pidelta.cli.evaluate import evaluate
     from pidelta.cli.ffdirect import ffdirect_path
     from pidelta.cli.label import label, sample
@@ -66,6 +67,7 @@ def _app() -> typer.Typer:
     for command in (run, client, evaluate, check, report, sample, label, train, test):
         app.command()(command)
     app.command("ffdirect-path")(ffdirect_path)
+    app.add_typer(data)
     app.add_typer(slater_koster)
     return app
 

@@ -73,7 +73,7 @@ def _pieces(sources: Sequence[str], blocks: int) -> list[list[int]]:
     """Indices of the frames of each block of consecutive steps of a trajectory."""
     steps: dict[tuple[str, int], list[int]] = {}
     for index, source in enumerate(sources):
-        steps.setdefault(_place(source, index), []).append(index)
+        steps.setdefault(trajectory_and_step(source, index), []).append(index)
     if len(steps) < 2:
         raise DataError(f"training: expected frames of at least 2 steps to split, found {len(steps)}")
     length = max(1, round(len(steps) / blocks))
@@ -87,8 +87,8 @@ def _pieces(sources: Sequence[str], blocks: int) -> list[list[int]]:
     return pieces
 
 
-def _place(source: str, index: int) -> tuple[str, int]:
-    """Trajectory and step of a source; without a step, the place in the given order stands for it."""
+def trajectory_and_step(source: str, index: int) -> tuple[str, int]:
+    """Trajectory, whatever the bead, and step of a source; without a step, `index` stands for it."""
     match = _STEP.search(source)
     if match is None:
         return "", index

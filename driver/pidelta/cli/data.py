@@ -1,0 +1,96 @@
+"""``pidelta data info``: what is in a file of frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from pidelta.analysis.frames import Difference, StoreSummary
+
+data = typer.Typer(name="data", help="Files of frames.", no_args_is_help=True)
+
+
+@data.callback()
+def _commands() -> None:
+    """Files of frames."""  # a callback keeps `info` a subcommand while there is no other
+
+
+@data.command()
+def info(
+    file: Annotated[Path, typer.Argument(help="The HDF5 file of frames.")],
+    output: Annotated[
+        Path | None, typer.Option(help="The picture; FILE-info.png beside the file by default.")
+    ] = None,
+) -> None:
+    """Read all of a file of frames: its regions, trajectories, charges and labels, and whether it is whole.
+
+    Where frames have labels of both kinds, a picture shows how far the methods differ.
+    """
+    from pidelta.analysis.frames import draw_difference, summarise
+    from pidelta.data.store import FrameStore
+
+    console = Console(width=110)
+    with FrameStore(file) as store:
+        summary = summarise(store, lambda frames: track(frames, "reading", transient=True))
+        embedding = store.embedding
+    console.print(_table(file, summary, embedding))
+    for group in summary.labels:
+        programs = ", ".join(f"{name or 'a program not named'} ({n})" for name, n in group.programs.items())
+        console.print(f"{group.kind} labels: {len(group.frames)} frames, {group.method}; {programs}")
+    if summary.difference is None:
+        console.print("no picture: no frame has labels of both kinds, or the regions differ")
+        return
+    console.print(_differences(summary.difference))
+    picture = output or file.with_name(f"{file.stem}-info.png")
+    draw_difference(summary.difference, picture)
+    console.print(f"picture: {picture}", soft_wrap=True)
+
+
+def _table(file: Path, summary: StoreSummary, embedding: dict[str, str | float] | None) -> Table:
+    table = Table(title=f"{file}: {len(summary)} frames, all whole", show_header=False)
+    for region, count in summary.regions.items():
+        table.add_row("QM region", f"{region}: {count} frames")
+    for name, (count, first, last) in summary.trajectories.items():
+        table.add_row("trajectory", f"{name.strip() or 'not named'}: {count} frames, steps {first} to {last}")
+    if embedding is None:
+        table.add_row("embedding", "not recorded")
+    else:
+        table.add_row("embedding", ", ".join(_setting(*item) for item in embedding.items()))
+    if len(summary):
+        sites, closest, net = summary.sites, summary.closest, summary.net
+        table.add_row("point charges", f"{sites.min()} to {sites.max()}")
+        table.add_row("their sum", f"{net.min():+.3f} to {net.max():+.3f} e")
+        table.add_row("nearest to a QM atom", f"{closest.min():.2f} to {closest.max():.2f} Å")
+    return table
+
+
+def _setting(name: str, value: str | float) -> str:
+    from pidelta.units import BOHR_IN_ANGSTROM
+
+    return f"{name} {value}" if isinstance(value, str) else f"{name} {value * BOHR_IN_ANGSTROM / 10.0:.3g} nm"
+
+
+def _differences(difference: Difference) -> Table:
+    import numpy as np
+
+    table = Table(
+        title=f"Reference less low level, {len(difference.frames)} frames",
+        caption="energies less their mean in kcal/mol, gradients in kcal/mol/Å",
+    )
+    for heading in ("", "mean absolute", "RMS", "largest"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for name, values in (
+        ("energy", difference.energies),
+        ("gradient on QM atoms", difference.gradients),
+        ("gradient on charges", difference.site_gradients),
+    ):
+        if values.size:
+            size = np.abs(values)
+            table.add_row(name, f"{size.mean():.4f}", f"{np.sqrt((size**2).mean()):.4f}", f"{size.max():.3f}")
+    return table

@@ -93,6 +93,11 @@ class Way:
     outer: int = 1
     inner: float = 1.0
 
+    @property
+    def nmts(self) -> int:
+        """Inner time steps of an outer one."""
+        return round(self.outer / self.inner)
+
 
 def _way(
     nonbonded: int,
@@ -128,6 +133,7 @@ WAYS = {
     "smooth on 4, delta on 32": _way(4, 4, delta=BEADS),
     "smooth on 4, delta on 16": _way(4, 4, delta=16),
     "smooth on 4, delta on 8": _way(4, 4, delta=8),
+    "smooth on 4, every 1 fs": _way(4, 4, delta=BEADS, outer=1, inner=0.5),
     "smooth on 4, every 2 fs": _way(4, 4, delta=BEADS, outer=2, inner=0.5),
     "smooth on 4, every 2 fs, others every 0.25 fs": _way(4, 4, delta=BEADS, outer=2, inner=0.25),
     "smooth on 4, every 4 fs": _way(4, 4, delta=BEADS, outer=4, inner=0.5),
@@ -185,7 +191,7 @@ def _sockets(box: Box, way: Way) -> dict[tuple[int, bool], list[str]]:
     """Parts of the energy by the number of beads that they share, and whether they act in the inner step."""
     found: dict[tuple[int, bool], list[str]] = {}
     for part in box.parts:
-        found.setdefault((way.beads[part], way.outer == 1 or part in STIFF), []).append(part)
+        found.setdefault((way.beads[part], way.nmts == 1 or part in STIFF), []).append(part)
     return found
 
 
@@ -193,7 +199,7 @@ def _input(box: Box, name: str, way: Way, steps: int) -> str:
     sockets, forces = [], []
     for (n, inner), parts in _sockets(box, way).items():
         levels = [0, 1] if inner else [1, 0]
-        weights = f"<mts_weights> {levels} </mts_weights>" if way.outer > 1 else ""
+        weights = f"<mts_weights> {levels} </mts_weights>" if way.nmts > 1 else ""
         address = f"pidelta-study-{os.getpid()}-{parts[0]}"
         sockets.append(
             f"<ffsocket name='{parts[0]}' mode='unix' pbc='false'> "
@@ -225,7 +231,7 @@ def _input(box: Box, name: str, way: Way, steps: int) -> str:
     <motion mode='dynamics'>
       <dynamics mode='nvt' splitting='baoab'>
         <timestep units='femtosecond'> {float(outer)} </timestep>
-        <nmts> {[1, round(outer / way.inner)] if outer > 1 else [1]} </nmts>
+        <nmts> {[1, way.nmts] if way.nmts > 1 else [1]} </nmts>
         <thermostat mode='pile_g'> <tau units='femtosecond'> 100 </tau> </thermostat>
       </dynamics>
     </motion>

@@ -28,9 +28,8 @@ _compiled = compiled(nogil=True)
 
 WIDTH = 4  # atoms of a block
 MEMORY = 2**28  # bytes of lists kept beyond those of one batch
-RECENT = (
-    1024  # structures, as many as all beads of all systems that come one by one, after which a list is old
-)
+# structures after which a list is old: more than the beads of all systems, which may come one by one
+RECENT = 1024
 
 ALL = 0xFFFF
 _IDENTITY = np.eye(3)

@@ -12,7 +12,6 @@ from study import (
     BEADS,
     GROUPS,
     LARGE,
-    RUNS,
     SAMPLED,
     SMALL,
     STRIDE,
@@ -34,8 +33,8 @@ from pidelta.state import FloatArray, IntArray
 from pidelta.units import ANGSTROM, HARTREE_IN_EV, HARTREE_IN_KJ_PER_MOL
 
 WHOLE = "all on 32"
-SETTLING = {SAMPLED: 400, WHOLE: 0}  # fs, left out: beads spread out, and the ensemble is that of the way
-OTHERS_SETTLE, FEWEST_FRAMES = 40, 3
+SETTLING = {SAMPLED: 400}  # fs, left out: the beads spread out; other runs begin there, in another ensemble
+OTHERS_SETTLE, FEWEST_FRAMES = 100, 3
 FIRST_FRAME = {"": 20, "large-": 40}
 TITLES = {"": "Uracil in 216 waters, DFTB3", "large-": "Uracil in 900 waters, DFTB3 and three delta models"}
 HYDROGENS = (GROUPS[0], GROUPS[2])
@@ -46,27 +45,37 @@ Frames = Sequence[Mapping[str, Mapping[str, float]]]
 
 def write_page(folder: Path, target: Path) -> None:
     """Write ``convergence.md``, ``.json`` and ``.png`` from runs and frames in `folder` into `target`."""
-    setup = Setup(load_config(SMALL.config))
-    groups = group_indices(setup)
     by_frame = {TITLES[box.prefix]: read_frames(box, folder) for box in (SMALL, LARGE)}
     runs, bonds = {}, {}
-    for name in RUNS:
-        place = SMALL.folder(folder, name)
-        frames = settled_frames(place, name) if (place / "run.out").exists() else []
-        if len(frames) >= FEWEST_FRAMES:
-            runs[name] = numbers_of_run(place, name, groups, frames)
-            bonds[name] = bond_lengths(frames, setup)
-    for name, by_kind in bonds.items():
-        for kind, lengths in by_kind.items():
-            runs[name][f"{kind} mean"] = Mean(float(lengths.mean()), np.nan)
-            runs[name][f"{kind} width"] = Mean(float(lengths.std()), np.nan)
+    for box in (SMALL, LARGE):
+        title = TITLES[box.prefix]
+        runs[title], bonds[title] = read_runs(box, folder)
     numbers = {
         "frames": {title: {name: plain(ways[name]) for name in ways} for title, ways in by_frame.items()},
-        "runs": {name: plain(values) for name, values in runs.items()},
+        "runs": {title: {name: plain(each[name]) for name in each} for title, each in runs.items()},
     }
     write_text(target / "convergence.json", json.dumps(numbers, indent=1) + "\n")
     write_text(target / "convergence.md", "\n".join(page(by_frame, runs)) + "\n")
-    draw(by_frame[TITLES[SMALL.prefix]], bonds, target / "convergence.png")
+    draw(by_frame[TITLES[SMALL.prefix]], bonds[TITLES[SMALL.prefix]], target / "convergence.png")
+
+
+def read_runs(box: Box, folder: Path) -> tuple[dict[str, dict[str, Mean]], dict[str, dict[str, FloatArray]]]:
+    """Numbers and bond lengths of the runs of a box that are long enough, by way."""
+    setup = Setup(load_config(box.config))
+    groups = group_indices(setup)
+    runs: dict[str, dict[str, Mean]] = {}
+    bonds: dict[str, dict[str, FloatArray]] = {}
+    for name in WAYS:
+        place = box.folder(folder, name)
+        frames = settled_frames(box, place, name) if (place / "run.out").exists() else []
+        if len(frames) < FEWEST_FRAMES:
+            continue
+        runs[name] = numbers_of_run(place, name, groups, frames)
+        bonds[name] = bond_lengths(frames, setup)
+        for kind, lengths in bonds[name].items():
+            runs[name][f"{kind} mean"] = Mean(float(lengths.mean()), np.nan)
+            runs[name][f"{kind} width"] = Mean(float(lengths.std()), np.nan)
+    return runs, bonds
 
 
 def read_frames(box: Box, folder: Path) -> dict[str, dict[str, Mean]]:
@@ -114,9 +123,9 @@ def numbers_of_run(
     return found
 
 
-def settled_frames(place: Path, name: str) -> BeadFrames:
+def settled_frames(box: Box, place: Path, name: str) -> BeadFrames:
     """The frames of a run that count."""
-    return list(beads_of(place))[SETTLING.get(name, OTHERS_SETTLE) // SMALL.frame_stride :]
+    return list(beads_of(place))[SETTLING.get(name, OTHERS_SETTLE) // box.frame_stride :]
 
 
 def radii_of_gyration(beads: FloatArray) -> FloatArray:
@@ -143,7 +152,8 @@ def bond_lengths(frames: BeadFrames, setup: Setup) -> dict[str, FloatArray]:
 
 
 def page(
-    by_box: Mapping[str, Mapping[str, Mapping[str, Mean]]], runs: Mapping[str, Mapping[str, Mean]]
+    by_box: Mapping[str, Mapping[str, Mapping[str, Mean]]],
+    runs: Mapping[str, Mapping[str, Mapping[str, Mean]]],
 ) -> list[str]:
     """The tables, with what they show."""
     lines = [
@@ -151,7 +161,8 @@ def page(
         "",
         "Uracil in q-SPC/Fw water at 300 K, 32 beads, 1 fs, BAOAB and PILE-G with 100 fs, by `python "
         "study.py run FOLDER`, `frames FOLDER`, both once more with `--large`, and `page FOLDER`. *Smooth* "
-        "is `mm.nonbonded`, `low.embedding` and `delta`.",
+        "is `mm.nonbonded`, `low.embedding` and `delta`. *Every 2 fs*: the smooth terms, and delta on all "
+        "beads, act in the outer time step, the others every 0.5 fs.",
         "",
         f"Frames of the run `{SAMPLED}`, evaluated in each way: RMS error of the forces on beads relative "
         "to their RMS, and the difference of the centroid-virial kinetic energy of an atom from that of all "
@@ -160,17 +171,21 @@ def page(
     for title, ways in by_box.items():
         count = int(next(iter(ways.values()))["frames"].value)
         lines += ["", f"## {title}: the same {count} frames", "", *frames_table(ways)]
+    for title, each in runs.items():
+        lines += ["", f"## {title}: runs of their own", "", *runs_table(each)]
     lines += [
-        "",
-        "## Runs of their own, in 216 waters",
         "",
         "Kinetic energies in meV an atom, potential energy in kJ/mol of water, radii of gyration and bond "
         "lengths (mean and width of all beads) in angstrom.",
-        "",
     ]
+    return lines
+
+
+def runs_table(runs: Mapping[str, Mapping[str, Mean]]) -> list[str]:
+    """One row a way."""
     columns = [*GROUPS, "potential", *(f"radius, {group}" for group in HYDROGENS)]
     kinds = ("O-H", "N-H", "C-H")
-    lines += [table_row(["way", "ps", *columns, *kinds]), table_row(["---"] * (len(columns) + 5))]
+    lines = [table_row(["way", "ps", *columns, *kinds]), table_row(["---"] * (len(columns) + 5))]
     for name, values in runs.items():
         cells = [f"{values['ps'].value:.2f}", *(values[key].shown(".4g") for key in columns)]
         cells += [
@@ -218,7 +233,8 @@ def draw(
             axis.plot(0.5 * (edges[1:] + edges[:-1]), values, style, color=colour, linewidth=1.1, label=name)
         axis.set_xlabel(f"{kind} / Å")
     axes[1].set_ylabel("probability density / Å$^{-1}$")
-    axes[2].legend(frameon=False, fontsize=6)
+    axes[2].set_ylim(top=8.0)
+    axes[2].legend(frameon=False, fontsize=6, loc="upper left")
     for axis in axes:
         tidy(axis)
     figure.savefig(path, dpi=DPI)

@@ -39,10 +39,12 @@ def info(
     with FrameStore(file) as store:
         summary = summarise(store, lambda frames: track(frames, "reading", transient=True))
         embedding = store.embedding
-    console.print(_table(file, summary, embedding))
+    console.print(f"{file}: {len(summary)} frames, all whole", soft_wrap=True)
+    console.print(_table(summary, embedding))
     for group in summary.labels:
         programs = ", ".join(f"{name or 'a program not named'} ({n})" for name, n in group.programs.items())
-        console.print(f"{group.kind} labels: {len(group.frames)} frames, {group.method}; {programs}")
+        text = f"{group.kind} labels: {len(group.frames)} frames, {group.method}; {programs}"
+        console.print(text, soft_wrap=True)
     if summary.difference is None:
         console.print("no picture: no frame has labels of both kinds, or the regions differ")
         return
@@ -52,8 +54,8 @@ def info(
     console.print(f"picture: {picture}", soft_wrap=True)
 
 
-def _table(file: Path, summary: StoreSummary, embedding: dict[str, str | float] | None) -> Table:
-    table = Table(title=f"{file}: {len(summary)} frames, all whole", show_header=False)
+def _table(summary: StoreSummary, embedding: dict[str, str | float] | None) -> Table:
+    table = Table(show_header=False)
     for region, count in summary.regions.items():
         table.add_row("QM region", f"{region}: {count} frames")
     for name, (count, first, last) in summary.trajectories.items():

@@ -135,7 +135,6 @@ WAYS = {
     "smooth on 4, delta on 8": _way(4, 4, delta=8),
     "smooth on 4, every 1 fs": _way(4, 4, delta=BEADS, outer=1, inner=0.5),
     "smooth on 4, every 2 fs": _way(4, 4, delta=BEADS, outer=2, inner=0.5),
-    "smooth on 4, every 2 fs, others every 0.25 fs": _way(4, 4, delta=BEADS, outer=2, inner=0.25),
     "smooth on 4, every 4 fs": _way(4, 4, delta=BEADS, outer=4, inner=0.5),
 }
 """Smooth: the nonbonded terms of the force field, what the embedding adds to DFTB in vacuum, and delta; with

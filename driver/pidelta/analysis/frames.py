@@ -15,11 +15,11 @@ from pidelta.analysis.pages import draw
 from pidelta.analysis.sections import Curve, Panel, Picture
 from pidelta.data.splits import trajectory_and_step
 from pidelta.data.store import FrameStore, LabelKind
+from pidelta.delta.assessment import GRADIENT_UNIT
 from pidelta.delta.base import formula
 from pidelta.state import FloatArray, IntArray
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
 
-_GRADIENT_UNIT = HARTREE_IN_KCAL_PER_MOL / BOHR_IN_ANGSTROM
 _WIDTH = 0.5  # angstrom, of a bin of distances
 _BINS = 40  # of gradients
 
@@ -155,8 +155,8 @@ def _difference(store: FrameStore, labels: Sequence[LabelGroup]) -> Difference |
         numbers=store.frame(0).numbers,
         frames=np.array(frames, dtype=np.int64),
         energies=relative * HARTREE_IN_KCAL_PER_MOL,
-        gradients=np.array(gradients) * _GRADIENT_UNIT,
-        site_gradients=np.concatenate(site_gradients) * _GRADIENT_UNIT,
+        gradients=np.array(gradients) * GRADIENT_UNIT,
+        site_gradients=np.concatenate(site_gradients) * GRADIENT_UNIT,
         distances=np.concatenate(distances) * BOHR_IN_ANGSTROM,
     )
 

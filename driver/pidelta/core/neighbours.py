@@ -66,9 +66,9 @@ class PairList:
     @cached_property
     def nbytes(self) -> int:
         """Memory of the arrays."""
-        places = self.order.nbytes + self.offsets.nbytes
         segments = self.first.nbytes + self.translations.nbytes + self.start.nbytes
-        return places + segments + self.partners.nbytes + self.masks.nbytes
+        pairs = self.partners.nbytes + self.masks.nbytes
+        return self.order.nbytes + self.offsets.nbytes + segments + pairs
 
 
 class Exclusions:
@@ -414,14 +414,9 @@ def _runs_around(here, bins, reach, bin_start):
     """
     nx, ny, nz = bins
     x, y, z = here // (ny * nz), here // nz % ny, here % nz
-    x0, x1, y0, y1, z0, z1 = (
-        x - reach[0],
-        x + reach[0],
-        y - reach[1],
-        y + reach[1],
-        z - reach[2],
-        z + reach[2],
-    )
+    x0, x1 = x - reach[0], x + reach[0]
+    y0, y1 = y - reach[1], y + reach[1]
+    z0, z1 = z - reach[2], z + reach[2]
     n_images = (x1 // nx - x0 // nx + 1) * (y1 // ny - y0 // ny + 1) * (z1 // nz - z0 // nz + 1)
     runs = np.empty((n_images * nx * ny, 2), dtype=np.int64)
     run_start = np.zeros(n_images + 1, dtype=np.int64)

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from delta_frames import random_frame, random_response
 from pidelta.delta.region_features import RegionFeatures
+from pidelta.delta.response.evaluation import JointEvaluation
 from pidelta.delta.response.multipoles import MOMENTS, SiteField
 
 
@@ -60,3 +62,24 @@ def test_a_region_takes_up_no_charge(seed):
         frame = replace(frame, site_positions=positions)
         found.append(model.evaluate(frame.region).gradient.site_charges[0, 0])
     assert found[0] / found[1] == pytest.approx(4.0, rel=1e-2)
+
+
+@pytest.mark.parametrize("options", [{}, {"energy_width": 0}, {"short_width": 0}])
+def test_energies_and_derivatives_by_hand_are_those_of_the_networks(options):
+    """Two structures and three models, against the networks that are trained, and automatic derivatives."""
+    models = [random_response(seed, **options) for seed in range(3)]
+    frames = [random_frame(seed) for seed in range(2)]
+    settings, networks = models[0].settings, [model.networks for model in models]
+    found = [RegionFeatures(settings, SiteField, frame.region) for frame in frames]
+    positions = np.stack([frame.positions for frame in frames])
+    features = np.concatenate([own.features() for own in found])
+    species = found[0].species
+    energies, slopes, direct = JointEvaluation(settings, networks)(positions, features, species)
+
+    x, values = (torch.tensor(array, requires_grad=True) for array in (positions, features))
+    expected = torch.stack([own(x, values, torch.from_numpy(species)) for own in networks])
+    expected_direct, expected_slopes = torch.autograd.grad(expected.mean(0).sum(), (x, values))
+    np.testing.assert_allclose(energies, expected.detach().numpy(), atol=1e-13)
+    np.testing.assert_allclose(slopes, expected_slopes.numpy(), atol=1e-12)
+    np.testing.assert_allclose(direct, expected_direct.numpy(), atol=1e-14)
+    assert abs(direct).max() > 1e-3

@@ -18,7 +18,7 @@ from pidelta.delta.descriptors import DescriptorSettings, check_short_cutoff
 from pidelta.delta.files import Content, write_file
 from pidelta.delta.region_features import RegionFeatures
 from pidelta.errors import GeometryError
-from pidelta.state import FloatArray, Region, RegionGradient
+from pidelta.state import FloatArray, IntArray, Region, RegionGradient
 
 
 class FeatureNetworks(nn.Module, ABC):
@@ -112,39 +112,37 @@ class NetworkModel(ABC):
             member.provenance.check_composition(region.numbers)
         found = RegionFeatures(self.settings, self.field, region)
         values = found.features()
-        x = torch.tensor(region.positions, dtype=torch.float64, requires_grad=True)
-        features = torch.from_numpy(values).requires_grad_()
-        species = torch.from_numpy(found.species)
-        energies = self._energies([member.networks for member in members], x, features, species)
-        if not bool(torch.isfinite(energies).all()):
+        energies, slopes, direct = self._evaluate(
+            [member.networks for member in members], region.positions, values, found.species
+        )
+        if not np.isfinite(energies).all():
             raise GeometryError(
                 "delta model: expected a finite energy, found one that is not: positions are not finite or "
                 "atoms coincide"
             )
-        direct, slopes = torch.autograd.grad(
-            energies.mean(0).sum(), (x, features), allow_unused=True, materialize_grads=True
-        )
-        gradient = found.pull_back(slopes.numpy())
-        gradient = RegionGradient(
-            gradient.positions + direct.numpy(), gradient.site_positions, gradient.site_charges
-        )
+        gradient = found.pull_back(slopes)
+        gradient = RegionGradient(gradient.positions + direct, gradient.site_positions, gradient.site_charges)
         # The members of one training have the same coverage.
         coverages = {member.coverage_digest: member.coverage for member in members}.values()
         seen = self.coverage_features(self.settings, values)
         distances = [coverage.extrapolation(seen, found.species) for coverage in coverages]
-        result = energies.detach().numpy()
         properties = {"delta_extrapolation": np.max(distances, axis=0)}
-        return result, CorrectionResult(result.mean(axis=0), gradient, properties)
+        return energies, CorrectionResult(energies.mean(axis=0), gradient, properties)
 
-    def _energies(
-        self,
-        networks: Sequence[Any],
-        positions: torch.Tensor,
-        features: torch.Tensor,
-        species: torch.Tensor,
-    ) -> torch.Tensor:
-        """Energies (K, B) of K models."""
-        return torch.stack([own(positions, features, species) for own in networks])
+    def _evaluate(
+        self, networks: Sequence[Any], positions: FloatArray, features: FloatArray, species: IntArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Energies (K, B) of K networks, and the derivatives of their mean.
+
+        These are in the features (B, n, D), and in the positions (B, n, 3) at fixed features.
+        """
+        x, values = (torch.tensor(array, requires_grad=True) for array in (positions, features))
+        kinds = torch.from_numpy(species)
+        energies = torch.stack([own(x, values, kinds) for own in networks])
+        direct, slopes = torch.autograd.grad(
+            energies.mean(0).sum(), (x, values), allow_unused=True, materialize_grads=True
+        )
+        return energies.detach().numpy(), slopes.numpy(), direct.numpy()
 
     @staticmethod
     def coverage_features(settings: Any, features: FloatArray) -> FloatArray:

@@ -21,7 +21,7 @@ import numpy as np
 from pidelta.core.compilation import compiled
 from pidelta.core.switching import quintic, quintic_slope
 from pidelta.delta.descriptors import DescriptorSettings
-from pidelta.delta.radial_functions import gaussian_grid, radial_functions
+from pidelta.delta.radial_functions import gaussian_grid, gaussians, radial_functions
 from pidelta.state import FloatArray, IntArray
 
 _compiled = compiled(nogil=True, error_model="numpy")
@@ -69,7 +69,7 @@ class StructureFeatures:
 
 
 def _angular(settings: DescriptorSettings) -> tuple[Any, ...]:
-    """Centres, exponent and cutoff in the distance; cosines and sines of the shifts and exponent in the
+    """Centres, their distance and cutoff in the distance; cosines and sines of the shifts and exponent in the
     angle; place of each pair of elements."""
     count, elements = settings.angular_angle_count, len(settings.elements)
     shifts = (np.arange(count) + 0.5) * (math.pi / count)
@@ -77,7 +77,9 @@ def _angular(settings: DescriptorSettings) -> tuple[Any, ...]:
     for place, (a, b) in enumerate(combinations_with_replacement(range(elements), 2)):
         pairs[a, b] = pairs[b, a] = place
     grid = gaussian_grid(2.0, settings.angular_cutoff, settings.angular_radial_count)
-    return *grid, np.cos(shifts), np.sin(shifts), settings.angular_zeta, pairs
+    zeta = settings.angular_zeta
+    power = int(zeta) if zeta.is_integer() else zeta  # whole powers are products, which are faster
+    return *grid, np.cos(shifts), np.sin(shifts), power, pairs
 
 
 @_compiled
@@ -103,13 +105,13 @@ def _angle(cosine, r_j, r_k, fall_j, fall_k, functions, radial, angular):
     radial (S, 3): the radial part, and its derivatives in r_j and r_k; angular (T, 2): the angular part and
     its derivative in the cosine. The function (s, t) is the product radial[s, 0] angular[t, 0].
     """
-    centres, eta, _, cosines, sines, zeta, _ = functions
+    centres, spacing, _, cosines, sines, zeta, _ = functions
     middle = 0.5 * (r_j + r_k)
     both = fall_j[0] * fall_k[0]
+    gaussians(middle, centres, spacing, radial[:, 0])
     for s in range(len(centres)):
-        shifted = middle - centres[s]
-        bare = math.exp(-eta * shifted * shifted)
-        along = -eta * shifted * both  # half the derivative in the mean of the distances
+        bare = radial[s, 0]
+        along = -0.5 * (middle - centres[s]) / spacing**2 * both  # in either distance
         radial[s] = (
             bare * both,
             bare * (along + fall_j[1] * fall_k[0]),

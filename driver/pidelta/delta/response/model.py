@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from pidelta.delta.network_model import NetworkModel
+from pidelta.delta.response.evaluation import JointEvaluation
 from pidelta.delta.response.multipoles import MOMENTS, SiteField
-from pidelta.delta.response.networks import ResponseNetworks, Weights, energies, stacked
+from pidelta.delta.response.networks import ResponseNetworks
 from pidelta.delta.response.settings import ResponseSettings
-from pidelta.state import FloatArray
+from pidelta.state import FloatArray, IntArray
 
 
 class Response(NetworkModel):
@@ -24,19 +24,19 @@ class Response(NetworkModel):
     settings_class = ResponseSettings
     networks_class = ResponseNetworks
     field = SiteField
-    _stacked: tuple[tuple[ResponseNetworks, ...], Weights] | None = None
+    _joint: tuple[tuple[ResponseNetworks, ...], JointEvaluation] | None = None
 
-    def _energies(
+    def _evaluate(
         self,
         networks: Sequence[ResponseNetworks],
-        positions: torch.Tensor,
-        features: torch.Tensor,
-        species: torch.Tensor,
-    ) -> torch.Tensor:
-        # Side by side; the weights are kept for the next call with the same models.
-        if self._stacked is None or self._stacked[0] != tuple(networks):
-            self._stacked = tuple(networks), stacked(networks)
-        return energies(self.settings, self._stacked[1], positions, features, species)
+        positions: FloatArray,
+        features: FloatArray,
+        species: IntArray,
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        # What is made of their weights is kept for the next call with the same models.
+        if self._joint is None or self._joint[0] != tuple(networks):
+            self._joint = tuple(networks), JointEvaluation(self.settings, networks)
+        return self._joint[1](positions, features, species)
 
     @staticmethod
     def coverage_features(settings: ResponseSettings, features: FloatArray) -> FloatArray:

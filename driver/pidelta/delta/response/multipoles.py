@@ -50,16 +50,14 @@ class SiteField:
         padding: BoolArray,
     ) -> None:
         self._settings = settings
-        self._positions = positions
-        places = np.where(padding[..., None], _FAR, site_positions)
-        self._sites = np.concatenate([places, site_charges[..., None]], axis=2).transpose(0, 2, 1).copy()
-        self._padding = padding
+        self._structures = (positions, site_positions, site_charges, padding)
 
     def features(self) -> FloatArray:
         """(B, n, 10) `MOMENTS` at the QM atoms, in hartree/e over powers of bohr."""
-        moments = np.empty((*self._positions.shape[:2], MOMENTS))
-        for k, own in enumerate(moments):
-            _set_moments(self._positions[k], self._sites[k], own)
+        batch, n, _ = self._structures[0].shape
+        moments = np.empty((batch, n, MOMENTS))
+        for *structure, own in zip(*self._structures, moments, strict=True):
+            _set_moments(*structure, own)
         return moments
 
     def pull_back(self, slopes: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -71,30 +69,39 @@ class SiteField:
         Returns:
             (B, n, 3) dE/dR of the QM atoms, (B, m, 3) of the sites, and (B, m) dE/dq, zero for padding.
         """
-        gradient, at_sites = np.empty_like(self._positions), np.zeros_like(self._sites)
-        for k, own in enumerate(np.ascontiguousarray(slopes)):
-            _set_gradient(self._positions[k], self._sites[k], own, gradient[k], at_sites[k])
-        at_sites[:, 3][self._padding] = 0.0
-        return gradient, at_sites[:, :3].transpose(0, 2, 1).copy(), at_sites[:, 3]
+        gradient, site_gradient, charge_gradient = (np.empty_like(array) for array in self._structures[:3])
+        arrays = (gradient, site_gradient, charge_gradient, np.ascontiguousarray(slopes))
+        for arguments in zip(*self._structures, *arrays, strict=True):
+            _set_gradient(*arguments)
+        return gradient, site_gradient, charge_gradient
 
     def jacobian(self) -> FloatArray:
         """(n, 10, m, 3) d(moment of atom A)/dr_j of the first structure; in R_A it is minus the sum of it."""
-        n = self._positions.shape[1]
+        positions, *sites = (array[0] for array in self._structures)
         # each atom as a structure of its own
         atoms = SiteField(
-            self._settings,
-            self._positions[0][:, None],
-            self._sites[:1, :3].transpose(0, 2, 1).repeat(n, axis=0),
-            self._sites[:1, 3].repeat(n, axis=0),
-            self._padding[:1].repeat(n, axis=0),
+            self._settings, positions[:, None], *(np.stack([array] * len(positions)) for array in sites)
         )
-        slopes = np.eye(MOMENTS)[:, None, None].repeat(n, axis=1)
+        slopes = np.eye(MOMENTS)[:, None, None].repeat(len(positions), axis=1)
         return np.stack([atoms.pull_back(own)[1] for own in slopes], axis=1)
 
 
 @_vectorised
-def _set_moments(atoms, sites, moments):
-    """Set the moments (n, 10) at atoms (n, 3) of sites (4, m): x, y, z and charge."""
+def _columns(positions, charges, padding):
+    """Sites as x, y, z and charge (4, m), padding far away."""
+    sites = np.empty((4, len(charges)))
+    for j in range(len(charges)):
+        if padding[j]:
+            sites[0, j] = sites[1, j] = sites[2, j] = _FAR
+        else:
+            sites[0, j], sites[1, j], sites[2, j] = positions[j, 0], positions[j, 1], positions[j, 2]
+        sites[3, j] = charges[j]
+    return sites
+
+
+@_vectorised
+def _set_moments(atoms, site_positions, site_charges, padding, moments):
+    sites = _columns(site_positions, site_charges, padding)
     for a in range(len(atoms)):
         phi = fx = fy = fz = trace = xx = xy = xz = yy = yz = zz = 0.0
         for j in range(sites.shape[1]):
@@ -121,8 +128,12 @@ def _set_moments(atoms, sites, moments):
 
 
 @_vectorised
-def _set_gradient(atoms, sites, slopes, gradient, at_sites):
-    """Set dE/dR of the atoms, add that of the sites and dE/dq, the potential of the multipoles, to (4, m)."""
+def _set_gradient(
+    atoms, site_positions, site_charges, padding, gradient, site_gradient, charge_gradient, slopes
+):
+    """Set dE/dR of the atoms, that of the sites, and dE/dq, which is the potential of the multipoles."""
+    sites = _columns(site_positions, site_charges, padding)
+    at_sites = np.zeros(sites.shape)
     for a in range(len(atoms)):
         monopole, bx, by, bz, xx, xy, xz, yy, yz, zz = slopes[a]
         trace = xx + yy + zz
@@ -154,3 +165,7 @@ def _set_gradient(atoms, sites, slopes, gradient, at_sites):
             sy -= py
             sz -= pz
         gradient[a, 0], gradient[a, 1], gradient[a, 2] = sx, sy, sz
+    for j in range(sites.shape[1]):
+        for c in range(3):
+            site_gradient[j, c] = at_sites[c, j]
+        charge_gradient[j] = 0.0 if padding[j] else at_sites[3, j]

@@ -25,11 +25,11 @@ from pidelta.core.switching import quintic
 from pidelta.delta.network_model import FeatureNetworks
 from pidelta.delta.radial_functions import gaussian_grid
 from pidelta.delta.response.multipoles import MOMENTS
+from pidelta.delta.response.pairs import PAIR_TERMS
 from pidelta.delta.response.settings import ResponseSettings
 from pidelta.delta.scaling import scales
 
-_PAIR_TERMS = 7
-_COEFFICIENTS = 2  # q and a, before the inputs of pairs and of the short-range term
+COEFFICIENTS = 2  # q and a, before the inputs of pairs and of the short-range term
 _TENSORS = (slice(1, 4), slice(4, 10))
 """Where the field and its gradient are among the moments."""
 
@@ -63,7 +63,7 @@ class ResponseNetworks(FeatureNetworks):
         elements, width = len(settings.elements), settings.feature_count - MOMENTS
         first = settings.energy_width + settings.response_width
         energy = settings.energy_width or settings.response_width
-        outputs = _COEFFICIENTS + 2 * settings.pair_width + settings.short_width
+        outputs = COEFFICIENTS + 2 * settings.pair_width + settings.short_width
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.first = _Layer((elements,), settings.structure_count, first)
@@ -71,7 +71,7 @@ class ResponseNetworks(FeatureNetworks):
             self.energy_out = _Layer((elements,), energy, 1)
             self.response = _Layer((elements,), settings.response_width, outputs, 0.5)
             self.radial = _Layer((), settings.pair_radial_count, settings.pair_width)
-            self.pair = _Layer((), settings.pair_width, _PAIR_TERMS, 0.3)
+            self.pair = _Layer((), settings.pair_width, PAIR_TERMS, 0.3)
             if settings.short_width:
                 self.near = _Layer((elements,), settings.short_features, settings.short_width)
                 self.short = _Layer((elements,), settings.short_width, settings.short_width)
@@ -91,7 +91,7 @@ class ResponseNetworks(FeatureNetworks):
         per_charge, per_field, per_gradient = 1.0 / self.moment_scales
         linear = torch.stack([per_field, per_gradient, per_charge])
         quadratic = torch.stack([per_field**2, per_charge**2, per_field**2, per_field * per_charge])
-        rest = torch.ones(self.response.bias.shape[-1] - _COEFFICIENTS, dtype=torch.float64)
+        rest = torch.ones(self.response.bias.shape[-1] - COEFFICIENTS, dtype=torch.float64)
         own = self.energy_scale * torch.stack([per_charge, per_field**2])
         layers = {
             "first": self.first.scaled(structure),
@@ -202,10 +202,10 @@ def energies(
     count, pair_width = settings.structure_count, settings.pair_width
     phi, field, gradient = features[..., count : count + MOMENTS].split([1, 3, 6], dim=-1)
     phi = (phi - phi.mean(0)).squeeze(-1)
-    output = torch.cat(outputs, dim=1).reshape(-1, n, batch, _COEFFICIENTS + 2 * pair_width)
+    output = torch.cat(outputs, dim=1).reshape(-1, n, batch, COEFFICIENTS + 2 * pair_width)
     charge, polarisability = output[..., 0], output[..., 1]
     total = total + (charge * phi + 0.5 * polarisability * (field * field).sum(-1)).sum(1)
-    first, second = output[..., _COEFFICIENTS:].split(pair_width, dim=-1)
+    first, second = output[..., COEFFICIENTS:].split(pair_width, dim=-1)
     energy: torch.Tensor = total + _pairs(settings, weights, x, (first, second), (phi, field, gradient))
     return energy
 
@@ -253,8 +253,8 @@ def _pairs(
     away = (cutoff * torch.eye(n, dtype=x.dtype))[:, :, None, None]
     vectors = x[None] - x[:, None] + away
     r = vectors.norm(dim=-1, keepdim=True)
-    centres, eta, _ = gaussian_grid(1.5, cutoff, settings.pair_radial_count)
-    radial = torch.exp(-eta * (r - torch.from_numpy(centres)) ** 2).flatten(0, 2)
+    centres, spacing, _ = gaussian_grid(1.5, cutoff, settings.pair_radial_count)
+    radial = torch.exp(-0.5 * ((r - torch.from_numpy(centres)) / spacing) ** 2).flatten(0, 2)
     distance = _map(weights, "radial", radial[None]).reshape(-1, n, n, batch, settings.pair_width)
     hidden = nn.functional.silu(inputs[0][:, :, None] + inputs[1][:, None] + distance)
     coefficients = _map(weights, "pair", hidden.flatten(1, 3))

@@ -125,7 +125,8 @@ def fill(numbers: IntArray, molecules: FloatArray, edge: float, charge: int, rng
 def _gaps(waters: FloatArray, molecules: FloatArray) -> FloatArray:
     """(w,) from each water to the nearest atom of the molecules."""
     distances = cKDTree(molecules).query(waters.reshape(-1, 3))[0]
-    return np.asarray(distances).reshape(-1, 3).min(axis=1)
+    nearest: FloatArray = np.asarray(distances).reshape(-1, 3).min(axis=1)
+    return nearest
 
 
 def _tiled(waters: FloatArray, tile_edge: float, edge: float) -> FloatArray:

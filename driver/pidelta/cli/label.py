@@ -70,6 +70,7 @@ def label(
         str, typer.Option(help="none or d3bj, with the published parameters of the functional.")
     ] = "none",
     workers: Annotated[int, typer.Option(min=1, help="Frames computed at once.")] = allowed_processors(),
+    limit: Annotated[int | None, typer.Option(min=1, help="Frames to label now at most.")] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Label frames again that have a label by this method.")
     ] = False,
@@ -93,10 +94,10 @@ def label(
             reference = ReferenceSettings(
                 xc=xc, basis=basis, grid_level=grid_level, dispersion=_parse_dispersion(dispersion)
             )
-            indices = _wanted(store, "reference", reference.method, replace)
+            indices = _wanted(store, "reference", reference.method, replace)[:limit]
             failures = label_with_dft(store, indices, reference, workers, replace)
         else:
-            failures = label_with_low_level(store, Setup(config), replace)
+            failures = label_with_low_level(store, Setup(config), limit, replace)
     if failures:
         raise typer.Exit(2)
 
@@ -140,12 +141,14 @@ def label_with_dft(
     return _label(store, "reference", settings.method, len(indices), outcomes, replace)
 
 
-def label_with_low_level(store: FrameStore, setup: Setup, replace: bool = False) -> list[str]:
+def label_with_low_level(
+    store: FrameStore, setup: Setup, limit: int | None = None, replace: bool = False
+) -> list[str]:
     """Label frames with the low-level method of a set-up; as `label_with_dft`."""
     from pidelta.workflow import labelling
 
     region, engine = setup.qm_region, setup.engine
-    indices = _wanted(store, "low", engine.identity, replace)
+    indices = _wanted(store, "low", engine.identity, replace)[:limit]
     outcomes = labelling.low_labels(store, indices, engine, region.charge, region.multiplicity)
     return _label(store, "low", engine.identity, len(indices), outcomes, replace)
 

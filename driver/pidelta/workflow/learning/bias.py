@@ -38,7 +38,7 @@ class DistanceBias:
     barrier: float
 
     def evaluate(self, positions: FloatArray, cells: FloatArray | None) -> tuple[FloatArray, FloatArray]:
-        """Energies (B,) and gradients (B, N, 3) of positions (B, N, 3) with lattice rows (B, 3, 3) or None."""
+        """Energies (B,) and gradients (B, N, 3) of positions (B, N, 3) with cells (B, 3, 3) or None."""
         vectors = _vectors(positions, cells, self.pairs)
         distances = np.linalg.norm(vectors, axis=2)
         offsets = (distances[:, None] - self.centres) / self.width

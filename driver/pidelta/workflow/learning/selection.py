@@ -5,19 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from ase.data import covalent_radii
 from scipy.spatial.distance import cdist
 
 from pidelta.data.frames import Frame
-from pidelta.delta.hdnnp.descriptors import (
-    DescriptorSettings,
-    angular_triples,
-    site_species_index,
-    species_index,
-    structure_features,
-)
-from pidelta.delta.hdnnp.site_features import SiteFeatures
+from pidelta.delta.hdnnp.charge_features import ChargeFeatures
+from pidelta.delta.hdnnp.settings import HDNNPSettings
+from pidelta.delta.region_features import RegionFeatures
 from pidelta.errors import MissingExtraError
 from pidelta.state import FloatArray, IntArray
 from pidelta.units import ANGSTROM
@@ -36,25 +30,13 @@ def descriptors(frames: Sequence[Frame]) -> FloatArray:
     """
     elements = tuple(sorted({int(number) for frame in frames for number in frame.numbers}))
     sites = tuple(sorted({int(number) for frame in frames for number in frame.site_numbers} - {0}))
-    settings = DescriptorSettings(elements, sites, charge_cutoff=_FARTHEST)
-    rows = np.stack([_features(settings, frame).ravel() for frame in frames])
+    settings = HDNNPSettings(elements=elements, mm_elements=sites, charge_cutoff=_FARTHEST)
+    rows = np.stack(
+        [RegionFeatures(settings, ChargeFeatures, frame.region).features().ravel() for frame in frames]
+    )
     deviation = rows.std(axis=0)
     floor = max(_LEAST_DEVIATION * float(deviation.max(initial=0.0)), 1e-12)
     return np.asarray((rows - rows.mean(axis=0)) / deviation.clip(floor))
-
-
-def _features(settings: DescriptorSettings, frame: Frame) -> FloatArray:
-    positions = torch.from_numpy(frame.positions)[None]
-    species = species_index(settings, frame.numbers.tolist())
-    own = structure_features(settings, species, positions, angular_triples(settings, positions))
-    around = SiteFeatures(
-        settings,
-        positions,
-        torch.from_numpy(frame.site_positions)[None],
-        torch.from_numpy(frame.site_charges)[None],
-        site_species_index(settings, frame.site_numbers[None]),
-    )
-    return np.asarray(torch.cat([own, around.features()], dim=-1)[0].numpy())
 
 
 def farthest(candidates: FloatArray, known: FloatArray, count: int) -> IntArray:

@@ -79,7 +79,7 @@ def draw_spectra(results: Results, path: Path) -> None:
 
 def draw_trade(results: Results, path: Path) -> None:
     """How fast the QM region samples, where that is known, over how much diffusion is slowed down."""
-    figure = new_figure(5.6, 3.8)
+    figure = new_figure(7.6, 4.6)
     axis = figure.subplots()
     known = [(run, result) for run, result in results.items() if not hides_slow_exchange(run, result)]
     for (run, result), colour in zip(known, [*COLOURS, "0.35"] * len(known), strict=False):

@@ -69,6 +69,7 @@ def label(
         str, typer.Option(help="none or d3bj, with the published parameters of the functional.")
     ] = "none",
     workers: Annotated[int, typer.Option(min=1, help="Frames computed at once.")] = allowed_processors(),
+    limit: Annotated[int | None, typer.Option(min=1, help="Frames to label now at most.")] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Label frames again that have a label by this method.")
     ] = False,
@@ -93,12 +94,12 @@ def label(
             reference = ReferenceSettings(
                 xc=xc, basis=basis, grid_level=grid_level, dispersion=_parse_dispersion(dispersion)
             )
-            indices = _wanted(store, "reference", reference.method, replace)
+            indices = _wanted(store, "reference", reference.method, replace)[:limit]
             failures = label_with_dft(store, indices, reference, workers, replace)
         else:
             setup = Setup(config)
             region, engine = setup.qm_region, setup.engine
-            indices = _wanted(store, "low", engine.identity, replace)
+            indices = _wanted(store, "low", engine.identity, replace)[:limit]
             outcomes = labelling.low_labels(store, indices, engine, region.charge, region.multiplicity)
             failures = _label(store, "low", engine.identity, len(indices), outcomes, replace)
     if failures:

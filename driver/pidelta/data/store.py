@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ _FRAME_VALUES = {"charge": int, "multiplicity": int, "source": str}
 _LABEL_ARRAYS = dict.fromkeys(("gradient", "site_gradient", "charges"), np.float64)
 _LABEL_VALUES = {"method": str, "program": str, "energy": float}
 _LARGE = {"compression": "gzip", "shuffle": True}
+_PATIENCE, _PAUSE = 30.0, 0.05  # s, with a file that another process has open
 
 
 class FrameStore:
@@ -43,29 +45,58 @@ class FrameStore:
 
     ``reference`` labels come from DFT, ``low`` labels from the low-level method; a delta model learns their
     difference. Use it as a context manager; every write is flushed, so a killed job loses one frame at most.
+    While it is open to write, others wait; `release` lets them in.
 
     Args:
         path: the file.
         mode: ``r`` to read, ``a`` to read and write (the file is made where there is none).
 
     Raises:
-        DataError: there is no such file, or it is not a store of frames, or damaged.
+        DataError: there is no such file, or it is not a store of frames, or damaged, or another process has it
+            open for longer than half a minute.
     """
 
     def __init__(self, path: Path, mode: Literal["r", "a"] = "r") -> None:
         self.path = path
+        self._mode = mode
+        self._opened: h5py.File | None = None
         if mode == "r" and not path.exists():
             raise DataError(f"{path}: no such file of frames")
         with self._reading():
-            self._file = h5py.File(path, mode)
+            if mode == "a" and not self._file.attrs and len(self._file) == 0:
+                self._file.attrs["schema"] = _SCHEMA
+                self._file.create_group("frames")
             try:
-                if mode == "a" and not self._file.attrs and len(self._file) == 0:
-                    self._file.attrs["schema"] = _SCHEMA
-                    self._file.create_group("frames")
                 self._check()
             except BaseException:
-                self._file.close()
+                self.release()
                 raise
+
+    @property
+    def _file(self) -> h5py.File:
+        if self._opened is None:
+            self._opened = self._open()
+        return self._opened
+
+    def _open(self) -> h5py.File:
+        """Open the file once nobody else has it in a way that excludes this."""
+        end = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return h5py.File(self.path, self._mode)
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise DataError(
+                        f"{self.path}: expected a file that nobody else writes, found it in use for "
+                        f"{_PATIENCE:.0f} s"
+                    ) from None
+                time.sleep(_PAUSE)
+
+    def release(self) -> None:
+        """Close the file until it is needed again, so that others can read or write meanwhile."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
     def _check(self) -> None:
         schema = self._file.attrs.get("schema")
@@ -96,7 +127,7 @@ class FrameStore:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._file.close()
+        self.release()
 
     def __len__(self) -> int:
         return len(self._file["frames"])

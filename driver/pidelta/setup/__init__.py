@@ -21,7 +21,7 @@ from pidelta.mm.topology import Topology
 from pidelta.qm.base import QMEngine, reported_properties
 from pidelta.qmmm.border import border_warnings
 from pidelta.qmmm.coupling import Coupling
-from pidelta.qmmm.energy import ClassicalEvaluator, QMMMEvaluator, is_embedded
+from pidelta.qmmm.energy import ClassicalEvaluator, QMMMEvaluator, has_whole_delta, is_embedded
 from pidelta.qmmm.region import QMRegion
 from pidelta.qmmm.surroundings import Surroundings
 from pidelta.setup.files import Inputs, cluster_warnings, read_inputs
@@ -240,8 +240,9 @@ class Setup:
             assert self.topology is not None
             return QMMMEvaluator(self.system.numbers, periodic, self.topology.particles, classical=classical)
         low = tuple(common_terms(["low"], chosen))
+        of_delta = tuple(common_terms(["delta"], chosen))
         delta = None
-        if "delta" in chosen:
+        if of_delta:
             delta = self.correction if member is None else self._member(member)
         reported = self._committee_properties(chosen) if member is None else ()
         places = range(len(self.correction.members)) if reported else ()
@@ -257,6 +258,7 @@ class Setup:
             members=tuple(self._member(place) for place in places),
             classical=classical,
             low_terms=low or ("low",),
+            delta_terms=of_delta or ("delta",),
             properties=self._properties(chosen),
             committee_properties=reported,
         )
@@ -276,7 +278,7 @@ class Setup:
     def observers(self, evaluator: QMMMEvaluator) -> tuple[list[Observer], dict[str, Alarm]]:
         """Who watches the requests of i-PI to this evaluator, and what they will have seen, by property."""
         first = FirstPositions(self.yardstick)
-        if evaluator.delta is None:
+        if not evaluator.knows_spread:
             return [first], {}
         monitor = UncertaintyMonitor(self.spread_threshold)
         return [first, monitor], monitor.alarms
@@ -288,7 +290,7 @@ class Setup:
             names.add("embedding")
             if self.engine.embedding == "electrostatic" or self.qm_region.force_field_charges.any():
                 names |= {"charges", "dipole"}
-        if "delta" in terms:
+        if has_whole_delta(terms):
             names |= {*self.correction.properties, *self._committee_properties(terms)}
         return frozenset(names)
 

@@ -5,10 +5,9 @@ import pytest
 
 from pidelta.config import load_config
 from pidelta.core.structure import read_structure
+from pidelta.ipi.simulation import check_atom_order, read_simulation
 from pidelta.setup import Setup
 from pidelta.units import ANGSTROM
-
-SHORT = ("--cutoff", "0.7 nm", "--equilibrate", "10 fs", "--seed", "3")
 
 
 @pytest.fixture(autouse=True)
@@ -17,13 +16,13 @@ def no_amber_tools(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
 
 
-def test_a_smiles_becomes_a_folder_that_runs(tmp_path, run, capsys):
-    """A radical cation in q-TIP4P/F: relaxed, equilibrated, checked, and run by each of the inputs."""
+def test_a_smiles_becomes_a_set_up(tmp_path, run, capsys):
+    """Methylammonium in q-TIP4P/F, relaxed; a second call takes over what the first has made."""
     folder = tmp_path / "made"
-    arguments = ("prepare", "C[NH3+]", "--name", "MAM", "--output", folder, "--water", "q-tip4p-f", *SHORT)
+    arguments = ("prepare", "C[NH3+]", "--name", "MAM", "--output", folder, "--water", "q-tip4p-f")
+    arguments += ("--cutoff", "0.6 nm", "--equilibrate", "0 ps")
     assert run(*arguments) == 0
-    shown = capsys.readouterr().out
-    assert "AmberTools was not found: generic Lennard-Jones types" in shown
+    assert "AmberTools was not found: generic Lennard-Jones types" in capsys.readouterr().out
     setup = Setup(load_config(folder / "pidelta.yaml"))
     assert setup.qm_region.charge == 1
     assert setup.qm_region.force_field.charges.sum() + 1.0 == pytest.approx(0.0, abs=1e-6)
@@ -32,13 +31,27 @@ def test_a_smiles_becomes_a_folder_that_runs(tmp_path, run, capsys):
     start = read_structure(folder / "init.pdb")
     np.testing.assert_allclose(start.positions, setup.system.positions, atol=1e-3 * ANGSTROM)
     np.testing.assert_array_equal(start.numbers, setup.system.numbers)
+    qm = setup.system.positions[setup.qm_indices]
+    assert min(qm.min(), (setup.system.cell.diagonal() - qm).min()) > 5.0 * ANGSTROM
     assert (folder / "system.png").stat().st_size > 10_000
+    for kind in ("nve", "nvt", "pimd", "sample"):
+        simulation = read_simulation(folder / f"{kind}.xml")
+        check_atom_order(simulation, setup.system)
+        assert simulation.total_steps >= 3000
 
     before = (folder / "system.rst7").read_bytes()
     (folder / "system.rst7").unlink()
-    assert run(*arguments) == 0  # takes over what is there
+    assert run(*arguments) == 0
     assert (folder / "system.rst7").read_bytes() == before
 
+
+@pytest.mark.slow
+def test_what_is_prepared_is_equilibrated_and_runs(tmp_path, run, capsys):
+    """A radical with another molecule of the force field's ions, by each of the inputs."""
+    folder = tmp_path / "made"
+    arguments = ("C[CH2]", "[Na+]", "[Cl-]", "--classical", "2", "--classical", "3", "--multiplicity", "2")
+    short = ("--cutoff", "0.7 nm", "--equilibrate", "10 fs", "--output", folder)
+    assert run("prepare", *arguments, *short) == 0
     for kind in ("nve", "nvt", "pimd", "sample"):
         path = folder / f"{kind}.xml"
         text = path.read_text()
@@ -62,7 +75,10 @@ def test_a_smiles_becomes_a_folder_that_runs(tmp_path, run, capsys):
         (("CO", "C", "--count", "2"), "--count: expected it once for each molecule"),
         (("CO", "--classical", "2"), "--classical: expected 1 to 1, found 2"),
         (("CO", "--classical", "1"), "a GAFF2 topology needs AmberTools, which was found neither"),
-        (("CO", "--classical", "1", "--force-field", "generic"), "--classical: expected a molecule of paired"),
+        (
+            ("CO", "--classical", "1", "--force-field", "generic"),
+            "--classical: expected a molecule of paired",
+        ),
         (("CO", "--force-field", "gaff2"), "a GAFF2 topology needs AmberTools"),
         (("CO", "--force-field", "opls"), "--force-field: expected auto, gaff2, generic, found 'opls'"),
         (("CO", "--ambertools", "nowhere"), "nowhere: expected AmberTools (antechamber"),

@@ -48,7 +48,7 @@ def terms(structure, atoms):
 
 @pytest.mark.parametrize("smiles", ["C[S+](C)C", "[NH3+]CC(=O)[O-]", "C=CC(=O)NC"])
 def test_the_topology_of_a_molecule_is_that_of_ambertools(smiles, tools, tmp_path, run):
-    """Terms and Lennard-Jones as tleap wrote them, charges but for the rounding that keeps them from an integer."""
+    """Terms and Lennard-Jones as tleap wrote them, charges but for what rounding leaves."""
     arguments = ("--cutoff", "0.7 nm", "--equilibrate", "0 ps", "--output", tmp_path / "made")
     assert run("prepare", smiles, *arguments) == 0
     (theirs,) = (tmp_path / "made" / "preparation").glob("MOL/molecule.prmtop")
@@ -87,7 +87,9 @@ def test_what_is_there_is_taken_over(tools, tmp_path):
 def test_a_program_that_fails_is_named_with_its_log(tools, tmp_path):
     """GAFF2 has no silver."""
     molecule = read_molecule("C[Ag]", None, 1)
-    with pytest.raises(SetupError, match=r"antechamber\.log: antechamber of AmberTools made no molecule\.mol2"):
+    with pytest.raises(
+        SetupError, match=r"antechamber\.log: antechamber of AmberTools made no molecule\.mol2"
+    ):
         make_topology(tools, molecule, tmp_path, relaxed=False)
 
 

@@ -1,4 +1,4 @@
-"""Boxes of `pidelta prepare`: room, density, contacts, ions, relaxation, and the force field against OpenMM."""
+"""Boxes of `pidelta prepare`: room, density, contacts, ions, relaxation; the force field against OpenMM."""
 
 import numpy as np
 import openmm

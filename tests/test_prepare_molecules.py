@@ -51,7 +51,9 @@ def test_a_smiles_becomes_its_atoms_charge_and_electrons(smiles, formula, charge
         for symbol, number in atomic_numbers.items()
         if number in molecule.numbers
     }
-    written = "".join(f"{symbol}{counted[symbol] if counted[symbol] > 1 else ''}" for symbol in sorted(counted))
+    written = "".join(
+        f"{symbol}{counted[symbol] if counted[symbol] > 1 else ''}" for symbol in sorted(counted)
+    )
     assert (written, molecule.charge, molecule.unpaired) == (formula, charge, unpaired)
     assert molecule.partial_charges.sum() == pytest.approx(charge, abs=1e-9)
     if len(molecule) > 1:
@@ -189,5 +191,3 @@ def test_charges_off_an_integer_by_more_than_rounding_are_refused():
 def test_names_of_residues_come_from_files():
     assert default_names(["CCO"]) == ["MOL"]
     assert default_names(["C", "sam.mol2", "x/sam.sdf", "1,3-diol.pdb"]) == ["MO1", "SAM", "M03", "13D"]
-
-

@@ -106,7 +106,7 @@ def make_component(
         return _with_given_topology(request, request.topology, seed)
     molecule = read_molecule(request.source, request.charge, seed, open_shell=request.quantum and open_shell)
     description, notes = (
-        f"{molecule.smiles}, {len(molecule)} atoms, charge {molecule.charge:+d}",
+        f"{molecule.smiles}, {len(molecule)} atoms, {_shown_charge(molecule.charge)}",
         molecule.notes,
     )
     if topologies.is_ion(molecule):
@@ -186,7 +186,7 @@ def _with_given_topology(request: Request, path: Path, seed: int) -> Component:
     topologies.with_charge(structure, charge)
     return Component(
         request, topology.numbers, positions, charge, structure,
-        f"{request.source}, {len(positions)} atoms, charge {charge:+d}; {path.name}", 0, (),
+        f"{request.source}, {len(positions)} atoms, {_shown_charge(charge)}; {path.name}", 0, (),
     )  # fmt: skip
 
 
@@ -226,6 +226,10 @@ def check_quantum(components: Sequence[Component], multiplicity: int | None) -> 
             "multiplicity", f"expected an {kind} one with {electrons} electrons, found {multiplicity}"
         )
     return multiplicity
+
+
+def _shown_charge(charge: int) -> str:
+    return f"charge {charge:+d}" if charge else "neutral"
 
 
 def default_names(sources: Sequence[str]) -> list[str]:

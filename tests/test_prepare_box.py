@@ -8,7 +8,7 @@ from openmm import unit
 from scipy.spatial.distance import cdist
 
 from pidelta.core.structure import read_coordinates
-from pidelta.errors import SettingError
+from pidelta.errors import RunError, SettingError
 from pidelta.mm.evaluator import MMEvaluator
 from pidelta.mm.readers import read_topology
 from pidelta.mm.settings import ForceFieldSettings
@@ -163,6 +163,27 @@ def test_relaxation_goes_downhill_and_ends_when_forces_are_gentle():
     assert len(forces) < 300
     assert forces[-1] < 0.02 < forces[0]
     assert np.linalg.norm(0.6 * end[1]) < 0.02
+
+
+def test_a_relaxation_that_fails_is_an_error():
+    with pytest.raises(RunError, match=r"force of .* on atom 1"):
+        relax(Springs(), np.array([[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]]), np.eye(3), 3, lambda *_: None)
+
+
+def test_bonds_that_break_or_form_are_named(layout):
+    """A proton of the second methylammonium that is a bohr nearer to carbon than to nitrogen."""
+    positions = layout.box.positions.copy()
+    assert layout.changed_bonds(positions) == []
+    atoms = layout.components[0].structure.atoms
+    nitrogen = next(atom.idx for atom in atoms if atom.atomic_number == 7)
+    hydrogen = next(atom.idx for atom in atoms[nitrogen].bond_partners if atom.atomic_number == 1)
+    carbon = next(atom.idx for atom in atoms if atom.atomic_number == 6)
+    first = len(atoms)
+    away = positions[first + carbon] - positions[first + nitrogen]
+    positions[first + hydrogen] = positions[first + carbon] + 2.0 * away / np.linalg.norm(away)
+    changes = layout.changed_bonds(positions)
+    assert any("broke" in change and atoms[hydrogen].name in change for change in changes)
+    assert f"MAM: the bond {atoms[carbon].name} - {atoms[hydrogen].name} formed" in changes
 
 
 @pytest.mark.parametrize("model", ["spc-fw", "q-spc-fw", "tip3p-flexible"])

@@ -96,6 +96,18 @@ def test_missing_hydrogens_are_added_and_said(tmp_path):
     assert "6 hydrogens were missing" in molecule.notes[0]
 
 
+def test_carbon_chains_without_hydrogens_are_refused(tmp_path):
+    """As from X-rays; carbon dioxide has none either."""
+    for smiles, refused in (("CCO", True), ("c1ccccc1", True), ("O=C=O", False)):
+        made = Chem.RemoveHs(Chem.MolFromMolBlock(read_molecule(smiles, None, 1).mol_block, removeHs=False))
+        (tmp_path / "m.xyz").write_text(Chem.MolToXYZBlock(made))
+        if refused:
+            with pytest.raises(StructureError, match="expected all hydrogens"):
+                read_molecule(str(tmp_path / "m.xyz"), None, 1)
+        else:
+            assert read_molecule(str(tmp_path / "m.xyz"), None, 1).smiles == "O=C=O"
+
+
 def test_stereochemistry_that_is_left_open_is_said():
     assert read_molecule("C[C@H](N)C(=O)O", None, 1).notes == ()
     assert "1 stereo centres" in read_molecule("CC(N)C(=O)O", None, 1).notes[0]

@@ -48,12 +48,14 @@ class Box:
         molecules: (n, 3) of the molecules, in their order.
         ions: (k, 3).
         waters: (w, 3, 3) of O, H and H.
+        missing: waters that the density asks for and the gaps have no room for.
     """
 
     edge: float
     molecules: FloatArray
     ions: FloatArray
     waters: FloatArray
+    missing: int
 
     @property
     def positions(self) -> FloatArray:
@@ -120,7 +122,8 @@ def fill(numbers: IntArray, molecules: FloatArray, edge: float, charge: int, rng
     kept = np.sort(order[gaps[order] > _CLOSEST_WATER])
     waters = _with_gaps_filled(waters[kept], molecules, edge, wanted, rng)
     replaced = _choose_for_ions(waters, _gaps(waters, molecules), abs(charge), edge, rng)
-    return Box(edge, molecules, waters[replaced, 0], np.delete(waters, replaced, axis=0))
+    missing = max(wanted, 0) - len(waters)
+    return Box(edge, molecules, waters[replaced, 0], np.delete(waters, replaced, axis=0), missing)
 
 
 def _gaps(waters: FloatArray, molecules: FloatArray) -> FloatArray:

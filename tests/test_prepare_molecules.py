@@ -1,15 +1,27 @@
 """Molecules of `pidelta prepare`: from SMILES and files, their charges and electrons, generic topologies."""
 
+import lzma
+
 import numpy as np
 import pytest
 from ase.data import atomic_numbers
 from rdkit import Chem
 from scipy.spatial.distance import pdist
 
+from conftest import ROOT
 from pidelta.errors import SettingError, StructureError, TopologyError
+from pidelta.mm.evaluator import MMEvaluator
+from pidelta.mm.readers import read_topology
+from pidelta.mm.settings import ForceFieldSettings
 from pidelta.units import BOHR_IN_ANGSTROM
 from pidelta.workflow.preparing import topologies
-from pidelta.workflow.preparing.components import Component, Request, check_quantum, default_names
+from pidelta.workflow.preparing.components import (
+    Component,
+    Request,
+    check_quantum,
+    default_names,
+    make_component,
+)
 from pidelta.workflow.preparing.molecules import read_molecule
 
 METHANOL = """@<TRIPOS>MOLECULE
@@ -198,6 +210,35 @@ def test_charges_off_an_integer_by_more_than_rounding_are_refused():
     assert sum(atom.charge for atom in structure.atoms) == pytest.approx(0.0, abs=1e-12)
     with pytest.raises(TopologyError, match="sum to"):
         topologies.with_charge(structure, 1)
+
+
+@pytest.mark.parametrize("name", ["alanine.prmtop", "uracil.top"])
+def test_a_given_topology_keeps_its_energy(name, tmp_path):
+    """Terms of a peptide in AMBER's file and of uracil in GROMACS's, at the same positions, once written."""
+    path = tmp_path / name
+    if name == "uracil.top":
+        text = (ROOT / "inputs/uracil-water/uracil-water.top").read_text()
+        path.write_text(text.partition("[ molecules ]")[0] + "[ molecules ]\nURA  1\n")
+        lines = (ROOT / "inputs/uracil-water/uracil-water.gro").read_text().splitlines()
+        source = tmp_path / "uracil.gro"
+        source.write_text("\n".join([lines[0], "12", *lines[2:14], lines[-1]]) + "\n")
+    else:
+        source = path.with_suffix(".rst7")
+        for file in (path, source):
+            file.write_bytes(lzma.decompress((ROOT / f"tests/data/links/{file.name}.xz").read_bytes()))
+    made = make_component(
+        Request(str(source), "MOL", 1, None, True, path), "spc-fw", "auto", None, tmp_path, 1,
+        open_shell=False, working=print,
+    )  # fmt: skip
+    topologies.write_topology(tmp_path / "system.prmtop", [(made.structure, 1)], 100.0)
+    energies = [
+        MMEvaluator(read_topology(file), ForceFieldSettings(cutoff=None)).evaluate(made.positions[None], None)
+        for file in (path, tmp_path / "system.prmtop")
+    ]
+    for component in energies[0].components:
+        values = [float(energy.components[component][0]) for energy in energies]
+        assert values[1] == pytest.approx(values[0], rel=1e-5, abs=1e-8), component
+    np.testing.assert_allclose(*(energy.gradient for energy in energies), atol=1e-5)
 
 
 def test_names_of_residues_come_from_files():

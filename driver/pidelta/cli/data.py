@@ -54,7 +54,9 @@ def info(
 def pack(
     files: Annotated[list[Path], typer.Argument(help="HDF5 files of frames.")],
     output: Annotated[Path, typer.Option(help="The compact file, which grows by what is new.")],
-    low: Annotated[bool, typer.Option("--low", help="Copy low-level labels, too, which cost little.")] = False,
+    low: Annotated[
+        bool, typer.Option("--low", help="Copy low-level labels, too, which cost little.")
+    ] = False,
     labelled: Annotated[bool, typer.Option("--labelled", help="Leave out frames without a label.")] = False,
     skip: Annotated[int, typer.Option(min=0, help="Frames of each file to pass over.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Frames from each file at most.")] = None,

@@ -71,7 +71,7 @@ class Label:
         site_gradient: (m, 3) on the point charges in hartree/bohr.
         charges: (n,) net charges in e.
         program: what computed it, with its version, or empty where nobody said. It is no part of the method.
-        properties: what else is known, by name, such as ``dipole`` (3,) in e bohr, about the origin of the positions.
+        properties: what else is known, by name, such as ``dipole`` (3,) in e bohr about the origin.
 
     Raises:
         DataError: a number is not finite.

@@ -18,6 +18,7 @@ from pidelta.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from pidelta.data.store import FrameStore, LabelKind
     from pidelta.qm.reference import ReferenceSettings
+    from pidelta.setup import Setup
     from pidelta.workflow.labelling import Outcome
 
 
@@ -69,6 +70,7 @@ def label(
         str, typer.Option(help="none or d3bj, with the published parameters of the functional.")
     ] = "none",
     workers: Annotated[int, typer.Option(min=1, help="Frames computed at once.")] = allowed_processors(),
+    limit: Annotated[int | None, typer.Option(min=1, help="Frames to label now at most.")] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Label frames again that have a label by this method.")
     ] = False,
@@ -86,21 +88,16 @@ def label(
 
     from pidelta.qm.reference import ReferenceSettings
     from pidelta.setup import Setup
-    from pidelta.workflow import labelling
 
     with open_frames(frames) as store:
         if config is None:
             reference = ReferenceSettings(
                 xc=xc, basis=basis, grid_level=grid_level, dispersion=_parse_dispersion(dispersion)
             )
-            indices = _wanted(store, "reference", reference.method, replace)
+            indices = _wanted(store, "reference", reference.method, replace)[:limit]
             failures = label_with_dft(store, indices, reference, workers, replace)
         else:
-            setup = Setup(config)
-            region, engine = setup.qm_region, setup.engine
-            indices = _wanted(store, "low", engine.identity, replace)
-            outcomes = labelling.low_labels(store, indices, engine, region.charge, region.multiplicity)
-            failures = _label(store, "low", engine.identity, len(indices), outcomes, replace)
+            failures = label_with_low_level(store, Setup(config), limit, replace)
     if failures:
         raise typer.Exit(2)
 
@@ -142,6 +139,18 @@ def label_with_dft(
             print(f"note: {count} frames have labels by this method from {program}, which stay")
     outcomes = labelling.reference_labels(store, indices, settings, min(workers, len(indices) or 1))
     return _label(store, "reference", settings.method, len(indices), outcomes, replace)
+
+
+def label_with_low_level(
+    store: FrameStore, setup: Setup, limit: int | None = None, replace: bool = False
+) -> list[str]:
+    """Label frames with the low-level method of a set-up; as `label_with_dft`."""
+    from pidelta.workflow import labelling
+
+    region, engine = setup.qm_region, setup.engine
+    indices = _wanted(store, "low", engine.identity, replace)[:limit]
+    outcomes = labelling.low_labels(store, indices, engine, region.charge, region.multiplicity)
+    return _label(store, "low", engine.identity, len(indices), outcomes, replace)
 
 
 def _label(

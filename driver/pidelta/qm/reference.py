@@ -13,27 +13,27 @@ from ase.data import chemical_symbols
 
 from pidelta.data.frames import Frame, Label
 from pidelta.errors import GeometryError, MissingExtraError, RunError, SettingError, SetupError
+from pidelta.qm import kohn_sham
 from pidelta.qm.dispersion import PUBLISHED_DAMPING, Damping, Dispersion, load_package
 from pidelta.state import FloatArray, IntArray
 
-_COARSE_GRID_LEVEL = 0
 _HEAVIEST = 36
 _BLOCK = 100  # point charges at once, so that their integrals stay near the cache
 
 
 @dataclass(frozen=True)
 class ReferenceSettings:
-    """The level of theory of the labels: closed-shell Kohn-Sham DFT with density fitting.
+    """The level of theory of the labels: Kohn-Sham DFT with density fitting.
 
-    Errors of the gradient by the defaults, measured with B3LYP/def2-SVP for a distorted uracil in point
-    charges: 1.8e-5 hartree/bohr at most and 9e-6 on average (rms) from the grid, against level 6 (level 1:
-    1.7e-4 at most; without grid response, level 2: 5e-5, level 3: 5e-5), and 2e-6 from the SCF threshold.
+    Gradients leave out that the grid moves with the atoms. With B3LYP/def2-SVP for a distorted uracil in point
+    charges that is 5e-5 hartree/bohr at most, for level 2 as for level 3.
 
     Attributes:
         xc: a GGA or hybrid functional as PySCF names it. ``B3LYP`` is the one of Stephens et al., J. Phys.
             Chem. 1994, 98, 11623 as most programs have it, with VWN(RPA) correlation; ``B3LYP5`` has VWN5.
         basis: orbital basis as PySCF names it.
-        auxiliary_basis: fitting basis of Coulomb and exchange (Weigend, J. Comput. Chem. 2008, 29, 167).
+        auxiliary_basis: fitting basis of Coulomb and exchange (Weigend, J. Comput. Chem. 2008, 29, 167); for
+            functionals without exact exchange the smaller one of Coulomb alone (PCCP 2006, 8, 1057) will do.
         grid_level: PySCF's level of the integration grid, 0 to 9.
         convergence: SCF threshold of the energy in hartree; that of the orbital gradient is its square root.
         max_iterations: SCF iterations before giving up.
@@ -44,7 +44,7 @@ class ReferenceSettings:
     basis: str = "def2-SVP"
     auxiliary_basis: str = "def2-universal-jkfit"
     grid_level: int = 2
-    convergence: float = 1e-9
+    convergence: float = 1e-8
     max_iterations: int = 100
     dispersion: Literal["none", "d3bj"] = "none"
 
@@ -76,7 +76,7 @@ class ReferenceSettings:
             xc += "-D3(BJ)"
         return (
             f"RKS {xc}/{self.basis}, density fitting {self.auxiliary_basis}, "
-            f"grid level {self.grid_level}, SCF {self.convergence:g} hartree"
+            f"grid level {self.grid_level} at rest, SCF {self.convergence:g} hartree"
         )
 
     @property
@@ -98,10 +98,6 @@ def label_frame(frame: Frame, settings: ReferenceSettings) -> Label:
     The one-electron Hamiltonian holds -sum_k q_k / |r - r_k| exactly, and the energy the interaction of the
     charges with nuclei and electrons, but not that among the charges. Gradients on the charges come from the
     derivatives of the same integrals through translational invariance.
-
-    The SCF first converges loosely on a coarse grid, which changes its cost and not its result. Gradients
-    include the response of the integration grid, which PySCF leaves out by default, so that they are the
-    derivatives of the energy.
 
     Args:
         frame: a closed-shell frame.
@@ -125,18 +121,20 @@ def label_frame(frame: Frame, settings: ReferenceSettings) -> Label:
         integrals = molecule.intor("int1e_grids", hermi=1, grids=frame.site_positions[block])
         field -= np.einsum("kpq,k->pq", integrals, frame.site_charges[block])
 
-    scf = _converge(frame, molecule, field, settings)
-    density = scf.make_rdm1()
-    derivative = scf.nuc_grad_method()
-    derivative.grid_response = True
-    gradient = np.asarray(derivative.kernel())
-    qm_part, site_gradient = _electron_gradients(frame, molecule, density)
+    scf = _kohn_sham(molecule, field, settings)
+    result = kohn_sham.solve(scf, settings.auxiliary_basis, settings.grid_level, settings.convergence)
+    if result is None:
+        raise RunError(
+            f"frame {frame.source}: the SCF of {settings.xc}/{settings.basis} did not converge in "
+            f"{settings.max_iterations} iterations"
+        )
+    qm_part, site_gradient = _electron_gradients(frame, molecule, result.density)
     energy, nuclei_qm, nuclei_sites = _nuclei(frame)
-    _, charges = scf.mulliken_pop(molecule, density, verbose=0)
+    _, charges = scf.mulliken_pop(molecule, result.density, verbose=0)
     return Label(
         method=method,
-        energy=float(scf.e_tot) + energy + dispersion,
-        gradient=gradient + qm_part + nuclei_qm + dispersion_gradient,
+        energy=result.energy + energy + dispersion,
+        gradient=result.gradient + qm_part + nuclei_qm + dispersion_gradient,
         site_gradient=site_gradient + nuclei_sites,
         charges=np.asarray(charges, dtype=np.float64),
         program=program,
@@ -191,33 +189,19 @@ def _check_basis(gto: Any, key: str, basis: str, numbers: IntArray) -> None:
                 ) from None
 
 
-def _converge(frame: Frame, molecule: Any, field: FloatArray, settings: ReferenceSettings) -> Any:
-    """The converged SCF in the field of the charges; its energy lacks what nuclei and charges share."""
+def _kohn_sham(molecule: Any, field: FloatArray, settings: ReferenceSettings) -> Any:
+    """PySCF's Kohn-Sham object in the field of the charges; its energy lacks what nuclei and charges share."""
     dft = importlib.import_module("pyscf.dft")
     xc = "B3LYPG" if settings.xc.upper() == "B3LYP" else settings.xc
     try:
         dft.libxc.parse_xc(xc)
     except (KeyError, ValueError):
         raise SettingError("xc", f"expected a functional that PySCF has, found {settings.xc!r}") from None
-    scf = dft.RKS(molecule, xc=xc).density_fit(auxbasis=settings.auxiliary_basis)
+    scf = dft.RKS(molecule, xc=xc)
     core = scf.get_hcore() + field
     scf.get_hcore = lambda *_: core
     scf.chkfile = None
     scf.max_cycle = settings.max_iterations
-
-    scf.conv_check = False  # its further iteration gains nothing at these thresholds
-    scf.conv_tol = 1e-5
-    scf.grids.level = _COARSE_GRID_LEVEL
-    scf.kernel()
-    scf.conv_tol = settings.convergence
-    scf.grids = dft.gen_grid.Grids(molecule)
-    scf.grids.level = settings.grid_level
-    scf.kernel(dm0=scf.make_rdm1())
-    if not scf.converged:
-        raise RunError(
-            f"frame {frame.source}: the SCF of {settings.xc}/{settings.basis} did not converge in "
-            f"{settings.max_iterations} iterations"
-        )
     return scf
 
 

@@ -31,7 +31,7 @@ def reference_labels(
     """Label frames with DFT in worker processes of one thread each, in the order they finish.
 
     Args:
-        store: the frames; only read here.
+        store: the frames; only read here, and open to others while labels are computed.
         indices: which frames.
         settings: the level of theory.
         workers: number of processes.
@@ -53,6 +53,7 @@ def reference_labels(
                         break
                 if not running:
                     return
+                store.release()
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     yield running.pop(future), _result(future)

@@ -1,0 +1,135 @@
+"""Coulomb and exchange by density fitting, all integrals in memory, and their gradient.
+
+With M_PQ = (P|Q) of the fitting functions and D the density matrix, the energy of Coulomb is 1/2 b M^-1 b with
+b_P = (P|pq) D_pq, and that of exchange replaces b by (P|ij) of the occupied orbitals (Weigend, PCCP 2002, 4, 4285).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from pidelta.qm.exchange_correlation import Orbitals
+from pidelta.state import FloatArray
+
+_BLOCK = 100  # fitting functions at once, about
+_DEPENDENT = 1e-12  # of the largest eigenvalue: what is below is linearly dependent
+
+
+class DensityFitting:
+    """The integrals of a molecule for one kernel, 1/r or erf(omega r)/r.
+
+    Args:
+        molecule: PySCF's.
+        auxiliary_basis: the fitting basis by name.
+        omega: of the kernel in 1/bohr, 0 for 1/r.
+    """
+
+    def __init__(self, molecule: Any, auxiliary_basis: str, omega: float = 0.0) -> None:
+        self._df = importlib.import_module("pyscf.df")
+        self._lib = importlib.import_module("pyscf.lib")
+        self._molecule = molecule
+        self._auxiliary = self._df.addons.make_auxmol(molecule, auxiliary_basis)
+        self._omega = omega
+        with self._kernel():
+            self._root = _inverse_root(self._auxiliary.intor("int2c2e", hermi=1))
+            integrals = self._df.incore.aux_e2(molecule, self._auxiliary, "int3c2e", aosym="s2ij")
+        # (kept, pairs): their products are the fitted (pq|rs)
+        self._fitted = self._root @ integrals.T
+
+    def _kernel(self) -> ExitStack:
+        stack = ExitStack()
+        stack.enter_context(self._molecule.with_range_coulomb(self._omega))
+        stack.enter_context(self._auxiliary.with_range_coulomb(self._omega))
+        return stack
+
+    def coulomb(self, density: FloatArray) -> FloatArray:
+        """(nao, nao) the potential of a density matrix."""
+        packed = self._lib.pack_tril(2.0 * density - np.diag(np.diag(density)))
+        return np.asarray(self._lib.unpack_tril((self._fitted @ packed) @ self._fitted))
+
+    def exchange(self, orbitals: FloatArray) -> FloatArray:
+        """(nao, nao) the exchange of orbitals (nao, o) with one electron each."""
+        exchange = np.zeros((len(orbitals),) * 2)
+        for start in range(0, len(self._fitted), _BLOCK):
+            half = self._lib.unpack_tril(self._fitted[start : start + _BLOCK]) @ orbitals
+            rows = half.transpose(1, 0, 2).reshape(len(orbitals), -1)
+            exchange += rows @ rows.T
+        return exchange
+
+    def gradient(self, orbitals: Orbitals, coulomb: float, exchange: float) -> FloatArray:
+        """(n, 3) the gradient of so much of Coulomb's energy, less so much of that of exchange.
+
+        Args:
+            orbitals: occupied ones, see `Orbitals`.
+            coulomb, exchange: the shares, such as 1 and 0.2 for B3LYP.
+        """
+        electrons = 2.0 if len(orbitals) == 1 else 1.0
+        density = electrons * sum(own @ own.T for own in orbitals)
+        packed = self._lib.pack_tril(2.0 * density - np.diag(np.diag(density)))
+        charges = (self._fitted @ packed) @ self._root
+        pairs = [self._pairs(own) for own in orbitals] if exchange else []
+        weights = 0.5 * coulomb * np.outer(charges, charges)
+        for own in pairs:
+            flat = own.reshape(len(own), -1)
+            weights -= 0.5 * exchange * electrons * flat @ flat.T
+        with self._kernel():
+            derivative = self._auxiliary.intor("int2c2e_ip1", comp=3)
+        on_auxiliary = 2.0 * np.einsum("xpq,pq->px", derivative, weights)
+        on_functions = np.zeros((len(density), 3))
+        for shells, part in self._shell_blocks():
+            # (P, p, q), so that dE = sum of it times d(pq|P)
+            factors = coulomb * charges[part, None, None] * density
+            for own, pair in zip(orbitals, pairs, strict=False):
+                factors -= exchange * electrons * (own @ pair[part] @ own.T)
+            with self._kernel():
+                integrals = self._df.incore.aux_e2(
+                    self._molecule, self._auxiliary, "int3c2e_ip1", aosym="s1", comp=3, shls_slice=shells
+                )
+            moves = np.einsum("xpqk,kpq->pkx", integrals, factors)
+            on_functions -= 2.0 * moves.sum(axis=1)
+            on_auxiliary[part] += 2.0 * moves.sum(axis=0)  # moving all at once changes nothing
+        return _by_atom(self._molecule, on_functions) + _by_atom(self._auxiliary, on_auxiliary)
+
+    def _pairs(self, orbitals: FloatArray) -> FloatArray:
+        """(naux, o, o) M^-1 (P|ij)."""
+        occupied = orbitals.shape[1]
+        products = np.empty((len(self._fitted), occupied, occupied))
+        for start in range(0, len(self._fitted), _BLOCK):
+            full = self._lib.unpack_tril(self._fitted[start : start + _BLOCK])
+            products[start : start + _BLOCK] = orbitals.T @ full @ orbitals
+        return (self._root.T @ products.reshape(len(products), -1)).reshape(-1, occupied, occupied)
+
+    def _shell_blocks(self) -> Sequence[tuple[tuple[int, ...], slice]]:
+        """Slices of shells for PySCF, and which fitting functions they are."""
+        starts = self._auxiliary.ao_loc_nr()
+        orbitals = self._molecule.nbas
+        blocks = []
+        first = 0
+        while first < self._auxiliary.nbas:
+            last = first + 1
+            while last < self._auxiliary.nbas and starts[last + 1] - starts[first] <= _BLOCK:
+                last += 1
+            shells = (0, orbitals, 0, orbitals, first, last)
+            blocks.append((shells, slice(int(starts[first]), int(starts[last]))))
+            first = last
+        return blocks
+
+
+def _inverse_root(matrix: FloatArray) -> FloatArray:
+    """(kept, n) whose product with itself is the inverse of a positive matrix, its null space left out."""
+    values, vectors = np.linalg.eigh(matrix)
+    kept = values > _DEPENDENT * values[-1]
+    return np.ascontiguousarray((vectors[:, kept] / np.sqrt(values[kept])).T)
+
+
+def _by_atom(molecule: Any, values: FloatArray) -> FloatArray:
+    """(n, 3) sums over the functions of each atom."""
+    sums = np.zeros((molecule.natm, 3))
+    for atom, (*_, start, end) in enumerate(molecule.aoslice_by_atom()):
+        sums[atom] = values[start:end].sum(axis=0)
+    return sums

@@ -1,0 +1,197 @@
+"""Sample the frames of this study: molecular dynamics on DFTB and force field, several independent trajectories.
+
+``python sampling.py uracil`` runs what is missing, in order, and cuts the frames into ``uracil/train.h5`` and
+``uracil/heldout.h5``. Stopped, it goes on with the same command: a trajectory that was under way goes on from its
+last state. Stiff terms act every 0.5 fs; smooth ones every 2.5 fs, and on 4 beads. That changes the kinetic energy
+of H by a per cent, which is nothing to frames that only have to cover what the molecule does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+from pidelta.data.splits import trajectory_and_step
+from pidelta.data.store import FrameStore
+
+FOLDER = Path(__file__).parent
+PIDELTA = (sys.executable, "-m", "pidelta")
+STEP = 0.0025  # ps, the long time step
+INPUT = """\
+<simulation verbosity='low' safe_stride='20'>
+  <output prefix='{name}'>
+    <properties filename='out' stride='4'> [ step, time{{picosecond}}, conserved{{electronvolt}}, temperature{{kelvin}},
+      potential{{electronvolt}} ] </properties>
+    <trajectory filename='pos' stride='{stride}' format='xyz' cell_units='angstrom'> positions{{angstrom}} </trajectory>
+    <checkpoint filename='checkpoint' stride='{stride}' overwrite='true'/>
+  </output>
+  <total_steps>{steps}</total_steps>
+  <prng> <seed>{seed}</seed> </prng>
+  <ffsocket name='stiff' mode='shm' pbc='false'>
+    <address>pidelta-paper-{name}-stiff</address> <batch_size> {beads} </batch_size> <latency> 0.001 </latency>
+    <parameters> {{terms: mm.bonded+low.vacuum}} </parameters>
+  </ffsocket>
+  <ffsocket name='smooth' mode='shm' pbc='false'>
+    <address>pidelta-paper-{name}-smooth</address> <batch_size> {few} </batch_size> <latency> 0.001 </latency>
+    <parameters> {{terms: mm.nonbonded+low.embedding}} </parameters>
+  </ffsocket>
+  <system>
+    <initialize nbeads='{beads}'>
+      <file mode='pdb'> {box} </file>
+      <velocities mode='thermal' units='kelvin'> {temperature} </velocities>
+    </initialize>
+    <forces>
+      <force forcefield='stiff'> <mts_weights> [0, 1] </mts_weights> </force>
+      <force forcefield='smooth' nbeads='{few}'> <mts_weights> [1, 0] </mts_weights> </force>
+    </forces>
+    <motion mode='dynamics'>
+      <dynamics mode='nvt' splitting='baoab'>
+        <timestep units='femtosecond'> 2.5 </timestep>
+        <nmts> [1, 5] </nmts>
+        <thermostat mode='pile_l'> <tau units='femtosecond'> 100 </tau> </thermostat>
+      </dynamics>
+    </motion>
+    <ensemble> <temperature units='kelvin'> {temperature} </temperature> </ensemble>
+  </system>
+</simulation>
+"""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One trajectory and what is taken from it.
+
+    Attributes:
+        name: its folder and the prefix of its outputs.
+        box: the structure it starts from.
+        temperature: in kelvin.
+        beads: of the ring polymer.
+        length: in ps.
+        settling: ps at its beginning without frames.
+        spacing: ps between frames.
+        beads_kept: how many of the beads of each time become frames.
+        seed: of velocities and thermostat.
+        held_out: whether its frames are for tests alone.
+    """
+
+    name: str
+    box: str
+    temperature: int
+    beads: int
+    length: float
+    settling: float
+    spacing: float
+    beads_kept: int
+    seed: int
+    held_out: bool = False
+
+
+URACIL = "../../../../../uracil-water/init.pdb"
+TRAJECTORIES = {
+    "uracil": (
+        Trajectory("heldout-300K", "../../box-3.pdb", 300, 1, 2.4, 0.4, 0.1, 1, 20401, held_out=True),
+        Trajectory("heldout-300K-16", "../../box-3.pdb", 300, 16, 0.8, 0.3, 0.1, 8, 20402, held_out=True),
+        Trajectory("heldout-500K", "../../box-3.pdb", 500, 1, 2.4, 0.4, 0.1, 1, 20403, held_out=True),
+        Trajectory("box-1-300K-16", URACIL, 300, 16, 1.0, 0.2, 0.1, 16, 20411),
+        Trajectory("box-2-400K", "../../box-2.pdb", 400, 1, 3.4, 0.4, 0.1, 1, 20412),
+        Trajectory("box-1-300K", URACIL, 300, 1, 3.4, 0.4, 0.1, 1, 20413),
+        Trajectory("box-2-400K-16", "../../box-2.pdb", 400, 16, 1.0, 0.2, 0.1, 16, 20414),
+        Trajectory("box-1-400K", URACIL, 400, 1, 3.4, 0.4, 0.1, 1, 20415),
+        Trajectory("box-2-300K", "../../box-2.pdb", 300, 1, 3.4, 0.4, 0.1, 1, 20416),
+        Trajectory("box-2-300K-16", "../../box-2.pdb", 300, 16, 1.0, 0.2, 0.1, 16, 20417),
+    ),
+}
+
+
+def run(molecule: Path, trajectory: Trajectory) -> None:
+    """Run a trajectory to its end; a file says that it is there."""
+    folder = molecule / "runs" / trajectory.name
+    done = folder / "done"
+    if done.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "input.xml"
+    path.write_text(
+        INPUT.format(
+            name=trajectory.name,
+            box=trajectory.box,
+            beads=trajectory.beads,
+            few=min(4, trajectory.beads),
+            temperature=trajectory.temperature,
+            seed=trajectory.seed,
+            steps=round(trajectory.length / STEP),
+            stride=round(trajectory.spacing / STEP),
+        ),
+        encoding="utf-8",
+    )
+    again = ["--restart"] if (folder / "RESTART").exists() else []
+    command = [*PIDELTA, "run", str(path), "--config", str(molecule / "sampling.yaml"), "--terms", "mm+low"]
+    subprocess.run([*command, "--clients", "1", *again], check=True)
+    done.touch()
+
+
+def cut(molecule: Path, trajectory: Trajectory) -> Path:
+    """Cut the frames of a trajectory into a file beside it."""
+    runs = molecule / "runs"
+    output = runs / trajectory.name / "frames.h5"
+    positions = sorted((runs / trajectory.name).glob("*.pos_*.xyz"))
+    step = trajectory.beads // trajectory.beads_kept
+    # The first snapshot is the start itself.
+    skip = 1 + round(trajectory.settling / trajectory.spacing)
+    names = [str(path.relative_to(runs)) for path in positions[::step]]
+    command = [*PIDELTA, "sample", str(molecule / "sampling.yaml"), *names, "--skip", str(skip)]
+    subprocess.run([*command, "--output", str(output)], check=True, cwd=runs)
+    return output
+
+
+def interleave(paths: list[Path], output: Path) -> None:
+    """Put the frames of several trajectories into one file, so that any number of its first ones is a good set.
+
+    Trajectories take turns; within one, times far apart come first, each with another bead.
+    """
+    queues: list[list[tuple[Path, int]]] = []
+    for path in paths:
+        with FrameStore(path) as store:
+            times: dict[int, list[int]] = {}
+            for index in range(len(store)):
+                times.setdefault(trajectory_and_step(store.frame(index).source, index)[1], []).append(index)
+            embedding = store.embedding
+        order = sorted(sorted(times), key=lambda step, all_=sorted(times): _reversed_bits(all_.index(step)))
+        rounds = range(max(map(len, times.values())))
+        turns = [(step, (beads + place) % len(times[step])) for beads in rounds for place, step in enumerate(order)]
+        queues.append([(path, times[step][bead]) for step, bead in turns])
+    with FrameStore(output, "a") as merged:
+        merged.set_embedding(embedding)
+        present = {frame.source for frame in merged}
+        for turn in zip_longest(*queues):
+            for path, index in filter(None, turn):
+                with FrameStore(path) as store:
+                    frame = store.frame(index)
+                if frame.source not in present:
+                    merged.append(frame)
+        print(f"{output}: {len(merged)} frames")
+
+
+def _reversed_bits(number: int) -> int:
+    """The van der Corput sequence, which visits a range ever more finely."""
+    return int(f"{number:08b}"[::-1], 2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("molecule", choices=sorted(TRAJECTORIES))
+    name = parser.parse_args().molecule
+    molecule = FOLDER / name
+    for held_out, output in ((True, "heldout.h5"), (False, "train.h5")):
+        chosen = [trajectory for trajectory in TRAJECTORIES[name] if trajectory.held_out == held_out]
+        for trajectory in chosen:
+            run(molecule, trajectory)
+        interleave([cut(molecule, trajectory) for trajectory in chosen], molecule / output)
+
+
+if __name__ == "__main__":
+    main()

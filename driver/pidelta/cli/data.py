@@ -12,13 +12,9 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from pidelta.analysis.frames import Difference, StoreSummary
+    from pidelta.data.store import LabelKind
 
 data = typer.Typer(name="data", help="Files of frames.", no_args_is_help=True)
-
-
-@data.callback()
-def _commands() -> None:
-    """Files of frames."""  # a callback keeps `info` a subcommand while there is no other
 
 
 @data.command()
@@ -52,6 +48,28 @@ def info(
     picture = output or file.with_name(f"{file.stem}-info.png")
     draw_difference(summary.difference, picture)
     console.print(f"picture: {picture}", soft_wrap=True)
+
+
+@data.command()
+def pack(
+    files: Annotated[list[Path], typer.Argument(help="HDF5 files of frames.")],
+    output: Annotated[Path, typer.Option(help="The compact file, which grows by what is new.")],
+    low: Annotated[
+        bool, typer.Option("--low", help="Copy low-level labels, too, which cost little.")
+    ] = False,
+    labelled: Annotated[bool, typer.Option("--labelled", help="Leave out frames without a label.")] = False,
+    skip: Annotated[int, typer.Option(min=0, help="Frames of each file to pass over.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Frames from each file at most.")] = None,
+) -> None:
+    """Put frames and DFT labels of several files into a compact one, half the size.
+
+    It rounds the point charges: positions to 1e-5 bohr, charges to 1e-7 e, gradients to 1e-8 hartree/bohr.
+    """
+    from pidelta.data.packing import pack
+
+    kinds: list[LabelKind] = ["reference", "low"] if low else ["reference"]
+    count = pack(files, output, kinds, labelled=labelled, skip=skip, limit=limit)
+    print(f"{output}: {count} frames, {output.stat().st_size / 2**20:.1f} MiB")
 
 
 def _table(summary: StoreSummary, embedding: dict[str, str | float] | None) -> Table:

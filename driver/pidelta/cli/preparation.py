@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from pidelta.errors import SetupError
+from pidelta.errors import RunError, SetupError
 from pidelta.output_files import replacing
 from pidelta.units import ANGSTROM, FEMTOSECOND, NANOMETER
 
@@ -33,6 +33,8 @@ _TIME_STEP, _THERMOSTAT = 0.5 * FEMTOSECOND, 100.0 * FEMTOSECOND
 _RELAXATION_STEPS = 300
 _RELAXED = "relaxed.npy"
 _FORCE_FIELD_CUTOFF = 1.0 * NANOMETER
+_FEW_MISSING = 0.01
+_CLOSEST = 1.0 * ANGSTROM
 _SWITCH = 0.2 * NANOMETER
 _NOT_IN_A_PRMTOP = ("q-tip4p-f",)
 
@@ -145,6 +147,8 @@ class Preparation:
             self._folder.mkdir(parents=True, exist_ok=True)
             layout.write(self._folder / _TOPOLOGY, self._work / _RESTART)
         self._say(layout.describe())
+        if layout.box.missing > _FEW_MISSING * len(layout.box.waters):
+            self._warn(f"the box has {layout.box.missing} waters less than its density asks for")
         return layout
 
     def _setup(self, layout: Layout, multiplicity: int) -> Setup:
@@ -155,7 +159,7 @@ class Preparation:
         self._write_config(self._work / _CONFIG, layout, multiplicity, f"../{_TOPOLOGY}")
         setup = Setup(load_config(self._work / _CONFIG))
         for warning in setup.warnings:
-            self._console.print(f"[yellow]warning: {escape(warning)}[/yellow]")
+            self._warn(warning)
         return setup
 
     def _relaxed(self, setup: Setup) -> FloatArray:
@@ -212,6 +216,13 @@ class Preparation:
         folder, settings = self._folder, self._settings
         positions = wrapped(layout.box, positions)
         closest = closest_contact(positions, layout.molecule_of_atom, layout.box.edge)
+        if closest < _CLOSEST:
+            raise RunError(
+                f"{self._work}: expected molecules more than {_CLOSEST / ANGSTROM:.1f} angstrom apart, found "
+                f"{closest / ANGSTROM:.2f} after the equilibration"
+            )
+        for change in layout.changed_bonds(positions):
+            self._warn(change)
         write_restart(folder / _RESTART, positions, layout.box.edge)
         self._write_config(folder / _CONFIG, layout, multiplicity, _TOPOLOGY)
         setup = Setup(load_config(folder / _CONFIG))
@@ -249,6 +260,9 @@ class Preparation:
             switch=_SWITCH,
         )
         write_config(path, new)
+
+    def _warn(self, text: str) -> None:
+        self._console.print(f"[yellow]warning: {escape(text)}[/yellow]")
 
     def _say(self, text: str) -> None:
         self._console.print(escape(text))

@@ -57,7 +57,7 @@ def prepare(
         Path | None, typer.Option(help="The folder of AmberTools; by default $AMBERHOME, or what PATH has.")
     ] = None,
     temperature: Annotated[str, typer.Option(help="Of the equilibration and of the inputs.")] = "300 K",
-    equilibrate: Annotated[str, typer.Option(help="Length of the equilibration; 0 ps for none.")] = "2 ps",
+    equilibrate: Annotated[str, typer.Option(help="Length of the equilibration; 0 ps for none.")] = "1 ps",
     seed: Annotated[int, typer.Option(min=0, help="Of random numbers.")] = 20500,
 ) -> None:
     """Make a whole set-up: molecules in flexible water, equilibrated, with all inputs; again, it goes on.

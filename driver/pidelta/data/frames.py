@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from pidelta.errors import DataError
 from pidelta.state import FloatArray, IntArray, Region
@@ -68,6 +71,10 @@ class Label:
         site_gradient: (m, 3) on the point charges in hartree/bohr.
         charges: (n,) net charges in e.
         program: what computed it, with its version, or empty where nobody said. It is no part of the method.
+        properties: what else is known, by name, such as ``dipole`` (3,) in e bohr about the origin.
+
+    Raises:
+        DataError: a number is not finite.
     """
 
     method: str
@@ -76,6 +83,18 @@ class Label:
     site_gradient: FloatArray
     charges: FloatArray
     program: str = ""
+    properties: Mapping[str, FloatArray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        named = {
+            "energy": self.energy,
+            "gradient": self.gradient,
+            "site_gradient": self.site_gradient,
+            "charges": self.charges,
+        }
+        for name, values in (named | dict(self.properties)).items():
+            if not np.isfinite(values).all():
+                raise DataError(f"label by {self.method}: expected finite numbers, found others in {name}")
 
     def __str__(self) -> str:
         return f"{self.program}: {self.method}" if self.program else self.method

@@ -2,7 +2,8 @@
 
 Frame k is the group ``frames/k`` (six digits), with the arrays of a `Frame` under their own names. Its labels
 are the groups ``labels/KIND/METHOD`` in it. Every frame and label carries a checksum of all its numbers and
-words, as HDF5 has none for most of them; that of a label takes in the frame it belongs to.
+words, as HDF5 has none for most of them; that of a label takes in the frame it belongs to. Arrays with an
+attribute ``unit`` hold integers, multiples of it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
@@ -25,7 +26,8 @@ from pidelta.errors import DataError
 
 LabelKind = Literal["reference", "low"]
 
-_SCHEMA = "pidelta frames 2"
+_SCHEMA = "pidelta frames 3"
+_READABLE = ("pidelta frames 2", _SCHEMA)  # 2 has nothing rounded, and no properties or provenance
 _FRAME_ARRAYS = {
     "numbers": np.int64,
     "positions": np.float64,
@@ -36,8 +38,15 @@ _FRAME_ARRAYS = {
 _FRAME_VALUES = {"charge": int, "multiplicity": int, "source": str}
 _LABEL_ARRAYS = dict.fromkeys(("gradient", "site_gradient", "charges"), np.float64)
 _LABEL_VALUES = {"method": str, "program": str, "energy": float}
-_LARGE = {"compression": "gzip", "shuffle": True}
-_PATIENCE, _PAUSE = 30.0, 0.05  # s, with a file that another process has open
+_LARGE = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
+_SMALL = 500  # numbers, below which compression takes more than it saves
+_PATIENCE, _PAUSE = 600.0, 0.05  # s, with a file that another process has open
+
+ROUNDED: Mapping[str, float] = {"site_positions": 1e-5, "site_charges": 1e-7, "site_gradient": 1e-8}
+"""To what multiples (bohr, e, hartree/bohr) a compact store rounds what it holds of the point charges.
+
+The energy of a label changes by 1e-7 hartree at most, a gradient on charges by 6e-6 kcal/mol/angstrom.
+"""
 
 
 class FrameStore:
@@ -50,21 +59,25 @@ class FrameStore:
     Args:
         path: the file.
         mode: ``r`` to read, ``a`` to read and write (the file is made where there is none).
+        compact: whether a new file rounds numbers of the point charges, see `ROUNDED`: half the size.
 
     Raises:
-        DataError: there is no such file, or it is not a store of frames, or damaged, or another process has it
-            open for longer than half a minute.
+        DataError: there is no such file, or it is not a store of frames, or damaged, or another process has
+            it open for longer than ten minutes.
     """
 
-    def __init__(self, path: Path, mode: Literal["r", "a"] = "r") -> None:
+    def __init__(self, path: Path, mode: Literal["r", "a"] = "r", compact: bool = False) -> None:
         self.path = path
         self._mode = mode
+        # What HDF5 writes by its latest version is smaller, but not readable after a kill: to be made anew.
+        self._version = "latest" if compact else "earliest"
         self._opened: h5py.File | None = None
         if mode == "r" and not path.exists():
             raise DataError(f"{path}: no such file of frames")
         with self._reading():
             if mode == "a" and not self._file.attrs and len(self._file) == 0:
                 self._file.attrs["schema"] = _SCHEMA
+                self._file.attrs["compact"] = compact
                 self._file.create_group("frames")
             try:
                 self._check()
@@ -81,16 +94,13 @@ class FrameStore:
     def _open(self) -> h5py.File:
         """Open the file once nobody else has it in a way that excludes this."""
         end = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                return h5py.File(self.path, self._mode)
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise DataError(
-                        f"{self.path}: expected a file that nobody else writes, found it in use for "
-                        f"{_PATIENCE:.0f} s"
-                    ) from None
-                time.sleep(_PAUSE)
+        while time.monotonic() < end:
+            with suppress(BlockingIOError):
+                return h5py.File(self.path, self._mode, libver=self._version)
+            time.sleep(_PAUSE)
+        raise DataError(
+            f"{self.path}: expected a file that nobody else writes, found it in use for {_PATIENCE:.0f} s"
+        )
 
     def release(self) -> None:
         """Close the file until it is needed again, so that others can read or write meanwhile."""
@@ -100,7 +110,7 @@ class FrameStore:
 
     def _check(self) -> None:
         schema = self._file.attrs.get("schema")
-        if schema != _SCHEMA:
+        if schema not in _READABLE:
             advice = ""
             if schema == "pidelta frames 1":
                 advice = ", of an earlier version: sample and label anew"
@@ -157,11 +167,26 @@ class FrameStore:
             raise DataError(f"{self.path}: expected frames cut with {self.embedding}, found {dict(settings)}")
         self._file.attrs["embedding"] = json.dumps(dict(settings))
 
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Where the frames come from, by name, such as the structure with its checksum."""
+        with self._reading():
+            return dict(json.loads(self._file.attrs.get("provenance", "{}")))
+
+    def set_provenance(self, content: Mapping[str, str]) -> None:
+        """Record where frames come from; what differs from before is kept beside it."""
+        merged = self.provenance
+        for name, text in content.items():
+            known = merged.get(name, text).split("; ")
+            merged[name] = "; ".join(known if text in known else [*known, text])
+        self._file.attrs["provenance"] = json.dumps(merged)
+
     def append(self, frame: Frame) -> int:
         """Add a frame and return its index."""
         index = len(self)
         group = self._file.create_group(None)  # without a name until it is complete: see set_label
-        _write(group, frame, _FRAME_ARRAYS, _FRAME_VALUES)
+        content = {name: getattr(frame, name) for name in (*_FRAME_ARRAYS, *_FRAME_VALUES)}
+        self._write(group, content, _FRAME_ARRAYS, _FRAME_VALUES)
         self._file["frames"][_name(index)] = group
         self._file.flush()
         return index
@@ -191,7 +216,10 @@ class FrameStore:
         """
         frame = self._group(index)
         target = frame.create_group(None)
-        _write(target, label, _LABEL_ARRAYS, _LABEL_VALUES, frame.attrs["checksum"])
+        content = {name: getattr(label, name) for name in (*_LABEL_ARRAYS, *_LABEL_VALUES)}
+        arrays = _LABEL_ARRAYS | dict.fromkeys(map(_property, label.properties), np.float64)
+        content |= {_property(name): value for name, value in label.properties.items()}
+        self._write(target, content, arrays, _LABEL_VALUES, frame.attrs["checksum"])
         labels = frame.require_group(f"labels/{kind}")
         name = _escape(label.method)
         if name in labels:
@@ -199,6 +227,7 @@ class FrameStore:
                 raise DataError(f"{self.path}: frame {index} has a {kind} label by {label.method} already")
             del labels[name]
         labels[name] = target
+        frame.attrs.pop(_failure(kind, label.method), None)
         self._file.flush()
 
     def label(self, index: int, kind: LabelKind, method: str) -> Label | None:
@@ -213,8 +242,15 @@ class FrameStore:
             if name not in frame:
                 return None
             what = f"{kind} label of frame {index}"
-            owner = frame.attrs["checksum"]
-            label = Label(**self._read(what, frame[name], _LABEL_ARRAYS, _LABEL_VALUES, owner))
+            group = frame[name]
+            properties = list(group.get("properties", ()))
+            arrays = _LABEL_ARRAYS | dict.fromkeys(map(_property, properties), np.float64)
+            content = self._read(what, group, arrays, _LABEL_VALUES, frame.attrs["checksum"])
+            own = {key: content.pop(_property(key)) for key in properties}
+            try:
+                label = Label(**content, properties=own)
+            except DataError as error:
+                raise DataError(f"{self.path}: frame {index}: {error}") from None
             if label.method != method:
                 raise DataError(f"{self.path}: {what}: expected one by {method!r}, found {label.method!r}")
             return label
@@ -227,6 +263,11 @@ class FrameStore:
                 for name in self._labels(index).get(kind, ()):
                     found.setdefault(_unescape(name), []).append(index)
         return found
+
+    def labels_of(self, index: int, kind: LabelKind) -> list[str]:
+        """The methods by which a frame has labels of this kind."""
+        with self._reading():
+            return [_unescape(name) for name in self._labels(index).get(kind, ())]
 
     def _labels(self, index: int) -> Mapping[str, h5py.Group]:
         """Labels of a frame by kind; a name that nobody gave would hide some."""
@@ -249,9 +290,23 @@ class FrameStore:
             return dict(Counter(str(label.attrs["program"]) for label in labels))
 
     def unlabelled(self, kind: LabelKind, method: str) -> list[int]:
-        """Indices of the frames that have no label of this kind by this method."""
+        """Indices of the frames that have no label of this kind by this method, those that failed last."""
         done = set(self.methods(kind).get(method, ()))
-        return [index for index in range(len(self)) if index not in done]
+        failed = self.failures(kind, method)
+        left = [index for index in range(len(self)) if index not in done]
+        return sorted(left, key=lambda index: index in failed)
+
+    def set_failure(self, index: int, kind: LabelKind, method: str, reason: str) -> None:
+        """Record why a frame has no label; a label that comes later takes its place."""
+        self._group(index).attrs[_failure(kind, method)] = reason
+        self._file.flush()
+
+    def failures(self, kind: LabelKind, method: str) -> dict[int, str]:
+        """Why frames have no label of this kind by this method, by index."""
+        with self._reading():
+            groups = ((index, self._group(index)) for index in range(len(self)))
+            name = _failure(kind, method)
+            return {index: str(group.attrs[name]) for index, group in groups if name in group.attrs}
 
     def _read(
         self,
@@ -261,21 +316,47 @@ class FrameStore:
         values: Mapping[str, Any],
         owner: str = "",
     ) -> dict[str, Any]:
-        content = {name: np.asarray(group[name], dtype=kind) for name, kind in arrays.items()}
+        content = {name: _array(group[name], kind) for name, kind in arrays.items()}
         content |= {name: kind(group.attrs[name]) for name, kind in values.items()}
         if group.attrs["checksum"] != _checksum(content, owner):
             raise DataError(f"{self.path}: {what}: expected numbers that fit their checksum: it is damaged")
         return content
 
+    def _write(
+        self,
+        group: h5py.Group,
+        content: Mapping[str, Any],
+        arrays: Mapping[str, Any],
+        values: Mapping[str, Any],
+        owner: str = "",
+    ) -> None:
+        own = {name: kind(content[name]) for name, kind in values.items()}
+        rounded = ROUNDED if self._file.attrs.get("compact", False) else {}
+        for name, kind in arrays.items():
+            array = np.asarray(content[name], dtype=kind)
+            options = _LARGE | {"chunks": array.shape} if array.size > _SMALL else {}
+            if name in rounded:
+                integers = np.rint(array / rounded[name]).astype(np.int32)
+                group.create_dataset(name, data=integers, **options).attrs["unit"] = rounded[name]
+            else:
+                group.create_dataset(name, data=array, **options)
+            own[name] = _array(group[name], kind)
+        group.attrs.update({name: own[name] for name in values}, checksum=_checksum(own, owner))
 
-def _write(
-    group: h5py.Group, item: object, arrays: Mapping[str, Any], values: Mapping[str, Any], owner: str = ""
-) -> None:
-    content = {name: np.asarray(getattr(item, name), dtype=kind) for name, kind in arrays.items()}
-    for name, array in content.items():
-        group.create_dataset(name, data=array, **_LARGE)
-    own = {name: kind(getattr(item, name)) for name, kind in values.items()}
-    group.attrs.update(own, checksum=_checksum(content | own, owner))
+
+def _array(data: h5py.Dataset, kind: Any) -> Any:
+    """The numbers of a dataset, whether they are rounded or not."""
+    unit = data.attrs.get("unit")
+    return np.asarray(data[()], dtype=kind) if unit is None else data[()] * float(unit)
+
+
+def _failure(kind: LabelKind, method: str) -> str:
+    """The name of an attribute of the frame."""
+    return f"no {kind} label by {method}"
+
+
+def _property(name: str) -> str:
+    return f"properties/{name}"
 
 
 def _checksum(content: Mapping[str, Any], owner: str) -> str:

@@ -1,7 +1,8 @@
 """Coulomb and exchange by density fitting, all integrals in memory, and their gradient.
 
-With M_PQ = (P|Q) of the fitting functions and D the density matrix, the energy of Coulomb is 1/2 b M^-1 b with
-b_P = (P|pq) D_pq, and that of exchange replaces b by (P|ij) of the occupied orbitals (Weigend, PCCP 2002, 4, 4285).
+With M_PQ = (P|Q) of the fitting functions and D the density matrix, the energy of Coulomb is 1/2 b M^-1 b,
+where b_P = (P|pq) D_pq; that of exchange has (P|ij) of the occupied orbitals in place of b (Weigend, Phys. Chem.
+Chem. Phys. 2002, 4, 4285).
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ grid: the result is that of iterations on the fine grid, to the same threshold.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,15 +30,16 @@ class KohnShamResult:
 
     Attributes:
         energy: the electrons' and the nuclei's, what nuclei and point charges share left out.
-        gradient: (n, 3) its derivative on the QM atoms, but for what point charges do to electrons.
         density: (nao, nao), both spins.
         spin_square: <S^2>.
+        gradient: computes the derivative of the energy on the QM atoms (n, 3), but for what point charges do
+            to electrons.
     """
 
     energy: float
-    gradient: FloatArray
     density: FloatArray
     spin_square: float
+    gradient: Callable[[], FloatArray]
 
 
 def solve(scf: Any, auxiliary_basis: str, grid_level: int, tolerance: float) -> KohnShamResult | None:
@@ -66,11 +68,14 @@ def solve(scf: Any, auxiliary_basis: str, grid_level: int, tolerance: float) -> 
         if np.linalg.norm(scf.get_grad(scf.mo_coeff, scf.mo_occ, fock)) < tolerance**0.5:
             energy = float(scf.energy_tot(density, core, on_fine_grid))
             scf.mo_energy = np.einsum("...pi,...pq,...qi->...i", scf.mo_coeff, fock, scf.mo_coeff)
-            orbitals = occupied_orbitals(density)
-            gradient = _one_electron_gradient(scf) + potential.gradient(orbitals) + fine.gradient(orbitals)
             spin_square = float(scf.spin_square()[0]) if np.ndim(density) == 3 else 0.0
-            total = np.asarray(density.sum(axis=0) if np.ndim(density) == 3 else density)
-            return KohnShamResult(energy, gradient, total, spin_square)
+            orbitals = occupied_orbitals(density)
+            return KohnShamResult(
+                energy,
+                _as_spins(density).sum(axis=0),
+                spin_square,
+                lambda: _one_electron_gradient(scf) + potential.gradient(orbitals) + fine.gradient(orbitals),
+            )
         scf.kernel(dm0=density)
     return None
 

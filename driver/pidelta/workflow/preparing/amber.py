@@ -21,7 +21,7 @@ _AM1 = "qm_theory='AM1', grms_tol=0.0005, scfconv=1.d-10, ndiis_attempts=700"
 _LEAP = """source leaprc.gaff2
 loadAmberParams molecule.frcmod
 molecule = loadMol2 molecule.mol2
-saveAmberParm molecule molecule.prmtop molecule.rst7
+saveAmberParm molecule leap.prmtop leap.rst7
 quit
 """
 
@@ -122,8 +122,8 @@ def make_topology(tools: AmberTools, molecule: Molecule, folder: Path, *, relaxe
         *("-i", "molecule.mol2", "-f", "mol2", "-o", "molecule.frcmod", "-s", "gaff2"),
         writes="molecule.frcmod",
     )
-    tools.run(folder, "tleap", "-f", "leap.in", writes="molecule.prmtop")
-    return topology
+    tools.run(folder, "tleap", "-f", "leap.in", writes="leap.prmtop")
+    return (folder / "leap.prmtop").rename(topology)  # whole, if it is there
 
 
 def guessed_parameters(topology: Path) -> int:

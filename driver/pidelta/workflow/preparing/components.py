@@ -105,10 +105,7 @@ def make_component(
     if request.topology is not None:
         return _with_given_topology(request, request.topology, seed)
     molecule = read_molecule(request.source, request.charge, seed, open_shell=request.quantum and open_shell)
-    description, notes = (
-        f"{molecule.smiles}, {len(molecule)} atoms, charge {molecule.charge:+d}",
-        molecule.notes,
-    )
+    notes = list(molecule.notes)
     if topologies.is_ion(molecule):
         structure = topologies.ion(chemical_symbols[molecule.numbers[0]], molecule.charge)
         source = "ion of Joung and Cheatham"
@@ -116,28 +113,44 @@ def make_component(
         structure, source = topologies.water(water), f"water of the model {water}"
     elif force_field == "generic" or (force_field == "auto" and (tools is None or molecule.unpaired)):
         structure, source = _generic(request, molecule, force_field, tools), "generic Lennard-Jones types"
-        notes += (
+        notes.append(
             f"{request.name}: {_why_generic(force_field, tools)}generic Lennard-Jones types and no bonded "
-            "terms, which a QM molecule does not need",
+            "terms, which a QM molecule does not need"
         )
     else:
-        if tools is None:
-            raise SetupError(_no_amber_tools(request))
         working(f"{request.name}: GAFF2 topology by AmberTools")
-        path = make_topology(tools, molecule, folder / request.name, relaxed=not request.quantum)
-        structure, source = topologies.load(path), "GAFF2, AM1-BCC"
-        if not np.array_equal(topologies.numbers_of(structure), molecule.numbers):
-            raise SetupError(f"{path}: expected the atoms of {request.source} in their order, found others")
-        if (guessed := guessed_parameters(path)) and not request.quantum:
-            notes += (
-                f"{request.name}: parmchk2 guesses {guessed} parameters ({path.parent}/molecule.frcmod)",
+        structure, guessed = _gaff2(request, molecule, tools, folder / request.name)
+        source = "GAFF2, AM1-BCC"
+        if guessed and not request.quantum:
+            notes.append(
+                f"{request.name}: parmchk2 guesses {guessed} parameters: molecule.frcmod in "
+                f"{folder / request.name}"
             )
     topologies.rename_residues(structure, request.name)
     topologies.with_charge(structure, molecule.charge)
     return Component(
-        request, molecule.numbers, molecule.positions, molecule.charge, structure,
-        f"{description}; {source}", molecule.unpaired, notes,
-    )  # fmt: skip
+        request,
+        molecule.numbers,
+        molecule.positions,
+        molecule.charge,
+        structure,
+        f"{molecule.smiles}, {len(molecule)} atoms, {_shown_charge(molecule.charge)}; {source}",
+        molecule.unpaired,
+        tuple(notes),
+    )
+
+
+def _gaff2(
+    request: Request, molecule: Molecule, tools: AmberTools | None, folder: Path
+) -> tuple[parmed.Structure, int]:
+    """The topology, and how many of its parameters are guesses."""
+    if tools is None:
+        raise SetupError(_no_amber_tools(request))
+    path = make_topology(tools, molecule, folder, relaxed=not request.quantum)
+    structure = topologies.load(path)
+    if not np.array_equal(topologies.numbers_of(structure), molecule.numbers):
+        raise SetupError(f"{path}: expected the atoms of {request.source} in their order, found others")
+    return structure, guessed_parameters(path)
 
 
 def _generic(
@@ -185,9 +198,15 @@ def _with_given_topology(request: Request, path: Path, seed: int) -> Component:
         topologies.rename_residues(structure, request.name)
     topologies.with_charge(structure, charge)
     return Component(
-        request, topology.numbers, positions, charge, structure,
-        f"{request.source}, {len(positions)} atoms, charge {charge:+d}; {path.name}", 0, (),
-    )  # fmt: skip
+        request,
+        topology.numbers,
+        positions,
+        charge,
+        structure,
+        f"{request.source}, {len(positions)} atoms, {_shown_charge(charge)}; {path.name}",
+        0,
+        (),
+    )
 
 
 def check_quantum(components: Sequence[Component], multiplicity: int | None) -> int:
@@ -226,6 +245,10 @@ def check_quantum(components: Sequence[Component], multiplicity: int | None) -> 
             "multiplicity", f"expected an {kind} one with {electrons} electrons, found {multiplicity}"
         )
     return multiplicity
+
+
+def _shown_charge(charge: int) -> str:
+    return f"charge {charge:+d}" if charge else "neutral"
 
 
 def default_names(sources: Sequence[str]) -> list[str]:

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import parmed
+from ase.data import covalent_radii
 
 from pidelta.errors import SettingError
-from pidelta.state import IntArray
-from pidelta.units import BOHR_IN_ANGSTROM
+from pidelta.state import FloatArray, IntArray
+from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM
 from pidelta.workflow.preparing import packing, topologies
 from pidelta.workflow.preparing.components import Component
+
+_BROKEN, _FORMED = 1.35, 1.15
+"""Of the sum of covalent radii: a bond that is longer, atoms that are nearer without one."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,27 @@ class Layout:
         ions = f", {len(self.box.ions)} {self.parts[-2][0].residues[0].name}" if len(self.box.ions) else ""
         edge = 0.1 * self.box.edge * BOHR_IN_ANGSTROM
         return f"{len(self.box.positions)} atoms in {edge:.3f} nm: {len(self.box.waters)} waters{ions}"
+
+    def changed_bonds(self, positions: FloatArray) -> list[str]:
+        """Bonds of the molecules that broke or formed at positions (N, 3) in bohr, in words."""
+        changes, first = [], 0
+        copies = [part for part in self.components for _ in range(part.request.count)]
+        for part in copies:
+            own = positions[first : first + len(part.numbers)]
+            radii = covalent_radii[part.numbers] * ANGSTROM
+            lengths = np.linalg.norm(own[:, None] - own, axis=2) / (radii[:, None] + radii)
+            bonded = np.zeros(lengths.shape, dtype=bool)
+            for bond in part.structure.bonds:
+                bonded[bond.atom1.idx, bond.atom2.idx] = bonded[bond.atom2.idx, bond.atom1.idx] = True
+            for kind, found in (
+                ("broke", bonded & (lengths > _BROKEN)),
+                ("formed", ~bonded & (lengths < _FORMED)),
+            ):
+                for i, j in np.argwhere(np.triu(found, k=1)).tolist():
+                    names = [part.structure.atoms[atom].name for atom in (i, j)]
+                    changes.append(f"{part.request.name}: the bond {names[0]} - {names[1]} {kind}")
+            first += len(own)
+        return changes
 
 
 def lay_out(components: Sequence[Component], water: str, margin: float, cutoff: float, seed: int) -> Layout:

@@ -160,9 +160,12 @@ def _from_positions(path: Path, charge: int, open_shell: bool) -> Any:
     molecule = chem.MolFromXYZBlock("\n".join(lines) + "\n")
     try:
         bonds.DetermineConnectivity(molecule)
+        _refuse_bare_carbon(path, molecule)
         if len(chem.GetMolFrags(molecule)) == 1:
             bonds.DetermineBondOrders(molecule, charge=charge, allowChargedFragments=not open_shell)
         chem.SanitizeMol(molecule)
+    except StructureError:
+        raise
     except Exception as error:  # RDKit raises whatever its perception hits
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise StructureError(
@@ -170,6 +173,16 @@ def _from_positions(path: Path, charge: int, open_shell: bool) -> Any:
             f"found none ({reason}); give --charge, or an .sdf, which has the bonds"
         ) from None
     return molecule
+
+
+def _refuse_bare_carbon(path: Path, molecule: Any) -> None:
+    """Structures from X-rays lack hydrogens, and RDKit would make triple bonds and radicals of them."""
+    numbers = [atom.GetAtomicNum() for atom in molecule.GetAtoms()]
+    bonds = [(bond.GetBeginAtom(), bond.GetEndAtom()) for bond in molecule.GetBonds()]
+    if 1 not in numbers and any(a.GetAtomicNum() == b.GetAtomicNum() == 6 for a, b in bonds):
+        raise StructureError(
+            f"{path}: expected all hydrogens, found carbon chains without any; of an .sdf they can be added"
+        )
 
 
 def _undecided_stereo(molecule: Any) -> list[str]:

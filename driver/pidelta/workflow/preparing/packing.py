@@ -35,7 +35,8 @@ _DEFAULT_RADIUS = 2.0  # angstrom
 _MOLAR_VOLUME = 1.3
 """Volume that a molecule takes in water, its partial molar volume, over its van der Waals volume: between 1.1
 of glycine and 1.7 of benzene."""
-_GRID = 0.35 * ANGSTROM
+_FINE, _COARSE = 0.2 * ANGSTROM, 0.4 * ANGSTROM
+"""Grids: of the volume of molecules, and of gaps between waters."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,14 @@ class Box:
         molecules: (n, 3) of the molecules, in their order.
         ions: (k, 3).
         waters: (w, 3, 3) of O, H and H.
+        missing: waters that the density asks for and the gaps have no room for.
     """
 
     edge: float
     molecules: FloatArray
     ions: FloatArray
     waters: FloatArray
+    missing: int
 
     @property
     def positions(self) -> FloatArray:
@@ -119,14 +122,14 @@ def fill(numbers: IntArray, molecules: FloatArray, edge: float, charge: int, rng
     kept = np.sort(order[gaps[order] > _CLOSEST_WATER])
     waters = _with_gaps_filled(waters[kept], molecules, edge, wanted, rng)
     replaced = _choose_for_ions(waters, _gaps(waters, molecules), abs(charge), edge, rng)
-    return Box(edge, molecules, waters[replaced, 0], np.delete(waters, replaced, axis=0))
+    missing = max(wanted, 0) - len(waters)
+    return Box(edge, molecules, waters[replaced, 0], np.delete(waters, replaced, axis=0), missing)
 
 
 def _gaps(waters: FloatArray, molecules: FloatArray) -> FloatArray:
     """(w,) from each water to the nearest atom of the molecules."""
     distances = cKDTree(molecules).query(waters.reshape(-1, 3))[0]
-    nearest: FloatArray = np.asarray(distances).reshape(-1, 3).min(axis=1)
-    return nearest
+    return np.asarray(np.reshape(distances, (-1, 3)).min(axis=1))
 
 
 def _tiled(waters: FloatArray, tile_edge: float, edge: float) -> FloatArray:
@@ -154,7 +157,7 @@ def _with_gaps_filled(
     waters: FloatArray, molecules: FloatArray, edge: float, wanted: int, rng: np.random.Generator
 ) -> FloatArray:
     """Waters (w, 3, 3) with others where most room is, up to a number, or until no room is left."""
-    axis = np.arange(0.0, edge, _GRID)
+    axis = np.arange(0.0, edge, _COARSE)
     points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
     distances = np.minimum(
         _periodic_tree(waters[:, 0], edge).query(points)[0], _periodic_tree(molecules, edge).query(points)[0]
@@ -180,7 +183,7 @@ def volume(numbers: IntArray, positions: FloatArray) -> float:
     radii = np.nan_to_num(vdw_radii[numbers], nan=_DEFAULT_RADIUS) * ANGSTROM
     largest = radii.max()
     axes = [
-        np.arange(low - largest, high + largest, _GRID)
+        np.arange(low - largest, high + largest, _FINE)
         for low, high in zip(positions.min(axis=0), positions.max(axis=0), strict=True)
     ]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
@@ -188,7 +191,7 @@ def volume(numbers: IntArray, positions: FloatArray) -> float:
     for radius in np.unique(radii):
         distances, _ = cKDTree(positions[radii == radius]).query(points, distance_upper_bound=radius)
         inside |= np.isfinite(distances)
-    return float(inside.sum()) * _GRID**3
+    return float(inside.sum()) * _FINE**3
 
 
 def _choose_for_ions(

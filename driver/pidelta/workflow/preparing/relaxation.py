@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from pidelta.errors import RunError
 from pidelta.state import Evaluator, FloatArray
 from pidelta.units import ANGSTROM, KCAL_PER_MOL
 
@@ -14,6 +15,10 @@ _FIRST_STEP, _MAX_STEP = 0.4, 1.2
 """In atomic units with masses of 1; the stiffest bonds, 0.6 hartree/bohr^2, bear 1.8."""
 _GENTLE = 20.0 * KCAL_PER_MOL / ANGSTROM
 """A force on an atom, that of a few hundred kelvin, at which dynamics may take over."""
+
+
+_HARSH = 0.5
+"""hartree/bohr, with which dynamics would explode."""
 
 
 def relax(
@@ -38,16 +43,17 @@ def relax(
         (N, 3) in bohr.
 
     Raises:
-        RunError: the energy cannot be evaluated.
+        RunError: the energy cannot be evaluated, or forces are still harsh at the end.
     """
     velocities = np.zeros_like(positions)
-    time_step, mixing, downhill = _FIRST_STEP, 0.1, 0
+    time_step, mixing, downhill, largest = _FIRST_STEP, 0.1, 0, 0.0
+    forces = velocities
     for step in range(steps):
         forces = -evaluator.evaluate(positions[None], cell[None]).gradient[0]
         largest = float(np.linalg.norm(forces, axis=1).max())
         report(step, largest)
         if largest < _GENTLE:
-            break
+            return positions
         if np.vdot(forces, velocities) > 0.0:
             along = np.linalg.norm(velocities) / np.linalg.norm(forces)
             velocities = (1.0 - mixing) * velocities + mixing * along * forces
@@ -62,4 +68,10 @@ def relax(
         lengths = np.linalg.norm(moves, axis=1, keepdims=True)
         moves *= np.minimum(1.0, _LONGEST_STEP / np.maximum(lengths, 1e-12))
         positions, velocities = positions + moves, moves / time_step
+    if largest > _HARSH:
+        atom = int(np.linalg.norm(forces, axis=1).argmax())
+        raise RunError(
+            f"the relaxation ends with a force of {largest:.2g} hartree/bohr on atom {atom}, "
+            f"expected less than {_HARSH}: do molecules overlap?"
+        )
     return positions

@@ -216,7 +216,9 @@ def write_restart(path: Path, positions: FloatArray, edge: float) -> None:
     restart = parmed.amber.Rst7(natom=len(positions))
     restart.coordinates = (positions * BOHR_IN_ANGSTROM).ravel().tolist()
     restart.box = [edge * BOHR_IN_ANGSTROM] * 3 + [90.0] * 3
-    restart.write(str(path))
+    partial = path.with_name(f".{path.name}.part")
+    restart.write(str(partial))
+    partial.replace(path)
 
 
 def _add_atom(

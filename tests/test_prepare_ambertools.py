@@ -77,6 +77,36 @@ def test_classical_molecules_get_relaxed_charges(tools, tmp_path):
     np.testing.assert_allclose(*charges, atol=0.05)
 
 
+def test_molecules_of_the_force_field_around_a_quantum_one(tmp_path, run):
+    """Methanol by DFTB beside two of acetonitrile: their terms stay, those of methanol go, charges vanish."""
+    folder = tmp_path / "made"
+    arguments = (
+        "CO",
+        "CC#N",
+        "--classical",
+        "2",
+        "--count",
+        "1",
+        "--count",
+        "2",
+        "--name",
+        "MET",
+        "--name",
+        "ACN",
+    )
+    assert run("prepare", *arguments, "--cutoff", "0.7 nm", "--equilibrate", "0 ps", "--output", folder) == 0
+    setup = Setup(load_config(folder / "pidelta.yaml"))
+    assert len(setup.qm_indices) == 6
+    assert setup.warnings == []
+    names = np.array(setup.system.residue_names)
+    assert [(names == name).sum() for name in ("MET", "ACN")] == [6, 12]
+    left = setup.qm_region.force_field
+    torsions = left.torsions.atoms
+    assert len(torsions) > 0
+    assert (names[torsions] == "ACN").all()
+    assert setup.topology.charges[names == "ACN"].sum() == pytest.approx(0.0, abs=1e-6)
+
+
 def test_what_is_there_is_taken_over(tools, tmp_path):
     molecule = read_molecule("CO", None, 1)
     path = make_topology(tools, molecule, tmp_path, relaxed=False)

@@ -10,10 +10,14 @@ import torch
 from pidelta.data.frames import Frame, Label
 from pidelta.data.store import FrameStore
 from pidelta.delta.base import Provenance
-from pidelta.delta.hdnnp.coverage import Coverage, Ellipsoid
-from pidelta.delta.hdnnp.descriptors import DescriptorSettings
+from pidelta.delta.coverage import Coverage, Ellipsoid
+from pidelta.delta.descriptors import DescriptorSettings
 from pidelta.delta.hdnnp.model import HDNNP
 from pidelta.delta.hdnnp.networks import AtomicNetworks
+from pidelta.delta.hdnnp.settings import HDNNPSettings
+from pidelta.delta.response.model import Response
+from pidelta.delta.response.networks import ResponseNetworks
+from pidelta.delta.response.settings import ResponseSettings
 
 NUMBERS = np.array([8, 6, 1, 1])
 FORMALDEHYDE = np.array([[0.0, 0.0, 2.28], [0.0, 0.0, 0.0], [0.0, 1.78, -1.1], [0.0, -1.78, -1.1]])
@@ -77,10 +81,23 @@ def write_store(path: Path, count: int, seed: int, offset: float = -100.0) -> No
 def random_model(seed: int = 0, composition: tuple[int, ...] = (1, 1, 6, 8), **options: object) -> HDNNP:
     """An untrained model with cutoffs that differ from each other."""
     cutoffs = {"charge_cutoff": 16.0, "short_cutoff": 9.0, "radial_cutoff": 8.0, "angular_cutoff": 6.0}
-    settings = DescriptorSettings(**{"elements": (1, 6, 8), "mm_elements": (1, 8), **cutoffs, **options})
-    networks = AtomicNetworks(3, settings.feature_count, (16, 16), seed)
+    given = {"elements": (1, 6, 8), "mm_elements": (1, 8), "hidden": (16, 16), **cutoffs, **options}
+    settings = HDNNPSettings(**given)
+    networks = AtomicNetworks(settings, seed)
     provenance = Provenance("toy low", "toy reference", EMBEDDING, (composition,), settings.mm_elements)
     return HDNNP(settings, networks, unit_coverage(settings), 1e-3 * (seed + 1), provenance)
+
+
+def random_response(
+    seed: int = 0, composition: tuple[int, ...] = (1, 1, 6, 8), **options: object
+) -> Response:
+    """An untrained response model with cutoffs that differ from each other, and all its terms of a size."""
+    cutoffs = {"short_cutoff": 9.0, "radial_cutoff": 8.0, "angular_cutoff": 6.0}
+    settings = ResponseSettings(**{"elements": (1, 6, 8), "mm_elements": (1, 8), **cutoffs, **options})
+    networks = ResponseNetworks(settings, seed)
+    networks.moment_scales.copy_(torch.tensor([0.05, 0.02, 0.01]))
+    provenance = Provenance("toy low", "toy reference", EMBEDDING, (composition,), settings.mm_elements)
+    return Response(settings, networks, unit_coverage(settings), 1e-3 * (seed + 1), provenance)
 
 
 def unit_coverage(settings: DescriptorSettings) -> Coverage:
@@ -91,6 +108,5 @@ def unit_coverage(settings: DescriptorSettings) -> Coverage:
             Ellipsoid(np.zeros(width), np.ones(width), np.zeros((width, 0))) for _ in settings.elements
         )
 
-    return Coverage(
-        spheres(settings.structure_count), spheres(settings.feature_count - settings.structure_count)
-    )
+    structure = settings.structure_count
+    return Coverage(spheres(structure), spheres(settings.coverage_blocks[-1].stop - structure))

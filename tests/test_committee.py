@@ -175,6 +175,11 @@ def test_committees_that_are_right(tmp_path):
             {"committee": BASELINE, "centred": False},
             r"<baseline_name>: expected delta\.offset, .* found none",
         ),
+        (
+            ["terms: mm+delta.embedding"],
+            {"committee": PARSE, "reported": COMMITTEE_PROPERTIES},
+            r"expected delta models as a whole, found delta\.embedding \+ mm of s0: .*",
+        ),
     ],
 )
 def test_committees_that_are_refused(tmp_path, sockets, options, message):

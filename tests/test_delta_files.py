@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from delta_frames import random_frame, random_model
+from delta_frames import random_frame, random_model, random_response
 from pidelta.delta.files import read_file, write_file
 from pidelta.delta.loading import load_correction
 from pidelta.errors import ModelError
@@ -29,8 +29,9 @@ def refused(path, match="expected"):
     assert path.name in str(info.value)
 
 
-def test_saved_model_gives_the_same_bits(tmp_path):
-    model, region = random_model(), random_frame(7).region
+@pytest.mark.parametrize("made", [random_model, random_response])
+def test_saved_model_gives_the_same_bits(made, tmp_path):
+    model, region = made(), random_frame(7).region
     model.save(tmp_path / "m.pt")
     loaded = load_correction(tmp_path / "m.pt")
     assert loaded.settings == model.settings
@@ -65,7 +66,7 @@ def test_files_that_are_no_models_are_refused(tmp_path, capsys):
     torch.save({"schema": "pidelta delta model 1"}, tmp_path / "old.pt")
     refused(tmp_path / "old.pt", "the old format without one: train the model again")
     write_file(tmp_path / "other.pt", "pidelta hdnnp 1", {})
-    refused(tmp_path / "other.pt", "expected the schema 'pidelta hdnnp 2', found 'pidelta hdnnp 1'")
+    refused(tmp_path / "other.pt", "expected the schema 'pidelta response 1' or 'pidelta hdnnp 2', found")
     write_file(tmp_path / "payload.pt", SCHEMA, {"settings": Payload()})
     refused(tmp_path / "payload.pt", "expected a delta model")
     assert "executed" not in capsys.readouterr().out

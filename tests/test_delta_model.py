@@ -10,19 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from delta_frames import EMBEDDING, NUMBERS, random_frame, random_model
+from delta_frames import EMBEDDING, NUMBERS, random_frame, random_model, random_response
 from pidelta.delta.base import CorrectionResult, check_fits
 from pidelta.delta.committee import Committee
-from pidelta.delta.hdnnp.descriptors import (
-    DescriptorSettings,
-    angular_triples,
-    cutoff_and_slope,
-    cutoff_function,
-    site_species_index,
-    species_index,
-    structure_features,
-)
-from pidelta.delta.hdnnp.site_features import SiteFeatures
+from pidelta.delta.descriptors import DescriptorSettings, species_index
+from pidelta.delta.hdnnp.charge_features import ChargeFeatures
+from pidelta.delta.network_model import NetworkModel
+from pidelta.delta.region_features import RegionFeatures
+from pidelta.delta.response.model import Response
+from pidelta.delta.structure_features import StructureFeatures
 from pidelta.errors import GeometryError, ModelError
 from pidelta.state import RegionGradient
 from pidelta.testing import corrections
@@ -40,8 +36,17 @@ def test_model_conforms():
     corrections.check_correction(model, random_frame(0), cutoffs)
 
 
-def test_committee_conforms():
-    committee = Committee([random_model(0), random_model(1), random_model(2)])
+@pytest.mark.parametrize("options", [{}, {"energy_width": 0, "short_width": 0}])
+def test_response_conforms(options):
+    model = random_response(**options)
+    settings = model.settings
+    cutoffs = (settings.short_cutoff, settings.radial_cutoff, settings.angular_cutoff)
+    corrections.check_correction(model, random_frame(0), cutoffs)
+
+
+@pytest.mark.parametrize("made", [random_model, random_response])
+def test_committee_conforms(made):
+    committee = Committee([made(0), made(1), made(2)])
     corrections.check_correction(committee, random_frame(1), (9.0,))
 
 
@@ -92,21 +97,15 @@ def test_conformance_finds_memory_wrong_strides_and_any_composition():
 
 
 def test_conformance_finds_a_cosine_cutoff(monkeypatch):
-    def cosine(r, cutoff):
-        return 0.5 * (1.0 + torch.cos(math.pi * (r / cutoff).clamp(max=1.0)))
+    def cosine(x):
+        return 0.5 * (1.0 + torch.cos(math.pi * x))
 
-    monkeypatch.setattr("pidelta.delta.hdnnp.descriptors.cutoff_function", cosine)
-    model = random_model()
+    monkeypatch.setattr("pidelta.delta.response.networks.quintic", cosine)
+    # the compiled energy is another, and these derivatives are automatic
+    monkeypatch.setattr(Response, "_evaluate", NetworkModel._evaluate)
+    model = random_response()
     with pytest.raises(AssertionError, match="second derivative jumps"):
         corrections.check_smooth_structure(model, random_frame(0), model.settings.radial_cutoff)
-
-
-def test_cutoff_function_is_the_switch_of_core():
-    r = np.linspace(0.0, 12.0, 50)
-    expected, slope = smooth_step(r, 0.0, 9.0)
-    np.testing.assert_allclose(cutoff_function(torch.from_numpy(r), 9.0).numpy(), expected, atol=1e-14)
-    for found, known in zip(cutoff_and_slope(torch.from_numpy(r), 9.0), (expected, slope), strict=True):
-        np.testing.assert_allclose(found.numpy(), known, atol=1e-14)
 
 
 def fall(r, cutoff):
@@ -146,41 +145,14 @@ def naive_structure_features(settings: DescriptorSettings, numbers, x):
 
 def test_structure_features_follow_their_formulas():
     settings, frame = random_model().settings, random_frame(2)
-    x = torch.from_numpy(frame.positions)[None]
-    found = structure_features(settings, species_index(settings, NUMBERS), x, angular_triples(settings, x))
+    found = StructureFeatures(settings, species_index(settings, NUMBERS), frame.positions[None]).features()
     expected = naive_structure_features(settings, NUMBERS.tolist(), frame.positions)
-    np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-12)
-
-
-@pytest.mark.parametrize("atoms", [1, 2, 3, 9])
-def test_angular_triples_are_those_of_a_search_over_all(atoms):
-    """Two structures: an angle that only one of them has counts, but not two sides in different ones."""
-    settings = random_model().settings
-    x = torch.from_numpy(np.random.default_rng(atoms).uniform(0.0, 9.0, (2, atoms, 3)))
-    near = [
-        [[np.linalg.norm(b - a) < settings.angular_cutoff for b in structure] for a in structure]
-        for structure in x.numpy()
-    ]
-    expected = {
-        (i, j, k)
-        for j, k in combinations(range(atoms), 2)
-        for i in set(range(atoms)) - {j, k}
-        if any(mask[i][j] and mask[i][k] for mask in near)
-    }
-    found = angular_triples(settings, x).tolist()
-    assert len(found) == len(expected)
-    assert {tuple(triple) for triple in found} == expected
+    np.testing.assert_allclose(found[0], expected, atol=1e-12)
 
 
 def test_environment_features_follow_their_formulas():
     settings, frame = random_model(charge_count=3, short_count=2).settings, random_frame(3)
-    sites = SiteFeatures(
-        settings,
-        torch.from_numpy(frame.positions)[None],
-        torch.from_numpy(frame.site_positions)[None],
-        torch.from_numpy(frame.site_charges)[None],
-        site_species_index(settings, frame.site_numbers[None]),
-    )
+    found = RegionFeatures(settings, ChargeFeatures, frame.region).features()
     ratio = (16.0 / 3.0) ** (1.0 / 3.0)
     centres = 3.0 * ratio ** np.arange(3)
     expected = np.zeros((4, 8))
@@ -194,11 +166,12 @@ def test_environment_features_follow_their_formulas():
             expected[i, 1:4] += charge * np.exp(-0.5 * ((r - centres) / widths) ** 2) * fall(r, 16.0)
             short = np.exp(-0.5 * ((r - np.array([3.0, 6.0])) / 3.0) ** 2) * fall(r, 9.0)
             expected[i, 4 + 2 * (number == 8) : 6 + 2 * (number == 8)] += short
-    np.testing.assert_allclose(sites.features()[0].numpy(), expected, atol=1e-12)
+    np.testing.assert_allclose(found[0, :, settings.structure_count :], expected, atol=1e-12)
 
 
-def test_a_charge_without_nucleus_counts_through_its_charge():
-    model, frame = random_model(), random_frame(4)
+@pytest.mark.parametrize("made", [random_model, random_response])
+def test_a_charge_without_nucleus_counts_through_its_charge(made):
+    model, frame = made(), random_frame(4)
     numbers = frame.site_numbers.copy()
     numbers[0] = 0
     frame = replace(frame, site_numbers=numbers)
@@ -206,8 +179,9 @@ def test_a_charge_without_nucleus_counts_through_its_charge():
     assert np.abs(evaluate(model, frame).gradient.site_positions[0, 0]).max() > 1e-6
 
 
+@pytest.mark.parametrize("made", [random_model, random_response])
 @pytest.mark.parametrize("atoms", [1, 2, 4])
-def test_without_environment_and_with_few_atoms(atoms):
+def test_without_environment_and_with_few_atoms(atoms, made):
     frame = random_frame(5)
     frame = replace(
         frame,
@@ -218,7 +192,7 @@ def test_without_environment_and_with_few_atoms(atoms):
         site_numbers=np.zeros(0, dtype=np.int64),
     )
     composition = tuple(sorted(frame.numbers.tolist()))
-    corrections.check_derivatives(random_model(composition=composition, mm_elements=()), frame)
+    corrections.check_derivatives(made(composition=composition, mm_elements=()), frame)
 
 
 def test_committee_is_the_mean_and_the_spread_of_its_members():

@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from delta_frames import random_model, random_response
 from mm_systems import CUBIC, DATA, FORCE_FIELD, TRICLINIC, acetamide_water, on_atoms, water_positions
 from pidelta.cli.conservation_options import NVEOptions, plan_report
+from pidelta.delta.committee import Committee
 from pidelta.errors import ConfigError
 from pidelta.mm import evaluator as built_in
 from pidelta.mm.evaluator import BondedEvaluator, MMEvaluator
@@ -40,6 +42,7 @@ SETTINGS = {
         ("MM.Bonded + low", {"mm.bonded", "low"}),
         ("mm.nonbonded+mm.bonded", {"mm.bonded", "mm.nonbonded"}),
         ("low.vacuum+mm.bonded", {"low.vacuum", "mm.bonded"}),
+        ("delta.embedding", {"delta.embedding"}),
     ],
 )
 def test_names_of_parts(text, terms):
@@ -63,7 +66,7 @@ def test_names_that_are_refused(text, message):
 
 
 def test_sums_of_terms_and_parts():
-    assert smallest_parts(ALL) == ("mm.bonded", "mm.nonbonded", "low.vacuum", "low.embedding", "delta")
+    assert smallest_parts(ALL) == tuple(part for term in ALL for part in PARTS[term])
     assert common_terms(ALL, {"delta", "mm"}) == ["mm", "delta"]
     assert common_terms(ALL, {"low", "mm.nonbonded", "mm.bonded"}) == ["mm.bonded", "mm.nonbonded", "low"]
     assert common_terms(["mm.bonded"], {"mm"}) == ["mm.bonded"]
@@ -147,7 +150,7 @@ def waters(tmp_path_factory):
     return set_up(tmp_path_factory.mktemp("waters"), "pme", "dftb", "builtin", "cubic")
 
 
-@pytest.mark.parametrize("part", [part for parts in PARTS.values() for part in parts])
+@pytest.mark.parametrize("part", [*PARTS["mm"], *PARTS["low"]])
 def test_conformance_of_parts_in_qmmm(waters: Setup, part):
     evaluator = waters.evaluator(frozenset({part}))
     check_qmmm(evaluator, sample_of(waters), Tolerances(mesh=EWALD_TOLERANCE), count=1)
@@ -172,6 +175,45 @@ def test_parts_in_qmmm_add_up(waters: Setup, served):
     np.testing.assert_allclose(found[-1].charges, whole.charges, atol=1e-8)
     assert (found[0].charges is None) == (len(found) == 2)  # of a molecule in vacuum they say nothing
     assert np.abs(found[-1].terms["low.embedding"].energy).min() > 1e-2
+
+
+def with_delta(setup: Setup, *terms: str, kind=random_response):
+    """The terms of an untrained delta model of the two molecules of a set-up, and nothing else."""
+    members = [kind(seed, (1, 1, 1, 1, 8, 8)) for seed in (0, 1)]
+    evaluator = setup.evaluator(frozenset({"low.vacuum"}))
+    return replace(evaluator, engine=None, delta=Committee(members, offset=0.25), delta_terms=terms)
+
+
+@pytest.mark.parametrize("kind", [random_model, random_response])
+@pytest.mark.parametrize("terms", [("delta.vacuum",), ("delta.embedding",), PARTS["delta"]])
+def test_conformance_of_parts_of_a_delta_model(waters: Setup, terms, kind):
+    evaluator, sample = with_delta(waters, *terms, kind=kind), sample_of(waters)
+    check_qmmm(evaluator, sample, Tolerances(), count=1)
+    found = evaluator.evaluate(sample.positions, sample.cells)
+    assert tuple(found.terms) == terms
+    # the spread is that of the whole, which the part in vacuum does not know
+    assert ("delta_energies" in found.properties) == evaluator.knows_spread == ("delta.embedding" in terms)
+
+
+def test_parts_of_a_delta_model_add_up(waters: Setup):
+    """Each by a client of its own; the one in vacuum is that of the molecules far from all charges."""
+    sample = sample_of(waters)
+    request = sample.positions, sample.cells
+    whole = with_delta(waters, "delta").evaluate(*request)
+    vacuum, embedding = (with_delta(waters, part).evaluate(*request) for part in PARTS["delta"])
+    for name in ("energy", "gradient", "virial"):
+        total = getattr(vacuum, name) + getattr(embedding, name)
+        np.testing.assert_allclose(total, getattr(whole, name), rtol=0.0, atol=1e-11, err_msg=name)
+    assert np.abs(embedding.energy).min() > 1e-6
+    evaluator = with_delta(waters, "delta")
+    region = evaluator.surroundings.cut(*request)
+    alone = evaluator.delta.evaluate(
+        replace(region, site_charges=0.0 * region.site_charges, site_numbers=0 * region.site_numbers)
+    )
+    np.testing.assert_allclose(vacuum.energy, alone.energy, rtol=0.0, atol=1e-12)
+    np.testing.assert_allclose(
+        vacuum.gradient[:, evaluator.partition.qm_indices], alone.gradient.positions, atol=1e-12
+    )
 
 
 def test_a_force_field_alone_in_parts(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 STUDY = Path(__file__).parents[1] / "inputs" / "thermostats"
-MODULES = ("family", "running", "observables", "results", "pictures", "page")
+MODULES = ("family", "stretches", "running", "observables", "results", "pictures", "page")
 
 
 @pytest.fixture
@@ -62,6 +62,59 @@ def test_the_page_says_what_was_measured(study, monkeypatch):
     assert len(tables) > 3
     for table in tables.values():
         assert table in text
+
+
+def test_stretches_of_a_run_add_up_to_what_its_raw_outputs_say(study, tmp_path):
+    """Kinetic temperatures from the equipartition theorem by hand, whether read at once or in two parts."""
+    stretches, family = study["stretches"], study["family"]
+    run = family.Run("drop", "water", "", "", 1, 2.0, "start")
+    rng = np.random.default_rng(5)
+    steps = np.arange(0, 4200, stretches.STRIDE)
+    velocities = 1e-3 * rng.standard_normal((len(steps), 24, 3))
+    potential = rng.standard_normal(len(steps))
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    write_outputs(whole, steps, velocities, potential)
+    cut = 1700
+    write_outputs(parts, steps[: cut // 4 + 30], velocities[: cut // 4 + 30], potential[: cut // 4 + 30])
+    stretches.condense(run, parts, cut)
+    assert not list(parts.glob("run.vel*"))
+    after = steps > cut
+    write_outputs(parts, steps[after], velocities[after], potential[after])
+    once = stretches.join(stretches.stretches_of(run, whole))
+    twice = stretches.join(stretches.stretches_of(run, parts))
+    masses = np.array([15.9949, 1.00783, 1.00783] * 8) * 1822.8885
+    kinetic = 0.5 * np.einsum("tai,a->t", velocities**2, masses)
+    expected = 2.0 * kinetic / (3 * 24 - 3) * 315775.02
+    for found in (once, twice):
+        np.testing.assert_array_equal(found.rows["time"], steps * family.TIME_STEP / 1000.0)
+        np.testing.assert_allclose(found.rows["potential"], potential / 27.211386, rtol=1e-6)
+        np.testing.assert_allclose(found.rows["MM"], expected, rtol=1e-3)
+    # of 2.1 ps, the first 0.5 left out: segments of 1 ps that overlap by half, and none across the cut
+    assert (once.segments, twice.segments) == (2, 1)
+    assert once.power["MM"].shape == stretches.wavenumbers().shape
+
+
+def write_outputs(folder, steps, velocities, potential):
+    """As i-PI does, which writes the head of a table but once."""
+    folder.mkdir(exist_ok=True)
+    columns = ("step", "time{picosecond}", "conserved{electronvolt}", "temperature{kelvin}")
+    names = [*columns, "potential{electronvolt}"]
+    if not (folder / "run.out").exists():
+        head = [f"# column   {i}     --> {name} : what it is\n" for i, name in enumerate(names, 1)]
+        (folder / "run.out").write_text("".join(head))
+    with (folder / "run.out").open("a") as file:
+        for step, energy in zip(steps, potential, strict=True):
+            file.write(f"  {step:.8e} {step * 0.0005:.8e} {0:.8e} {300:.8e} {energy:.8e}\n")
+    atoms = "|".join("OHH" * 8)
+    with (folder / "run.vel_0.bin").open("ab") as file:
+        for step, values in zip(steps, velocities, strict=True):
+            (20.0 * np.eye(3)).tofile(file)
+            np.array([24]).tofile(file)
+            values.tofile(file)
+            np.array([len(atoms)]).tofile(file)
+            np.array([atoms]).tofile(file)
+            title = f"Step: {step:10d}  Bead:       0 velocities{{atomic_unit}}  cell{{atomic_unit}}"
+            np.array([title]).tofile(file)
 
 
 @pytest.mark.slow

@@ -6,7 +6,15 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, FiniteFloat, PrivateAttr, Tag, field_validator, model_validator
+from pydantic import (
+    Field,
+    FiniteFloat,
+    PrivateAttr,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from pidelta.state import TERMS
 from pidelta.units import parse_quantity
@@ -293,22 +301,71 @@ class EmbeddingConfig(Section):
     switch: Distance = parse_quantity("0.2 nm", "length")
 
 
-class DeltaConfig(Section):
-    """Files of delta models; several form a committee.
+class CalibrationConfig(Section):
+    """Factors of the spread of a committee, of energies and of forces, as `pidelta test` finds them."""
 
-    `warn_above` is the standard deviation of a committee that deserves a warning: by default twice the error
-    that the models had on frames held back from their training. `offset` is taken off the energy of each
-    model: the difference of two methods may be hundreds of hartree, and i-PI's weighted baseline multiplies
-    it by a weight that changes. `properties` are results of each member, of
-    the terms that are evaluated: energies, forces and virials, as i-PI's ``ffcommittee`` reads them.
+    energy: FiniteFloat = Field(1.0, gt=0.0)
+    force: FiniteFloat = Field(1.0, gt=0.0)
+
+
+class DeltaConfig(Section):
+    """Files of delta models; several form a committee. A file may hold this section: `delta: FILE`.
+
+    `calibration` makes the spread of the committee as large as its errors are. `warn_above` is the spread,
+    in energy, that deserves a warning: by default twice the error that the models had on frames held back
+    from their training. Structures above it, or outside the training, are kept in the file `save_uncertain`,
+    ready for `pidelta label`; `stop_above` ends a run. `baseline_error` is the error that the low level is
+    trusted to have: the models count the less, the more they differ beyond it, by the weight e^2/(e^2 +
+    spread^2). `offset` is taken off the energy of each model: the difference of two methods may be hundreds
+    of hartree, and a weighted baseline multiplies it by a weight that changes.
+
+    `properties` are results to report: the spread of forces on each QM atom, `delta_force_deviation`; and of
+    each member, of the terms that are evaluated, energies, forces and virials, as i-PI's ``ffcommittee``
+    reads them.
     """
 
     models: list[FilePath] = Field(min_length=1)
-    properties: list[Literal["committee_pot", "committee_force", "committee_virial"]] = Field(
-        default_factory=list
-    )
+    properties: list[
+        Literal["committee_pot", "committee_force", "committee_virial", "delta_force_deviation"]
+    ] = Field(default_factory=list)
+    calibration: CalibrationConfig = CalibrationConfig()
     warn_above: Energy | None = Field(None, gt=0.0)
+    save_uncertain: FilePath | None = None
+    stop_above: Energy | None = Field(None, gt=0.0)
+    baseline_error: Energy | None = Field(None, gt=0.0)
     offset: Energy | None = None
+
+    @model_validator(mode="after")
+    def _check_baseline(self) -> DeltaConfig:
+        if self.baseline_error is None:
+            return self
+        if len(self.models) < 2:
+            raise ValueError("baseline_error: expected two models or more, whose spread counts, found one")
+        if self.offset is None:
+            raise ValueError(
+                "baseline_error: expected offset, the mean of what the models add (pidelta test prints it), "
+                "found none"
+            )
+        if self.committee_properties:
+            raise ValueError(
+                f"baseline_error: expected no {self.committee_properties[0]}, as its mean over the models is "
+                "no longer the energy, found it in properties"
+            )
+        return self
+
+    @property
+    def committee_properties(self) -> tuple[str, ...]:
+        """Those of `properties` that are of each member."""
+        return tuple(name for name in self.properties if name.startswith("committee_"))
+
+
+def load_delta(path: Path) -> DeltaConfig:
+    """Read and validate a section `delta` that is a file of its own.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    return read_yaml(path, DeltaConfig)
 
 
 class Config(Section):
@@ -346,6 +403,13 @@ class Config(Section):
     def path(self) -> Path:
         """The file it was read from, for messages."""
         return self._path
+
+    @field_validator("delta", mode="before")
+    @classmethod
+    def _read_delta(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, str):
+            return value
+        return load_delta((info.context or {}).get("folder", Path()) / value)
 
     @model_validator(mode="after")
     def _check_sections(self) -> Config:

@@ -17,11 +17,15 @@ BoolArray = npt.NDArray[np.bool_]
 TERMS = ("mm", "low", "delta")
 """The terms of the energy by role: the names that configurations, sockets and results use."""
 
-PARTS = {"mm": ("mm.bonded", "mm.nonbonded"), "low": ("low.vacuum", "low.embedding")}
+PARTS = {
+    "mm": ("mm.bonded", "mm.nonbonded"),
+    "low": ("low.vacuum", "low.embedding"),
+    "delta": ("delta.vacuum", "delta.embedding"),
+}
 """Parts that terms are sums of, a stiff one and a smooth one, so that i-PI can treat each in its own way.
 
-Listed 1-4 pairs are bonded. The embedding is what the field of the surroundings, and the images of the QM
-region, add to the energy of the QM region in vacuum.
+Listed 1-4 pairs are bonded. The embedding is what the surroundings, and for the low level the images of the
+QM region, add to what the method says of the QM region in vacuum.
 """
 
 _ALIASES = {"dftb": "low"}

@@ -39,6 +39,11 @@ _UNITS: dict[str, dict[str, float]] = {
     "angle": {"deg": math.pi / 180.0, "rad": 1.0},
     "time": {"fs": FEMTOSECOND, "ps": PICOSECOND, "ns": 1000.0 * PICOSECOND},
     "energy": {"hartree": 1.0, "eV": EV, "kJ/mol": KJ_PER_MOL, "kcal/mol": KCAL_PER_MOL},
+    "gradient": {
+        "hartree/bohr": 1.0,
+        "eV/angstrom": EV / ANGSTROM,
+        "kcal/mol/angstrom": KCAL_PER_MOL / ANGSTROM,
+    },
 }
 
 _QUANTITY = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-zÅ/]+)\s*")
@@ -49,8 +54,8 @@ def parse_quantity(text: object, dimension: str) -> float:
 
     Args:
         text: a number followed by a unit.
-        dimension: ``length``, ``angle``, ``temperature`` (as k_B T in hartree), ``time`` or
-            ``energy``.
+        dimension: ``length``, ``angle``, ``temperature`` (as k_B T in hartree), ``time``, ``energy`` or
+            ``gradient``.
 
     Raises:
         ValueError: the unit is missing or unknown; the message says what was expected and found.

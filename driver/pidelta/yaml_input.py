@@ -27,6 +27,8 @@ Length = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "l
 Angle = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "angle"))]
 Temperature = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "temperature"))]
 Energy = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "energy"))]
+Time = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "time"))]
+Gradient = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "gradient"))]
 
 
 Integer = Annotated[int, Field(strict=True)]

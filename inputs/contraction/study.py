@@ -39,7 +39,8 @@ _TOTAL = re.compile(r"<total_steps>.*?</total_steps>")
 TEMPERATURE = 300.0 / HARTREE_IN_KELVIN
 URACIL, URACIL_HYDROGENS = np.arange(12), np.arange(8, 12)
 STRIDE = 4
-PARTS = ("mm.bonded", "mm.nonbonded", "low.vacuum", "low.embedding", "delta")
+STIFF = ("mm.bonded", "low.vacuum", "delta.vacuum")
+SMOOTH = ("mm.nonbonded", "low.embedding", "delta.embedding")
 GROUPS = ("H of uracil", "C N O of uracil", "H of water", "O of water")
 
 
@@ -61,9 +62,9 @@ class Box:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Those of PARTS that its energy has."""
+        """Of the energy, stiff ones first."""
         terms = smallest_parts(load_config(self.config).terms)
-        return tuple(part for part in PARTS if part in terms)
+        return tuple(part for part in (*STIFF, *SMOOTH) if part in terms)
 
     def folder(self, folder: Path, name: str) -> Path:
         """Where a run is."""
@@ -84,9 +85,9 @@ class Way:
 
     Attributes:
         beads: of each part of it, by name.
-        outer: time step in fs of all parts but STIFF, whose own is then shorter: BAOAB, which allows 1 fs,
-            has one thermostat step in an outer one.
-        inner: time step in fs of STIFF.
+        outer: time step in fs of the smooth parts; that of stiff ones is then shorter: BAOAB, which allows
+            1 fs, has one thermostat step in an outer one.
+        inner: time step in fs of the stiff parts.
     """
 
     beads: Mapping[str, int]
@@ -99,47 +100,41 @@ class Way:
         return round(self.outer / self.inner)
 
 
-def _way(
-    nonbonded: int,
-    embedding: int,
-    vacuum: int = BEADS,
-    *,
-    delta: int | None = None,
-    outer: int = 1,
-    inner: float = 1.0,
-) -> Way:
-    beads = BEADS, nonbonded, vacuum, embedding, embedding if delta is None else delta
-    return Way(dict(zip(PARTS, beads, strict=True)), outer, inner)
+def _way(smooth: int = BEADS, *, outer: int = 1, inner: float = 1.0, **others: int) -> Way:
+    """Smooth parts on so many beads, and stiff ones on all, but for `others`: ``low_vacuum=8``."""
+    beads = dict.fromkeys(STIFF, BEADS) | dict.fromkeys(SMOOTH, smooth)
+    beads |= {part.replace("_", "."): count for part, count in others.items()}
+    return Way(beads, outer, inner)
 
 
 SAMPLED = "smooth on 4"
 WAYS = {
-    "all on 32": _way(BEADS, BEADS),
-    "smooth on 8": _way(8, 8),
-    "smooth on 6": _way(6, 6),
-    "smooth on 5": _way(5, 5),
-    SAMPLED: _way(4, 4),
-    "smooth on 3": _way(3, 3),
-    "smooth on 2": _way(2, 2),
-    "smooth on 1": _way(1, 1),
-    "nonbonded on 4": _way(4, BEADS),
-    "nonbonded on 1": _way(1, BEADS),
-    "embedding on 4": _way(BEADS, 4, delta=BEADS),
-    "embedding on 1": _way(BEADS, 1, delta=BEADS),
-    "nonbonded on 1, others on 4": _way(1, 4),
-    "low on 8": _way(BEADS, 8, vacuum=8, delta=BEADS),
-    "delta on 4": _way(BEADS, BEADS, delta=4),
-    "delta on 1": _way(BEADS, BEADS, delta=1),
-    "smooth on 4, delta on 32": _way(4, 4, delta=BEADS),
-    "smooth on 4, delta on 16": _way(4, 4, delta=16),
-    "smooth on 4, delta on 8": _way(4, 4, delta=8),
-    "smooth on 4, every 1 fs": _way(4, 4, delta=BEADS, outer=1, inner=0.5),
-    "smooth on 4, every 2 fs": _way(4, 4, delta=BEADS, outer=2, inner=0.5),
-    "smooth on 4, every 4 fs": _way(4, 4, delta=BEADS, outer=4, inner=0.5),
+    "all on 32": _way(),
+    "smooth on 8": _way(8),
+    "smooth on 6": _way(6),
+    "smooth on 5": _way(5),
+    SAMPLED: _way(4),
+    "smooth on 3": _way(3),
+    "smooth on 2": _way(2),
+    "smooth on 1": _way(1),
+    "nonbonded on 4": _way(mm_nonbonded=4),
+    "nonbonded on 1": _way(mm_nonbonded=1),
+    "low.embedding on 4": _way(low_embedding=4),
+    "low.embedding on 1": _way(low_embedding=1),
+    "delta.embedding on 4": _way(delta_embedding=4),
+    "delta.embedding on 1": _way(delta_embedding=1),
+    "nonbonded on 4, embedding on 2": _way(2, mm_nonbonded=4),
+    "nonbonded on 4, embedding on 1": _way(1, mm_nonbonded=4),
+    "nonbonded on 1, embedding on 4": _way(4, mm_nonbonded=1),
+    "low on 8": _way(low_vacuum=8, low_embedding=8),
+    "delta on 4": _way(delta_vacuum=4, delta_embedding=4),
+    "delta on 1": _way(delta_vacuum=1, delta_embedding=1),
+    "smooth and delta on 4": _way(4, delta_vacuum=4),
+    "smooth on 4, every 1 fs": _way(4, outer=1, inner=0.5),
+    "smooth on 4, every 2 fs": _way(4, outer=2, inner=0.5),
+    "smooth on 4, every 4 fs": _way(4, outer=4, inner=0.5),
 }
-"""Smooth: the nonbonded terms of the force field, what the embedding adds to DFTB in vacuum, and delta; with
-two time steps delta is on all beads, in the outer step."""
-STIFF = ("mm.bonded", "low.vacuum")
+"""With two time steps the smooth parts act in the outer one."""
 RUNS = tuple(
     name
     for name, way in WAYS.items()

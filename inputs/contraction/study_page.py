@@ -161,8 +161,8 @@ def page(
         "",
         "Uracil in q-SPC/Fw water at 300 K, 32 beads, 1 fs, BAOAB and PILE-G with 100 fs, by `python "
         "study.py run FOLDER`, `frames FOLDER`, both once more with `--large`, and `page FOLDER`. *Smooth* "
-        "is `mm.nonbonded`, `low.embedding` and `delta`. *Every 2 fs*: the smooth terms, and delta on all "
-        "beads, act in the outer time step, the others every 0.5 fs.",
+        "is `mm.nonbonded`, `low.embedding` and `delta.embedding`; all else is on 32 beads. *Every 2 fs*: "
+        "the smooth terms act in the outer time step, the others every 0.5 fs.",
         "",
         f"Frames of the run `{SAMPLED}`, evaluated in each way: RMS error of the forces on beads relative "
         "to their RMS, and the difference of the centroid-virial kinetic energy of an atom from that of all "

@@ -32,7 +32,7 @@ def draw(results: Results) -> None:
 
 def draw_temperatures(results: Results, path: Path) -> None:
     """Both regions by thermostat, of centroids in ring polymers; hollow where the error is not known."""
-    figure = new_figure(6.4, 0.9 + 0.3 * len(results))
+    figure = new_figure(6.4, 1.1 + 0.3 * len(results))
     axis = figure.subplots()
     names = [f"{run.label}, {run.beads} beads" if run.beads > 1 else run.label for run in results]
     places = np.arange(len(results))[::-1]
@@ -49,7 +49,7 @@ def draw_temperatures(results: Results, path: Path) -> None:
     axis.axvline(TEMPERATURE, color="0.5", linewidth=0.8)
     axis.set_yticks(places, names)
     axis.set_ylim(-0.5, len(results) - 0.5)
-    axis.set_xlabel("kinetic temperature / K; grey: 298 K ± 1 %; hollow: error unknown")
+    axis.set_xlabel("kinetic temperature / K\ngrey: 298 K ± 1 %; hollow: error unknown")
     axis.legend(frameon=False, fontsize=8)
     tidy(axis)
     figure.savefig(path, dpi=DPI)
@@ -79,7 +79,7 @@ def draw_spectra(results: Results, path: Path) -> None:
 
 def draw_trade(results: Results, path: Path) -> None:
     """How fast the QM region samples, where that is known, over how much diffusion is slowed down."""
-    figure = new_figure(5.6, 3.8)
+    figure = new_figure(7.6, 4.6)
     axis = figure.subplots()
     known = [(run, result) for run, result in results.items() if not hides_slow_exchange(run, result)]
     for (run, result), colour in zip(known, [*COLOURS, "0.35"] * len(known), strict=False):

@@ -11,13 +11,12 @@ from pathlib import Path
 from string import Template
 
 from family import FOLDER, TEMPERATURE, TIME_STEP, Run
+from stretches import BEADS_STRIDE, STRIDE, condense
 
 import pidelta
 from pidelta.analysis.cost import add_cost
 from pidelta.ipi.saved_states import step_in_restart
 
-STRIDE = 4  # steps between rows of properties and velocities: 2 fs
-BEADS_STRIDE = 20  # between what every bead has
 SAFE_STRIDE = 20  # between states that i-PI keeps for its RESTART: one at every step is a third of its time
 _PES = Path(pidelta.__file__).with_name("ipi_pes.py")
 _SMALL_BOXES = (FOLDER.parent / "small-boxes").resolve()
@@ -36,7 +35,7 @@ def bring_to(run: Run, steps: int, runs: Path) -> None:
     """Run what is left of `steps` steps of a run in its folder below `runs`.
 
     i-PI calls pidelta in its own process, so that nothing waits for messages. ``cost.json`` has the
-    processor time.
+    processor time. The raw outputs of earlier parts are condensed first.
 
     Raises:
         SystemExit: it did not come to its end.
@@ -47,6 +46,7 @@ def bring_to(run: Run, steps: int, runs: Path) -> None:
     if done >= steps:
         return
     write_inputs(run, steps, runs)
+    condense(run, folder, done)
     if done:
         _extend(restart, steps)
     command = [sys.executable, str(Path(sys.executable).with_name("i-pi"))]

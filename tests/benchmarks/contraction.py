@@ -28,17 +28,21 @@ from pidelta.state import parse_terms
 FOLDER = Path(__file__).parents[2] / "inputs" / "contraction"
 INITIAL = FOLDER.parent / "uracil-water" / "init.pdb"
 BEADS = 32
-ALL, STIFF, SMOOTH = "mm+low+delta", "mm.bonded+low.vacuum", "mm.nonbonded+low.embedding"
+ALL, STIFF = "mm+low+delta", "mm.bonded+low.vacuum+delta.vacuum"
+SMOOTH, EMBEDDING = "mm.nonbonded+low.embedding+delta.embedding", "low.embedding+delta.embedding"
 # calls of a step: terms, structures in a call, calls
 WAYS = {
     "one bead, all terms": [(ALL, 1, 1)],
     "all terms on 32": [(ALL, 8, 4)],
-    "smooth on 8, delta on 32": [(STIFF, 32, 1), ("delta", 8, 4), (SMOOTH, 8, 1)],
-    "smooth on 4, delta on 32": [(STIFF, 32, 1), ("delta", 8, 4), (SMOOTH, 4, 1)],
-    "the same, smooth and delta every second step": [(STIFF, 32, 1), ("delta", 8, 2), (SMOOTH, 4, 0.5)],
-    "the same, smooth and delta every fourth step": [(STIFF, 32, 1), ("delta", 8, 1), (SMOOTH, 4, 0.25)],
-    "smooth and delta on 4": [(STIFF, 32, 1), (f"{SMOOTH}+delta", 4, 1)],
-}
+    "smooth on 8": [(STIFF, 32, 1), (SMOOTH, 8, 1)],
+    "smooth on 4": [(STIFF, 32, 1), (SMOOTH, 4, 1)],
+    "nonbonded on 4, embedding on 2": [(STIFF, 32, 1), ("mm.nonbonded", 4, 1), (EMBEDDING, 2, 1)],
+    "smooth on 4, every second step": [(STIFF, 32, 1), (SMOOTH, 4, 0.5)],
+    "smooth on 4, every fourth step": [(STIFF, 32, 1), (SMOOTH, 4, 0.25)],
+    "smooth on 4, the whole of delta on 32": [
+        ("mm.bonded+low.vacuum", 32, 1), ("delta", 8, 4), ("mm.nonbonded+low.embedding", 4, 1)
+    ],
+}  # fmt: skip
 PLAIN = {"simulation": "", "dynamics": "", "modes": "", "output": ""}
 _BAOAB, _MATRIX = {"dynamics": "splitting='baoab'"}, {"modes": "<normal_modes transform='matrix'/>"}
 SETTINGS = {

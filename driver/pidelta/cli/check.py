@@ -198,7 +198,7 @@ def _warn_of_overlap(console: Console, setup: Setup, evaluator: QMMMEvaluator, s
 
 def _show_uncertainty(console: Console, setup: Setup, evaluator: QMMMEvaluator, start: _Start) -> None:
     """How sure the delta model is at the structure."""
-    if evaluator.delta is None:
+    if not evaluator.knows_spread:
         return
     monitor = UncertaintyMonitor(setup.spread_threshold)
     monitor.after(start.positions, start.cells, evaluator.evaluate(start.positions, start.cells))

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pidelta.cli.evaluate import chosen_terms
-from pidelta.config import load_config
+from pidelta.config import load_config, load_delta
 from pidelta.errors import ConfigError
 from pidelta.ipi.transports import SOCKETS_PREFIX
 
 if TYPE_CHECKING:
     from pidelta.ipi.served import Served
-    from pidelta.qmmm.energy import QMMMEvaluator
+    from pidelta.state import Evaluator
 
 
 def client(
@@ -36,17 +36,26 @@ def client(
         int | None, typer.Option(min=1, help="Threads of the force field; mm.threads by default.")
     ] = None,
     patience: Annotated[float, typer.Option(help="Seconds to wait for i-PI to listen.")] = 10.0,
+    delta: Annotated[
+        Path | None, typer.Option(help="A file with the section delta, in place of the configuration's.")
+    ] = None,
+    bias: Annotated[
+        Path | None, typer.Option(help="A bias on distances, as pidelta learn writes it.")
+    ] = None,
 ) -> None:
     """Serve forces to an i-PI that is already running; ends with it and reports its work in JSON."""
     settings, chosen = load_config(config), chosen_terms(terms)
     if threads is not None and settings.mm is not None:
         settings = settings.model_copy(update={"mm": settings.mm.model_copy(update={"threads": threads})})
+    if delta is not None:
+        settings = settings.model_copy(update={"delta": load_delta(delta)})
 
     from pidelta.ipi.client import serve
     from pidelta.ipi.client_status import StatusFile
     from pidelta.ipi.observers import merge_alarms
     from pidelta.ipi.transports import connect
     from pidelta.setup import Setup
+    from pidelta.workflow.learning.bias import BiasedEvaluator, DistanceBias
 
     setup = Setup(settings)
     evaluator = setup.evaluator(chosen)
@@ -55,17 +64,22 @@ def client(
     if status_file is not None:
         observers.append(status_file)
 
-    def evaluator_of(served: Served) -> QMMMEvaluator:
+    def evaluator_of(served: Served) -> Evaluator:
         """What the <parameters> of the forcefield ask for."""
         if served.terms is not None and chosen not in (None, served.terms):
             raise ConfigError(
                 f"--terms: expected {'+'.join(sorted(served.terms))} as in the <parameters> of the "
                 f"forcefield, found {terms}"
             )
-        return setup.evaluator(served.terms or chosen, served.member)
+        return biased(setup.evaluator(served.terms or chosen, served.member))
+
+    def biased(evaluator: Evaluator) -> Evaluator:
+        if bias is None:
+            return evaluator
+        return BiasedEvaluator(evaluator, DistanceBias.read(bias), setup.system.cell is not None)
 
     with closing(connect(mode, address, port, sockets_prefix=sockets_prefix, patience=patience)) as transport:
-        summary = serve(evaluator, transport, observers, on_terms=evaluator_of)
+        summary = serve(biased(evaluator), transport, observers, on_terms=evaluator_of)
     if status_file is not None:
         status_file.write()
     summary.alarms = merge_alarms([alarms])

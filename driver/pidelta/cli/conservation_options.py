@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from pidelta.cli.evaluate import chosen_terms
+from pidelta.cli.option_values import quantity
 from pidelta.config import Config
 from pidelta.errors import ConfigError
 from pidelta.state import common_terms, smallest_parts, terms_beyond
-from pidelta.units import ATOMIC_TIME_IN_FEMTOSECOND, HARTREE_IN_KELVIN, parse_quantity
+from pidelta.units import ATOMIC_TIME_IN_FEMTOSECOND, HARTREE_IN_KELVIN
 
 if TYPE_CHECKING:
     from pidelta.workflow.conservation import Run
@@ -69,9 +70,9 @@ def plan_report(given: NVEOptions, config: Config) -> Report | None:
         return None
     from pidelta.workflow.conservation import Conditions, check_folder, plan_runs
 
-    duration = _quantity("--nve", given.nve, "time")
-    equilibration = _quantity("--equilibrate", given.equilibrate or _EQUILIBRATE, "time", zero=True)
-    temperature = _quantity("--temperature", given.temperature or _TEMPERATURE, "temperature")
+    duration = quantity("--nve", given.nve, "time")
+    equilibration = quantity("--equilibrate", given.equilibrate or _EQUILIBRATE, "time", zero=True)
+    temperature = quantity("--temperature", given.temperature or _TEMPERATURE, "temperature")
     combinations = list(dict.fromkeys(_terms(text, config) for text in given.terms or ())) or [config.terms]
     options: dict[str, str | int] = {
         "configuration": _digest(config),
@@ -89,7 +90,7 @@ def plan_report(given: NVEOptions, config: Config) -> Report | None:
 
 
 def _time_steps(texts: Sequence[str], duration: float) -> list[float]:
-    time_steps = [_quantity("--time-step", text, "time") for text in texts]
+    time_steps = [quantity("--time-step", text, "time") for text in texts]
     longest = max(time_steps)
     if duration < _FEWEST_STEPS * longest:
         raise ConfigError(
@@ -106,16 +107,6 @@ def _notes(combinations: Sequence[Sequence[str]], config: Config) -> list[str]:
         for part, atoms in _BINDING.items()
         if part in smallest_parts(config.terms) and part not in smallest_parts(terms)
     ]
-
-
-def _quantity(option: str, text: str, dimension: str, zero: bool = False) -> float:
-    try:
-        value = parse_quantity(text, dimension)
-    except ValueError as error:
-        raise ConfigError(f"{option}: {error}") from None
-    if value < 0.0 or (value == 0.0 and not zero):
-        raise ConfigError(f"{option}: expected a {dimension} above 0, found {text!r}")
-    return value
 
 
 def _terms(text: str, config: Config) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ def evaluate(
     setup = Setup(settings)
     evaluator = setup.evaluator(chosen)
     structures = _read_frames(setup, frames)
-    monitor = None if evaluator.delta is None else UncertaintyMonitor(setup.spread_threshold)
+    monitor = UncertaintyMonitor(setup.spread_threshold) if evaluator.knows_spread else None
     # Opened first: a path that cannot be written to should not show after hours of work.
     with nullcontext(sys.stdout) if output is None else replacing(output) as stream:
         results = _evaluate_all(evaluator, structures, frames, [] if monitor is None else [monitor])

@@ -21,6 +21,7 @@ from pidelta.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from pidelta.data.store import FrameStore, LabelKind
     from pidelta.qm.reference import ReferenceSettings
+    from pidelta.setup import Setup
     from pidelta.workflow.labelling import Outcome
 
 
@@ -111,7 +112,6 @@ def label(
 
     from pidelta.qm.reference import ReferenceSettings
     from pidelta.setup import Setup
-    from pidelta.workflow import labelling
 
     with open_frames(frames) as store:
         if config is None:
@@ -126,11 +126,7 @@ def label(
             indices = _wanted(store, "reference", reference.method, replace)[:limit]
             failures = label_with_dft(store, indices, reference, workers, replace, check_every)
         else:
-            setup = Setup(config)
-            region, engine = setup.qm_region, setup.engine
-            indices = _wanted(store, "low", engine.identity, replace)[:limit]
-            outcomes = labelling.low_labels(store, indices, engine, region.charge, region.multiplicity)
-            failures = _label(store, "low", engine.identity, len(indices), outcomes, replace)
+            failures = label_with_low_level(store, Setup(config), limit, replace)
     if failures:
         raise typer.Exit(2)
 
@@ -180,6 +176,18 @@ def label_with_dft(
     workers = min(workers, len(indices) or 1)
     outcomes = labelling.reference_labels(store, indices, settings, workers, check_every)
     return _label(store, "reference", settings.method, len(indices), outcomes, replace)
+
+
+def label_with_low_level(
+    store: FrameStore, setup: Setup, limit: int | None = None, replace: bool = False
+) -> list[str]:
+    """Label frames with the low-level method of a set-up; as `label_with_dft`."""
+    from pidelta.workflow import labelling
+
+    region, engine = setup.qm_region, setup.engine
+    indices = _wanted(store, "low", engine.identity, replace)[:limit]
+    outcomes = labelling.low_labels(store, indices, engine, region.charge, region.multiplicity)
+    return _label(store, "low", engine.identity, len(indices), outcomes, replace)
 
 
 def _label(

@@ -42,6 +42,8 @@ def _app() -> typer.Typer:
     from pidelta.cli.evaluate import evaluate
     from pidelta.cli.ffdirect import ffdirect_path
     from pidelta.cli.label import label, sample
+    from pidelta.cli.learn import learn
+    from pidelta.cli.prepare import prepare
     from pidelta.cli.report import report
     from pidelta.cli.run import run
     from pidelta.cli.slater_koster import slater_koster
@@ -64,7 +66,7 @@ def _app() -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for command in (run, client, evaluate, check, report, sample, label, train, test):
+    for command in (prepare, run, client, evaluate, check, report, sample, label, train, test, learn):
         app.command()(command)
     app.command("ffdirect-path")(ffdirect_path)
     app.add_typer(data)

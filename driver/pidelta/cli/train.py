@@ -19,8 +19,8 @@ from pidelta.output_files import replacing
 if TYPE_CHECKING:
     from pidelta.data.labelled import LabelledSet
     from pidelta.delta.assessment import ErrorSummary
-    from pidelta.delta.hdnnp.settings import TrainingSettings
-    from pidelta.delta.hdnnp.training import TrainingSet
+    from pidelta.delta.training.run import TrainingSet
+    from pidelta.delta.training.settings import TrainingSettings
 
 
 def train(
@@ -37,8 +37,8 @@ def train(
     ] = None,
 ) -> None:
     """Train delta models on reference - low-level labels: OUTPUT/delta-0.pt, delta-1.pt, ..."""
-    from pidelta.delta.hdnnp.settings import read_training_file
-    from pidelta.delta.hdnnp.training import prepare_training
+    from pidelta.delta.training.run import prepare_training
+    from pidelta.delta.training.settings import read_training_file
 
     file = read_training_file(settings)
     labelled = _read(frames, file.embedding.as_mapping(), reference, low)
@@ -68,7 +68,7 @@ def _read(
 def _train_with_progress(
     data: TrainingSet, settings: TrainingSettings, output: Path, models: int, resume: bool
 ) -> list[Path]:
-    from pidelta.delta.hdnnp.training import History, train_models
+    from pidelta.delta.training.run import History, train_models
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:

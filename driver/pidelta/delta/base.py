@@ -70,7 +70,10 @@ class CorrectionResult:
     Properties that corrections have in common, where they have them:
 
     - ``delta_energies`` (B, K): the corrections of the K members of a committee in hartree;
-    - ``delta_standard_deviation`` (B,): their sample standard deviation in hartree, zero for K = 1;
+    - ``delta_standard_deviation`` (B,): their sample standard deviation in hartree, zero for K = 1, times a
+      factor where the committee is calibrated;
+    - ``delta_force_deviation`` (B, n): the same of the force on each QM atom in hartree/bohr, on demand;
+    - ``delta_weight`` (B,): what a weighted baseline has multiplied the energy by;
     - ``delta_extrapolation`` (B,): how far the structure lies from those the model was trained on. Training
       frames are at 1 and below; above 1 the model extrapolates.
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from pidelta.delta.base import Correction, CorrectionResult, JointCorrection, Provenance, check_alike
+from pidelta.delta.spread import Calibration, force_deviation, weigh_down
 from pidelta.errors import ModelError
 from pidelta.state import FloatArray, Region, RegionGradient
 
@@ -20,29 +21,50 @@ Group = list[tuple[int, Correction]]
 class Committee:
     """The mean of one or more corrections, of whatever kind.
 
-    Members that share work, such as the descriptors of networks, do it once.
+    Members that share work, such as the descriptors of networks, do it once; but not where the gradient of
+    each is needed, for `baseline_error` or `force_deviation`.
 
     Args:
         members: the corrections.
         offset: is taken off each energy, in hartree.
+        calibration: factors of the spread.
+        baseline_error: what the low level is trusted to err by, in hartree: the members count the less, the
+            more they differ beyond it (`weigh_down`). None for their plain mean.
+        force_deviation: whether to give the spread of forces on each QM atom, too.
 
     Raises:
-        ModelError: there is no member, or they were trained on methods, embeddings or QM regions that differ.
+        ModelError: there is no member, or they were trained on methods, embeddings or QM regions that differ;
+            or a baseline needs two members and there is one.
     """
 
-    def __init__(self, members: Sequence[Correction], offset: float = 0.0) -> None:
+    def __init__(
+        self,
+        members: Sequence[Correction],
+        offset: float = 0.0,
+        *,
+        calibration: Calibration = Calibration(),  # noqa: B008
+        baseline_error: float | None = None,
+        force_deviation: bool = False,
+    ) -> None:
         if not members:
             raise ModelError("committee: expected at least one model, found none")
+        if baseline_error is not None and len(members) < 2:
+            raise ModelError("committee: expected two models or more for a weighted baseline, found one")
         self.members = tuple(members)
         self.offset = offset
         self.provenance = _common([member.provenance for member in members])
+        self._calibration = calibration
+        self._baseline_error = baseline_error
+        self._force_deviation = force_deviation
         self._groups = _groups(members)
 
     @property
     def properties(self) -> tuple[str, ...]:
         """Names of all properties of its results."""
         measured = [name for member in self.members for name in member.properties if name == _EXTRAPOLATION]
-        return ("delta_energies", "delta_standard_deviation", *measured[:1])
+        forces = ["delta_force_deviation"] if self._force_deviation else []
+        weight = ["delta_weight"] if self._baseline_error is not None else []
+        return ("delta_energies", "delta_standard_deviation", *measured[:1], *forces, *weight)
 
     @property
     def uncertainty_threshold(self) -> float:
@@ -54,20 +76,30 @@ class Committee:
 
         ``delta_extrapolation`` is the largest of the members that have it. Errors are those of the members.
         """
-        results = [_evaluate_group(group, region) for group in self._groups]
+        one_by_one = self._force_deviation or self._baseline_error is not None
+        groups = [[each] for each in enumerate(self.members)] if one_by_one else self._groups
+        results = [_evaluate_group(group, region) for group in groups]
         energies = np.empty((len(self.members), len(region)))
-        for group, (own, _) in zip(self._groups, results, strict=True):
+        for group, (own, _) in zip(groups, results, strict=True):
             energies[[place for place, _ in group]] = own
         energies -= self.offset
-        mean = _weighted([len(group) for group in self._groups], [result for _, result in results])
-        spread = energies.std(axis=0, ddof=1) if len(energies) > 1 else np.zeros_like(mean.energy)
+        mean = _weighted([len(group) for group in groups], [result for _, result in results])
+        mean = replace(mean, energy=mean.energy - self.offset)
+        spread = np.zeros_like(mean.energy)
+        if len(energies) > 1:
+            spread = self._calibration.energy * energies.std(axis=0, ddof=1)
         properties = {"delta_energies": energies.T.copy(), "delta_standard_deviation": spread}
         distances = [
             result.properties[_EXTRAPOLATION] for _, result in results if _EXTRAPOLATION in result.properties
         ]
         if distances:
             properties[_EXTRAPOLATION] = np.max(distances, axis=0)
-        return replace(mean, energy=mean.energy - self.offset, properties=properties)
+        members = [result for _, result in results]
+        if self._force_deviation:
+            properties["delta_force_deviation"] = self._calibration.force * force_deviation(members)
+        if self._baseline_error is not None:
+            mean, properties["delta_weight"] = weigh_down(mean, members, spread**2, self._baseline_error)
+        return replace(mean, properties=properties)
 
 
 def _common(provenances: Sequence[Provenance]) -> Provenance:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pidelta.delta.base import Correction
-from pidelta.delta.files import Content, read_file
+from pidelta.delta.files import read_file
 from pidelta.errors import ModelError
+
+if TYPE_CHECKING:
+    from pidelta.delta.network_model import NetworkModel
 
 
 def load_correction(path: Path) -> Correction:
@@ -17,11 +21,11 @@ def load_correction(path: Path) -> Correction:
         ModelError: the file is missing, damaged, of an unknown schema, or incomplete.
     """
     schema, content = read_file(path)
-    kinds = _kinds()
+    kinds = {kind.schema: kind for kind in model_kinds().values()}
     if schema not in kinds:
         raise ModelError(f"{path}: expected the schema {' or '.join(map(repr, kinds))}, found {schema!r}")
     try:
-        return kinds[schema](content)
+        return kinds[schema].from_content(content)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -29,8 +33,9 @@ def load_correction(path: Path) -> Correction:
         raise ModelError(f"{path}: expected a complete model {schema!r} ({reason})") from None
 
 
-def _kinds() -> Mapping[str, Callable[[Content], Correction]]:
-    """What makes a correction of each schema; here, as PyTorch takes a second to import."""
+def model_kinds() -> Mapping[str, type[NetworkModel]]:
+    """The kinds of models by the name that `train.yaml` has; here, as PyTorch takes a second to import."""
     from pidelta.delta.hdnnp.model import HDNNP
+    from pidelta.delta.response.model import Response
 
-    return {HDNNP.schema: HDNNP.from_content}
+    return {"response": Response, "hdnnp": HDNNP}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from pidelta.errors import SetupError
 from pidelta.ipi.forcefields import CommitteeForce, ForceSum
-from pidelta.state import smallest_parts
+from pidelta.state import common_terms, smallest_parts
 
 _READ_BY_IPI = ("committee_pot", "committee_force", "committee_virial")
 
@@ -47,8 +47,15 @@ def _check(
     corrections = [
         each
         for each in forces.sources
-        if each.name in committee.members and (each.terms is None or "delta" in smallest_parts(each.terms))
+        if each.name in committee.members
+        and (each.terms is None or common_terms(["delta"], smallest_parts(each.terms)))
     ]
+    for each in corrections:
+        if each.terms is not None and "delta" not in each.terms:
+            raise SetupError(
+                f"{what}: expected delta models as a whole, found {' + '.join(sorted(each.terms))} of "
+                f"{each.name}: the spread of a committee is that of the whole energy"
+            )
     places = [each.member for each in corrections if each.member is not None]
     for place in places:
         if place >= models:

@@ -1,4 +1,4 @@
-"""i-PI inputs of plain classical dynamics of one structure, at constant energy or with a thermostat."""
+"""i-PI inputs of plain dynamics of one structure or ring polymer, at constant energy or with a thermostat."""
 
 from __future__ import annotations
 
@@ -31,8 +31,11 @@ class Dynamics:
         terms: of the energy, which one client serves.
         time_step, steps: of velocity Verlet.
         temperature: as k_B T; of the thermostat, and of initial velocities where the start has none.
-        thermostat: the time constant of a Langevin thermostat; None for constant energy.
+        thermostat: the time constant of a Langevin thermostat, of the centroid (PILE-G) where there are
+            beads; None for constant energy.
         seed: of random numbers.
+        beads: of the ring polymer; one client is sent all of them at once.
+        snapshots: steps between positions that are kept; None for none.
     """
 
     terms: Sequence[str]
@@ -41,6 +44,8 @@ class Dynamics:
     temperature: float
     thermostat: float | None
     seed: int
+    beads: int = 1
+    snapshots: int | None = None
 
     @property
     def stride(self) -> int:
@@ -68,24 +73,35 @@ def write_input(path: Path, dynamics: Dynamics, start: Path, address: str) -> No
     thermostat = ""
     if dynamics.thermostat is not None:
         tau = _femtoseconds(dynamics.thermostat)
+        mode = "langevin" if dynamics.beads == 1 else "pile_g"
         thermostat = (
-            f"\n        <thermostat mode='langevin'> <tau units='femtosecond'> {tau} </tau> </thermostat>"
+            f"\n        <thermostat mode='{mode}'> <tau units='femtosecond'> {tau} </tau> </thermostat>"
         )
-    text = f"""<simulation verbosity='low' floatformat='%24.16e'>
+    kept = max(1, dynamics.steps // _CHECKPOINTS)
+    safe, positions, batch = 1, "", ""
+    if dynamics.snapshots is not None:
+        safe = kept = dynamics.snapshots
+        positions = (
+            f"\n    <trajectory filename='pos' stride='{dynamics.snapshots}' format='xyz' "
+            "cell_units='angstrom'> positions{angstrom} </trajectory>"
+        )
+    if dynamics.beads > 1:
+        batch = f"\n    <batch_size> {dynamics.beads} </batch_size> <latency> 0.01 </latency>"
+    text = f"""<simulation verbosity='low' floatformat='%24.16e' safe_stride='{safe}'>
   <output prefix='{PREFIX}'>
     <properties filename='out' stride='{dynamics.stride}'>
       [ step, time{{picosecond}}, conserved{{electronvolt}}, temperature{{kelvin}} ]
-    </properties>
-    <checkpoint filename='checkpoint' stride='{max(1, dynamics.steps // _CHECKPOINTS)}' overwrite='true'/>
+    </properties>{positions}
+    <checkpoint filename='checkpoint' stride='{kept}' overwrite='true'/>
   </output>
   <total_steps> {dynamics.steps} </total_steps>
   <prng> <seed> {dynamics.seed} </seed> </prng>
   <ffsocket name='pidelta' mode='unix' pbc='false'>
-    <address> {address} </address>
+    <address> {address} </address>{batch}
     <parameters> {{terms: {"+".join(dynamics.terms)}}} </parameters>
   </ffsocket>
   <system>
-    <initialize nbeads='1'>
+    <initialize nbeads='{dynamics.beads}'>
       {initial}
     </initialize>
     <forces> <force forcefield='pidelta'/> </forces>

@@ -7,9 +7,13 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from pidelta.errors import SetupError
 from pidelta.ipi.simulation import Simulation, read_simulation
+from pidelta.ipi.xml_input import items_of, read_xml, to_integer, to_number
 from pidelta.output_files import replacing
+from pidelta.state import FloatArray
 
 _FOREVER = -1e300
 
@@ -70,6 +74,20 @@ def _set_total_steps(path: Path, total: int) -> None:
     if changed != text:
         with replacing(path) as stream:
             stream.write(changed)
+
+
+def positions_in_restart(path: Path) -> FloatArray:
+    """Return the positions (B, N, 3) in bohr that the only system of a RESTART file has, for B beads.
+
+    Raises:
+        SetupError: there is no such file, or it has none.
+    """
+    beads = read_xml(path).find("system/beads")
+    values = None if beads is None else items_of(beads.findtext("q"))
+    if beads is None or not values:
+        raise SetupError(f"{path}: expected a state that i-PI saved, with positions, found none")
+    count = to_integer(path, "nbeads", beads.get("nbeads", "1"), 1)
+    return np.array([to_number(path, "q", value) for value in values]).reshape(count, -1, 3)
 
 
 def step_in_restart(path: Path, prefix: str | None = None) -> int | None:

@@ -20,14 +20,20 @@ from pidelta.qmmm.coupling import Coupling
 from pidelta.qmmm.members import committee_properties
 from pidelta.qmmm.partition import Partition
 from pidelta.qmmm.surroundings import CutRegion, Surroundings
-from pidelta.state import PARTS, Evaluation, FloatArray, IntArray, Term
+from pidelta.state import PARTS, Evaluation, FloatArray, IntArray, Region, Term
 
 VACUUM, EMBEDDING = PARTS["low"]
+DELTA_VACUUM, DELTA_EMBEDDING = PARTS["delta"]
 
 
 def is_embedded(terms: Collection[str]) -> bool:
     """Whether these terms have the low level in the field of its surroundings, not in vacuum alone."""
     return "low" in terms or EMBEDDING in terms
+
+
+def has_whole_delta(terms: Collection[str]) -> bool:
+    """Whether these terms ask the delta model for more than the QM region in vacuum."""
+    return "delta" in terms or DELTA_EMBEDDING in terms
 
 
 # Beyond it a double has no digits left below 1e-4 hartree.
@@ -56,7 +62,7 @@ class QMMMEvaluator:
         delta: the correction to it.
         members: those of `delta`, if what they give one by one is to be reported, too.
         classical: the force field, or parts of it, by the names of their terms.
-        low_terms: ``low``, or which of its parts to give.
+        low_terms: ``low``, or which of its parts to give; `delta_terms` likewise.
         properties: names of the properties of `engine` to report, those of the QM region in its embedding.
         committee_properties: names of those of `members`.
     """
@@ -72,8 +78,14 @@ class QMMMEvaluator:
     members: tuple[Correction, ...] = ()
     classical: Mapping[str, ClassicalEvaluator] = field(default_factory=dict)
     low_terms: tuple[str, ...] = ("low",)
+    delta_terms: tuple[str, ...] = ("delta",)
     properties: tuple[str, ...] = ()
     committee_properties: tuple[str, ...] = ()
+
+    @property
+    def knows_spread(self) -> bool:
+        """Whether its results have the spread and the reach of the delta model: not those in vacuum alone."""
+        return self.delta is not None and has_whole_delta(self.delta_terms)
 
     def evaluate(self, positions: FloatArray, cells: FloatArray | None) -> Evaluation:
         """Evaluate a batch.
@@ -99,8 +111,11 @@ class QMMMEvaluator:
                 terms[name] = evaluator.evaluate(particles, cells)
         if self.engine is not None and self.low_terms == (VACUUM,):
             terms[VACUUM] = self._in_vacuum(self.engine, particles, cells, watch)
+        if self.delta is not None and DELTA_VACUUM in self.delta_terms:
+            terms[DELTA_VACUUM] = self._correction_in_vacuum(self.delta, particles, cells, watch)
         embedded = self.engine is not None and VACUUM not in terms
-        if self.surroundings is not None and (embedded or self.delta is not None):
+        delta = self.delta if self.knows_spread else None
+        if self.surroundings is not None and (embedded or delta is not None):
             with watch("embedding"):
                 region = self.surroundings.cut(particles, cells)
             if self.engine is not None and embedded:
@@ -111,8 +126,15 @@ class QMMMEvaluator:
                     charges = low.charges
                     dipole = np.einsum("ba,bai->bi", charges, region.positions)
                 properties.update({name: low.properties[name] for name in self.properties})
-            if self.delta is not None:
-                terms["delta"], of_delta = self._correction(self.delta, region, watch)
+            if delta is not None:
+                whole, of_delta = self._correction(delta, region, watch)
+                if DELTA_EMBEDDING in self.delta_terms:
+                    vacuum = terms.get(DELTA_VACUUM)
+                    if vacuum is None:
+                        vacuum = self._correction_in_vacuum(delta, particles, cells, watch)
+                    terms[DELTA_EMBEDDING] = _difference(whole, vacuum)
+                else:
+                    terms["delta"] = whole
                 properties.update(of_delta)
                 members = [self._correction(member, region, watch)[0] for member in self.members]
         for name, term in terms.items():
@@ -141,6 +163,26 @@ class QMMMEvaluator:
         with watch("embedding"):
             gradient, virial = self.surroundings.pull_back(region, result.gradient)
         return Term(result.energy, gradient, virial), result.properties
+
+    def _correction_in_vacuum(
+        self, delta: Correction, particles: FloatArray, cells: FloatArray | None, watch: _Stopwatch
+    ) -> Term:
+        """A correction of the QM region without any site."""
+        assert self.surroundings is not None
+        assert self.partition is not None
+        with watch("embedding"):
+            positions = self.surroundings.qm_positions(particles, cells)
+        batch = len(positions)
+        bare = Region(
+            self.partition.qm_numbers,
+            positions,
+            np.zeros((batch, 0, 3)),
+            np.zeros((batch, 0)),
+            np.zeros((batch, 0), dtype=np.int64),
+        )
+        with watch("delta"):
+            result = delta.evaluate(bare)
+        return self._of_region(result.energy, result.gradient.positions, positions, particles.shape)
 
     def _low_level(
         self,
@@ -219,6 +261,10 @@ class QMMMEvaluator:
                 f"structure {b}: expected finite positions below {FARTHEST:g} bohr, "
                 f"found {positions[b, atom]} at atom {atom}"
             )
+
+
+def _difference(one: Term, other: Term) -> Term:
+    return Term(one.energy - other.energy, one.gradient - other.gradient, one.virial - other.virial)
 
 
 def _check_size(name: str, energy: FloatArray) -> None:

@@ -21,7 +21,7 @@ from pidelta.mm.topology import Topology
 from pidelta.qm.base import QMEngine, reported_properties
 from pidelta.qmmm.border import border_warnings
 from pidelta.qmmm.coupling import Coupling
-from pidelta.qmmm.energy import ClassicalEvaluator, QMMMEvaluator, is_embedded
+from pidelta.qmmm.energy import ClassicalEvaluator, QMMMEvaluator, has_whole_delta, is_embedded
 from pidelta.qmmm.region import QMRegion
 from pidelta.qmmm.surroundings import Surroundings
 from pidelta.setup.files import Inputs, cluster_warnings, read_inputs
@@ -36,6 +36,7 @@ from pidelta.setup.methods import (
 from pidelta.setup.region import make_region
 from pidelta.setup.sections import section
 from pidelta.state import PARTS, IntArray, System, common_terms, terms_beyond
+from pidelta.workflow.uncertain import SpreadLimit, UncertainFrames
 from pidelta.workflow.yardstick import FirstPositions, Yardstick
 
 
@@ -170,8 +171,10 @@ class Setup:
         """One of the delta models alone.
 
         Raises:
-            SettingError: there is no such one.
+            SettingError: there is no such one, or a weighted baseline needs all of them.
         """
+        if self.config.delta is not None and self.config.delta.baseline_error is not None:
+            raise SettingError("member", f"expected none with delta.baseline_error, found {member}")
         count = len(self.correction.members)
         if not 0 <= member < count:
             found = f"expected 0 to {count - 1}, as there are {count} models, found {member}"
@@ -240,8 +243,9 @@ class Setup:
             assert self.topology is not None
             return QMMMEvaluator(self.system.numbers, periodic, self.topology.particles, classical=classical)
         low = tuple(common_terms(["low"], chosen))
+        of_delta = tuple(common_terms(["delta"], chosen))
         delta = None
-        if "delta" in chosen:
+        if of_delta:
             delta = self.correction if member is None else self._member(member)
         reported = self._committee_properties(chosen) if member is None else ()
         places = range(len(self.correction.members)) if reported else ()
@@ -257,6 +261,7 @@ class Setup:
             members=tuple(self._member(place) for place in places),
             classical=classical,
             low_terms=low or ("low",),
+            delta_terms=of_delta or ("delta",),
             properties=self._properties(chosen),
             committee_properties=reported,
         )
@@ -271,15 +276,24 @@ class Setup:
     def _committee_properties(self, terms: Collection[str]) -> tuple[str, ...]:
         """Names of what an evaluator of these terms reports of each member of the committee."""
         delta = self.config.delta
-        return tuple(delta.properties) if delta is not None and "delta" in terms else ()
+        return delta.committee_properties if delta is not None and "delta" in terms else ()
 
     def observers(self, evaluator: QMMMEvaluator) -> tuple[list[Observer], dict[str, Alarm]]:
         """Who watches the requests of i-PI to this evaluator, and what they will have seen, by property."""
         first = FirstPositions(self.yardstick)
-        if evaluator.delta is None:
+        if not evaluator.knows_spread:
             return [first], {}
         monitor = UncertaintyMonitor(self.spread_threshold)
-        return [first, monitor], monitor.alarms
+        observers: list[Observer] = [first, monitor]
+        delta = self.config.delta
+        assert delta is not None
+        if delta.save_uncertain is not None:
+            observers.append(
+                UncertainFrames(delta.save_uncertain, self.qm_region, self.system, self.spread_threshold)
+            )
+        if delta.stop_above is not None:
+            observers.append(SpreadLimit(delta.stop_above))
+        return observers, monitor.alarms
 
     def extras(self, terms: frozenset[str]) -> frozenset[str]:
         """Names of the extras that i-PI gets from a client that serves these terms."""
@@ -288,7 +302,7 @@ class Setup:
             names.add("embedding")
             if self.engine.embedding == "electrostatic" or self.qm_region.force_field_charges.any():
                 names |= {"charges", "dipole"}
-        if "delta" in terms:
+        if has_whole_delta(terms):
             names |= {*self.correction.properties, *self._committee_properties(terms)}
         return frozenset(names)
 

@@ -21,6 +21,7 @@ from pidelta.core.pme import reciprocal_sum
 from pidelta.delta.base import Correction, check_fits
 from pidelta.delta.committee import Committee
 from pidelta.delta.loading import load_correction
+from pidelta.delta.spread import Calibration
 from pidelta.errors import ConfigError, ModelError
 from pidelta.mm.evaluator import BondedEvaluator, MMEvaluator
 from pidelta.mm.openmm import OpenMMEvaluator
@@ -140,7 +141,13 @@ def make_correction(delta: DeltaConfig, region: QMRegion, low_level: str) -> Com
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from None
         models.append(model)
-    return Committee(models, delta.offset or 0.0)
+    return Committee(
+        models,
+        delta.offset or 0.0,
+        calibration=Calibration(delta.calibration.energy, delta.calibration.force),
+        baseline_error=delta.baseline_error,
+        force_deviation="delta_force_deviation" in delta.properties,
+    )
 
 
 def make_classical(

@@ -135,12 +135,16 @@ def claim_folder(folder: Path, options: Mapping[str, str | int], system: System)
         options: what must be the same for all of its runs, by name.
         system: the structure.
     """
-    path = folder / _OPTIONS
-    if path.exists():
+    if (folder / _OPTIONS).exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_structure(folder / _STRUCTURE, system)
-    with replacing(path) as stream:
+    remember_options(folder, options)
+
+
+def remember_options(folder: Path, options: Mapping[str, str | int]) -> None:
+    """Write down what must be the same whenever work in a folder goes on; `check_folder` compares."""
+    with replacing(folder / _OPTIONS) as stream:
         stream.write(json.dumps(dict(options), indent=1) + "\n")
 
 

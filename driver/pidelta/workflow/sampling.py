@@ -64,7 +64,7 @@ def sample(
             )
         source = f"{trajectory} step {snapshot.step}"
         yardstick.check_unit(snapshot.positions, snapshot.cell, source)
-        frame = _frame(snapshot, region, periodic, source)
+        frame = cut_frame(snapshot, region, periodic, source)
         if source not in present:
             store.append(frame)
             added += 1
@@ -76,7 +76,8 @@ def sample(
     return added
 
 
-def _frame(snapshot: Snapshot, region: QMRegion, periodic: bool, source: str) -> Frame:
+def cut_frame(snapshot: Snapshot, region: QMRegion, periodic: bool, source: str) -> Frame:
+    """The QM region of a snapshot in the charges around it."""
     cut = region.cut(snapshot.positions[None], snapshot.cell[None] if periodic else None)
     # Neutral MM atoms count in the short-range features of a model.
     kept = cut.site_particles[0] >= 0

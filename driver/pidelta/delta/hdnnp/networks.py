@@ -7,42 +7,35 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-# A feature that varies less than this share of the most varying one of its kind is not magnified to
-# unit variance; one that never varied in training has no say at all.
-_NEAR_CONSTANT = 0.05
-_CONSTANT = 1e-6
+from pidelta.delta.hdnnp.settings import HDNNPSettings
+from pidelta.delta.network_model import FeatureNetworks
+from pidelta.delta.scaling import scales
 
 
-class AtomicNetworks(nn.Module):
+class AtomicNetworks(FeatureNetworks):
     """Atomic energies from scaled features: a multilayer perceptron with SiLU for each element.
 
     Behler, Parrinello, PRL 98, 146401 (2007). The activation is infinitely differentiable, so forces are as
     smooth as the descriptors.
 
     Args:
-        elements: number of QM elements.
-        features: number of features of an atom.
-        hidden: widths of the hidden layers.
+        settings: the features and the widths of the hidden layers.
         seed: seed of the initial weights.
     """
 
-    mean: torch.Tensor
-    inverse_scale: torch.Tensor
-    energy_scale: torch.Tensor
-    baseline: torch.Tensor
-
-    def __init__(self, elements: int, features: int, hidden: Sequence[int], seed: int = 0) -> None:
+    def __init__(self, settings: HDNNPSettings, seed: int = 0) -> None:
         super().__init__()
-        self.hidden = tuple(hidden)
+        self._blocks = settings.blocks
+        elements, features = len(settings.elements), settings.feature_count
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.networks = nn.ModuleList(_perceptron(features, self.hidden) for _ in range(elements))
+            self.networks = nn.ModuleList(_perceptron(features, settings.hidden) for _ in range(elements))
         self.register_buffer("mean", torch.zeros(elements, features, dtype=torch.float64))
         self.register_buffer("inverse_scale", torch.ones(elements, features, dtype=torch.float64))
         self.register_buffer("energy_scale", torch.ones((), dtype=torch.float64))
         self.register_buffer("baseline", torch.zeros(elements, dtype=torch.float64))
 
-    def forward(self, features: torch.Tensor, species: torch.Tensor) -> torch.Tensor:
+    def forward(self, positions: torch.Tensor, features: torch.Tensor, species: torch.Tensor) -> torch.Tensor:
         """Energy corrections (B,) in hartree of features (B, n, D) of atoms of `species` (n,)."""
         energy = self.baseline[species].sum().expand(len(features))
         for element, network in enumerate(self.networks):
@@ -53,19 +46,10 @@ class AtomicNetworks(nn.Module):
         return energy
 
     @torch.no_grad()
-    def fit_scalers(self, element: int, features: torch.Tensor, blocks: Sequence[slice]) -> None:
-        """Set mean and scale of one element from all its atoms in the training set, (A, D)."""
-        mean, deviation = features.mean(0), features.std(0, correction=0)
-        inverse = torch.zeros_like(mean)
-        for block in blocks:
-            width = deviation[block]
-            largest = float(width.max()) if len(width) else 0.0
-            varies = width > _CONSTANT * max(largest, _CONSTANT)
-            inverse[block] = torch.where(
-                varies, 1.0 / width.clamp(min=max(_NEAR_CONSTANT * largest, 1e-12)), 0.0
-            )
-        self.mean[element] = mean
-        self.inverse_scale[element] = inverse
+    def fit_scales(self, features: Sequence[torch.Tensor], species: Sequence[torch.Tensor]) -> None:
+        """Set mean and scale of each element from all its atoms in the training."""
+        for element in range(len(self.mean)):
+            self.mean[element], self.inverse_scale[element] = scales(features, species, element, self._blocks)
 
 
 def _perceptron(features: int, hidden: Sequence[int]) -> nn.Sequential:

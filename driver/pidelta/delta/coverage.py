@@ -19,8 +19,7 @@ import numpy as np
 import torch
 
 from pidelta.data.splits import folds_by_source
-from pidelta.delta.hdnnp.descriptors import DescriptorSettings
-from pidelta.delta.hdnnp.targets import TargetGroup
+from pidelta.delta.descriptors import DescriptorSettings
 from pidelta.state import FloatArray, IntArray
 
 # A feature that varies less than this share of the most varying one of its kind counts as if it did so.
@@ -30,6 +29,9 @@ _LEAST_VARIANCE = 1e-3
 _FOLDS = 5
 # Longer runs go farther than the farthest of some hundred frames: the alarm leaves them this much.
 _MARGIN = 1.25
+
+CoverageGroup = tuple[FloatArray, IntArray, IntArray]
+"""Features (F, n, D) of frames of the same QM atoms, elements (n,) of these, places (F,) of the frames."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Coverage:
 
     @classmethod
     def of_training(
-        cls, settings: DescriptorSettings, groups: Sequence[TargetGroup], sources: Sequence[str]
+        cls, settings: DescriptorSettings, groups: Sequence[CoverageGroup], sources: Sequence[str]
     ) -> Coverage:
         """The coverage of prepared frames; its unit comes from frames held back, as for validation.
 
@@ -114,15 +116,15 @@ class Coverage:
             groups: features of all frames.
             sources: where each frame comes from.
         """
-        radial, angular, charge, short = settings.blocks
         count = settings.structure_count
+        structure_blocks = settings.coverage_blocks[:2]
+        site_blocks = [slice(b.start - count, b.stop - count) for b in settings.coverage_blocks[2:]]
         folds = folds_by_source(sources, _FOLDS)
         parts: list[tuple[Ellipsoid, Ellipsoid]] = []
         for element in range(len(settings.elements)):
             features, frames = _atoms(groups, element)
-            structure = _ellipsoid(features[:, :count], frames, folds, (radial, angular))
-            behind = tuple(slice(block.start - count, block.stop - count) for block in (charge, short))
-            parts.append((structure, _ellipsoid(features[:, count:], frames, folds, behind)))
+            structure = _ellipsoid(features[:, :count], frames, folds, structure_blocks)
+            parts.append((structure, _ellipsoid(features[:, count:], frames, folds, site_blocks)))
         return cls(tuple(part[0] for part in parts), tuple(part[1] for part in parts))
 
     @property
@@ -154,7 +156,7 @@ class Coverage:
         """
         widths = {
             "structure": settings.structure_count,
-            "sites": settings.feature_count - settings.structure_count,
+            "sites": settings.coverage_blocks[-1].stop - settings.structure_count,
         }
         parts: dict[str, tuple[Ellipsoid, ...]] = {}
         for name, width in widths.items():
@@ -170,14 +172,14 @@ class Coverage:
         return cls(**parts)
 
 
-def _atoms(groups: Sequence[TargetGroup], element: int) -> tuple[FloatArray, IntArray]:
+def _atoms(groups: Sequence[CoverageGroup], element: int) -> tuple[FloatArray, IntArray]:
     """Features (A, D) of all atoms of an element, and the frame (A,) of each."""
-    features, frames = [], []
-    for group in groups:
-        own = group.features[:, group.species == element]
-        features.append(own.flatten(0, 1).numpy())
-        frames.append(np.repeat(group.frames.numpy(), own.shape[1]))
-    return np.concatenate(features), np.concatenate(frames)
+    features, places = [], []
+    for values, species, frames in groups:
+        own = values[:, species == element]
+        features.append(own.reshape(-1, own.shape[-1]))
+        places.append(np.repeat(frames, own.shape[1]))
+    return np.concatenate(features), np.concatenate(places)
 
 
 def _ellipsoid(

@@ -19,24 +19,27 @@ import torch
 from pidelta.data.frames import LabelledFrame
 from pidelta.data.splits import split_by_source
 from pidelta.delta.base import Provenance
-from pidelta.delta.hdnnp.coverage import Coverage
-from pidelta.delta.hdnnp.descriptors import DescriptorSettings
-from pidelta.delta.hdnnp.model import HDNNP, check_short_cutoff
-from pidelta.delta.hdnnp.networks import AtomicNetworks
-from pidelta.delta.hdnnp.settings import TrainingFile, TrainingSettings
-from pidelta.delta.hdnnp.targets import TargetGroup, prepare
+from pidelta.delta.coverage import Coverage, CoverageGroup
+from pidelta.delta.descriptors import DescriptorSettings, check_short_cutoff
+from pidelta.delta.loading import model_kinds
+from pidelta.delta.network_model import FeatureNetworks, NetworkModel
+from pidelta.delta.training.settings import TrainingFile, TrainingSettings
+from pidelta.delta.training.targets import TargetGroup, prepare
 from pidelta.errors import DataError, MissingExtraError
 from pidelta.output_files import replacing
 from pidelta.state import IntArray
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
 
 if TYPE_CHECKING:
-    from pidelta.delta.hdnnp.fitting import Fit
+    from pidelta.delta.training.fitting import Fit
 
 History = list[dict[str, float]]
 # Called after each epoch with the place of the model in the committee.
 EpochReport = Callable[[int, History], None]
 Track = Callable[[Sequence[LabelledFrame]], Iterable[LabelledFrame]]
+
+# Norm of the gradient of the loss above which a step of the optimiser is shortened.
+_STEEPEST = 1.0
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,15 @@ class TrainingSet:
     """Frames ready for training, shared by the models of a committee.
 
     Attributes:
-        settings: descriptors.
+        kind: of the models.
+        settings: descriptors and networks.
         provenance: methods, embedding and compositions of the frames.
         sources: where each frame comes from.
         groups: features and targets.
         coverage: where the features lie.
     """
 
+    kind: type[NetworkModel]
     settings: DescriptorSettings
     provenance: Provenance
     sources: tuple[str, ...]
@@ -72,9 +77,7 @@ def prepare_training(file: TrainingFile, frames: Sequence[LabelledFrame], track:
     first = frames[0]
     elements = np.unique(np.concatenate([item.frame.numbers for item in frames]))
     mm_elements = np.unique(np.concatenate([item.frame.site_numbers for item in frames]))
-    settings = file.descriptor_settings(
-        tuple(elements.tolist()), tuple(mm_elements[mm_elements > 0].tolist())
-    )
+    settings = file.model_settings(tuple(elements.tolist()), tuple(mm_elements[mm_elements > 0].tolist()))
     embedding = file.embedding.as_mapping()
     check_short_cutoff(settings, embedding)
     provenance = Provenance(
@@ -87,9 +90,19 @@ def prepare_training(file: TrainingFile, frames: Sequence[LabelledFrame], track:
         multiplicity=first.frame.multiplicity,
     )
     sources = tuple(item.frame.source for item in frames)
-    groups = prepare(settings, track(frames))
-    coverage = Coverage.of_training(settings, groups, sources)
-    return TrainingSet(settings, provenance, sources, groups, coverage)
+    kind = model_kinds()[file.model]
+    groups = prepare(settings, kind.field, track(frames))
+    seen = [coverage_group(kind, settings, group) for group in groups]
+    coverage = Coverage.of_training(settings, seen, sources)
+    return TrainingSet(kind, settings, provenance, sources, groups, coverage)
+
+
+def coverage_group(
+    kind: type[NetworkModel], settings: DescriptorSettings, group: TargetGroup
+) -> CoverageGroup:
+    """What the coverage of the training is made from, or judges."""
+    seen = kind.coverage_features(settings, group.features.numpy())
+    return seen, group.species.numpy(), group.frames.numpy()
 
 
 def train_models(
@@ -144,10 +157,10 @@ def _train_one(
     path: Path,
     report: Callable[[History], None],
 ) -> None:
-    from pidelta.delta.hdnnp.fitting import Fit
+    from pidelta.delta.training.fitting import Fit
 
     train, validation = split_by_source(data.sources, settings.validation_fraction, settings.seed)
-    networks = initial_networks(data.settings, data.groups, train, settings)
+    networks = initial_networks(data, train, settings.seed)
     fit = Fit(networks, data.groups, data.settings, train, validation, settings)
     best = _run(fit, settings, _checkpoints(path), report)
     networks.load_state_dict(best)
@@ -164,7 +177,7 @@ def _train_one(
         stream.write(json.dumps(log, indent=1) + "\n")
     plot_learning_curve(fit.history, path.with_suffix(".png"))
     # The model comes last: where it is, the training is complete.
-    HDNNP(
+    data.kind(
         data.settings,
         networks,
         data.coverage,
@@ -179,28 +192,20 @@ def _validation_error(history: History) -> float:
     return min(history, key=lambda row: row["validation_loss"])["energy_rmse"]
 
 
-def initial_networks(
-    descriptors: DescriptorSettings,
-    groups: Sequence[TargetGroup],
-    train: IntArray,
-    settings: TrainingSettings,
-) -> AtomicNetworks:
-    """Networks with seeded weights and with scalers and energy baseline from the training frames."""
-    count = len(descriptors.elements)
-    networks = AtomicNetworks(count, descriptors.feature_count, settings.hidden, settings.seed)
-    own = [torch.isin(group.frames, torch.from_numpy(train)) for group in groups]
-    for element in range(count):
-        atoms = [
-            group.features[rows][:, group.species == element].flatten(0, 1)
-            for group, rows in zip(groups, own, strict=True)
-        ]
-        networks.fit_scalers(element, torch.cat(atoms), descriptors.blocks)
-
-    energies = torch.cat([group.energy[rows] for group, rows in zip(groups, own, strict=True)]).numpy()
+def initial_networks(data: TrainingSet, train: IntArray, seed: int) -> FeatureNetworks:
+    """Networks with seeded weights and with scales and energy baseline from the training frames."""
+    networks: FeatureNetworks = data.kind.networks_class(data.settings, seed)
+    own = [torch.isin(group.frames, torch.from_numpy(train)) for group in data.groups]
+    networks.fit_scales(
+        [group.features[rows] for group, rows in zip(data.groups, own, strict=True)],
+        [group.species for group in data.groups],
+    )
+    energies = torch.cat([group.energy[rows] for group, rows in zip(data.groups, own, strict=True)]).numpy()
+    count = len(data.settings.elements)
     composition = np.concatenate(
         [
             np.tile(np.bincount(group.species.numpy(), minlength=count), (int(rows.sum()), 1))
-            for group, rows in zip(groups, own, strict=True)
+            for group, rows in zip(data.groups, own, strict=True)
         ]
     ).astype(np.float64)
     baseline, *_ = np.linalg.lstsq(composition, energies, rcond=None)
@@ -233,6 +238,7 @@ def _run(
         accelerator="cpu",
         devices=1,
         max_epochs=settings.epochs,
+        gradient_clip_val=_STEEPEST,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -257,7 +263,8 @@ def _run(
             signal.signal(signal.SIGINT, signal.default_int_handler)
             raise KeyboardInterrupt from None
     state = torch.load(checkpoint.best_model_path, weights_only=True)["state_dict"]
-    return {name.removeprefix("networks."): value for name, value in state.items()}
+    prefix = "averaged."
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def _checkpoints(path: Path) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,15 +12,17 @@ import lightning
 import numpy as np
 import torch
 
-from pidelta.delta.hdnnp.descriptors import DescriptorSettings
-from pidelta.delta.hdnnp.networks import AtomicNetworks
-from pidelta.delta.hdnnp.settings import TrainingSettings
-from pidelta.delta.hdnnp.targets import TargetGroup
+from pidelta.delta.descriptors import DescriptorSettings
+from pidelta.delta.network_model import FeatureNetworks
+from pidelta.delta.training.settings import TrainingSettings
+from pidelta.delta.training.targets import TargetGroup
 from pidelta.errors import ConfigError
 from pidelta.state import IntArray
 
 # A group of targets and the rows of it that form a batch.
 Batch = tuple[int, torch.Tensor]
+# Epochs over which the learning rate rises.
+_WARM_UP = 3
 
 
 class _Loader:
@@ -37,8 +41,10 @@ class _Loader:
 class Fit(lightning.LightningModule):
     """Loss, optimiser and batches for the networks of one model.
 
+    What is validated, and kept, is a moving average of the parameters, which is smoother than they are.
+
     Args:
-        networks: the networks, with their scalers set.
+        networks: the networks, with their scales set.
         groups: the targets of all frames.
         descriptors: the descriptors of the targets.
         train, validation: indices of the frames in the list that was prepared.
@@ -47,7 +53,7 @@ class Fit(lightning.LightningModule):
 
     def __init__(
         self,
-        networks: AtomicNetworks,
+        networks: FeatureNetworks,
         groups: Sequence[TargetGroup],
         descriptors: DescriptorSettings,
         train: IntArray,
@@ -56,32 +62,58 @@ class Fit(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.networks = networks
+        self.averaged = copy.deepcopy(networks).requires_grad_(False)
         self.groups = groups
         self.descriptors = descriptors
         self.train_rows = _rows(groups, train)
         self.validation_rows = _rows(groups, validation)
         self.fit_settings = settings
         self.history: list[dict[str, float]] = []
+        unit = self._mean_squares()
+        self.weights = {"energy": 1.0}
+        for name, given in (
+            ("qm_gradient", settings.qm_gradient_weight),
+            ("mm_gradient", settings.mm_gradient_weight),
+        ):
+            balanced = unit["energy"] / unit[name] if unit[name] > 0.0 else 0.0
+            self.weights[name] = balanced if given is None else given
         # Losses are reported relative to a model that predicts the baseline energy and nothing else.
-        self.loss_unit = float(
-            sum(self._reference_loss(group, rows).sum() for group, rows in self._batches(self.train_rows))
-            / len(train)
-        )
+        self.loss_unit = sum(self.weights[name] * value for name, value in unit.items())
 
-    def squared_errors(self, batch: Batch, create_graph: bool) -> dict[str, torch.Tensor]:
+    def _mean_squares(self) -> dict[str, float]:
+        """Mean squares over the training frames of energies less their baseline, and of gradients."""
+        squares: dict[str, list[torch.Tensor]] = {"energy": [], "qm_gradient": [], "mm_gradient": []}
+        for group, rows in zip(self.groups, self.train_rows, strict=True):
+            baseline = self.networks.baseline[group.species].sum()
+            squares["energy"].append((group.energy[rows] - baseline) ** 2)
+            squares["qm_gradient"].append((group.gradient[rows] ** 2).mean(1))
+            squares["mm_gradient"].append(group.site_square[rows] / _components(group, rows))
+        return {name: float(torch.cat(values).mean()) for name, values in squares.items()}
+
+    def squared_errors(
+        self, networks: FeatureNetworks, batch: Batch, create_graph: bool
+    ) -> dict[str, torch.Tensor]:
         """Squared errors in atomic units of the frames of a batch, of gradients the mean over components.
 
         Args:
+            networks: those that learn, or their average.
             batch: which frames.
             create_graph: whether the errors will be differentiated in the parameters.
         """
         place, rows = batch
         group = self.groups[place]
         with torch.enable_grad():
+            positions = group.positions[rows].requires_grad_()
             features = group.features[rows].requires_grad_()
-            energy = self.networks(features, group.species)
-            (slopes,) = torch.autograd.grad(energy.sum(), features, create_graph=create_graph)
-        gradient = (slopes.flatten(1)[:, None] @ group.jacobian[rows]).squeeze(1)
+            energy = networks(positions, features, group.species)
+            direct, slopes = torch.autograd.grad(
+                energy.sum(),
+                (positions, features),
+                create_graph=create_graph,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        gradient = direct.flatten(1) + (slopes.flatten(1)[:, None] @ group.jacobian[rows]).squeeze(1)
         outer = slopes[..., self.descriptors.structure_count :].flatten(1)
         square = (
             ((group.gram[rows] @ outer[..., None]).squeeze(2) - 2.0 * group.projection[rows]) * outer
@@ -89,32 +121,27 @@ class Fit(lightning.LightningModule):
         return {
             "energy": (energy - group.energy[rows]) ** 2,
             "qm_gradient": ((gradient - group.gradient[rows]) ** 2).mean(1),
-            "mm_gradient": square / (3.0 * group.site_count[rows]).clamp(min=1.0),
+            "mm_gradient": square / _components(group, rows),
         }
 
     def _loss(self, errors: dict[str, torch.Tensor]) -> torch.Tensor:
-        settings = self.fit_settings
-        return (
-            errors["energy"]
-            + settings.qm_gradient_weight * errors["qm_gradient"]
-            + settings.mm_gradient_weight * errors["mm_gradient"]
-        )
-
-    def _reference_loss(self, place: int, rows: torch.Tensor) -> torch.Tensor:
-        group = self.groups[place]
-        return self._loss(
-            {
-                "energy": (group.energy[rows] - self.networks.baseline[group.species].sum()) ** 2,
-                "qm_gradient": (group.gradient[rows] ** 2).mean(1),
-                "mm_gradient": group.site_square[rows] / (3.0 * group.site_count[rows]).clamp(min=1.0),
-            }
-        )
+        return torch.stack([self.weights[name] * value for name, value in errors.items()]).sum(0)
 
     def training_step(self, batch: Batch, batch_index: int) -> torch.Tensor:
         """Mean loss of a batch."""
-        loss = self._loss(self.squared_errors(batch, create_graph=True)).mean() / self.loss_unit
+        loss = (
+            self._loss(self.squared_errors(self.networks, batch, create_graph=True)).mean() / self.loss_unit
+        )
         self._train_losses.append((float(loss.detach()), len(batch[1])))
         return loss
+
+    @torch.no_grad()
+    def on_train_batch_end(self, outputs: object, batch: Batch, batch_index: int) -> None:
+        """Take the parameters into their average, whose memory grows with the number of steps."""
+        step = self.global_step
+        share = max(1.0 - self.fit_settings.averaging, 9.0 / (9.0 + step))
+        for mean, value in zip(self.averaged.parameters(), self.networks.parameters(), strict=True):
+            mean.lerp_(value, share)
 
     def on_train_epoch_start(self) -> None:
         """Forget the losses of the epoch before."""
@@ -122,7 +149,7 @@ class Fit(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Collect the squared errors of a batch."""
-        self._errors.append(self.squared_errors(batch, create_graph=False))
+        self._errors.append(self.squared_errors(self.averaged, batch, create_graph=False))
 
     def on_validation_epoch_start(self) -> None:
         """Forget the errors of the epoch before."""
@@ -167,14 +194,17 @@ class Fit(lightning.LightningModule):
         ]
 
     def configure_optimizers(self) -> Any:
-        """Adam with decoupled weight decay; the learning rate falls as a cosine over the epochs."""
+        """Adam with decoupled weight decay; the learning rate rises for a while, then falls as a cosine."""
         settings = self.fit_settings
         optimizer = torch.optim.AdamW(
             self.networks.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
-            optimizer, settings.epochs, eta_min=1e-3 * settings.learning_rate
-        )
+
+        def factor(epoch: int) -> float:
+            fall = 0.5 + 0.5 * math.cos(math.pi * epoch / settings.epochs)
+            return min(1.0, (epoch + 1) / _WARM_UP) * max(fall, 1e-3)
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -202,6 +232,11 @@ class Fit(lightning.LightningModule):
             **{f"descriptors.{key}": value for key, value in asdict(self.descriptors).items()},
             "frames: sum of (reference - low level)": float(sum(group.energy.sum() for group in self.groups)),
         }
+
+
+def _components(group: TargetGroup, rows: torch.Tensor) -> torch.Tensor:
+    """Number of components of the gradients on sites."""
+    return (3.0 * group.site_count[rows]).clamp(min=1.0)
 
 
 def _rows(groups: Sequence[TargetGroup], frames: IntArray) -> list[torch.Tensor]:

@@ -1,0 +1,279 @@
+"""The energy of a response model from the features of the QM atoms, for one model or several at once.
+
+    dE = E0(R) + sum_A [q_A phi_A + 1/2 a_A F_A^2 + S_A] + sum_(A != B) c_AB . [u.F_A, u.H_A u, phi_B - phi_A,
+         (u.F_A)^2, (phi_B - phi_A)^2, F_A.F_B, (u.F_A)(phi_B - phi_A)]
+
+with phi, F and H the potential, field and field gradient of the sites at the QM atoms, phi less its mean
+over the region, and u the unit vector from A to B. The charges q, polarisabilities a and pair coefficients c
+are networks of the descriptors of the structure: differences of charges, dipoles, quadrupoles and
+polarisabilities that follow the geometry. E0 is a network of them alone, S_A one of the short-range
+features, too.
+
+K models, B structures, n atoms of T elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from pidelta.core.switching import quintic
+from pidelta.delta.network_model import FeatureNetworks
+from pidelta.delta.radial_functions import gaussian_grid
+from pidelta.delta.response.multipoles import MOMENTS
+from pidelta.delta.response.pairs import PAIR_TERMS
+from pidelta.delta.response.settings import ResponseSettings
+from pidelta.delta.scaling import scales
+
+COEFFICIENTS = 2  # q and a, before the inputs of pairs and of the short-range term
+_TENSORS = (slice(1, 4), slice(4, 10))
+"""Where the field and its gradient are among the moments."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of K models, with what scales their inputs and outputs multiplied in.
+
+    Attributes:
+        baseline: (K, T) energy of an atom of each element in hartree.
+        layers: matrices (K, T, inputs, outputs) and biases (K, T, 1, outputs) by name; of pairs, T is 1.
+    """
+
+    baseline: torch.Tensor
+    layers: dict[str, tuple[torch.Tensor, torch.Tensor]]
+
+
+class ResponseNetworks(FeatureNetworks):
+    """The parameters of one response model.
+
+    Args:
+        settings: descriptors and widths.
+        seed: seed of the initial weights.
+    """
+
+    moment_scales: torch.Tensor
+
+    def __init__(self, settings: ResponseSettings, seed: int = 0) -> None:
+        super().__init__()
+        self.settings = settings
+        elements, width = len(settings.elements), settings.feature_count - MOMENTS
+        first = settings.energy_width + settings.response_width
+        energy = settings.energy_width or settings.response_width
+        outputs = COEFFICIENTS + 2 * settings.pair_width + settings.short_width
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.first = _Layer(elements, settings.structure_count, first)
+            self.energy = _Layer(elements, energy, energy)
+            self.energy_out = _Layer(elements, energy, 1)
+            self.response = _Layer(elements, settings.response_width, outputs, 0.5)
+            self.radial = _Layer(1, settings.pair_radial_count, settings.pair_width)
+            self.pair = _Layer(1, settings.pair_width, PAIR_TERMS, 0.3)
+            if settings.short_width:
+                self.near = _Layer(elements, settings.short_features, settings.short_width)
+                self.short = _Layer(elements, settings.short_width, settings.short_width)
+                self.short_out = _Layer(elements, settings.short_width, 1, 0.5)
+        self.register_buffer("mean", torch.zeros(elements, width, dtype=torch.float64))
+        self.register_buffer("inverse_scale", torch.ones(elements, width, dtype=torch.float64))
+        self.register_buffer("energy_scale", torch.ones((), dtype=torch.float64))
+        self.register_buffer("baseline", torch.zeros(elements, dtype=torch.float64))
+        self.register_buffer("moment_scales", torch.ones(3, dtype=torch.float64))
+
+    def weights(self) -> Weights:
+        """Weights of this model alone, K = 1."""
+        split = self.settings.structure_count
+        structure, near = (
+            (self.mean[:, part], self.inverse_scale[:, part]) for part in (slice(split), slice(split, None))
+        )
+        per_charge, per_field, per_gradient = 1.0 / self.moment_scales
+        linear = torch.stack([per_field, per_gradient, per_charge])
+        quadratic = torch.stack([per_field**2, per_charge**2, per_field**2, per_field * per_charge])
+        rest = torch.ones(self.response.bias.shape[-1] - COEFFICIENTS, dtype=torch.float64)
+        own = self.energy_scale * torch.stack([per_charge, per_field**2])
+        layers = {
+            "first": self.first.scaled(structure),
+            "energy": self.energy.scaled(),
+            "energy_out": self.energy_out.scaled(outputs=self.energy_scale),
+            "response": self.response.scaled(outputs=torch.cat([own, rest])),
+            "radial": self.radial.scaled(),
+            "pair": self.pair.scaled(outputs=self.energy_scale * torch.cat([linear, 0.3 * quadratic])),
+        }
+        if self.settings.short_width:
+            layers["near"] = self.near.scaled(near)
+            layers["short"] = self.short.scaled()
+            layers["short_out"] = self.short_out.scaled(outputs=self.energy_scale)
+        return Weights(
+            self.baseline[None], {name: (weight[None], bias[None]) for name, (weight, bias) in layers.items()}
+        )
+
+    def forward(self, positions: torch.Tensor, features: torch.Tensor, species: torch.Tensor) -> torch.Tensor:
+        """Energies (B,) in hartree of positions (B, n, 3) and features (B, n, D) of atoms of `species`."""
+        return energies(self.settings, self.weights(), positions, features, species)[0]
+
+    @torch.no_grad()
+    def fit_scales(self, features: Sequence[torch.Tensor], species: Sequence[torch.Tensor]) -> None:
+        """Set mean and scale of the features of each element, and the scales of phi, F and H."""
+        first, last = self.settings.structure_count, self.settings.structure_count + MOMENTS
+        near = slice(first, first + self.settings.short_features)
+        invariant = [torch.cat([own[..., :first], own[..., last:]], dim=-1) for own in features]
+        for element in range(len(self.mean)):
+            self.mean[element], self.inverse_scale[element] = scales(
+                invariant, species, element, (*self.settings.structure_blocks, near)
+            )
+        moments = [own[..., first:last] for own in features]
+        phi = torch.cat([(own[..., 0] - own[..., :1].mean(1)).flatten() for own in moments])
+        field, gradient = (torch.cat([own[..., part].flatten() for own in moments]) for part in _TENSORS)
+        for place, values in enumerate((phi, field, gradient)):
+            deviation = float(values.square().mean().sqrt())
+            self.moment_scales[place] = deviation if deviation > 0.0 else 1.0
+
+
+class _Layer(nn.Module):
+    """Affine maps, one for each of some kinds: x (kinds, ..., inputs) -> (kinds, ..., outputs)."""
+
+    def __init__(self, kinds: int, inputs: int, outputs: int, gain: float = 1.0) -> None:
+        super().__init__()
+        deviation = gain * (2.0 / (inputs + outputs)) ** 0.5
+        self.weight = nn.Parameter(deviation * torch.randn(kinds, inputs, outputs, dtype=torch.float64))
+        self.bias = nn.Parameter(torch.zeros(kinds, 1, outputs, dtype=torch.float64))
+
+    def scaled(
+        self, inputs: tuple[torch.Tensor, torch.Tensor] | None = None, outputs: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Matrix and bias for inputs that are not scaled yet, and outputs that are.
+
+        Args:
+            inputs: mean and inverse scale (kinds, inputs).
+            outputs: (outputs,) or a number.
+        """
+        weight: torch.Tensor = self.weight
+        bias: torch.Tensor = self.bias
+        if inputs is not None:
+            mean, inverse = inputs
+            weight = weight * inverse[..., None]
+            bias = bias - mean[..., None, :] @ weight
+        return (weight, bias) if outputs is None else (weight * outputs, bias * outputs)
+
+
+def stacked(models: Sequence[ResponseNetworks]) -> Weights:
+    """Weights of several models of the same settings, for `energies`."""
+    weights = [model.weights() for model in models]
+
+    def joined(name: str, place: int) -> torch.Tensor:
+        return torch.cat([own.layers[name][place] for own in weights])
+
+    layers = {name: (joined(name, 0), joined(name, 1)) for name in weights[0].layers}
+    return Weights(torch.cat([own.baseline for own in weights]), layers)
+
+
+def energies(
+    settings: ResponseSettings,
+    weights: Weights,
+    positions: torch.Tensor,
+    features: torch.Tensor,
+    species: torch.Tensor,
+) -> torch.Tensor:
+    """Energies (K, B) in hartree.
+
+    Args:
+        settings: of the models.
+        weights: of K models, from `stacked`.
+        positions: (B, n, 3) in bohr.
+        features: (B, n, D), raw, in the order of `ResponseSettings`.
+        species: (n,) place of each atom's element.
+    """
+    first, last = settings.structure_count, settings.structure_count + MOMENTS
+    phi, field, gradient = features[..., first:last].split([1, 3, 6], dim=-1)
+    phi = (phi - phi.mean(1, keepdim=True)).squeeze(-1)
+    atoms, output = _atoms(settings, weights, features, species)
+    charge, polarisability = output[..., 0], output[..., 1]
+    atoms = atoms + charge * phi + 0.5 * polarisability * (field * field).sum(-1)
+    inputs = output[..., COEFFICIENTS:].split(settings.pair_width, dim=-1)
+    pairs = _pairs(settings, weights, positions, inputs, (phi, field, gradient))
+    total: torch.Tensor = weights.baseline[:, species].sum(1)[:, None] + atoms.sum(-1) + pairs
+    return total
+
+
+def _map(weights: Weights, name: str, x: torch.Tensor) -> torch.Tensor:
+    """The affine maps of K models and T kinds: x (K or 1, T, N, inputs) -> (K, T, N, outputs)."""
+    matrix, bias = weights.layers[name]
+    mapped: torch.Tensor = x @ matrix + bias
+    return mapped
+
+
+def _atoms(
+    settings: ResponseSettings, weights: Weights, features: torch.Tensor, species: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Energies (K, B, n) of atoms in no field, short-range term included, and what the field multiplies."""
+    silu = nn.functional.silu
+    batch, n, _ = features.shape
+    # The atoms of an element are the rows of one matrix; where it has fewer, rows are left out again.
+    counts = torch.bincount(species, minlength=len(settings.elements))
+    order = torch.argsort(species, stable=True)
+    rank = torch.empty_like(species)
+    rank[order] = torch.arange(n) - (counts.cumsum(0) - counts)[species[order]]
+    longest = int(counts.max())
+    slots = torch.zeros(len(counts), longest, dtype=torch.int64)
+    slots[species, rank] = torch.arange(n)
+    own = features[:, slots].transpose(0, 1).flatten(1, 2)[None]
+
+    structure, near = own[..., : settings.structure_count], own[..., settings.structure_count + MOMENTS :]
+    hidden = silu(_map(weights, "first", structure))
+    width = settings.energy_width
+    energy = silu(_map(weights, "energy", hidden[..., :width] if width else hidden))
+    energy = _map(weights, "energy_out", energy)
+    output = _map(weights, "response", hidden[..., width:])
+    if settings.short_width:
+        output, short = output.split([output.shape[-1] - settings.short_width, settings.short_width], dim=-1)
+        short = silu(_map(weights, "short", silu(short + _map(weights, "near", near))))
+        energy = energy + _map(weights, "short_out", short)
+
+    def of_atoms(values: torch.Tensor) -> torch.Tensor:
+        """(K, B, n, ...) of values (K, T, B longest, ...)."""
+        rows = values.unflatten(2, (batch, longest)).transpose(1, 2).flatten(2, 3)
+        chosen: torch.Tensor = rows[:, :, species * longest + rank]
+        return chosen
+
+    return of_atoms(energy).squeeze(-1), of_atoms(output)
+
+
+def _pairs(
+    settings: ResponseSettings,
+    weights: Weights,
+    x: torch.Tensor,
+    inputs: Sequence[torch.Tensor],
+    moments: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+) -> torch.Tensor:
+    """Energies (K, B) of all pairs of atoms in the field of the sites."""
+    batch, n, _ = x.shape
+    cutoff = settings.radial_cutoff
+    # An atom is beyond the cutoff of itself.
+    away = cutoff * torch.eye(n, dtype=x.dtype)[..., None]
+    vectors = x[:, None] - x[:, :, None] + away
+    r = vectors.norm(dim=-1, keepdim=True)
+    centres, spacing, _ = gaussian_grid(1.5, cutoff, settings.pair_radial_count)
+    radial = torch.exp(-0.5 * ((r - torch.from_numpy(centres)) / spacing) ** 2)
+    distance = _map(weights, "radial", radial.flatten(0, 2)[None, None]).reshape(
+        -1, batch, n, n, settings.pair_width
+    )
+    hidden = nn.functional.silu(inputs[0][:, :, :, None] + inputs[1][:, :, None] + distance)
+    coefficients = _map(weights, "pair", hidden.flatten(1, 3)[:, None])
+    terms = _pair_terms(vectors / r, *moments) * quintic((r / cutoff).clamp(max=1.0))
+    energy: torch.Tensor = (coefficients.squeeze(1) * terms.flatten(0, 2)).sum(-1)
+    return energy.reshape(-1, batch, n * n).sum(-1)
+
+
+def _pair_terms(
+    u: torch.Tensor, phi: torch.Tensor, field: torch.Tensor, gradient: torch.Tensor
+) -> torch.Tensor:
+    """(B, n, n, 7) what the coefficients of pairs multiply, for unit vectors u (B, n, n, 3)."""
+    along = (u * field[:, :, None]).sum(-1)
+    products = u[..., [0, 0, 0, 1, 1, 2]] * u[..., [0, 1, 2, 1, 2, 2]] * u.new_tensor([1, 2, 2, 1, 2, 1])
+    curvature = (products * gradient[:, :, None]).sum(-1)
+    difference = phi[:, None] - phi[:, :, None]
+    both = (field[:, :, None] * field[:, None]).sum(-1)
+    return torch.stack(
+        [along, curvature, difference, along**2, difference**2, both, along * difference], dim=-1
+    )

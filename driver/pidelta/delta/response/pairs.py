@@ -1,0 +1,225 @@
+"""The energy of pairs of atoms in the field of the sites, compiled, with its derivatives: see `networks.py`.
+
+Pairs are taken for one structure at a time, so that what is computed on the way stays in the cache. Between
+the two passes PyTorch takes the sigmoid of all inputs at once, for which it has vector instructions.
+"""
+
+# mypy: allow-untyped-defs
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pidelta.core.compilation import compiled
+from pidelta.core.switching import quintic, quintic_slope
+from pidelta.delta.radial_functions import RadialFunctions, gaussians
+from pidelta.state import FloatArray
+
+_vectorised = compiled(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
+
+PAIR_TERMS = 7
+
+
+@dataclass(frozen=True)
+class PairNetworks:
+    """The networks of pairs of K models: hidden = silu(first_A + second_B + radial), coefficients of hidden.
+
+    Attributes:
+        gaussians: R Gaussians of the distance, and where the energy of a pair ends.
+        radial, radial_bias: (K, R, p) and (K, p).
+        coefficients, coefficients_bias: (K, 7, p) and (K, 7).
+    """
+
+    gaussians: RadialFunctions
+    radial: FloatArray
+    radial_bias: FloatArray
+    coefficients: FloatArray
+    coefficients_bias: FloatArray
+
+
+@dataclass(frozen=True)
+class PairSlopes:
+    """Derivatives of the mean energy of K models.
+
+    Attributes:
+        inputs: (B, K, n, 2 p) in what the networks take from the first and the second atom.
+        moments: (B, n, 10) in phi, F and H.
+        positions: (B, n, 3).
+    """
+
+    inputs: FloatArray
+    moments: FloatArray
+    positions: FloatArray
+
+
+def pair_energies(
+    networks: PairNetworks, positions: FloatArray, inputs: FloatArray, moments: FloatArray
+) -> tuple[FloatArray, PairSlopes]:
+    """Energies (B, K) of K models in hartree, and the derivatives of their mean.
+
+    Args:
+        networks: of the models.
+        positions: (B, n, 3) in bohr.
+        inputs: (B, K, n, 2 p) what the networks take from an atom as the first and as the second of a pair.
+        moments: (B, n, 10) phi, F and H.
+    """
+    batch, models, n, _ = inputs.shape
+    pairs = n * (n - 1) // 2
+    which = np.empty((pairs, 2), dtype=np.int64)
+    distances, radial = np.empty(pairs), np.empty((pairs, len(networks.gaussians[0])))
+    hidden = np.empty((pairs, models, 2, inputs.shape[-1] // 2))
+    slopes = PairSlopes(np.zeros_like(inputs), np.zeros_like(moments), np.zeros_like(positions))
+    energies = np.zeros((batch, models))
+    for b in range(batch):
+        count = _set_inputs(
+            positions[b], inputs[b], networks.gaussians, networks.radial, networks.radial_bias,
+            which, distances, radial, hidden,
+        )  # fmt: skip
+        sigmoid = torch.sigmoid(torch.from_numpy(hidden[:count])).numpy()
+        _add_energies(
+            positions[b], moments[b], which[:count], distances, radial, hidden, sigmoid,
+            networks.gaussians, networks.radial, networks.coefficients, networks.coefficients_bias,
+            energies[b], slopes.inputs[b], slopes.moments[b], slopes.positions[b],
+        )  # fmt: skip
+    return energies, slopes
+
+
+@_vectorised
+def _set_inputs(x, inputs, functions, weights, bias, which, distances, radial, hidden):
+    """Set atoms, distances and Gaussians of pairs, and the inputs of silu in both directions; how many."""
+    centres, spacing, cutoff = functions
+    models, n, twice = inputs.shape
+    width = twice // 2
+    count = 0
+    for i in range(n):
+        for j in range(i):
+            r = math.sqrt((x[i, 0] - x[j, 0]) ** 2 + (x[i, 1] - x[j, 1]) ** 2 + (x[i, 2] - x[j, 2]) ** 2)
+            if r >= cutoff:
+                continue
+            which[count] = i, j
+            distances[count] = r
+            gaussians(r, centres, spacing, radial[count])
+            for k in range(models):
+                there, back = hidden[count, k, 0], hidden[count, k, 1]
+                there[:] = bias[k]
+                for s in range(len(centres)):
+                    for p in range(width):
+                        there[p] += radial[count, s] * weights[k, s, p]
+                for p in range(width):
+                    back[p] = there[p] + inputs[k, j, p] + inputs[k, i, width + p]
+                    there[p] += inputs[k, i, p] + inputs[k, j, width + p]
+            count += 1
+    return count
+
+
+@_vectorised
+def _add_energies(
+    x, moments, which, distances, radial, hidden, sigmoid, functions, weights, coefficients, bias,
+    energies, input_slopes, moment_slopes, gradient,
+):  # fmt: skip
+    """Add energies (K,) and derivatives of their mean; see `pair_energies`."""
+    centres, spacing, cutoff = functions
+    models, _, width = weights.shape
+    share = 1.0 / models
+    terms, slopes, u = np.empty(7), np.empty(7), np.empty(3)
+    towards, total = np.empty(width), np.empty((models, width))
+    u_slope = np.empty(3)
+    for pair in range(len(which)):
+        r = distances[pair]
+        fall, fall_slope = quintic(r / cutoff), quintic_slope(r / cutoff) / cutoff
+        total[:] = 0.0
+        along = 0.0  # dE/dr
+        for direction in range(2):
+            i, j = which[pair, direction], which[pair, 1 - direction]
+            for c in range(3):
+                u[c] = (x[j, c] - x[i, c]) / r
+            _set_terms(u, moments[i], moments[j], terms)
+            slopes[:] = 0.0
+            for k in range(models):
+                towards[:] = 0.0
+                for t in range(7):
+                    factor = share * fall * terms[t]
+                    for p in range(width):
+                        towards[p] += factor * coefficients[k, t, p]
+                energy = 0.0
+                for t in range(7):
+                    value = bias[k, t]
+                    for p in range(width):
+                        value += (
+                            hidden[pair, k, direction, p]
+                            * sigmoid[pair, k, direction, p]
+                            * coefficients[k, t, p]
+                        )
+                    slopes[t] += share * fall * value
+                    energy += value * terms[t]
+                energies[k] += fall * energy
+                along += share * fall_slope * energy
+                for p in range(width):
+                    s = sigmoid[pair, k, direction, p]
+                    slope = towards[p] * s * (1.0 + hidden[pair, k, direction, p] * (1.0 - s))
+                    input_slopes[k, i, p] += slope
+                    input_slopes[k, j, width + p] += slope
+                    total[k, p] += slope
+            _add_term_slopes(
+                u, moments[i], moments[j], terms, slopes, moment_slopes[i], moment_slopes[j], u_slope
+            )
+            radially = u_slope[0] * u[0] + u_slope[1] * u[1] + u_slope[2] * u[2]
+            for c in range(3):
+                part = (u_slope[c] - radially * u[c]) / r
+                gradient[j, c] += part
+                gradient[i, c] -= part
+        for s in range(len(centres)):
+            value = 0.0
+            for k in range(models):
+                for p in range(width):
+                    value += total[k, p] * weights[k, s, p]
+            along -= (r - centres[s]) / spacing**2 * radial[pair, s] * value
+        i, j = which[pair]
+        for c in range(3):
+            part = along * (x[j, c] - x[i, c]) / r
+            gradient[j, c] += part
+            gradient[i, c] -= part
+
+
+@_vectorised
+def _set_terms(u, own, other, terms):
+    """Set what the coefficients of a pair multiply, from the moments of both atoms."""
+    along = u[0] * own[1] + u[1] * own[2] + u[2] * own[3]
+    difference = other[0] - own[0]
+    terms[0] = along
+    terms[1] = (
+        u[0] * (u[0] * own[4] + 2.0 * (u[1] * own[5] + u[2] * own[6]))
+        + u[1] * (u[1] * own[7] + 2.0 * u[2] * own[8])
+        + u[2] * u[2] * own[9]
+    )
+    terms[2] = difference
+    terms[3] = along * along
+    terms[4] = difference * difference
+    terms[5] = own[1] * other[1] + own[2] * other[2] + own[3] * other[3]
+    terms[6] = along * difference
+
+
+@_vectorised
+def _add_term_slopes(u, own, other, terms, slopes, own_slopes, other_slopes, u_slope):
+    """Add the derivatives in the moments of both atoms, and set that in the unit vector."""
+    along = slopes[0] + 2.0 * slopes[3] * terms[0] + slopes[6] * terms[2]
+    difference = slopes[2] + 2.0 * slopes[4] * terms[2] + slopes[6] * terms[0]
+    own_slopes[0] -= difference
+    other_slopes[0] += difference
+    for c in range(3):
+        own_slopes[1 + c] += along * u[c] + slopes[5] * other[1 + c]
+        other_slopes[1 + c] += slopes[5] * own[1 + c]
+    curvature = slopes[1]
+    own_slopes[4] += curvature * u[0] * u[0]
+    own_slopes[5] += 2.0 * curvature * u[0] * u[1]
+    own_slopes[6] += 2.0 * curvature * u[0] * u[2]
+    own_slopes[7] += curvature * u[1] * u[1]
+    own_slopes[8] += 2.0 * curvature * u[1] * u[2]
+    own_slopes[9] += curvature * u[2] * u[2]
+    u_slope[0] = along * own[1] + 2.0 * curvature * (own[4] * u[0] + own[5] * u[1] + own[6] * u[2])
+    u_slope[1] = along * own[2] + 2.0 * curvature * (own[5] * u[0] + own[7] * u[1] + own[8] * u[2])
+    u_slope[2] = along * own[3] + 2.0 * curvature * (own[6] * u[0] + own[8] * u[1] + own[9] * u[2])

@@ -1,0 +1,40 @@
+"""What a response model is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pidelta.delta.descriptors import DescriptorSettings
+from pidelta.delta.response.multipoles import MOMENTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResponseSettings(DescriptorSettings):
+    """Descriptors and widths of the networks of a response model; all lengths in bohr.
+
+    Attributes:
+        pair_radial_count: number of Gaussians of the distance that the coefficients of pairs depend on.
+        energy_width: of the networks of the energy without the environment; 0: they share the first layer of
+            the coefficients.
+        response_width: of the first layer of the coefficients of the environment.
+        pair_width, short_width: of the networks of pairs and of the short-range term; 0 for `short_width`
+            leaves out that term.
+    """
+
+    pair_radial_count: int = 12
+    energy_width: int = 32
+    response_width: int = 64
+    pair_width: int = 24
+    short_width: int = 24
+
+    @property
+    def feature_count(self) -> int:
+        """Number of features of an atom: of the structure, the moments, short-range ones."""
+        return self.structure_count + MOMENTS + self.short_features
+
+    @property
+    def coverage_blocks(self) -> tuple[slice, ...]:
+        """Kinds of the features by which the reach of the training is judged, see `coverage_features`."""
+        first = self.structure_count
+        moments = tuple(slice(place, place + 1) for place in range(first, first + 3))
+        return *self.structure_blocks, *moments, slice(first + 3, first + 3 + self.short_features)

@@ -1,0 +1,184 @@
+"""The settings of `pidelta learn`, a YAML file: every key, validated before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, FiniteFloat, Tag, model_validator
+
+from pidelta.units import parse_quantity
+from pidelta.yaml_input import (
+    Energy,
+    FilePath,
+    Gradient,
+    Integer,
+    Length,
+    Section,
+    Temperature,
+    Time,
+    choose_by,
+    read_yaml,
+)
+
+Positive: TypeAlias = Annotated[Time, Field(gt=0.0)]
+Warm: TypeAlias = Annotated[Temperature, Field(gt=0.0)]
+Count: TypeAlias = Annotated[Integer, Field(ge=1)]
+
+
+class DynamicsSource(Section):
+    """Molecular dynamics of the whole system, classical or of a ring polymer, by i-PI.
+
+    Each round goes on from the end of the one before. `skip` is left out at the beginning of each round:
+    the potential has just changed.
+    """
+
+    method: Literal["md"] = "md"
+    temperature: Warm
+    beads: Count = 1
+    time: Positive
+    time_step: Positive = parse_quantity("0.5 fs", "time")
+    every: Positive = parse_quantity("10 fs", "time")
+    skip: Annotated[Time, Field(ge=0.0)] = 0.0
+
+    @property
+    def steps(self) -> int:
+        """Steps of a round."""
+        return max(1, round(self.time / self.time_step))
+
+    @property
+    def stride(self) -> int:
+        """Steps between frames."""
+        return max(1, round(self.every / self.time_step))
+
+    @model_validator(mode="after")
+    def _check_times(self) -> DynamicsSource:
+        if self.skip + self.every > self.time:
+            raise ValueError("expected skip and every to leave a frame within time, found none")
+        return self
+
+
+class BiasedSource(DynamicsSource):
+    """Dynamics that are pushed to distances which were seen seldom, as metadynamics does (`DistanceBias`).
+
+    `distances` are pairs of QM atoms, by their number in the structure, from 0.
+    """
+
+    method: Literal["metadynamics"]  # type: ignore[assignment]
+    distances: list[tuple[Integer, Integer]] = Field(min_length=1)
+    width: Annotated[Length, Field(gt=0.0)] = parse_quantity("0.05 angstrom", "length")
+    barrier: Annotated[Energy, Field(gt=0.0)] = parse_quantity("10 kcal/mol", "energy")
+
+
+class WignerSource(Section):
+    """Harmonic quantum samples about a minimum of the QM region in the solvent of a snapshot."""
+
+    method: Literal["wigner"]
+    temperature: Annotated[Temperature, Field(ge=0.0)]
+    draws: Count = 40
+    solvents: Count = 4
+
+
+class ComponentsSource(Section):
+    """Samples of a Gaussian with the principal components of the sampled geometries.
+
+    `scale` multiplies its standard deviations.
+    """
+
+    method: Literal["principal-components"]
+    scale: Annotated[FiniteFloat, Field(gt=0.0)] = 1.5
+    draws: Count = 40
+    solvents: Count = 4
+
+
+Source: TypeAlias = Annotated[
+    Annotated[DynamicsSource, Tag("method: md")]
+    | Annotated[BiasedSource, Tag("method: metadynamics")]
+    | Annotated[WignerSource, Tag("method: wigner")]
+    | Annotated[ComponentsSource, Tag("method: principal-components")],
+    choose_by("method", default="md"),
+]
+
+
+class LabelSettings(Section):
+    """The level of theory of the labels, as the options of `pidelta label` have it."""
+
+    xc: str = "B3LYP"
+    basis: str = "def2-SVP"
+    grid_level: Annotated[Integer, Field(ge=0, le=9)] = 2
+    dispersion: Literal["none", "d3bj"] = "none"
+
+
+class SelectionSettings(Section):
+    """Which of the sampled frames are labelled in a round.
+
+    `frames` are picked for training: of the share `uncertain` on which the models differ most, those that are
+    farthest from each other and from what is labelled (`diverse`), or any of all (`random`).
+    """
+
+    frames: Count = 20
+    method: Literal["diverse", "random"] = "diverse"
+    uncertain: Annotated[FiniteFloat, Field(gt=0.0, le=1.0)] = 0.5
+
+
+class TestSettings(Section):
+    """Frames that no training sees: `frames` a round, evenly spaced in dynamics of their own."""
+
+    frames: Count = 10
+    dynamics: DynamicsSource
+
+
+class Targets(Section):
+    """Mean absolute errors on the test frames that are good enough; what is left out does not count."""
+
+    energy: Annotated[Energy, Field(gt=0.0)] | None = None
+    qm_gradient: Annotated[Gradient, Field(gt=0.0)] | None = None
+    mm_gradient: Annotated[Gradient, Field(gt=0.0)] | None = None
+
+
+class Budget(Section):
+    """Where the loop ends although the targets are not met.
+
+    `frames` are all that have labels, those of the tests included. No round begins that would exceed it, or,
+    going by the time of the round before, `hours`.
+    """
+
+    rounds: Count = 20
+    frames: Count | None = None
+    hours: Annotated[FiniteFloat, Field(gt=0.0)] | None = None
+
+
+class LearningFile(Section):
+    """The file `learn.yaml`. Paths are absolute once read.
+
+    `config` is the set-up, whose section delta is not used; `training` the settings of `pidelta train`.
+    `trust` is the error, in energy, that the low level is trusted to have: in the sampling the models count
+    the less, the more they differ beyond it (`baseline_error` of a configuration).
+    """
+
+    config: FilePath
+    training: FilePath
+    models: Annotated[Integer, Field(ge=2)] = 3
+    seed: Annotated[Integer, Field(ge=0)] = 0
+    label: LabelSettings = LabelSettings()
+    sample: list[Source] = Field(min_length=1)
+    select: SelectionSettings = SelectionSettings()
+    test: TestSettings
+    trust: Annotated[Energy, Field(gt=0.0)] | None = None
+    targets: Targets = Targets()
+    budget: Budget = Budget()
+
+    @model_validator(mode="after")
+    def _check(self) -> LearningFile:
+        if not any(isinstance(source, DynamicsSource) for source in self.sample):
+            raise ValueError("sample: expected at least one source with method md, found none")
+        return self
+
+
+def read_learning_file(path: Path) -> LearningFile:
+    """Read and validate the settings.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, a key is unknown or missing, or a value is wrong.
+    """
+    return read_yaml(path, LearningFile)

@@ -1,0 +1,164 @@
+"""Models on the same labels: errors, parameters and time of variants, at several numbers of frames and seeds.
+
+Run: python models.py TRAIN.h5 TEST.h5 [--frames 50 100 200 400] [--seeds 3] [--variants hdnnp response ...]
+
+The first frames of TRAIN.h5 are trained on, a tenth of them held back by blocks of time for validation. Each
+row of `models.csv` is one model, or the mean of the seeds as a committee; rows that are there are not made
+again. `models.md` is written from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pidelta.data.labelled import read_labelled
+from pidelta.delta.assessment import assess
+from pidelta.delta.committee import Committee
+from pidelta.delta.loading import load_correction
+from pidelta.delta.training.run import prepare_training, train_models
+from pidelta.delta.training.settings import TrainingFile
+
+HERE = Path(__file__).parent
+EMBEDDING = {"scheme": "cutoff", "cutoff": "1.4 nm", "switch": "0.2 nm"}
+VARIANTS = {
+    "hdnnp": {"model": "hdnnp"},
+    "response": {},
+    "response, E0 shares its layer": {"networks": {"energy_width": 0}},
+    "response, no short-range term": {"networks": {"short_width": 0}},
+    "response, small": {
+        "networks": {"energy_width": 16, "response_width": 16, "pair_width": 8, "short_width": 8}
+    },
+    "response, large": {
+        "networks": {"energy_width": 64, "response_width": 128, "pair_width": 48, "short_width": 48}
+    },
+}
+ERRORS = ("energy", "qm_gradient", "mm_gradient", "near_gradient")
+KINDS = ("mae", "rmse")
+COLUMNS = (
+    "store", "variant", "frames", "seed", "parameters", "seconds",
+    *(f"{name}_{kind}" for name in ERRORS for kind in KINDS),
+)  # fmt: skip
+
+
+def settings(options, epochs):
+    """The settings of a variant, as `train.yaml` would hold them."""
+    training = {"epochs": epochs, "patience": epochs} | options.get("training", {})
+    return TrainingFile.model_validate({"embedding": EMBEDDING} | options | {"training": training})
+
+
+def errors(model, frames, method="low + delta"):
+    """Columns of the errors on test frames."""
+    found = asdict(assess(model, frames)[method])
+    return {f"{name}_{kind}": found[name][place] for name in ERRORS for place, kind in enumerate(KINDS)}
+
+
+class Table:
+    """The rows of `models.csv`, which grows row by row."""
+
+    def __init__(self, path):
+        self.path = path
+        self.rows = list(csv.DictReader(path.open())) if path.exists() else []
+
+    def has(self, **key):
+        return any(all(row[name] == str(value) for name, value in key.items()) for row in self.rows)
+
+    def add(self, row):
+        row = {
+            name: f"{row[name]:.6g}" if isinstance(row[name], float) else str(row[name]) for name in COLUMNS
+        }
+        self.rows.append(row)
+        with self.path.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, COLUMNS)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        print(row, flush=True)
+
+
+def train(table, store, name, frames, test, seeds, epochs):
+    """All rows of a variant at a number of frames."""
+    key = {"store": store, "variant": name, "frames": len(frames)}
+    if table.has(**key, seed="committee"):
+        return
+    file = settings(VARIANTS[name], epochs)
+    data = prepare_training(file, frames)
+    models = []
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(seeds):
+            own = file.training.model_copy(update={"seed": seed})
+            started = time.process_time()
+            (path,) = train_models(data, own, Path(folder) / str(seed))
+            seconds = time.process_time() - started
+            model = load_correction(path)
+            models.append(model)
+            row = {"parameters": sum(p.numel() for p in model.networks.parameters()), "seconds": seconds}
+            if not table.has(**key, seed=seed):
+                table.add(key | row | {"seed": seed} | errors(Committee([model]), test))
+    if not table.has(store=store, variant="DFTB alone"):
+        alone = {"variant": "DFTB alone", "frames": 0, "seed": "-", "parameters": 0, "seconds": 0.0}
+        table.add(key | alone | errors(Committee(models), test, "low"))
+    table.add(key | row | {"seed": "committee"} | errors(Committee(models), test))
+
+
+def page(rows):
+    """Means over the seeds with their standard deviation, and the errors of the committee."""
+    lines = [
+        "# Models on the same labels",
+        "",
+        "MAE of held-out frames in kcal/mol and kcal/mol/angstrom: mean of the seeds ± their standard",
+        "deviation; in parentheses the mean of the models as a committee. `models.csv` has each model;",
+        "`python models.py TRAIN.h5 TEST.h5` makes both.",
+        "",
+        "| store | model | frames | energy | QM gradient | MM gradient | MM, 5 Å | parameters | CPU s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    groups = {}
+    for row in rows:
+        groups.setdefault((row["store"], row["variant"], int(row["frames"])), []).append(row)
+    for (store, variant, frames), own in groups.items():
+        single = [row for row in own if row["seed"] != "committee"] or own
+        together = [row for row in own if row["seed"] == "committee"]
+        cells = []
+        for name in ERRORS:
+            values = [float(row[f"{name}_mae"]) for row in single]
+            cell = f"{np.mean(values):.3g}" + (f" ± {np.std(values, ddof=1):.1g}" if len(values) > 1 else "")
+            cells.append(
+                cell + "".join(f" ({float(row[f'{name}_mae']):.3g})" for row in together if len(single) > 1)
+            )
+        seconds = np.mean([float(row["seconds"]) for row in single])
+        cells += [single[0]["parameters"], f"{seconds:.0f}"]
+        lines.append(f"| {store} | {variant} | {frames} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("train", type=Path)
+    parser.add_argument("test", type=Path)
+    parser.add_argument("--frames", nargs="+", type=int, default=[50, 100, 200, 400])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=300)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    table = Table(HERE / "models.csv")
+    frames, test = (read_labelled([path]).frames for path in (arguments.train, arguments.test))
+    store = arguments.train.stem
+    for count in arguments.frames:
+        if count > len(frames):
+            print(f"{arguments.train}: {len(frames)} labelled frames, so none of {count}")
+            continue
+        for name in arguments.variants:
+            train(table, store, name, frames[:count], test, arguments.seeds, arguments.epochs)
+    (HERE / "models.md").write_text(page(table.rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+"""The raw outputs of a run made small: what the study needs of each stretch of it, in one file.
+
+The velocities of all atoms every 2 fs are 10 MB a picosecond. Between two parts of a run they are read once,
+and thrown away. Stretches of a run add up, wherever each was run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+
+import numpy as np
+from family import TIME_STEP, Run
+from numpy.typing import NDArray
+from scipy.signal import welch
+
+from pidelta.analysis.composition import Composition, Group
+from pidelta.analysis.ipi_output import read_properties
+from pidelta.analysis.temperatures import Freedom
+from pidelta.ipi.frames import FrameFile, read_extras
+from pidelta.mm.water import WATER_MODELS
+from pidelta.output_files import replacing
+from pidelta.units import ATOMIC_TIME_IN_FEMTOSECOND, BOHR_IN_ANGSTROM, HARTREE_IN_EV, HARTREE_IN_KELVIN
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+STRIDE = 4  # steps between rows of properties and velocities: 2 fs
+BEADS_STRIDE = 20  # between what every bead has
+ROW = STRIDE * TIME_STEP / 1000.0  # ps between rows of properties and velocities
+QM_ATOMS = {"uracil": 12, "water": 0, "molecule": 12}
+WATER = WATER_MODELS["q-tip4p-f"]
+WAVENUMBER = 33356.41  # cm-1 of 1 / fs
+SEGMENT = round(1.0 / ROW)  # rows: spectra have a resolution of 33 cm-1
+HIGHEST = 4500.0  # cm-1
+LAG = (0.5, 2.0)  # ps between which the mean square displacement is fitted by a line
+SETTLING = {1: 0.5, 8: 0.2}  # ps that are left out, by beads
+PARTS = 8  # of the molecules of water, for the error of their diffusion
+
+
+@dataclass(frozen=True)
+class Atoms:
+    """The atoms of a run, those of the QM region first."""
+
+    composition: Composition
+    n_qm: int
+
+    @property
+    def masses(self) -> Array:
+        return self.composition.masses
+
+    def groups(self) -> dict[str, Index]:
+        """By region and kind."""
+        index = np.arange(len(self.composition))
+        hydrogen, qm = self.composition.numbers == 1, index < self.n_qm
+        found = {"QM": qm, "QM H": qm & hydrogen, "QM heavy": qm & ~hydrogen}
+        found |= {"MM": ~qm, "MM H": ~qm & hydrogen, "MM O": ~qm & ~hydrogen}
+        return {name: index[mask] for name, mask in found.items() if mask.any()}
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a run, or all of it.
+
+    Attributes:
+        n_atoms: of the whole system.
+        rows: by quantity, (n,) every 2 fs: `time` in ps, `potential` and `conserved` in hartree, `dipole` of
+            the QM region in atomic units, and the kinetic temperature of each group of atoms in K; of the
+            centroids in ring polymers.
+        beads: by quantity, (k,) every 10 fs: `time`, `momenta GROUP`, the temperature of all momenta in K,
+            and `energy GROUP`, centroid-virial, in meV an atom.
+        power: by kind, (w,) sums of periodograms of segments of 1 ps, at the wavenumbers of `wavenumbers()`.
+        segments: the number of those.
+        slopes: (PARTS,) diffusion constants of groups of molecules, A^2/ps; empty if the stretch is short.
+    """
+
+    n_atoms: int
+    rows: dict[str, Array]
+    beads: dict[str, Array]
+    power: dict[str, Array]
+    segments: int
+    slopes: Array
+
+
+def wavenumbers() -> Array:
+    """(w,) of the spectra, in cm-1."""
+    every = np.fft.rfftfreq(SEGMENT, 1000.0 * ROW) * WAVENUMBER
+    return every[every <= HIGHEST]
+
+
+def stretches_of(run: Run, folder: Path) -> list[Stretch]:
+    """All that is known of a run: condensed stretches, and the raw outputs as far as they are."""
+    found = [_load(path) for path in sorted(folder.glob("stretch-*.npz"))]
+    if _has_rows(folder):
+        found.append(_read(run, folder, np.inf))
+    return found
+
+
+def condense(run: Run, folder: Path, steps: int) -> None:
+    """Keep what the raw outputs say of steps up to `steps`, where the run goes on, and delete them."""
+    if not steps or not _has_rows(folder):
+        return
+    stretch = _read(run, folder, steps * TIME_STEP / 1000.0)
+    if len(stretch.rows["time"]):
+        _save(stretch, folder / f"stretch-{round(1000.0 * stretch.rows['time'][0] / TIME_STEP):09d}.npz")
+    head = _head(folder / "run.out")  # i-PI writes it but once, at the beginning of a run
+    (folder / "run.out").write_text("".join(head))
+    for pattern in ("run.vel*", "run.pos*", "run.dipole*", "run.beads-vel*", "run.kinetic*"):
+        for path in folder.glob(pattern):
+            path.unlink()
+
+
+def _head(path: Path) -> list[str]:
+    with path.open() as lines:
+        return list(takewhile(lambda line: line.startswith("#"), lines))
+
+
+def _has_rows(folder: Path) -> bool:
+    """Whether there is anything to read: i-PI makes its files long before it writes into them."""
+    properties, velocities = folder / "run.out", next(folder.glob("run.vel*.bin"), None)
+    if velocities is None or not velocities.stat().st_size or not properties.exists():
+        return False
+    return properties.stat().st_size > sum(map(len, _head(properties)))
+
+
+def join(stretches: list[Stretch]) -> Stretch:
+    """One stretch of several, in the order of time; spectra and diffusion are means."""
+    ordered = sorted(stretches, key=lambda stretch: float(stretch.rows["time"][0]))
+    moving = [stretch for stretch in ordered if len(stretch.slopes)]
+    weights = [len(stretch.rows["time"]) for stretch in moving]
+    return Stretch(
+        n_atoms=ordered[0].n_atoms,
+        rows=_joined([stretch.rows for stretch in ordered]),
+        beads=_joined([stretch.beads for stretch in ordered]),
+        power={
+            kind: np.sum([stretch.power[kind] for stretch in ordered], axis=0) for kind in ordered[0].power
+        },
+        segments=sum(stretch.segments for stretch in ordered),
+        slopes=np.average([stretch.slopes for stretch in moving], axis=0, weights=weights)
+        if moving
+        else np.zeros(0),
+    )
+
+
+def _joined(tables: list[dict[str, Array]]) -> dict[str, Array]:
+    return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+
+
+def _read(run: Run, folder: Path, end: float) -> Stretch:
+    """What raw outputs say of times up to `end`, in ps."""
+    properties = read_properties(folder / "run.out")
+    quantity = "v_centroid" if run.beads > 1 else "velocities"
+    velocities, atoms, times = read_values(
+        next(folder.glob("run.vel*.bin")), quantity, QM_ATOMS[run.system], end
+    )
+    count = min(len(velocities), len(properties.columns["time"]))  # a running i-PI may have written one more
+    velocities = velocities[:count]
+    rows = {"time": times[:count]}
+    rows |= {name: properties.atomic(name)[:count] for name in ("potential", "conserved")}
+    dipole = folder / "run.dipole_0"
+    if dipole.exists():
+        rows["dipole"] = np.linalg.norm(read_extras(dipole)[1][:count], axis=1)
+    rows |= {name: kinetic_temperature(velocities, atoms, group) for name, group in atoms.groups().items()}
+    settled = velocities[rows["time"] > SETTLING[run.beads]] if run.system != "molecule" else velocities[:0]
+    power, segments = _spectra(settled, atoms)
+    return Stretch(
+        n_atoms=len(atoms.composition),
+        rows=rows,
+        beads=dict(_beads(run, folder, atoms, end)) if run.beads > 1 else {},
+        power=power,
+        segments=segments,
+        slopes=diffusion(settled, atoms),
+    )
+
+
+def _beads(run: Run, folder: Path, atoms: Atoms, end: float) -> Iterator[tuple[str, Array]]:
+    """i-PI runs a ring polymer at P times the temperature."""
+    energies, _, times = read_values(next(folder.glob("run.kinetic*.bin")), "kinetic_cv", atoms.n_qm, end)
+    momenta = dict.fromkeys(atoms.groups(), np.zeros(len(times)))
+    for path in sorted(folder.glob("run.beads-vel_*.bin")):
+        velocities, _, _ = read_values(path, "velocities", atoms.n_qm, end)
+        for name, group in atoms.groups().items():
+            found = kinetic_temperature(velocities[: len(times)], atoms, group, run.beads) / run.beads
+            momenta[name] = momenta[name] + found
+    yield "time", times
+    for name, group in atoms.groups().items():
+        yield f"momenta {name}", momenta[name]
+        mean = energies[:, group].sum(axis=(1, 2)) / len(group)
+        yield f"energy {name}", mean * 1000.0 * HARTREE_IN_EV
+
+
+def read_values(path: Path, quantity: str, n_qm: int, end: float) -> tuple[Array, Atoms, Array]:
+    """Read a trajectory, (n, N, 3) in atomic units, up to `end` ps, its atoms and its times in ps."""
+    file = FrameFile(path, quantity)
+    times = file.steps * TIME_STEP / 1000.0
+    rows = np.flatnonzero(times <= end)
+    values = np.array([file.read(int(row))[0] for row in rows])
+    return values.reshape(len(rows), -1, 3), Atoms(Composition(file.names), n_qm), times[rows]
+
+
+def kinetic_temperature(velocities: Array, atoms: Atoms, group: Index, beads: int = 1) -> Array:
+    """(n,) kinetic temperature of a group in K; the centre of mass of all atoms is at rest."""
+    freedom = Freedom.of(atoms.composition, [Group("", group)], beads, fixes_momentum=True)
+    twice = np.einsum("tai,a->t", velocities[:, group] ** 2, atoms.masses[group])
+    return twice * HARTREE_IN_KELVIN / float(freedom.degrees[0])
+
+
+def diffusion(velocities: Array, atoms: Atoms) -> Array:
+    """(PARTS,) diffusion constants of groups of molecules of water in A^2/ps."""
+    if len(velocities) < 2.0 * LAG[0] / ROW + 2:
+        return np.zeros(0)
+    molecules = velocities[:, atoms.n_qm :].reshape(len(velocities), -1, 3, 3)
+    weights = atoms.masses[atoms.n_qm : atoms.n_qm + 3]
+    velocity = np.einsum("tmai,a->tmi", molecules, weights) / weights.sum()
+    to_angstrom = BOHR_IN_ANGSTROM * 1000.0 * ROW / ATOMIC_TIME_IN_FEMTOSECOND
+    path = np.cumsum(velocity, axis=0) * to_angstrom
+    lags = np.unique(np.linspace(LAG[0] / ROW, min(LAG[1] / ROW, 0.5 * len(path)), 12).astype(int))
+    squares = np.array([np.sum((path[lag:] - path[:-lag]) ** 2, axis=2).mean(axis=0) for lag in lags])
+    return np.array(
+        [
+            np.polyfit(lags * ROW, part.mean(axis=1), 1)[0] / 6.0
+            for part in np.array_split(squares, PARTS, axis=1)
+        ]
+    )
+
+
+def _spectra(velocities: Array, atoms: Atoms) -> tuple[dict[str, Array], int]:
+    """Periodograms of the velocities of both regions and of the infrared current of water, summed."""
+    segments = max(0, 2 * len(velocities) // SEGMENT - 1)  # they overlap by a half
+    groups = {name: group for name, group in atoms.groups().items() if name in ("QM", "MM")}
+    if not segments:
+        return dict.fromkeys((*groups, "infrared"), np.zeros(len(wavenumbers()))), 0
+    density = {name: _power(velocities[:, group], atoms.masses[group]) for name, group in groups.items()}
+    oxygen, *hydrogens = (velocities[:, atoms.n_qm + i :: 3] for i in range(3))
+    both = hydrogens[0] + hydrogens[1]
+    site = WATER.site * oxygen + 0.5 * (1.0 - WATER.site) * both
+    current = WATER.charge * (both - 2.0 * site).sum(axis=1)
+    density["infrared"] = _power(current[:, None], np.ones(1))
+    return {name: segments * values[: len(wavenumbers())] for name, values in density.items()}, segments
+
+
+def _power(values: Array, weights: Array) -> Array:
+    _, power = welch(values, nperseg=SEGMENT, axis=0, detrend=False)
+    return np.einsum("fai,a->f", power, weights)
+
+
+def _save(stretch: Stretch, path: Path) -> None:
+    arrays: dict[str, Array] = {f"rows/{name}": values for name, values in stretch.rows.items()}
+    arrays |= {f"beads/{name}": values for name, values in stretch.beads.items()}
+    arrays |= {f"power/{name}": values for name, values in stretch.power.items()}
+    counts = np.array([stretch.n_atoms, stretch.segments])
+    with replacing(path, "wb") as stream:
+        np.savez_compressed(stream, counts=counts, slopes=stretch.slopes, **arrays)
+
+
+def _load(path: Path) -> Stretch:
+    tables: dict[str, dict[str, Array]] = {"rows": {}, "beads": {}, "power": {}}
+    with np.load(path, allow_pickle=False) as arrays:
+        for key in arrays.files:
+            table, _, name = key.partition("/")
+            if name:
+                tables[table][name] = arrays[key]
+        n_atoms, segments = (int(count) for count in arrays["counts"])
+        return Stretch(n_atoms, **tables, segments=segments, slopes=arrays["slopes"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -11,14 +10,14 @@ import pytest
 
 pytest.importorskip("pyscf")
 
-from pyscf import dft, gto
+from pyscf import dft, gto, qmmm
 
 from pidelta.data.frames import Frame
 from pidelta.errors import GeometryError, RunError, SettingError, SetupError
-from pidelta.qm.reference import ReferenceSettings, label_frame
-
-# PySCF leaves temporary files open until they are collected.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+from pidelta.qm import kohn_sham as kohn_sham_module
+from pidelta.qm import reference
+from pidelta.qm.dispersion import Dispersion
+from pidelta.qm.reference import ReferenceSettings, error_of_gradient, label_frame
 
 WATER = Frame(
     numbers=np.array([8, 1, 1]),
@@ -29,12 +28,6 @@ WATER = Frame(
     source="made up",
 )
 FINE = ReferenceSettings(convergence=1e-11)
-
-
-@pytest.fixture(autouse=True)
-def _collect_temporary_files():
-    yield
-    gc.collect()
 
 
 @pytest.fixture(scope="module")
@@ -76,22 +69,94 @@ def test_energy_matches_pyscf_without_density_fitting(xc, name):
     assert labels[0] - labels[1] == pytest.approx(expected - free, abs=2e-6)
 
 
-@pytest.mark.parametrize("array", ["positions", "site_positions"])
-@pytest.mark.parametrize(("atom", "axis"), [(0, 0), (2, 1)])
-def test_gradients_are_central_differences(label, array, atom, axis):
-    step = 1e-3
-    energies = []
-    for sign in (1, -1):
-        moved = getattr(WATER, array).copy()
-        moved[atom, axis] += sign * step
-        energies.append(label_frame(replace(WATER, **{array: moved}), FINE).energy)
-    gradient = label.gradient if array == "positions" else label.site_gradient
-    assert (energies[0] - energies[1]) / (2 * step) == pytest.approx(gradient[atom, axis], abs=2e-6)
+METHYL = replace(
+    WATER,
+    numbers=np.array([6, 1, 1, 1]),
+    positions=np.array([[0.0, 0.0, 0.0], [0.0, 2.0, 0.2], [1.8, -1.0, 0.0], [-1.7, -1.1, 0.1]]),
+    multiplicity=2,
+)
+
+
+@pytest.mark.parametrize("frame", [WATER, METHYL], ids=["water", "methyl"])
+@pytest.mark.parametrize(
+    "xc", ["SVWN", "PBE", "r2SCAN", "B3LYP", "TPSSh", "LC_BLYP", "wB97M_V"], ids=lambda name: name.lower()
+)
+def test_energies_and_gradients_are_those_of_pyscf(frame, xc):
+    """With density fitting on one fine grid from the start, by PySCF's own integration and gradients."""
+    atoms = [(int(z), tuple(r)) for z, r in zip(frame.numbers, frame.positions, strict=True)]
+    spin = frame.multiplicity - 1
+    molecule = gto.M(atom=atoms, unit="Bohr", basis="6-31G", spin=spin, verbose=0)
+    kind = dft.UKS if spin else dft.RKS
+    name = {"B3LYP": "B3LYPG", "SVWN": "lda,vwn"}.get(xc, xc)
+    with_field = qmmm.mm_charge(
+        kind(molecule, xc=name).density_fit(auxbasis=FINE.auxiliary_basis),
+        frame.site_positions,
+        frame.site_charges,
+        unit="Bohr",
+    )
+    with_field.nlc = 0
+    with_field.grids.level = 1
+    with_field.conv_tol = 1e-11
+    energy = with_field.kernel()
+    derivative = with_field.nuc_grad_method()
+    gradient = derivative.kernel()
+    site_gradient = derivative.grad_hcore_mm(with_field.make_rdm1().reshape(-1, *(molecule.nao,) * 2).sum(0))
+    site_gradient += derivative.grad_nuc_mm()
+    settings = replace(
+        FINE, xc=name if xc == "SVWN" else xc, basis="6-31G", grid_level=1, unrestricted=bool(spin)
+    )
+    if xc == "wB97M_V":
+        settings = replace(settings, dispersion="d3bj")
+    label = label_frame(frame, settings)
+    if xc == "wB97M_V":
+        model = Dispersion(frame.numbers, "d3bj", settings.damping)
+        energies, forces = model.evaluate(frame.positions[None])
+        energy, gradient = energy + energies[0], gradient + forces[0]
+    assert label.energy == pytest.approx(energy, abs=2e-8)
+    np.testing.assert_allclose(label.gradient, gradient, atol=2e-6)
+    np.testing.assert_allclose(label.site_gradient, site_gradient, atol=1e-6)
+    if spin:
+        assert label.properties["spin_square"] == pytest.approx(with_field.spin_square()[0], abs=1e-5)
+    np.testing.assert_allclose(
+        label.properties["dipole"], with_field.dip_moment(unit="AU", verbose=0), atol=1e-5
+    )
+
+
+def test_gradients_are_central_differences():
+    """On a grid so fine that it does not matter that it rests; a gradient with a mistake is found on any."""
+    fine = replace(FINE, basis="6-31G", grid_level=6)
+    label = label_frame(WATER, fine)
+    assert error_of_gradient(WATER, label, fine) < 3e-6
+    rough = replace(fine, grid_level=2)
+    assert error_of_gradient(WATER, label, rough, seed=1) < 1e-4
+    for name in ("gradient", "site_gradient"):
+        wrong = replace(label, **{name: getattr(label, name) + np.array([5e-3, 0.0, 0.0])})
+        assert error_of_gradient(WATER, wrong, rough, seed=1) > 2e-4
+
+
+def test_an_scf_that_does_not_converge_is_tried_again(monkeypatch):
+    tried = []
+
+    def seldom(scf, *arguments):
+        tried.append(scf.level_shift)
+        return kohn_sham_module.solve(scf, *arguments) if scf.level_shift else None
+
+    monkeypatch.setattr(reference, "solve", seldom)
+    label = label_frame(WATER, replace(FINE, basis="STO-3G"))
+    monkeypatch.undo()
+    assert tried == [0, 0.3]
+    assert label.energy == pytest.approx(label_frame(WATER, replace(FINE, basis="STO-3G")).energy, abs=1e-8)
+
+
+def test_contaminated_spin_is_refused(monkeypatch):
+    monkeypatch.setattr(reference, "_CONTAMINATION", 1e-6)
+    with pytest.raises(RunError, match=r"expected <S\^2> of 0.75, found 0.75\d: other spins mix in"):
+        label_frame(METHYL, replace(FINE, basis="STO-3G", unrestricted=True))
 
 
 def test_moving_everything_costs_nothing(label):
     net = label.gradient.sum(axis=0) + label.site_gradient.sum(axis=0)
-    np.testing.assert_allclose(net, 0.0, atol=1e-9)
+    np.testing.assert_allclose(net, 0.0, atol=5e-5)  # the grid rests
 
 
 def test_charges_and_method(label):
@@ -123,6 +188,13 @@ def test_many_charges_in_blocks_equal_few():
     [
         ({"charge": 1}, {}, SetupError, "found 9 electrons and multiplicity 1"),
         ({"multiplicity": 3}, {}, SetupError, "found 10 electrons and multiplicity 3"),
+        (
+            {"multiplicity": 2},
+            {"unrestricted": True},
+            SetupError,
+            "multiplicity that fits.*found 10 electrons",
+        ),
+        ({}, {"xc": "wB97M_V"}, SettingError, "dispersion: expected d3bj, which replaces VV10"),
         ({"numbers": np.array([52, 1, 1])}, {}, SetupError, "expects elements up to Kr.* found Te"),
         ({"site_positions": WATER.positions}, {}, GeometryError, "a point charge sits on a QM atom"),
         ({"positions": np.zeros((3, 3))}, {}, GeometryError, "an atom sits on a QM atom"),

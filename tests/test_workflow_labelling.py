@@ -21,6 +21,7 @@ pytest.importorskip("pyscf")
 
 from pidelta.cli import label as commands
 from pidelta.data.frames import Frame, Label
+from pidelta.data.packing import pack
 from pidelta.data.store import FrameStore
 from pidelta.errors import DataError, RunError, SetupError
 from pidelta.qm.base import QMResult
@@ -156,7 +157,7 @@ def test_trajectory_errors_are_one_line(tmp_path, region):
 def test_labels_in_processes_equal_labels_here(store):
     indices = store.unlabelled("reference", QUICK.method)
     failures = labelling.write_labels(
-        store, "reference", labelling.reference_labels(store, indices, QUICK, workers=2)
+        store, "reference", QUICK.method, labelling.reference_labels(store, indices, QUICK, workers=2)
     )
     assert failures == []
     assert store.unlabelled("reference", QUICK.method) == []
@@ -222,19 +223,24 @@ def test_labelling_resumes_after_an_interruption(store, fake):
     assert missing == [0, 1, 2]
     with pytest.raises(InterruptError):
         labelling.write_labels(
-            store, "reference", interrupted(labelling.reference_labels(store, missing, QUICK, 1))
+            store,
+            "reference",
+            QUICK.method,
+            interrupted(labelling.reference_labels(store, missing, QUICK, 1)),
         )
     labelled = {0, 1, 2} - set(store.unlabelled("reference", QUICK.method))
     assert len(labelled) <= 1
     missing = store.unlabelled("reference", QUICK.method)
-    labelling.write_labels(store, "reference", labelling.reference_labels(store, missing, QUICK, 1))
+    labelling.write_labels(
+        store, "reference", QUICK.method, labelling.reference_labels(store, missing, QUICK, 1)
+    )
     assert store.unlabelled("reference", QUICK.method) == [1]
     other = replace(QUICK, basis="def2-SVP")
     assert store.unlabelled("reference", other.method) == [0, 1, 2]
 
 
 def test_an_interrupted_write_leaves_the_store_as_it_was(store, fake):
-    labelling.write_labels(store, "reference", labelling.reference_labels(store, [0], QUICK, 1))
+    labelling.write_labels(store, "reference", QUICK.method, labelling.reference_labels(store, [0], QUICK, 1))
     good = store.label(0, "reference", QUICK.method)
     for index in (0, 2):
         wrong = replace(good, energy=0.0)
@@ -250,12 +256,95 @@ def test_an_interrupted_write_leaves_the_store_as_it_was(store, fake):
 
 def test_a_failed_frame_is_reported_and_skipped(store, fake):
     failures = labelling.write_labels(
-        store, "reference", labelling.reference_labels(store, [0, 1, 2], QUICK, 2)
+        store, "reference", QUICK.method, labelling.reference_labels(store, [0, 1, 2], QUICK, 2)
     )
     (failure,) = failures
     assert failure.startswith("frame 1: ")
     assert failure.endswith("did not converge")
     assert store.unlabelled("reference", QUICK.method) == [1]
+    assert store.failures("reference", QUICK.method) == {1: failure.removeprefix("frame 1: ")}
+    other = replace(QUICK, basis="def2-SVP").method
+    assert store.failures("reference", other) == {}
+    label = store.label(0, "reference", QUICK.method)
+    store.set_label(1, "reference", label)
+    assert store.failures("reference", QUICK.method) == {}
+
+
+def test_what_failed_is_tried_again_last(store):
+    store.set_failure(0, "reference", "method", "no reason")
+    assert store.unlabelled("reference", "method") == [1, 2, 0]
+
+
+def test_gradients_are_compared_with_differences(store, fake, monkeypatch):
+    monkeypatch.setattr(labelling, "error_of_gradient", lambda frame, label, settings: 1e-3)
+    outcomes = dict(labelling.reference_labels(store, [2, 0], QUICK, 1, check_every=2))
+    assert "expected a gradient that is the difference of energies, found 1.0e-03" in str(outcomes[2])
+    assert isinstance(outcomes[0], Label)
+
+
+def test_labels_that_are_not_finite_are_refused(store):
+    good = (QUICK.method, -1.0, np.zeros((3, 3)), np.zeros((2, 3)), np.zeros(3))
+    for place, wrong in ((1, np.nan), (3, np.full((2, 3), np.inf))):
+        with pytest.raises(DataError, match="expected finite numbers, found others in"):
+            Label(*(wrong if k == place else value for k, value in enumerate(good)))
+
+
+def test_a_released_store_is_open_to_others(store):
+    command = (
+        "import sys; from pathlib import Path; from pidelta.data.store import FrameStore\n"
+        "with FrameStore(Path(sys.argv[1]), 'a') as store: store.append(store.frame(0)); print(len(store))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", command, str(store.path)], stdout=subprocess.PIPE, text=True
+    )
+    with pytest.raises(subprocess.TimeoutExpired):  # it waits
+        process.communicate(timeout=3.0)
+    store.release()
+    output, _ = process.communicate(timeout=30.0)
+    assert output == "4\n"
+    assert len(store) == 4
+
+
+def test_a_compact_store_rounds_charges_alone(store, tmp_path):
+    rng = np.random.default_rng(3)
+    frame = replace(store.frame(0), site_charges=rng.normal(size=2))
+    label = Label(
+        QUICK.method,
+        -75.123456789012,
+        rng.normal(size=(3, 3)),
+        rng.normal(size=(2, 3)) * 0.01,
+        rng.normal(size=3),
+        "PySCF",
+        {"dipole": rng.normal(size=3), "spin_square": np.array(0.75)},
+    )
+    with FrameStore(tmp_path / "full.h5", "a") as full:
+        full.set_embedding({"scheme": "cutoff"})
+        full.set_provenance({"structure": "water.gro"})
+        full.append(frame)
+        full.append(replace(frame, source="another"))
+        full.set_label(0, "reference", label)
+        full.set_label(0, "low", replace(label, method="low"))
+    packed = tmp_path / "packed.h5"
+    for count in (1, 1):  # the second time it has nothing to add
+        assert pack([tmp_path / "full.h5"], packed, ["reference"], labelled=True) == count
+    with FrameStore(packed) as found:
+        assert found.embedding == {"scheme": "cutoff"}
+        assert found.provenance == {"structure": "water.gro"}
+        assert found.methods("low") == {}
+        other, kept = found.frame(0), found.label(0, "reference", QUICK.method)
+    np.testing.assert_array_equal(other.positions, frame.positions)
+    np.testing.assert_allclose(other.site_positions, frame.site_positions, atol=6e-6, rtol=0)
+    np.testing.assert_allclose(other.site_charges, frame.site_charges, atol=6e-8, rtol=0)
+    assert kept.energy == label.energy
+    np.testing.assert_array_equal(kept.gradient, label.gradient)
+    np.testing.assert_allclose(kept.site_gradient, label.site_gradient, atol=6e-9, rtol=0)
+    np.testing.assert_array_equal(kept.properties["dipole"], label.properties["dipole"])
+    assert kept.properties["spin_square"] == 0.75
+    assert pack([tmp_path / "full.h5"], packed, ["reference", "low"], labelled=False) == 2
+    with FrameStore(packed) as found:
+        assert found.methods("low") == {"low": [0]}
+    with pytest.raises(DataError, match="expected another file than the output"):
+        pack([packed], packed, ["reference"], labelled=True)
 
 
 def test_a_frame_that_cannot_be_labelled_stops_everything(store, fake):
@@ -308,9 +397,9 @@ def test_a_label_is_not_overwritten_without_being_told(store, fake):
     ((_, first),) = labelling.reference_labels(store, [0], QUICK, 1)
     store.set_label(0, "reference", first)
     with pytest.raises(DataError, match=r"frame 0 has a reference label by RKS PBE/STO-3G, .* already"):
-        labelling.write_labels(store, "reference", [(0, replace(first, energy=-7.0))])
+        labelling.write_labels(store, "reference", QUICK.method, [(0, replace(first, energy=-7.0))])
     assert store.label(0, "reference", QUICK.method).energy == -1.0
-    labelling.write_labels(store, "reference", [(0, replace(first, energy=-7.0))], replace=True)
+    labelling.write_labels(store, "reference", QUICK.method, [(0, replace(first, energy=-7.0))], replace=True)
     assert store.label(0, "reference", QUICK.method).energy == -7.0
 
 
@@ -338,7 +427,9 @@ def same(one, other):
 
 def test_a_damaged_store_is_refused_or_reads_the_same(store, fake, tmp_path):
     """Bits that rot: one line that names the file, or no difference at all, as where HDF5 keeps nothing."""
-    labelling.write_labels(store, "reference", labelling.reference_labels(store, [0, 2], QUICK, 1))
+    labelling.write_labels(
+        store, "reference", QUICK.method, labelling.reference_labels(store, [0, 2], QUICK, 1)
+    )
     store.release()
     content, before = store.path.read_bytes(), read_all(store.path)
     rng = np.random.default_rng(1)
@@ -373,7 +464,7 @@ def test_a_cut_store_is_refused(store, share):
 
 def test_a_number_changed_in_a_store_is_refused(store, fake):
     """Through HDF5 itself, which sees nothing wrong."""
-    labelling.write_labels(store, "reference", labelling.reference_labels(store, [0], QUICK, 1))
+    labelling.write_labels(store, "reference", QUICK.method, labelling.reference_labels(store, [0], QUICK, 1))
     group = store._file["frames/000000"]
     group["site_charges"][0] += 1e-9
     with pytest.raises(DataError, match="frame 0: expected numbers that fit their checksum"):
@@ -385,7 +476,7 @@ def test_a_number_changed_in_a_store_is_refused(store, fake):
 
 
 def test_a_label_of_another_frame_is_refused(store, fake):
-    labelling.write_labels(store, "reference", labelling.reference_labels(store, [0], QUICK, 1))
+    labelling.write_labels(store, "reference", QUICK.method, labelling.reference_labels(store, [0], QUICK, 1))
     store._file.copy("frames/000000/labels", store._file["frames/000002"])
     with pytest.raises(DataError, match="reference label of frame 2"):
         store.label(2, "reference", QUICK.method)
@@ -394,7 +485,7 @@ def test_a_label_of_another_frame_is_refused(store, fake):
 @pytest.mark.parametrize("name", ["labels", "labels/reference", "positions"])
 def test_a_misspelt_name_in_a_store_is_refused(store, fake, name):
     """Else its labels would be passed over as if they had never been."""
-    labelling.write_labels(store, "reference", labelling.reference_labels(store, [0], QUICK, 1))
+    labelling.write_labels(store, "reference", QUICK.method, labelling.reference_labels(store, [0], QUICK, 1))
     store._file["frames/000000"].move(name, name[:-1] + "z")
     with pytest.raises(DataError, match="frame 0: expected its arrays and labels, found"):
         store.methods("reference")

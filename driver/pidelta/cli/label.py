@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,8 +13,9 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
+from pidelta.cli.counting import shown
 from pidelta.cli.processors import allowed_processors
-from pidelta.config import load_config
+from pidelta.config import Config, load_config
 from pidelta.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ def sample(
     setup = Setup(settings)
     with FrameStore(output, "a") as store:
         store.set_embedding(setup.surroundings.settings)
+        store.set_provenance(_provenance(settings))
         added = 0
         for trajectory in track(trajectories, "sampling", console=Console(stderr=True)):
             added += sampling.sample(
@@ -58,6 +62,17 @@ def sample(
         print(f"{output}: {added} frames added, {len(store)} in all")
 
 
+def _provenance(config: Config) -> dict[str, str]:
+    """The files behind frames by name and checksum, and the version of pidelta."""
+    files = {"structure": config.structure, "topology": None if config.mm is None else config.mm.topology}
+    found = {name: path for name, path in files.items() if path is not None}
+    digests = {
+        name: f"{path.name} sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+        for name, path in found.items()
+    }
+    return {**digests, "pidelta": version("pidelta")}
+
+
 def label(
     frames: Annotated[Path, typer.Argument(help="The HDF5 file of frames.")],
     low: Annotated[
@@ -65,10 +80,19 @@ def label(
     ] = None,
     xc: Annotated[str, typer.Option(help="Density functional, as PySCF names it.")] = "B3LYP",
     basis: Annotated[str, typer.Option(help="Orbital basis, as PySCF names it.")] = "def2-SVP",
+    auxiliary_basis: Annotated[str, typer.Option(help="Basis of density fitting, as PySCF names it.")] = (
+        "def2-universal-jkfit"
+    ),
     grid_level: Annotated[int, typer.Option(min=0, max=9, help="Integration grid.")] = 2,
     dispersion: Annotated[
-        str, typer.Option(help="none or d3bj, with the published parameters of the functional.")
+        str, typer.Option(help="none, d3bj or d4, with the published parameters of the functional.")
     ] = "none",
+    unrestricted: Annotated[
+        bool, typer.Option("--unrestricted", help="Orbitals for each spin, for radicals.")
+    ] = False,
+    check_every: Annotated[
+        int | None, typer.Option(min=1, help="Compare gradients with differences of energies every N frames.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Frames computed at once.")] = allowed_processors(),
     limit: Annotated[int | None, typer.Option(min=1, help="Frames to label now at most.")] = None,
     replace: Annotated[
@@ -92,22 +116,29 @@ def label(
     with open_frames(frames) as store:
         if config is None:
             reference = ReferenceSettings(
-                xc=xc, basis=basis, grid_level=grid_level, dispersion=_parse_dispersion(dispersion)
+                xc=xc,
+                basis=basis,
+                auxiliary_basis=auxiliary_basis,
+                grid_level=grid_level,
+                dispersion=_parse_dispersion(dispersion),
+                unrestricted=unrestricted,
             )
             indices = _wanted(store, "reference", reference.method, replace)[:limit]
-            failures = label_with_dft(store, indices, reference, workers, replace)
+            failures = label_with_dft(store, indices, reference, workers, replace, check_every)
         else:
             failures = label_with_low_level(store, Setup(config), limit, replace)
     if failures:
         raise typer.Exit(2)
 
 
-def _parse_dispersion(text: str) -> Literal["none", "d3bj"]:
+def _parse_dispersion(text: str) -> Literal["none", "d3bj", "d4"]:
     if text == "none":
         return "none"
     if text == "d3bj":
         return "d3bj"
-    raise ConfigError(f"--dispersion: expected none or d3bj, found {text!r}")
+    if text == "d4":
+        return "d4"
+    raise ConfigError(f"--dispersion: expected none, d3bj or d4, found {text!r}")
 
 
 def open_frames(frames: Path) -> FrameStore:
@@ -129,7 +160,12 @@ def _wanted(store: FrameStore, kind: LabelKind, method: str, replace: bool) -> l
 
 
 def label_with_dft(
-    store: FrameStore, indices: list[int], settings: ReferenceSettings, workers: int, replace: bool = False
+    store: FrameStore,
+    indices: list[int],
+    settings: ReferenceSettings,
+    workers: int,
+    replace: bool = False,
+    check_every: int | None = None,
 ) -> list[str]:
     """Label frames with DFT, with a progress bar; print and return what went wrong with which."""
     from pidelta.workflow import labelling
@@ -137,7 +173,8 @@ def label_with_dft(
     for program, count in store.programs("reference", settings.method).items():
         if program != settings.program and not replace:
             print(f"note: {count} frames have labels by this method from {program}, which stay")
-    outcomes = labelling.reference_labels(store, indices, settings, min(workers, len(indices) or 1))
+    workers = min(workers, len(indices) or 1)
+    outcomes = labelling.reference_labels(store, indices, settings, workers, check_every)
     return _label(store, "reference", settings.method, len(indices), outcomes, replace)
 
 
@@ -161,10 +198,13 @@ def _label(
     for other, indices in store.methods(kind).items():
         if other != method:
             print(f"note: {len(indices)} frames have {kind} labels by {other}, which stay")
-    print(f"{store.path}: {count} of {len(store)} frames to label with {method}")
+    print(f"{store.path}: {count} of {len(store)} frames to label with {method}", flush=True)
+    failed = store.failures(kind, method)
+    if failed:
+        index, reason = next(iter(failed.items()))
+        print(f"note: {len(failed)} of them failed before, such as frame {index}: {reason}")
     try:
-        progress = track(outcomes, "labelling", count, console=Console(stderr=True))
-        failures = labelling.write_labels(store, kind, progress, replace)
+        failures = labelling.write_labels(store, kind, method, shown(outcomes, "labelling", count), replace)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         raise typer.Exit(130) from None

@@ -71,7 +71,7 @@ class Label:
         site_gradient: (m, 3) on the point charges in hartree/bohr.
         charges: (n,) net charges in e.
         program: what computed it, with its version, or empty where nobody said. It is no part of the method.
-        properties: what else is known, by name, such as ``dipole`` (3,) in e bohr, about the origin of the positions.
+        properties: what else is known, by name, such as ``dipole`` (3,) in e bohr about the origin.
 
     Raises:
         DataError: a number is not finite.
@@ -86,7 +86,7 @@ class Label:
     properties: Mapping[str, FloatArray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        named = {
+        named: dict[str, FloatArray | float] = {
             "energy": self.energy,
             "gradient": self.gradient,
             "site_gradient": self.site_gradient,

@@ -43,7 +43,9 @@ def pack(
                 if store.embedding is not None:
                     target.set_embedding(store.embedding)
                 target.set_provenance(store.provenance)
-                for index in islice(_chosen(store, kinds, labelled), skip, None if limit is None else skip + limit):
+                for index in islice(
+                    _chosen(store, kinds, labelled), skip, None if limit is None else skip + limit
+                ):
                     frame = store.frame(index)
                     if frame.source not in places:
                         places[frame.source] = target.append(frame)

@@ -13,7 +13,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
@@ -40,6 +40,7 @@ _LABEL_ARRAYS = dict.fromkeys(("gradient", "site_gradient", "charges"), np.float
 _LABEL_VALUES = {"method": str, "program": str, "energy": float}
 _LARGE = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
 _SMALL = 500  # numbers, below which compression takes more than it saves
+_SAME = 2e-5  # bohr and e: compact stores and text files round
 _PATIENCE, _PAUSE = 600.0, 0.05  # s, with a file that another process has open
 
 ROUNDED: Mapping[str, float] = {"site_positions": 1e-5, "site_charges": 1e-7, "site_gradient": 1e-8}
@@ -62,13 +63,15 @@ class FrameStore:
         compact: whether a new file rounds numbers of the point charges, see `ROUNDED`: half the size.
 
     Raises:
-        DataError: there is no such file, or it is not a store of frames, or damaged, or another process has it
-            open for longer than ten minutes.
+        DataError: there is no such file, or it is not a store of frames, or damaged, or another process has
+            it open for longer than ten minutes.
     """
 
     def __init__(self, path: Path, mode: Literal["r", "a"] = "r", compact: bool = False) -> None:
         self.path = path
         self._mode = mode
+        # What HDF5 writes by its latest version is smaller, but not readable after a kill: to be made anew.
+        self._version = "latest" if compact else "earliest"
         self._opened: h5py.File | None = None
         if mode == "r" and not path.exists():
             raise DataError(f"{path}: no such file of frames")
@@ -92,16 +95,13 @@ class FrameStore:
     def _open(self) -> h5py.File:
         """Open the file once nobody else has it in a way that excludes this."""
         end = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                return h5py.File(self.path, self._mode, libver="latest")
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise DataError(
-                        f"{self.path}: expected a file that nobody else writes, found it in use for "
-                        f"{_PATIENCE:.0f} s"
-                    ) from None
-                time.sleep(_PAUSE)
+        while time.monotonic() < end:
+            with suppress(BlockingIOError):
+                return h5py.File(self.path, self._mode, libver=self._version)
+            time.sleep(_PAUSE)
+        raise DataError(
+            f"{self.path}: expected a file that nobody else writes, found it in use for {_PATIENCE:.0f} s"
+        )
 
     def release(self) -> None:
         """Close the file until it is needed again, so that others can read or write meanwhile."""
@@ -201,6 +201,19 @@ class FrameStore:
         with self._reading():
             return Frame(**self._read(f"frame {index}", self._group(index), _FRAME_ARRAYS, _FRAME_VALUES))
 
+    def find(self, frame: Frame) -> int | None:
+        """The index of the frame with these atoms and charges, as text files keep them, or None."""
+        for index, other in enumerate(self):
+            if (
+                np.array_equal(frame.numbers, other.numbers)
+                and frame.site_positions.shape == other.site_positions.shape
+                and np.allclose(frame.positions, other.positions, rtol=0.0, atol=_SAME)
+                and np.allclose(frame.site_positions, other.site_positions, rtol=0.0, atol=_SAME)
+                and np.allclose(frame.site_charges, other.site_charges, rtol=0.0, atol=_SAME)
+            ):
+                return index
+        return None
+
     def set_label(self, index: int, kind: LabelKind, label: Label, *, replace: bool = False) -> None:
         """Store a label beside those by other methods.
 
@@ -228,6 +241,7 @@ class FrameStore:
                 raise DataError(f"{self.path}: frame {index} has a {kind} label by {label.method} already")
             del labels[name]
         labels[name] = target
+        frame.attrs.pop(_failure(kind, label.method), None)
         self._file.flush()
 
     def label(self, index: int, kind: LabelKind, method: str) -> Label | None:
@@ -290,9 +304,23 @@ class FrameStore:
             return dict(Counter(str(label.attrs["program"]) for label in labels))
 
     def unlabelled(self, kind: LabelKind, method: str) -> list[int]:
-        """Indices of the frames that have no label of this kind by this method."""
+        """Indices of the frames that have no label of this kind by this method, those that failed last."""
         done = set(self.methods(kind).get(method, ()))
-        return [index for index in range(len(self)) if index not in done]
+        failed = self.failures(kind, method)
+        left = [index for index in range(len(self)) if index not in done]
+        return sorted(left, key=lambda index: index in failed)
+
+    def set_failure(self, index: int, kind: LabelKind, method: str, reason: str) -> None:
+        """Record why a frame has no label; a label that comes later takes its place."""
+        self._group(index).attrs[_failure(kind, method)] = reason
+        self._file.flush()
+
+    def failures(self, kind: LabelKind, method: str) -> dict[int, str]:
+        """Why frames have no label of this kind by this method, by index."""
+        with self._reading():
+            groups = ((index, self._group(index)) for index in range(len(self)))
+            name = _failure(kind, method)
+            return {index: str(group.attrs[name]) for index, group in groups if name in group.attrs}
 
     def _read(
         self,
@@ -334,6 +362,11 @@ def _array(data: h5py.Dataset, kind: Any) -> Any:
     """The numbers of a dataset, whether they are rounded or not."""
     unit = data.attrs.get("unit")
     return np.asarray(data[()], dtype=kind) if unit is None else data[()] * float(unit)
+
+
+def _failure(kind: LabelKind, method: str) -> str:
+    """The name of an attribute of the frame."""
+    return f"no {kind} label by {method}"
 
 
 def _property(name: str) -> str:

@@ -51,6 +51,12 @@ PUBLISHED_DAMPING: Mapping[DispersionMethod, Mapping[str, Damping]] = {
         "pbe": Damping(s8=0.7875, a1=0.4289, a2=4.4407),
         "pbe0": Damping(s8=1.2177, a1=0.4145, a2=4.8593),
         "revpbe": Damping(s8=2.3550, a1=0.5238, a2=3.5016),
+        "bp86": Damping(s8=3.2822, a1=0.3946, a2=4.8516),
+        "tpss": Damping(s8=1.9435, a1=0.4535, a2=4.4752),
+        "tpssh": Damping(s8=2.2382, a1=0.4529, a2=4.6550),
+        "r2scan": Damping(s8=0.78981345, a1=0.49484001, a2=5.73083694),
+        "wb97x_v": Damping(s8=0.2641, a1=0.0, a2=5.4959),
+        "wb97m_v": Damping(s8=0.3908, a1=0.5660, a2=3.1280),
     },
     "d4": {
         "3ob": Damping(s8=0.6635015, a1=0.5523240, a2=4.3537076, s9=1.0),
@@ -58,15 +64,21 @@ PUBLISHED_DAMPING: Mapping[DispersionMethod, Mapping[str, Damping]] = {
         "matsci": Damping(s8=3.3157614, a1=0.4826330, a2=5.3811976, s9=1.0),
         "pbc": Damping(s8=2.1667394, a1=0.5646391, a2=4.9576353, s9=1.0),
         "b3lyp": Damping(s8=2.02929367, a1=0.40868035, a2=4.53807137, s9=1.0),
+        "pbe": Damping(s8=0.95948085, a1=0.38574991, a2=4.80688534, s9=1.0),
+        "pbe0": Damping(s8=1.20065498, a1=0.40085597, a2=5.02928789, s9=1.0),
+        "tpss": Damping(s8=1.76596355, a1=0.42822303, a2=4.54257102, s9=1.0),
+        "r2scan": Damping(s8=0.60187490, a1=0.51559235, a2=5.77342911, s9=1.0),
     },
 }
 """Published parameters by method and by Slater-Koster set or functional; three-body terms as published.
 
-D3(BJ), two-body: functionals of Grimme, Ehrlich, Goerigk, J. Comput. Chem. 32, 1456 (2011); 3ob as the set
-itself says (3ob-3-1, README, for zeta = 4.00; also Kubillus et al., JCTC 11, 332 (2015)). s-dftd3's ``dftb3``
-is another fit, for zeta = 4.2 (Brandenburg, Grimme, J. Phys. Chem. Lett. 5, 1785 (2014)). D4, with three-body
-terms: B3LYP of Caldeweyher et al., J. Chem. Phys. 150, 154122 (2019); Slater-Koster sets of Hourahine et al.,
-J. Chem. Phys. 152, 124101 (2020).
+D3(BJ), two-body: functionals of Grimme, Ehrlich, Goerigk, J. Comput. Chem. 32, 1456 (2011), r2SCAN of
+Ehlert et al., J. Chem. Phys. 154, 061101 (2021), wB97X-V and wB97M-V, whose VV10 it replaces, of Najibi
+and Goerigk, JCTC 14, 5725 (2018); 3ob as the set itself says (3ob-3-1, README, for zeta = 4.00; also
+Kubillus et al., JCTC 11, 332 (2015)). s-dftd3's ``dftb3`` is another fit, for zeta = 4.2 (Brandenburg,
+Grimme, J. Phys. Chem. Lett. 5, 1785 (2014)). D4, with three-body terms: functionals of Caldeweyher et
+al., J. Chem. Phys. 150, 154122 (2019), and r2SCAN of Ehlert et al.; Slater-Koster sets of Hourahine et
+al., J. Chem. Phys. 152, 124101 (2020).
 """
 
 DEFAULT_S9: Mapping[DispersionMethod, float] = {"d3bj": 0.0, "d4": 1.0}

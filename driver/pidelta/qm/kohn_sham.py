@@ -8,7 +8,9 @@ grid: the result is that of iterations on the fine grid, to the same threshold.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,15 +31,16 @@ class KohnShamResult:
 
     Attributes:
         energy: the electrons' and the nuclei's, what nuclei and point charges share left out.
-        gradient: (n, 3) its derivative on the QM atoms, but for what point charges do to electrons.
         density: (nao, nao), both spins.
         spin_square: <S^2>.
+        gradient: computes the derivative of the energy on the QM atoms (n, 3), but for what point charges do
+            to electrons.
     """
 
     energy: float
-    gradient: FloatArray
     density: FloatArray
     spin_square: float
+    gradient: Callable[[], FloatArray]
 
 
 def solve(scf: Any, auxiliary_basis: str, grid_level: int, tolerance: float) -> KohnShamResult | None:
@@ -66,11 +69,9 @@ def solve(scf: Any, auxiliary_basis: str, grid_level: int, tolerance: float) -> 
         if np.linalg.norm(scf.get_grad(scf.mo_coeff, scf.mo_occ, fock)) < tolerance**0.5:
             energy = float(scf.energy_tot(density, core, on_fine_grid))
             scf.mo_energy = np.einsum("...pi,...pq,...qi->...i", scf.mo_coeff, fock, scf.mo_coeff)
-            orbitals = occupied_orbitals(density)
-            gradient = _one_electron_gradient(scf) + potential.gradient(orbitals) + fine.gradient(orbitals)
             spin_square = float(scf.spin_square()[0]) if np.ndim(density) == 3 else 0.0
-            total = np.asarray(density.sum(axis=0) if np.ndim(density) == 3 else density)
-            return KohnShamResult(energy, gradient, total, spin_square)
+            gradient = partial(_gradient, scf, potential, fine, occupied_orbitals(density))
+            return KohnShamResult(energy, _as_spins(density).sum(axis=0), spin_square, gradient)
         scf.kernel(dm0=density)
     return None
 
@@ -158,6 +159,10 @@ class _Potential:
 
 def _as_spins(density: Any) -> FloatArray:
     return np.asarray(density)[None] if np.ndim(density) == 2 else np.asarray(density)
+
+
+def _gradient(scf: Any, potential: _Potential, fine: ExchangeCorrelation, orbitals: Orbitals) -> FloatArray:
+    return _one_electron_gradient(scf) + potential.gradient(orbitals) + fine.gradient(orbitals)
 
 
 def _one_electron_gradient(scf: Any) -> FloatArray:

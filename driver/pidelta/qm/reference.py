@@ -1,10 +1,11 @@
-"""DFT labels with PySCF: Kohn-Sham energies and gradients in the point charges of a frame."""
+"""DFT labels with PySCF's integrals: Kohn-Sham energies and gradients in the point charges of a frame."""
 
 from __future__ import annotations
 
 import importlib
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
@@ -13,12 +14,20 @@ from ase.data import chemical_symbols
 
 from pidelta.data.frames import Frame, Label
 from pidelta.errors import GeometryError, MissingExtraError, RunError, SettingError, SetupError
-from pidelta.qm import kohn_sham
-from pidelta.qm.dispersion import PUBLISHED_DAMPING, Damping, Dispersion, load_package
+from pidelta.qm.dispersion import PUBLISHED_DAMPING, TITLES, Damping, Dispersion, load_package
+from pidelta.qm.kohn_sham import KohnShamResult, solve
 from pidelta.state import FloatArray, IntArray
 
 _HEAVIEST = 36
-_BLOCK = 100  # point charges at once, so that their integrals stay near the cache
+_BLOCK = 200  # point charges at once, so that their integrals stay near the cache
+_CONTAMINATION = 0.1  # of <S^2> beyond S(S + 1)
+_STEP = 1e-3  # bohr, of differences
+_ATTEMPTS: tuple[Mapping[str, object], ...] = (
+    {},
+    {"level_shift": 0.3, "damp": 0.3, "diis_start_cycle": 3, "diis_space": 12},
+    {"level_shift": 1.0, "damp": 0.6, "diis_start_cycle": 8, "diis_space": 16},
+)
+"""What is changed of PySCF's SCF where it does not converge, the first time and after; none changes the result."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,9 @@ class ReferenceSettings:
         grid_level: PySCF's level of the integration grid, 0 to 9.
         convergence: SCF threshold of the energy in hartree; that of the orbital gradient is its square root.
         max_iterations: SCF iterations before giving up.
-        dispersion: ``d3bj`` adds D3(BJ) with the published parameters of the functional, two-body terms only.
+        dispersion: ``d3bj`` adds D3(BJ) with the published parameters of the functional, two-body terms only, and
+            ``d4`` D4 with three-body terms. Functionals with VV10, such as ``wB97M_V``, lose it for D3(BJ).
+        unrestricted: whether both spins have orbitals of their own, as radicals need.
     """
 
     xc: str = "B3LYP"
@@ -46,20 +57,22 @@ class ReferenceSettings:
     grid_level: int = 2
     convergence: float = 1e-8
     max_iterations: int = 100
-    dispersion: Literal["none", "d3bj"] = "none"
+    dispersion: Literal["none", "d3bj", "d4"] = "none"
+    unrestricted: bool = False
 
     @property
     def damping(self) -> Damping | None:
         """Parameters of the dispersion, if there is any.
 
         Raises:
-            SettingError: there is no D3(BJ) for the functional.
+            SettingError: there is none for the functional.
         """
         if self.dispersion == "none":
             return None
         published = PUBLISHED_DAMPING[self.dispersion]
         if self.xc.lower() not in published:
-            raise SettingError("dispersion", f"found no published D3(BJ) parameters for {self.xc}")
+            title = TITLES[self.dispersion]
+            raise SettingError("dispersion", f"found no published {title} parameters for {self.xc}")
         return published[self.xc.lower()]
 
     @property
@@ -67,15 +80,15 @@ class ReferenceSettings:
         """The level of theory, as labels store it; which version of PySCF computes it is no part of it.
 
         Raises:
-            MissingExtraError: dftd3 is needed for the dispersion and not installed.
-            SettingError: there is no D3(BJ) for the functional.
+            MissingExtraError: the package of the dispersion is not installed.
+            SettingError: there is no such dispersion for the functional.
         """
         xc = f"{self.xc} (VWN-RPA)" if self.xc.upper() == "B3LYP" else self.xc
-        if self.damping is not None:
-            load_package("d3bj")
-            xc += "-D3(BJ)"
+        if self.dispersion != "none" and self.damping is not None:
+            load_package(self.dispersion)
+            xc += f"-{TITLES[self.dispersion]}"
         return (
-            f"RKS {xc}/{self.basis}, density fitting {self.auxiliary_basis}, "
+            f"{'UKS' if self.unrestricted else 'RKS'} {xc}/{self.basis}, density fitting {self.auxiliary_basis}, "
             f"grid level {self.grid_level} at rest, SCF {self.convergence:g} hartree"
         )
 
@@ -93,62 +106,111 @@ class ReferenceSettings:
 
 
 def label_frame(frame: Frame, settings: ReferenceSettings) -> Label:
-    """Energy, gradients and Mulliken charges of a frame by DFT, with the MM charges as point charges.
+    """Energy, gradients, Mulliken charges and dipole of a frame by DFT, with the MM charges as point charges.
 
     The one-electron Hamiltonian holds -sum_k q_k / |r - r_k| exactly, and the energy the interaction of the
     charges with nuclei and electrons, but not that among the charges. Gradients on the charges come from the
     derivatives of the same integrals through translational invariance.
 
+    An SCF that does not converge is tried again with a level shift.
+
     Args:
-        frame: a closed-shell frame.
+        frame: a frame, closed-shell unless the settings are unrestricted.
         settings: the level of theory.
 
     Returns:
-        The label, in atomic units.
+        The label, in atomic units. Its properties are ``dipole`` (3,), without the charges, about the origin,
+        and for unrestricted orbitals ``spin_square``, <S^2>.
 
     Raises:
-        MissingExtraError: PySCF, or for the dispersion dftd3, is not installed.
-        SettingError: PySCF does not know the functional or a basis, or there is no D3(BJ) for the functional.
+        MissingExtraError: PySCF, or the package of the dispersion, is not installed.
+        SettingError: PySCF does not know the functional or a basis, or there is no such dispersion for it.
         SetupError: the frame is not closed-shell, or has elements beyond Kr.
         GeometryError: a point charge sits on a nucleus, or atoms coincide.
-        RunError: the SCF did not converge.
+        RunError: the SCF did not converge, or its spin is contaminated.
     """
     method, program = settings.method, settings.program
     molecule = _molecule(frame, settings)
     dispersion, dispersion_gradient = _dispersion(frame, settings)
+    result = _solve(frame, molecule, settings)
+    qm_part, site_gradient = _electron_gradients(frame, molecule, result.density)
+    energy, nuclei_qm, nuclei_sites = _nuclei(frame)
+    properties = {"dipole": _dipole(frame, molecule, result.density)}
+    if settings.unrestricted:
+        properties["spin_square"] = np.array(result.spin_square)
+    return Label(
+        method=method,
+        energy=result.energy + energy + dispersion,
+        gradient=result.gradient() + qm_part + nuclei_qm + dispersion_gradient,
+        site_gradient=site_gradient + nuclei_sites,
+        charges=_mulliken(frame, molecule, result.density),
+        program=program,
+        properties=properties,
+    )
+
+
+def error_of_gradient(frame: Frame, label: Label, settings: ReferenceSettings, seed: int = 0) -> float:
+    """How far a label's gradient is from a central difference of energies, in hartree/bohr.
+
+    The difference is along one direction in which all atoms and charges move.
+
+    Args:
+        frame: the frame.
+        label: its label.
+        settings: the level of theory of the label.
+        seed: of the direction.
+    """
+    rng = np.random.default_rng(seed)
+    qm = rng.normal(size=frame.positions.shape)
+    sites = rng.normal(size=frame.site_positions.shape)
+    qm /= np.linalg.norm(qm)
+    sites /= max(float(np.linalg.norm(sites)), 1.0)
+    energies = []
+    for step in (_STEP, -_STEP):
+        moved = replace(
+            frame, positions=frame.positions + step * qm, site_positions=frame.site_positions + step * sites
+        )
+        molecule = _molecule(moved, settings)
+        result = _solve(moved, molecule, settings)
+        energies.append(result.energy + _nuclei(moved)[0] + _dispersion(moved, settings)[0])
+    slope = (energies[0] - energies[1]) / (2.0 * _STEP)
+    return abs(slope - float((label.gradient * qm).sum() + (label.site_gradient * sites).sum()))
+
+
+def _solve(frame: Frame, molecule: Any, settings: ReferenceSettings) -> KohnShamResult:
     field = np.zeros((molecule.nao, molecule.nao))
     for block in _blocks(frame):
         integrals = molecule.intor("int1e_grids", hermi=1, grids=frame.site_positions[block])
         field -= np.einsum("kpq,k->pq", integrals, frame.site_charges[block])
-
-    scf = _kohn_sham(molecule, field, settings)
-    result = kohn_sham.solve(scf, settings.auxiliary_basis, settings.grid_level, settings.convergence)
-    if result is None:
+    for changes in _ATTEMPTS:
+        scf = _kohn_sham(molecule, field, settings)
+        for name, value in changes.items():
+            setattr(scf, name, value)
+        result = solve(scf, settings.auxiliary_basis, settings.grid_level, settings.convergence)
+        if result is not None:
+            break
+    else:
         raise RunError(
             f"frame {frame.source}: the SCF of {settings.xc}/{settings.basis} did not converge in "
-            f"{settings.max_iterations} iterations"
+            f"{settings.max_iterations} iterations, nor with level shifts"
         )
-    qm_part, site_gradient = _electron_gradients(frame, molecule, result.density)
-    energy, nuclei_qm, nuclei_sites = _nuclei(frame)
-    _, charges = scf.mulliken_pop(molecule, result.density, verbose=0)
-    return Label(
-        method=method,
-        energy=result.energy + energy + dispersion,
-        gradient=result.gradient + qm_part + nuclei_qm + dispersion_gradient,
-        site_gradient=site_gradient + nuclei_sites,
-        charges=np.asarray(charges, dtype=np.float64),
-        program=program,
-    )
+    spin = 0.5 * (frame.multiplicity - 1)
+    if settings.unrestricted and result.spin_square - spin * (spin + 1) > _CONTAMINATION:
+        raise RunError(
+            f"frame {frame.source}: expected <S^2> of {spin * (spin + 1):g}, found {result.spin_square:.3f}: "
+            "other spins mix in"
+        )
+    return result
 
 
 def _molecule(frame: Frame, settings: ReferenceSettings) -> Any:
     """The QM atoms as PySCF's molecule."""
-    electrons = int(frame.numbers.sum()) - frame.charge
-    if frame.multiplicity != 1 or electrons % 2:
-        raise SetupError(
-            f"frame {frame.source}: a DFT label expects a closed shell, found {electrons} electrons and "
-            f"multiplicity {frame.multiplicity}"
-        )
+    electrons, unpaired = int(frame.numbers.sum()) - frame.charge, frame.multiplicity - 1
+    found = f"found {electrons} electrons and multiplicity {frame.multiplicity}"
+    if not settings.unrestricted and (unpaired or electrons % 2):
+        raise SetupError(f"frame {frame.source}: a restricted DFT label expects a closed shell, {found}")
+    if electrons < unpaired or (electrons - unpaired) % 2:
+        raise SetupError(f"frame {frame.source}: expected a multiplicity that fits the electrons, {found}")
     if frame.numbers.max() > _HEAVIEST:
         raise SetupError(
             f"frame {frame.source}: a DFT label expects elements up to Kr, which need no effective core "
@@ -166,14 +228,15 @@ def _molecule(frame: Frame, settings: ReferenceSettings) -> Any:
     atoms = [
         (int(number), tuple(point)) for number, point in zip(frame.numbers, frame.positions, strict=True)
     ]
-    return gto.M(atom=atoms, unit="Bohr", basis=settings.basis, charge=frame.charge, verbose=0)
+    return gto.M(atom=atoms, unit="Bohr", basis=settings.basis, charge=frame.charge, spin=unpaired, verbose=0)
 
 
 def _dispersion(frame: Frame, settings: ReferenceSettings) -> tuple[float, FloatArray]:
     """Energy and gradient (n, 3) of the dispersion of the QM atoms."""
-    if settings.damping is None:
+    if settings.dispersion == "none" or settings.damping is None:
         return 0.0, np.zeros_like(frame.positions)
-    energies, gradients = Dispersion(frame.numbers, "d3bj", settings.damping).evaluate(frame.positions[None])
+    model = Dispersion(frame.numbers, settings.dispersion, settings.damping, frame.charge)
+    energies, gradients = model.evaluate(frame.positions[None])
     return float(energies[0]), gradients[0]
 
 
@@ -197,9 +260,15 @@ def _kohn_sham(molecule: Any, field: FloatArray, settings: ReferenceSettings) ->
         dft.libxc.parse_xc(xc)
     except (KeyError, ValueError):
         raise SettingError("xc", f"expected a functional that PySCF has, found {settings.xc!r}") from None
-    scf = dft.RKS(molecule, xc=xc)
+    if dft.libxc.is_nlc(xc) and settings.dispersion != "d3bj":
+        raise SettingError(
+            "dispersion", f"expected d3bj, which replaces VV10 of {xc}, found {settings.dispersion}"
+        )
+    scf = dft.UKS(molecule, xc=xc) if settings.unrestricted else dft.RKS(molecule, xc=xc)
+    scf.nlc = 0
     core = scf.get_hcore() + field
     scf.get_hcore = lambda *_: core
+    scf._chkfile.close()  # it would stay open until the object is collected
     scf.chkfile = None
     scf.max_cycle = settings.max_iterations
     return scf
@@ -221,6 +290,20 @@ def _electron_gradients(frame: Frame, molecule: Any, density: FloatArray) -> tup
         qm += np.add.reduceat(moves.sum(axis=0), orbital_starts, axis=0)
         sites[block] = -moves.sum(axis=1)
     return qm, sites
+
+
+def _mulliken(frame: Frame, molecule: Any, density: FloatArray) -> FloatArray:
+    """(n,) net charges."""
+    populations = np.einsum("pq,qp->p", density, molecule.intor("int1e_ovlp"))
+    starts = molecule.aoslice_by_atom()[:, 2]
+    return np.asarray(frame.numbers - np.add.reduceat(populations, starts))
+
+
+def _dipole(frame: Frame, molecule: Any, density: FloatArray) -> FloatArray:
+    """(3,) of nuclei and electrons, about the origin."""
+    with molecule.with_common_orig((0.0, 0.0, 0.0)):
+        electrons = np.einsum("xpq,qp->x", molecule.intor("int1e_r"), density)
+    return np.asarray(frame.numbers @ frame.positions - electrons)
 
 
 def _nuclei(frame: Frame) -> tuple[float, FloatArray, FloatArray]:

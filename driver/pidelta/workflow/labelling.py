@@ -12,29 +12,39 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from pidelta.data.frames import Label
+from pidelta.data.frames import Frame, Label
 from pidelta.data.store import FrameStore, LabelKind
 from pidelta.errors import DataError, RunError
 from pidelta.qm.base import QMEngine
-from pidelta.qm.reference import ReferenceSettings, label_frame
+from pidelta.qm.reference import ReferenceSettings, error_of_gradient, label_frame
 from pidelta.qmmm.point_charges import point_charge_gradients, point_charge_potential
 
 Outcome = tuple[int, Label | RunError]
 """A frame's index and its label, or why it has none."""
 
+WORST_GRADIENT = 2e-4
+"""Error of a gradient in hartree/bohr beyond which a label is refused: that of the grid at rest is a fifth of it."""
+
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def reference_labels(
-    store: FrameStore, indices: list[int], settings: ReferenceSettings, workers: int
+    store: FrameStore,
+    indices: list[int],
+    settings: ReferenceSettings,
+    workers: int,
+    check_every: int | None = None,
 ) -> Iterator[Outcome]:
     """Label frames with DFT in worker processes of one thread each, in the order they finish.
+
+    A frame whose gradient is not the difference of energies has no label, but the error.
 
     Args:
         store: the frames; only read here, and open to others while labels are computed.
         indices: which frames.
         settings: the level of theory.
         workers: number of processes.
+        check_every: compare the gradient with differences for the first and each further frame of so many.
 
     Raises:
         SetupError: a frame or the level of theory cannot be labelled at all.
@@ -42,13 +52,14 @@ def reference_labels(
     """
     context = multiprocessing.get_context("spawn")
     with _one_thread(), ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
-        waiting = iter(indices)
+        waiting = iter(enumerate(indices))
         running: dict[Future[Label], int] = {}
         try:
             while True:
                 # Few frames more than workers are under way, so that the rest need not be in memory.
-                for index in waiting:
-                    running[pool.submit(label_frame, store.frame(index), settings)] = index
+                for place, index in waiting:
+                    check = check_every is not None and place % check_every == 0
+                    running[pool.submit(_label, store.frame(index), settings, check)] = index
                     if len(running) >= 2 * workers:
                         break
                 if not running:
@@ -59,6 +70,16 @@ def reference_labels(
                     yield running.pop(future), _result(future)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _label(frame: Frame, settings: ReferenceSettings, check: bool) -> Label:
+    label = label_frame(frame, settings)
+    if check and (error := error_of_gradient(frame, label, settings)) > WORST_GRADIENT:
+        raise RunError(
+            f"frame {frame.source}: expected a gradient that is the difference of energies, found "
+            f"{error:.1e} hartree/bohr between them; a finer grid may help"
+        )
+    return label
 
 
 def _result(future: Future[Label]) -> Label | RunError:
@@ -138,13 +159,14 @@ def low_labels(
 
 
 def write_labels(
-    store: FrameStore, kind: LabelKind, outcomes: Iterable[Outcome], replace: bool = False
+    store: FrameStore, kind: LabelKind, method: str, outcomes: Iterable[Outcome], replace: bool = False
 ) -> list[str]:
-    """Store labels as they come.
+    """Store labels as they come, and the reasons of those that do not.
 
     Args:
         store: where labels go.
         kind: of the labels.
+        method: of the labels.
         outcomes: the labels, or why there are none.
         replace: whether they may take the place of earlier labels by the same method.
 
@@ -159,5 +181,6 @@ def write_labels(
         if isinstance(outcome, Label):
             store.set_label(index, kind, outcome, replace=replace)
         else:
+            store.set_failure(index, kind, method, str(outcome))
             failures.append(f"frame {index}: {outcome}")
     return failures

@@ -32,7 +32,9 @@ class JointEvaluation:
         weights = stacked(networks)
         self._baseline = weights.baseline.numpy()
         self._elements = [_Atoms(settings, weights, element) for element in range(len(settings.elements))]
-        (radial, radial_bias), (pair, pair_bias) = (weights.layers[name] for name in ("radial", "pair"))
+        radial, radial_bias, pair, pair_bias = (
+            part[:, 0] for name in ("radial", "pair") for part in weights.layers[name]
+        )
         self._pairs = PairNetworks(
             gaussian_grid(1.5, settings.radial_cutoff, settings.pair_radial_count),
             radial.numpy(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,10 @@ class Response(NetworkModel):
     settings_class = ResponseSettings
     networks_class = ResponseNetworks
     field = SiteField
-    _joint: tuple[tuple[ResponseNetworks, ...], JointEvaluation] | None = None
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._joint: dict[tuple[ResponseNetworks, ...], JointEvaluation] = {}
 
     def _evaluate(
         self,
@@ -33,10 +37,11 @@ class Response(NetworkModel):
         features: FloatArray,
         species: IntArray,
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        # What is made of their weights is kept for the next call with the same models.
-        if self._joint is None or self._joint[0] != tuple(networks):
-            self._joint = tuple(networks), JointEvaluation(self.settings, networks)
-        return self._joint[1](positions, features, species)
+        # What is made of their weights is kept for the next call: for this model alone, and in a committee.
+        together = tuple(networks)
+        if together not in self._joint:
+            self._joint[together] = JointEvaluation(self.settings, networks)
+        return self._joint[together](positions, features, species)
 
     @staticmethod
     def coverage_features(settings: ResponseSettings, features: FloatArray) -> FloatArray:

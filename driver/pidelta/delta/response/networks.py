@@ -9,8 +9,7 @@ are networks of the descriptors of the structure: differences of charges, dipole
 polarisabilities that follow the geometry. E0 is a network of them alone, S_A one of the short-range
 features, too.
 
-K models, B structures, n atoms of T elements; arrays of atoms are (K, n, B, ...), so that the atoms of an
-element, which share a network, are one matrix.
+K models, B structures, n atoms of T elements.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class Weights:
 
     Attributes:
         baseline: (K, T) energy of an atom of each element in hartree.
-        layers: matrices (K, ..., inputs, outputs) and biases (K, ..., 1, outputs) by name.
+        layers: matrices (K, T, inputs, outputs) and biases (K, T, 1, outputs) by name; of pairs, T is 1.
     """
 
     baseline: torch.Tensor
@@ -66,16 +65,16 @@ class ResponseNetworks(FeatureNetworks):
         outputs = COEFFICIENTS + 2 * settings.pair_width + settings.short_width
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.first = _Layer((elements,), settings.structure_count, first)
-            self.energy = _Layer((elements,), energy, energy)
-            self.energy_out = _Layer((elements,), energy, 1)
-            self.response = _Layer((elements,), settings.response_width, outputs, 0.5)
-            self.radial = _Layer((), settings.pair_radial_count, settings.pair_width)
-            self.pair = _Layer((), settings.pair_width, PAIR_TERMS, 0.3)
+            self.first = _Layer(elements, settings.structure_count, first)
+            self.energy = _Layer(elements, energy, energy)
+            self.energy_out = _Layer(elements, energy, 1)
+            self.response = _Layer(elements, settings.response_width, outputs, 0.5)
+            self.radial = _Layer(1, settings.pair_radial_count, settings.pair_width)
+            self.pair = _Layer(1, settings.pair_width, PAIR_TERMS, 0.3)
             if settings.short_width:
-                self.near = _Layer((elements,), settings.short_features, settings.short_width)
-                self.short = _Layer((elements,), settings.short_width, settings.short_width)
-                self.short_out = _Layer((elements,), settings.short_width, 1, 0.5)
+                self.near = _Layer(elements, settings.short_features, settings.short_width)
+                self.short = _Layer(elements, settings.short_width, settings.short_width)
+                self.short_out = _Layer(elements, settings.short_width, 1, 0.5)
         self.register_buffer("mean", torch.zeros(elements, width, dtype=torch.float64))
         self.register_buffer("inverse_scale", torch.ones(elements, width, dtype=torch.float64))
         self.register_buffer("energy_scale", torch.ones((), dtype=torch.float64))
@@ -134,11 +133,11 @@ class ResponseNetworks(FeatureNetworks):
 class _Layer(nn.Module):
     """Affine maps, one for each of some kinds: x (kinds, ..., inputs) -> (kinds, ..., outputs)."""
 
-    def __init__(self, kinds: tuple[int, ...], inputs: int, outputs: int, gain: float = 1.0) -> None:
+    def __init__(self, kinds: int, inputs: int, outputs: int, gain: float = 1.0) -> None:
         super().__init__()
         deviation = gain * (2.0 / (inputs + outputs)) ** 0.5
-        self.weight = nn.Parameter(deviation * torch.randn(*kinds, inputs, outputs, dtype=torch.float64))
-        self.bias = nn.Parameter(torch.zeros(*kinds, 1, outputs, dtype=torch.float64))
+        self.weight = nn.Parameter(deviation * torch.randn(kinds, inputs, outputs, dtype=torch.float64))
+        self.bias = nn.Parameter(torch.zeros(kinds, 1, outputs, dtype=torch.float64))
 
     def scaled(
         self, inputs: tuple[torch.Tensor, torch.Tensor] | None = None, outputs: torch.Tensor | None = None
@@ -185,93 +184,96 @@ def energies(
         features: (B, n, D), raw, in the order of `ResponseSettings`.
         species: (n,) place of each atom's element.
     """
-    # Atoms in the order of their elements, so that those of one are a slice; the energy knows no order.
-    order = torch.argsort(species)
-    x, features = positions[:, order].transpose(0, 1), features[:, order].transpose(0, 1)
-    n, batch, _ = features.shape
-    total = weights.baseline[:, species].sum(1)[:, None]
-    outputs = []
-    start = 0
-    for element, count in enumerate(torch.bincount(species).tolist()):
-        if count:
-            own = features[start : start + count].flatten(0, 1)
-            atoms, output = _atoms(settings, weights, element, own)
-            total = total + atoms.reshape(-1, count, batch).sum(1)
-            outputs.append(output)
-            start += count
-    count, pair_width = settings.structure_count, settings.pair_width
-    phi, field, gradient = features[..., count : count + MOMENTS].split([1, 3, 6], dim=-1)
-    phi = (phi - phi.mean(0)).squeeze(-1)
-    output = torch.cat(outputs, dim=1).reshape(-1, n, batch, COEFFICIENTS + 2 * pair_width)
+    first, last = settings.structure_count, settings.structure_count + MOMENTS
+    phi, field, gradient = features[..., first:last].split([1, 3, 6], dim=-1)
+    phi = (phi - phi.mean(1, keepdim=True)).squeeze(-1)
+    atoms, output = _atoms(settings, weights, features, species)
     charge, polarisability = output[..., 0], output[..., 1]
-    total = total + (charge * phi + 0.5 * polarisability * (field * field).sum(-1)).sum(1)
-    first, second = output[..., COEFFICIENTS:].split(pair_width, dim=-1)
-    energy: torch.Tensor = total + _pairs(settings, weights, x, (first, second), (phi, field, gradient))
-    return energy
+    atoms = atoms + charge * phi + 0.5 * polarisability * (field * field).sum(-1)
+    inputs = output[..., COEFFICIENTS:].split(settings.pair_width, dim=-1)
+    pairs = _pairs(settings, weights, positions, inputs, (phi, field, gradient))
+    total: torch.Tensor = weights.baseline[:, species].sum(1)[:, None] + atoms.sum(-1) + pairs
+    return total
 
 
-def _map(weights: Weights, name: str, x: torch.Tensor, element: int | None = None) -> torch.Tensor:
-    """The affine maps of K models, of an element where they have one for each: x (K or 1, N, ...)."""
+def _map(weights: Weights, name: str, x: torch.Tensor) -> torch.Tensor:
+    """The affine maps of K models and T kinds: x (K or 1, T, N, inputs) -> (K, T, N, outputs)."""
     matrix, bias = weights.layers[name]
-    if element is not None:
-        matrix, bias = matrix[:, element], bias[:, element]
-    mapped: torch.Tensor = torch.baddbmm(bias, x.expand(len(matrix), -1, -1), matrix)
+    mapped: torch.Tensor = x @ matrix + bias
     return mapped
 
 
 def _atoms(
-    settings: ResponseSettings, weights: Weights, element: int, features: torch.Tensor
+    settings: ResponseSettings, weights: Weights, features: torch.Tensor, species: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Energies (K, N, 1) of N atoms of an element, short-range term included, and outputs for the field."""
+    """Energies (K, B, n) of atoms in no field, short-range term included, and what the field multiplies."""
     silu = nn.functional.silu
-    structure = features[:, : settings.structure_count]
-    near = features[:, settings.structure_count + MOMENTS :]
-    hidden = silu(_map(weights, "first", structure[None], element))
-    energy_width = settings.energy_width
-    energy = hidden[..., :energy_width] if energy_width else hidden
-    energy = _map(weights, "energy_out", silu(_map(weights, "energy", energy, element)), element)
-    output = _map(weights, "response", hidden[..., energy_width:], element)
+    batch, n, _ = features.shape
+    # The atoms of an element are the rows of one matrix; where it has fewer, rows are left out again.
+    counts = torch.bincount(species, minlength=len(settings.elements))
+    order = torch.argsort(species, stable=True)
+    rank = torch.empty_like(species)
+    rank[order] = torch.arange(n) - (counts.cumsum(0) - counts)[species[order]]
+    longest = int(counts.max())
+    slots = torch.zeros(len(counts), longest, dtype=torch.int64)
+    slots[species, rank] = torch.arange(n)
+    own = features[:, slots].transpose(0, 1).flatten(1, 2)[None]
+
+    structure, near = own[..., : settings.structure_count], own[..., settings.structure_count + MOMENTS :]
+    hidden = silu(_map(weights, "first", structure))
+    width = settings.energy_width
+    energy = silu(_map(weights, "energy", hidden[..., :width] if width else hidden))
+    energy = _map(weights, "energy_out", energy)
+    output = _map(weights, "response", hidden[..., width:])
     if settings.short_width:
         output, short = output.split([output.shape[-1] - settings.short_width, settings.short_width], dim=-1)
-        short = silu(short + _map(weights, "near", near[None], element))
-        short = silu(_map(weights, "short", short, element))
-        energy = energy + _map(weights, "short_out", short, element)
-    return energy, output
+        short = silu(_map(weights, "short", silu(short + _map(weights, "near", near))))
+        energy = energy + _map(weights, "short_out", short)
+
+    def of_atoms(values: torch.Tensor) -> torch.Tensor:
+        """(K, B, n, ...) of values (K, T, B longest, ...)."""
+        rows = values.unflatten(2, (batch, longest)).transpose(1, 2).flatten(2, 3)
+        chosen: torch.Tensor = rows[:, :, species * longest + rank]
+        return chosen
+
+    return of_atoms(energy).squeeze(-1), of_atoms(output)
 
 
 def _pairs(
     settings: ResponseSettings,
     weights: Weights,
     x: torch.Tensor,
-    inputs: tuple[torch.Tensor, torch.Tensor],
+    inputs: Sequence[torch.Tensor],
     moments: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
 ) -> torch.Tensor:
     """Energies (K, B) of all pairs of atoms in the field of the sites."""
-    n, batch, _ = x.shape
+    batch, n, _ = x.shape
     cutoff = settings.radial_cutoff
     # An atom is beyond the cutoff of itself.
-    away = (cutoff * torch.eye(n, dtype=x.dtype))[:, :, None, None]
-    vectors = x[None] - x[:, None] + away
+    away = cutoff * torch.eye(n, dtype=x.dtype)[..., None]
+    vectors = x[:, None] - x[:, :, None] + away
     r = vectors.norm(dim=-1, keepdim=True)
     centres, spacing, _ = gaussian_grid(1.5, cutoff, settings.pair_radial_count)
-    radial = torch.exp(-0.5 * ((r - torch.from_numpy(centres)) / spacing) ** 2).flatten(0, 2)
-    distance = _map(weights, "radial", radial[None]).reshape(-1, n, n, batch, settings.pair_width)
-    hidden = nn.functional.silu(inputs[0][:, :, None] + inputs[1][:, None] + distance)
-    coefficients = _map(weights, "pair", hidden.flatten(1, 3))
+    radial = torch.exp(-0.5 * ((r - torch.from_numpy(centres)) / spacing) ** 2)
+    distance = _map(weights, "radial", radial.flatten(0, 2)[None, None]).reshape(
+        -1, batch, n, n, settings.pair_width
+    )
+    hidden = nn.functional.silu(inputs[0][:, :, :, None] + inputs[1][:, :, None] + distance)
+    coefficients = _map(weights, "pair", hidden.flatten(1, 3)[:, None])
     terms = _pair_terms(vectors / r, *moments) * quintic((r / cutoff).clamp(max=1.0))
-    energy: torch.Tensor = (coefficients * terms.flatten(0, 2)).sum(-1).reshape(-1, n * n, batch).sum(1)
-    return energy
+    energy: torch.Tensor = (coefficients.squeeze(1) * terms.flatten(0, 2)).sum(-1)
+    return energy.reshape(-1, batch, n * n).sum(-1)
 
 
 def _pair_terms(
     u: torch.Tensor, phi: torch.Tensor, field: torch.Tensor, gradient: torch.Tensor
 ) -> torch.Tensor:
-    """(n, n, B, 7) what the coefficients of pairs multiply, for unit vectors u (n, n, B, 3)."""
-    along = (u * field[:, None]).sum(-1)
+    """(B, n, n, 7) what the coefficients of pairs multiply, for unit vectors u (B, n, n, 3)."""
+    along = (u * field[:, :, None]).sum(-1)
     products = u[..., [0, 0, 0, 1, 1, 2]] * u[..., [0, 1, 2, 1, 2, 2]] * u.new_tensor([1, 2, 2, 1, 2, 1])
-    curvature = (products * gradient[:, None]).sum(-1)
-    difference = phi[None] - phi[:, None]
-    both = (field[:, None] * field[None]).sum(-1)
+    curvature = (products * gradient[:, :, None]).sum(-1)
+    difference = phi[:, None] - phi[:, :, None]
+    both = (field[:, :, None] * field[:, None]).sum(-1)
     return torch.stack(
         [along, curvature, difference, along**2, difference**2, both, along * difference], dim=-1
     )

@@ -19,6 +19,7 @@ from pidelta.output_files import replacing
 if TYPE_CHECKING:
     from pidelta.data.labelled import LabelledSet
     from pidelta.delta.assessment import ErrorSummary
+    from pidelta.delta.calibration import Reliability
     from pidelta.delta.training.run import TrainingSet
     from pidelta.delta.training.settings import TrainingSettings
 
@@ -94,18 +95,25 @@ def test(
 ) -> None:
     """Compare the low level alone and with the delta model with the reference."""
     from pidelta.delta.assessment import assess
+    from pidelta.delta.calibration import calibrate
     from pidelta.delta.committee import Committee
     from pidelta.delta.loading import load_correction
 
     if output is not None and not output.parent.is_dir():
         raise DataError(f"{output}: expected a folder that exists, found none at {output.parent}")
-    committee = Committee([load_correction(path) for path in model])
+    members = [load_correction(path) for path in model]
+    committee = Committee(members)
     known = committee.provenance
     labelled = _read(frames, known.embedding, known.reference, known.low_level)
     errors = assess(committee, track(labelled.frames, description="frames", transient=True))
     Console().print(_error_table(errors, len(labelled)))
+    reliability = calibrate(members, labelled.frames) if len(members) > 1 else None
+    if reliability is not None:
+        _show_reliability(reliability)
     if output is not None:
-        content = {
+        factors = None if reliability is None else asdict(reliability.calibration)
+        content: dict[str, object] = {
+            "calibration": factors,
             "frames": len(labelled),
             "models": [str(path) for path in model],
             "units": "kcal/mol, kcal/mol/angstrom; pairs are MAE, RMSE",
@@ -113,6 +121,17 @@ def test(
         }
         with replacing(output) as stream:
             stream.write(json.dumps(content, indent=1) + "\n")
+
+
+def _show_reliability(reliability: Reliability) -> None:
+    """How far the spread is true, and the keys of a configuration that make it so."""
+    factor = reliability.calibration
+    print(
+        f"spread of the models: {100.0 * reliability.inside():.0f} % of the energies are within it once it is "
+        "multiplied by the factor of energies (68 % if errors were normal). In the section delta:"
+    )
+    print(f"  calibration: {{energy: {factor.energy:.3g}, force: {factor.force:.3g}}}")
+    print(f"  offset: {reliability.offset:.6f} hartree   # for a weighted baseline (baseline_error)")
 
 
 def _error_table(errors: dict[str, ErrorSummary], count: int) -> Table:

@@ -92,7 +92,7 @@ def _minimise(surface: Surface, start: FloatArray) -> FloatArray:
         start.ravel(),
         jac=True,
         method="L-BFGS-B",
-        options={"gtol": _TOLERANCE, "maxiter": _ITERATIONS},
+        options={"gtol": _TOLERANCE, "ftol": 1e-13, "maxiter": _ITERATIONS},
     )
     return np.asarray(found.x).reshape(start.shape)
 

@@ -69,6 +69,12 @@ class BiasedSource(DynamicsSource):
     width: Annotated[Length, Field(gt=0.0)] = parse_quantity("0.05 angstrom", "length")
     barrier: Annotated[Energy, Field(gt=0.0)] = parse_quantity("10 kcal/mol", "energy")
 
+    @model_validator(mode="after")
+    def _check_barrier(self) -> BiasedSource:
+        if self.barrier <= 2.0 * self.temperature:
+            raise ValueError("barrier: expected more than 2 kT, found less")
+        return self
+
 
 class WignerSource(Section):
     """Harmonic quantum samples about a minimum of the QM region in the solvent of a snapshot."""

@@ -61,7 +61,7 @@ def write_page(found: dict[str, dict]) -> None:
         "# Which level of theory for the labels?",
         "",
         f"Uracil in the point charges of {len(best)} frames of `uracil/train.h5`, beside {BEST}, the",
-        "level of the SPICE data set (Eastman et al., Sci. Data 10, 11 (2023)). Energies are less their mean;",
+        "level of the SPICE set (Eastman et al., Sci. Data 10, 11 (2023)). Energies are less their mean;",
         "near charges are those with a gradient above 1e-3 hartree/bohr. Seconds are CPU time of one core, beside",
         "other work. `python levels.py uracil/train.h5`",
         "",

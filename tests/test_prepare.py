@@ -67,7 +67,7 @@ def test_what_is_prepared_is_equilibrated_and_runs(tmp_path, run, capsys):
     [
         (("C(C",), "expected a SMILES or a file ending in .mol2"),
         (("CO", "--water", "tip3p"), "--water: expected spc-fw, q-spc-fw"),
-        (("CO", "--charge", "1"), "--charge: expected +0"),
+        (("CO", "--charge", "-1"), "--charge: expected +0, as SMILES CO has it, found -1"),
         (("C[CH2]",), "--multiplicity: expected one"),
         (("CF",), "--molecule: expected H, C"),
         (("CO", "--margin", "1 nm"), "--margin: expected at least the cutoff, 1.4 nm"),

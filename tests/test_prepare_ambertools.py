@@ -47,7 +47,7 @@ def terms(structure, atoms):
 
 
 @pytest.mark.parametrize("smiles", ["C[S+](C)C", "[NH3+]CC(=O)[O-]", "C=CC(=O)NC"])
-def test_the_topology_of_a_molecule_is_that_of_ambertools(smiles, tools, tmp_path, run):
+def test_the_topology_of_a_molecule_is_that_of_ambertools(smiles, tools, tmp_path, run, capsys):
     """Terms and Lennard-Jones as tleap wrote them, charges but for what rounding leaves."""
     arguments = ("--cutoff", "0.7 nm", "--equilibrate", "0 ps", "--output", tmp_path / "made")
     assert run("prepare", smiles, *arguments) == 0
@@ -64,6 +64,7 @@ def test_the_topology_of_a_molecule_is_that_of_ambertools(smiles, tools, tmp_pat
     setup = Setup(load_config(tmp_path / "made" / "pidelta.yaml"))
     assert setup.topology.charges.sum() == pytest.approx(0.0, abs=1e-6)
     assert setup.warnings == []
+    assert "warning" not in capsys.readouterr().out  # of a proton that left the zwitterion
 
 
 def test_classical_molecules_get_relaxed_charges(tools, tmp_path):
@@ -75,6 +76,36 @@ def test_classical_molecules_get_relaxed_charges(tools, tmp_path):
     ]
     assert not np.allclose(*charges, atol=1e-4)
     np.testing.assert_allclose(*charges, atol=0.05)
+
+
+def test_molecules_of_the_force_field_around_a_quantum_one(tmp_path, run):
+    """Methanol by DFTB beside two of acetonitrile: their terms stay, those of methanol go, charges vanish."""
+    folder = tmp_path / "made"
+    arguments = (
+        "CO",
+        "CC#N",
+        "--classical",
+        "2",
+        "--count",
+        "1",
+        "--count",
+        "2",
+        "--name",
+        "MET",
+        "--name",
+        "ACN",
+    )
+    assert run("prepare", *arguments, "--cutoff", "0.7 nm", "--equilibrate", "0 ps", "--output", folder) == 0
+    setup = Setup(load_config(folder / "pidelta.yaml"))
+    assert len(setup.qm_indices) == 6
+    assert setup.warnings == []
+    names = np.array(setup.system.residue_names)
+    assert [(names == name).sum() for name in ("MET", "ACN")] == [6, 12]
+    left = setup.qm_region.force_field
+    torsions = left.torsions.atoms
+    assert len(torsions) > 0
+    assert (names[torsions] == "ACN").all()
+    assert setup.topology.charges[names == "ACN"].sum() == pytest.approx(0.0, abs=1e-6)
 
 
 def test_what_is_there_is_taken_over(tools, tmp_path):

@@ -159,15 +159,16 @@ class Springs:
 def test_relaxation_goes_downhill_and_ends_when_forces_are_gentle():
     forces = []
     start = np.array([[9.0, 0.0, 0.0], [0.0, 4.0, 1.0]])
-    end = relax(Springs(), start, np.eye(3), 300, lambda step, force: forces.append(force))
+    end = relax(Springs(), start, np.eye(3), 300, 0.02, lambda step, force: forces.append(force))
     assert len(forces) < 300
     assert forces[-1] < 0.02 < forces[0]
     assert np.linalg.norm(0.6 * end[1]) < 0.02
+    assert np.array_equal(relax(Springs(), start, np.eye(3), 300, 5.0, lambda *_: None), start)
 
 
 def test_a_relaxation_that_fails_is_an_error():
     with pytest.raises(RunError, match=r"force of .* on atom 1"):
-        relax(Springs(), np.array([[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]]), np.eye(3), 3, lambda *_: None)
+        relax(Springs(), np.array([[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]]), np.eye(3), 3, 0.02, lambda *_: None)
 
 
 def test_bonds_that_break_or_form_are_named(layout):

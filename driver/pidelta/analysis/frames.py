@@ -35,12 +35,14 @@ class LabelGroup:
         method: of the labels.
         frames: that have one, ascending.
         programs: how many labels each program computed.
+        failures: why frames have none, by index.
     """
 
     kind: LabelKind
     method: str
     frames: tuple[int, ...]
     programs: Mapping[str, int]
+    failures: Mapping[int, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +103,7 @@ def summarise(store: FrameStore, track: Track = iter) -> StoreSummary:
         DataError: it is damaged.
     """
     labels = tuple(
-        LabelGroup(kind, method, tuple(indices), store.programs(kind, method))
+        LabelGroup(kind, method, tuple(indices), store.programs(kind, method), store.failures(kind, method))
         for kind in get_args(LabelKind)
         for method, indices in store.methods(kind).items()
     )

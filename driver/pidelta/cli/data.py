@@ -10,11 +10,15 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from pidelta.cli.exchange import export, import_
+
 if TYPE_CHECKING:
     from pidelta.analysis.frames import Difference, StoreSummary
     from pidelta.data.store import LabelKind
 
 data = typer.Typer(name="data", help="Files of frames.", no_args_is_help=True)
+data.command("export")(export)
+data.command("import")(import_)
 
 
 @data.command()
@@ -34,13 +38,15 @@ def info(
     console = Console(width=110)
     with FrameStore(file) as store:
         summary = summarise(store, lambda frames: track(frames, "reading", transient=True))
-        embedding = store.embedding
+        embedding, provenance = store.embedding, store.provenance
     console.print(f"{file}: {len(summary)} frames, all whole", soft_wrap=True)
-    console.print(_table(summary, embedding))
+    console.print(_table(summary, embedding, provenance))
     for group in summary.labels:
         programs = ", ".join(f"{name or 'a program not named'} ({n})" for name, n in group.programs.items())
         text = f"{group.kind} labels: {len(group.frames)} frames, {group.method}; {programs}"
         console.print(text, soft_wrap=True)
+        for index, reason in group.failures.items():
+            console.print(f"no such label of frame {index}: {reason}", soft_wrap=True)
     if summary.difference is None:
         console.print("no picture: no frame has labels of both kinds, or the regions differ")
         return
@@ -72,8 +78,12 @@ def pack(
     print(f"{output}: {count} frames, {output.stat().st_size / 2**20:.1f} MiB")
 
 
-def _table(summary: StoreSummary, embedding: dict[str, str | float] | None) -> Table:
+def _table(
+    summary: StoreSummary, embedding: dict[str, str | float] | None, provenance: dict[str, str]
+) -> Table:
     table = Table(show_header=False)
+    for name, text in provenance.items():
+        table.add_row(name, text)
     for region, count in summary.regions.items():
         table.add_row("QM region", f"{region}: {count} frames")
     for name, (count, first, last) in summary.trajectories.items():

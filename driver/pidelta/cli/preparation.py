@@ -16,7 +16,7 @@ from rich.progress import Progress
 
 from pidelta.errors import RunError, SetupError
 from pidelta.output_files import replacing
-from pidelta.units import ANGSTROM, FEMTOSECOND, NANOMETER
+from pidelta.units import ANGSTROM, FEMTOSECOND, KCAL_PER_MOL, NANOMETER
 
 if TYPE_CHECKING:
     from pidelta.setup import Setup
@@ -31,7 +31,9 @@ _TOPOLOGY, _RESTART, _PDB, _CONFIG, _PICTURE = (
 )  # fmt: skip
 _TIME_STEP, _THERMOSTAT = 0.5 * FEMTOSECOND, 100.0 * FEMTOSECOND
 _RELAXATION_STEPS = 300
-_RELAXED = "relaxed.npy"
+_GENTLE = 20.0 * KCAL_PER_MOL / ANGSTROM
+_THERMAL = 0.15
+"""hartree/bohr, as forces in stiff bonds are at 300 K."""
 _FORCE_FIELD_CUTOFF = 1.0 * NANOMETER
 _FEW_MISSING = 0.01
 _CLOSEST = 1.0 * ANGSTROM
@@ -66,6 +68,35 @@ class Settings:
     seed: int
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A part of the equilibration.
+
+    Attributes:
+        name: of its files.
+        quantum: whether there is a QM region.
+        share: of the time.
+        gentle: forces in hartree/bohr that are not relaxed.
+    """
+
+    name: str
+    quantum: bool
+    share: float
+    gentle: float
+
+
+def _stages(layout: Layout) -> list[Stage]:
+    """The force field first, where it holds all molecules: water comes to charges before bonds may break.
+
+    In the vacuum of a box that was just packed a proton may leave a zwitterion for good.
+    """
+    if not layout.qm_residues:
+        return [Stage("force-field", False, 1.0, _GENTLE)]
+    if not layout.is_bonded:
+        return [Stage("dftb", True, 1.0, _GENTLE)]
+    return [Stage("force-field", False, 0.9, _GENTLE), Stage("dftb", True, 0.1, _THERMAL)]
+
+
 class Preparation:
     """A folder under way.
 
@@ -95,9 +126,12 @@ class Preparation:
         self._claim(options)
         components, multiplicity = self._components(requests)
         layout = self._lay_out(components)
-        setup = self._setup(layout, multiplicity)
-        relaxed = self._relaxed(setup)
-        positions = self._equilibrated(setup, relaxed) if self._settings.equilibration else relaxed
+        positions = layout.box.positions
+        for stage in _stages(layout):
+            setup = self._setup(stage, layout, multiplicity)
+            positions = self._relaxed(stage, setup, positions)
+            if self._settings.equilibration:
+                positions = self._equilibrated(stage, setup, positions)
         self._finish(layout, multiplicity, positions)
 
     def _claim(self, options: Mapping[str, str | int]) -> None:
@@ -151,40 +185,41 @@ class Preparation:
             self._warn(f"the box has {layout.box.missing} waters less than its density asks for")
         return layout
 
-    def _setup(self, layout: Layout, multiplicity: int) -> Setup:
-        """The set-up of the box as it was packed, in the folder of the work."""
+    def _setup(self, stage: Stage, layout: Layout, multiplicity: int) -> Setup:
+        """What a stage evaluates; the structure is the box as it was packed."""
         from pidelta.config import load_config
         from pidelta.setup import Setup
 
-        self._write_config(self._work / _CONFIG, layout, multiplicity, f"../{_TOPOLOGY}")
-        setup = Setup(load_config(self._work / _CONFIG))
+        path = self._work / f"{stage.name}.yaml"
+        self._write_config(path, layout, multiplicity, f"../{_TOPOLOGY}", quantum=stage.quantum)
+        setup = Setup(load_config(path))
         for warning in setup.warnings:
             self._warn(warning)
         return setup
 
-    def _relaxed(self, setup: Setup) -> FloatArray:
-        """Positions (N, 3) in bohr without the strain of the packed box."""
+    def _relaxed(self, stage: Stage, setup: Setup, positions: FloatArray) -> FloatArray:
+        """Positions (N, 3) in bohr without strain."""
         from pidelta.workflow.preparing.relaxation import relax
 
-        path = self._work / _RELAXED
+        path = self._work / f"{stage.name}.npy"
         if path.is_file():
             return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
-        system = setup.system
-        assert system.cell is not None
+        cell = setup.system.cell
+        assert cell is not None
         with Progress(console=self._console) as progress:
             task = progress.add_task("relaxing", total=_RELAXATION_STEPS)
 
             def show(step: int, force: float) -> None:
-                largest = f"relaxing, largest force {force:.3f} hartree/bohr"
+                largest = f"{stage.name}: relaxing, largest force {force:.3f} hartree/bohr"
                 progress.update(task, completed=step, description=largest)
 
-            positions = relax(setup.evaluator(), system.positions, system.cell, _RELAXATION_STEPS, show)
+            relaxed = relax(setup.evaluator(), positions, cell, _RELAXATION_STEPS, stage.gentle, show)
             progress.update(task, completed=_RELAXATION_STEPS)
         with replacing(path, "wb") as stream:
-            np.save(stream, positions, allow_pickle=False)
-        return positions
+            np.save(stream, relaxed, allow_pickle=False)
+        return relaxed
 
-    def _equilibrated(self, setup: Setup, relaxed: FloatArray) -> FloatArray:
+    def _equilibrated(self, stage: Stage, setup: Setup, relaxed: FloatArray) -> FloatArray:
         """Positions (N, 3) in bohr after Langevin dynamics by i-PI."""
         from pidelta.cli.conservation import run_all
         from pidelta.cli.supervision import signals_as_interrupts
@@ -193,13 +228,13 @@ class Preparation:
         from pidelta.workflow.conservation import Run
 
         logging.getLogger("matplotlib").setLevel(logging.ERROR)  # as in `pidelta run`
-        settings, start = self._settings, self._work / "start.xyz"
+        settings, start = self._settings, self._work / f"{stage.name}.xyz"
         write_structure(start, replace(setup.system, positions=relaxed))
-        steps = max(1, round(settings.equilibration / _TIME_STEP))
+        steps = max(1, round(stage.share * settings.equilibration / _TIME_STEP))
         dynamics = Dynamics(
             setup.config.terms, _TIME_STEP, steps, settings.temperature, _THERMOSTAT, settings.seed
         )
-        run = Run(self._work / "equilibration", dynamics, start)
+        run = Run(self._work / stage.name, dynamics, start)
         with signals_as_interrupts():
             run_all(self._console, [run], [sys.executable, "-m", "pidelta", "client", str(setup.config.path)])
         return np.asarray(positions_in_restart(run.folder / "RESTART")[0])
@@ -224,7 +259,7 @@ class Preparation:
         for change in layout.changed_bonds(positions):
             self._warn(change)
         write_restart(folder / _RESTART, positions, layout.box.edge)
-        self._write_config(folder / _CONFIG, layout, multiplicity, _TOPOLOGY)
+        self._write_config(folder / _CONFIG, layout, multiplicity, _TOPOLOGY, quantum=True)
         setup = Setup(load_config(folder / _CONFIG))
         system, topology = setup.system, setup.topology
         assert topology is not None
@@ -238,7 +273,9 @@ class Preparation:
         for kind in kinds:
             self._say(f"  pidelta run {folder / kind}.xml")
 
-    def _write_config(self, path: Path, layout: Layout, multiplicity: int, topology: str) -> None:
+    def _write_config(
+        self, path: Path, layout: Layout, multiplicity: int, topology: str, *, quantum: bool
+    ) -> None:
         from pidelta.setup.new_config import NewConfig, write_config
 
         settings = self._settings
@@ -251,7 +288,7 @@ class Preparation:
             comment=comment,
             structure=_RESTART,
             topology=topology,
-            residues=layout.qm_residues,
+            residues=layout.qm_residues if quantum else (),
             charge=layout.qm_charge,
             multiplicity=multiplicity,
             water=settings.water if settings.water in _NOT_IN_A_PRMTOP else None,

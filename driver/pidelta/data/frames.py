@@ -86,7 +86,7 @@ class Label:
     properties: Mapping[str, FloatArray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        named = {
+        named: dict[str, FloatArray | float] = {
             "energy": self.energy,
             "gradient": self.gradient,
             "site_gradient": self.site_gradient,

@@ -40,6 +40,7 @@ _LABEL_ARRAYS = dict.fromkeys(("gradient", "site_gradient", "charges"), np.float
 _LABEL_VALUES = {"method": str, "program": str, "energy": float}
 _LARGE = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
 _SMALL = 500  # numbers, below which compression takes more than it saves
+_SAME = 2e-5  # bohr and e: compact stores and text files round
 _PATIENCE, _PAUSE = 600.0, 0.05  # s, with a file that another process has open
 
 ROUNDED: Mapping[str, float] = {"site_positions": 1e-5, "site_charges": 1e-7, "site_gradient": 1e-8}
@@ -199,6 +200,19 @@ class FrameStore:
         """
         with self._reading():
             return Frame(**self._read(f"frame {index}", self._group(index), _FRAME_ARRAYS, _FRAME_VALUES))
+
+    def find(self, frame: Frame) -> int | None:
+        """The index of the frame with these atoms and charges, as text files keep them, or None."""
+        for index, other in enumerate(self):
+            if (
+                np.array_equal(frame.numbers, other.numbers)
+                and frame.site_positions.shape == other.site_positions.shape
+                and np.allclose(frame.positions, other.positions, rtol=0.0, atol=_SAME)
+                and np.allclose(frame.site_positions, other.site_positions, rtol=0.0, atol=_SAME)
+                and np.allclose(frame.site_charges, other.site_charges, rtol=0.0, atol=_SAME)
+            ):
+                return index
+        return None
 
     def set_label(self, index: int, kind: LabelKind, label: Label, *, replace: bool = False) -> None:
         """Store a label beside those by other methods.

@@ -1,8 +1,8 @@
 """Coulomb and exchange by density fitting, all integrals in memory, and their gradient.
 
 With M_PQ = (P|Q) of the fitting functions and D the density matrix, the energy of Coulomb is 1/2 b M^-1 b,
-where b_P = (P|pq) D_pq; that of exchange has (P|ij) of the occupied orbitals in place of b (Weigend, Phys. Chem.
-Chem. Phys. 2002, 4, 4285).
+where b_P = (P|pq) D_pq; that of exchange has (P|ij) of the occupied orbitals in place of b (Weigend, Phys.
+Chem. Chem. Phys. 2002, 4, 4285).
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ class DensityFitting:
         for start in range(0, len(self._fitted), _BLOCK):
             full = self._lib.unpack_tril(self._fitted[start : start + _BLOCK])
             products[start : start + _BLOCK] = orbitals.T @ full @ orbitals
-        return (self._root.T @ products.reshape(len(products), -1)).reshape(-1, occupied, occupied)
+        pairs: FloatArray = self._root.T @ products.reshape(len(products), -1)
+        return pairs.reshape(-1, occupied, occupied)
 
     def _shell_blocks(self) -> Sequence[tuple[tuple[int, ...], slice]]:
         """Slices of shells for PySCF, and which fitting functions they are."""

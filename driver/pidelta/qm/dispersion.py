@@ -72,13 +72,13 @@ PUBLISHED_DAMPING: Mapping[DispersionMethod, Mapping[str, Damping]] = {
 }
 """Published parameters by method and by Slater-Koster set or functional; three-body terms as published.
 
-D3(BJ), two-body: functionals of Grimme, Ehrlich, Goerigk, J. Comput. Chem. 32, 1456 (2011), r2SCAN of Ehlert et al.,
-J. Chem. Phys. 154, 061101 (2021), and of Najibi and Goerigk, JCTC 14, 5725 (2018), who put it in the place of VV10
-in wB97X-V and wB97M-V; 3ob as the set
-itself says (3ob-3-1, README, for zeta = 4.00; also Kubillus et al., JCTC 11, 332 (2015)). s-dftd3's ``dftb3``
-is another fit, for zeta = 4.2 (Brandenburg, Grimme, J. Phys. Chem. Lett. 5, 1785 (2014)). D4, with three-body
-terms: functionals of Caldeweyher et al., J. Chem. Phys. 150, 154122 (2019), r2SCAN of Ehlert et al.; Slater-Koster sets of Hourahine et al.,
-J. Chem. Phys. 152, 124101 (2020).
+D3(BJ), two-body: functionals of Grimme, Ehrlich, Goerigk, J. Comput. Chem. 32, 1456 (2011), r2SCAN of
+Ehlert et al., J. Chem. Phys. 154, 061101 (2021), wB97X-V and wB97M-V, whose VV10 it replaces, of Najibi
+and Goerigk, JCTC 14, 5725 (2018); 3ob as the set itself says (3ob-3-1, README, for zeta = 4.00; also
+Kubillus et al., JCTC 11, 332 (2015)). s-dftd3's ``dftb3`` is another fit, for zeta = 4.2 (Brandenburg,
+Grimme, J. Phys. Chem. Lett. 5, 1785 (2014)). D4, with three-body terms: functionals of Caldeweyher et
+al., J. Chem. Phys. 150, 154122 (2019), and r2SCAN of Ehlert et al.; Slater-Koster sets of Hourahine et
+al., J. Chem. Phys. 152, 124101 (2020).
 """
 
 DEFAULT_S9: Mapping[DispersionMethod, float] = {"d3bj": 0.0, "d4": 1.0}

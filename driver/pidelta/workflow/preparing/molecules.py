@@ -22,6 +22,8 @@ from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM
 
 FILES = (".mol2", ".sdf", ".mol", ".pdb", ".xyz")
 _CONFORMERS = 10
+_WATER = 78.4
+"""Dielectric constant of water."""
 _MOST_ATOMS = 999
 """What the format that AmberTools is given has room for."""
 
@@ -203,7 +205,10 @@ def _undecided_stereo(molecule: Any) -> list[str]:
 
 
 def _embed(molecule: Any, where: str, seed: int) -> None:
-    """The conformer that is lowest in MMFF94, or the first where that has no parameters."""
+    """The conformer that is lowest in MMFF94, or the first where that has no parameters.
+
+    Charges count as in water: in vacuum zwitterions and sugars would fold onto themselves.
+    """
     all_chem = _rdkit("Chem.AllChem")
     count = 1 if molecule.GetNumAtoms() == 1 else _CONFORMERS
     options = all_chem.ETKDGv3()
@@ -213,7 +218,13 @@ def _embed(molecule: Any, where: str, seed: int) -> None:
         raise StructureError(f"{where}: RDKit finds no geometry; give a file that has one")
     lowest = conformers[0]
     if all_chem.MMFFHasAllMoleculeParams(molecule):
-        energies = [energy for _, energy in all_chem.MMFFOptimizeMoleculeConfs(molecule, maxIters=2000)]
+        properties = all_chem.MMFFGetMoleculeProperties(molecule)
+        properties.SetMMFFDielectricConstant(_WATER)
+        energies = []
+        for conformer in conformers:
+            field = all_chem.MMFFGetMoleculeForceField(molecule, properties, confId=conformer)
+            field.Minimize(maxIts=2000)
+            energies.append(field.CalcEnergy())
         lowest = conformers[int(np.argmin(energies))]
     positions = molecule.GetConformer(lowest).GetPositions()
     molecule.RemoveAllConformers()

@@ -8,13 +8,11 @@ import numpy as np
 
 from pidelta.errors import RunError
 from pidelta.state import Evaluator, FloatArray
-from pidelta.units import ANGSTROM, KCAL_PER_MOL
+from pidelta.units import ANGSTROM
 
 _LONGEST_STEP = 0.1 * ANGSTROM
 _FIRST_STEP, _MAX_STEP = 0.4, 1.2
 """In atomic units with masses of 1; the stiffest bonds, 0.6 hartree/bohr^2, bear 1.8."""
-_GENTLE = 20.0 * KCAL_PER_MOL / ANGSTROM
-"""A force on an atom, that of a few hundred kelvin, at which dynamics may take over."""
 
 
 _HARSH = 0.5
@@ -26,6 +24,7 @@ def relax(
     positions: FloatArray,
     cell: FloatArray,
     steps: int,
+    gentle: float,
     report: Callable[[int, float], None],
 ) -> FloatArray:
     """Go downhill by FIRE with equal masses, no atom further than 0.1 angstrom at a time.
@@ -36,7 +35,8 @@ def relax(
         evaluator: of the energy.
         positions: (N, 3) in bohr.
         cell: (3, 3) in bohr.
-        steps: at most; it ends when all forces are gentle.
+        steps: at most; fewer where all forces are gentle.
+        gentle: a force on an atom in hartree/bohr at which dynamics may take over.
         report: called with the step and the largest force in hartree/bohr.
 
     Returns:
@@ -52,7 +52,7 @@ def relax(
         forces = -evaluator.evaluate(positions[None], cell[None]).gradient[0]
         largest = float(np.linalg.norm(forces, axis=1).max())
         report(step, largest)
-        if largest < _GENTLE:
+        if largest < gentle:
             return positions
         if np.vdot(forces, velocities) > 0.0:
             along = np.linalg.norm(velocities) / np.linalg.norm(forces)

@@ -1,0 +1,210 @@
+"""Frames in the formats of other programs, read by these programs where PyPI has them, and ORCA's labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import dpdata
+import numpy as np
+import pytest
+from ase.io import read
+from ase.units import Bohr, Hartree
+from typer.testing import CliRunner
+
+from pidelta.cli.data import data
+from pidelta.data.exchange import read_xyz, write_deepmd, write_mlp_qmmm, write_xyz
+from pidelta.data.frames import Frame, Label, LabelledFrame
+from pidelta.data.store import FrameStore
+from pidelta.errors import DataError
+from pidelta.qm.orca import read_output, write_input
+
+FORCE = Hartree / Bohr
+
+
+def labelled(seed: int, sites: int) -> LabelledFrame:
+    rng = np.random.default_rng(seed)
+    frame = Frame(
+        numbers=np.array([8, 1, 1]),
+        positions=rng.normal(size=(3, 3)) * 3,
+        site_positions=rng.normal(size=(sites, 3)) * 8,
+        site_charges=rng.normal(size=sites),
+        site_numbers=np.resize([8, 1, 1], sites),
+        charge=-1,
+        multiplicity=2,
+        source=f"run.pos_0.xyz step {seed}",
+    )
+
+    def label(method: str) -> Label:
+        shapes = ((3, 3), (sites, 3), (3,))
+        arrays = [rng.normal(size=shape) for shape in shapes]
+        return Label(method, -76.0 + rng.normal(), *arrays, program="a program 1.0")
+
+    return LabelledFrame(frame, label("UKS B3LYP/def2-SVP"), label("DFTB3"))
+
+
+SET = [labelled(1, 6), labelled(2, 9), labelled(3, 6)]
+
+
+def assert_same(found: Frame, label: Label, item: LabelledFrame, atol: float) -> None:
+    for name in ("numbers", "site_numbers"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(item.frame, name))
+    for name in ("positions", "site_positions", "site_charges"):
+        np.testing.assert_allclose(getattr(found, name), getattr(item.frame, name), atol=atol)
+    assert (found.charge, found.multiplicity) == (item.frame.charge, item.frame.multiplicity)
+    assert label.energy == pytest.approx(item.reference.energy, abs=1e-10)
+    for name in ("gradient", "site_gradient"):
+        np.testing.assert_allclose(getattr(label, name), getattr(item.reference, name), atol=atol)
+
+
+def test_xyz_comes_back_and_ase_reads_it(tmp_path):
+    path = tmp_path / "frames.xyz"
+    assert write_xyz(path, SET) == 3
+    for (frame, labels), item in zip(read_xyz(path), SET, strict=True):
+        assert frame.source == item.frame.source
+        assert labels["low"].method == "DFTB3"
+        assert labels["reference"].program == "a program 1.0"
+        assert_same(frame, labels["reference"], item, atol=2e-8)
+        np.testing.assert_allclose(labels["reference"].charges, item.reference.charges, atol=1e-8)
+    atoms = read(path, 1)
+    assert atoms.info["REF_energy"] == pytest.approx(SET[1].reference.energy * Hartree)
+    np.testing.assert_allclose(atoms.arrays["REF_forces"][:3], -SET[1].reference.gradient * FORCE, atol=1e-7)
+
+
+def test_xyz_of_a_molecule_of_another_program(tmp_path):
+    path = tmp_path / "other.xyz"
+    path.write_text(
+        "2\nProperties=species:S:1:pos:R:3:forces:R:3 energy=-27.2\nH 0 0 0 0 0 0.5\nH 0 0 0.74 0 0 -0.5\n"
+    )
+    with pytest.raises(DataError, match=r"snapshot 0: expected REF_method, found none: name it by --method"):
+        list(read_xyz(path))
+    ((frame, labels),) = read_xyz(path, "CCSD(T)")
+    assert frame.positions[1, 2] == pytest.approx(0.74 / Bohr)
+    assert labels["reference"].energy == pytest.approx(-27.2 / Hartree)
+    np.testing.assert_allclose(labels["reference"].gradient[:, 2], np.array([-0.5, 0.5]) / FORCE)
+    path.write_text("2\nno frame\nH 0 0\n")
+    with pytest.raises(DataError, match="expected extended XYZ"):
+        list(read_xyz(path))
+
+
+def test_deepmd_folders_are_read_by_dpdata(tmp_path):
+    assert write_deepmd(tmp_path / "deepmd", SET) == 3
+    systems = dpdata.MultiSystems(
+        *(
+            system
+            for folder in sorted((tmp_path / "deepmd").iterdir())
+            for system in dpdata.MultiSystems().load_systems_from_file(str(folder), fmt="deepmd/npy/mixed")
+        )
+    )
+    found = {len(system["coords"]): system for system in systems}
+    assert sorted(found) == [1, 2]
+    two = found[2]
+    order = np.argsort(two["energies"])
+    expected = sorted((item.reference.energy - item.low.energy) * Hartree for item in (SET[0], SET[2]))
+    np.testing.assert_allclose(two["energies"][order], expected)
+    one = found[1]
+    item = SET[1]
+    gradient = np.concatenate(
+        [item.reference.gradient - item.low.gradient, item.reference.site_gradient - item.low.site_gradient]
+    )
+    names = np.array(one["atom_names"])[one["atom_types"]].tolist()
+    assert sorted(names) == sorted(["O", "H", "H", *["mO", "mH", "mH"] * 3])
+    assert one["forces"][0].sum() == pytest.approx(-gradient.sum() * FORCE)
+
+
+def test_mlp_qmmm_arrays(tmp_path):
+    assert write_mlp_qmmm(tmp_path, SET) == 3
+    arrays = {path.stem: np.load(path) for path in tmp_path.glob("*.npy")}
+    np.testing.assert_array_equal(arrays["N_mm"], [[6], [9], [6]])
+    assert arrays["mm_grad_high"].shape == (3, 9, 3)
+    assert not arrays["mm_grad_high"][0, 6:].any()
+    np.testing.assert_allclose(arrays["mm_grad_low"][1], SET[1].low.site_gradient * FORCE)
+    np.testing.assert_allclose(arrays["mm_coords"][1], SET[1].frame.site_positions * Bohr)
+    assert arrays["E_high"].mean() == pytest.approx(0.0, abs=1e-10)
+    difference = SET[1].reference.energy - SET[0].reference.energy
+    assert arrays["E_high"][1, 0] - arrays["E_high"][0, 0] == pytest.approx(difference * Hartree)
+
+
+OUT = """
+                         Program Version 5.0.4 -  RELEASE  -
+|  1> ! B3LYP D3BJ def2-SVP EnGrad
+ Total Charge           Charge          ....   -1
+ Multiplicity           Mult            ....    2
+MULLIKEN ATOMIC CHARGES AND SPIN POPULATIONS
+--------------------------------------------
+   0 O :   -1.000000    0.900000
+   1 H :    0.000000    0.050000
+   2 H :    0.000000    0.050000
+Sum of atomic charges         :   -1.0000000
+                             ****ORCA TERMINATED NORMALLY****
+"""
+
+
+def write_job(folder, item, out=OUT):
+    """What ORCA leaves beside an input: the gradients in hartree/bohr, one number a line for the QM atoms."""
+    path = write_input(folder, "job", item.frame)
+    path.with_suffix(".out").write_text(out)
+    lines = ["# Number of atoms", " 3", "# The current total energy in Eh", f"{item.reference.energy:.12f}"]
+    lines += ["# The current gradient in Eh/bohr", *(f"{x:.12f}" for x in item.reference.gradient.ravel())]
+    lines += ["# The atomic numbers and current coordinates in Bohr"]
+    for number, point in zip(item.frame.numbers, item.frame.positions, strict=True):
+        lines.append(f"{number} {point[0]:.7f} {point[1]:.7f} {point[2]:.7f}")
+    path.with_suffix(".engrad").write_text("#\n".join(f"{line}\n" for line in lines))
+    rows = [f"{x:.12f} {y:.12f} {z:.12f}" for x, y, z in item.reference.site_gradient]
+    path.with_suffix(".pcgrad").write_text("\n".join([str(len(rows)), *rows]) + "\n")
+    return path.with_suffix(".out")
+
+
+def test_labels_of_orca_go_to_their_frames(tmp_path):
+    item = SET[0]
+    out = write_job(tmp_path / "orca", item)
+    frame, labels = read_output(out)
+    assert_same(
+        frame, labels["reference"], replace(item, frame=replace(item.frame, site_numbers=np.zeros(6))), 1e-6
+    )
+    assert labels["reference"].method == "B3LYP D3BJ def2-SVP EnGrad"
+    assert labels["reference"].program == "ORCA 5.0.4"
+    np.testing.assert_array_equal(labels["reference"].charges, [-1.0, 0.0, 0.0])
+    with FrameStore(tmp_path / "frames.h5", "a") as store:
+        for other in SET:
+            store.append(other.frame)
+    result = CliRunner().invoke(data, ["import", str(out), "--output", str(tmp_path / "frames.h5")])
+    assert "0 frames and 1 labels added, 3 frames in all" in result.output
+    with FrameStore(tmp_path / "frames.h5") as store:
+        assert store.methods("reference") == {"B3LYP D3BJ def2-SVP EnGrad": [0]}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("job.out", "nothing", "job.out: expected a job that terminated normally"),
+        ("job.out", OUT + "Wavefunction not fully converged", "expected a converged SCF"),
+        ("job.out", OUT.replace("Mult", "Spin"), "expected an output of ORCA"),
+        ("job.engrad", "#\n3\n-76.0\n", "job.engrad: expected 14 lines of numbers, found 2: it is cut off"),
+        ("job.pcgrad", "6\n0 0 0\n", "job.pcgrad: expected 6 rows of 3 numbers, found 1"),
+        ("job.pcgrad", "1\n0 0 0\n", "job.pcgrad: expected 6 point charges, found 1"),
+    ],
+)
+def test_damaged_jobs_of_orca_are_one_line(tmp_path, name, text, message):
+    out = write_job(tmp_path, SET[0])
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=message) as caught:
+        read_output(out)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_commands(tmp_path):
+    path = tmp_path / "frames.h5"
+    with FrameStore(path, "a") as store:
+        for index, item in enumerate(SET):
+            store.append(item.frame)
+            store.set_label(index, "reference", item.reference)
+            store.set_label(index, "low", item.low)
+    run = CliRunner()
+    for name, output in (("xyz", "f.xyz"), ("deepmd", "deepmd"), ("mlp_qmmm", "arrays"), ("orca", "jobs")):
+        result = run.invoke(data, ["export", str(path), "--format", name, "--output", str(tmp_path / output)])
+        assert result.exit_code == 0, result.output
+    assert "! B3LYP" in (tmp_path / "jobs" / "frames-000002.inp").read_text()
+    again = str(tmp_path / "again.h5")
+    for added in ("3 frames and 6 labels", "0 frames and 0 labels"):
+        result = run.invoke(data, ["import", str(tmp_path / "f.xyz"), "--output", again])
+        assert f"{added} added, 3 frames in all" in result.output

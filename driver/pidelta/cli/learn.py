@@ -129,10 +129,7 @@ class _Tasks:
         from pidelta.cli.label import label_with_dft, label_with_low_level, open_frames
         from pidelta.qm.reference import ReferenceSettings
 
-        level = self._file.label
-        reference = ReferenceSettings(
-            level.xc, level.basis, grid_level=level.grid_level, dispersion=level.dispersion
-        )
+        reference = ReferenceSettings(**self._file.label.model_dump())
         with open_frames(frames) as store:
             label_with_dft(store, store.unlabelled("reference", reference.method), reference, self._workers)
             label_with_low_level(store, self._setup)

@@ -125,10 +125,10 @@ def test(
 
 def _show_reliability(reliability: Reliability) -> None:
     """How far the spread is true, and the keys of a configuration that make it so."""
-    factor = reliability.calibration
+    factor, inside = reliability.calibration, 100.0 * reliability.inside()
     print(
-        f"spread of the models: {100.0 * reliability.inside():.0f} % of the energies are within it once it is "
-        "multiplied by the factor of energies (68 % if errors were normal). In the section delta:"
+        f"spread of the models: {inside:.0f} % of the energies are within it, times its factor (68 % if "
+        "errors were normal). In the section delta:"
     )
     print(f"  calibration: {{energy: {factor.energy:.3g}, force: {factor.force:.3g}}}")
     print(f"  offset: {reliability.offset:.6f} hartree   # for a weighted baseline (baseline_error)")

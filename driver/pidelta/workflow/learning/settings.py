@@ -112,7 +112,8 @@ class LabelSettings(Section):
     xc: str = "B3LYP"
     basis: str = "def2-SVP"
     grid_level: Annotated[Integer, Field(ge=0, le=9)] = 2
-    dispersion: Literal["none", "d3bj"] = "none"
+    dispersion: Literal["none", "d3bj", "d4"] = "none"
+    unrestricted: bool = False
 
 
 class SelectionSettings(Section):

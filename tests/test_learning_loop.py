@@ -1,0 +1,282 @@
+"""`pidelta learn` as a whole: rounds that end, that go on after any stop, and one with i-PI and PySCF."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ase.build import molecule
+
+from pidelta.analysis.learning_page import write_learning_page
+from pidelta.cli.learn import _Tasks
+from pidelta.config import load_config
+from pidelta.data.store import FrameStore
+from pidelta.delta.assessment import ErrorSummary
+from pidelta.errors import RunError
+from pidelta.ipi.dynamics_input import PREFIX
+from pidelta.setup import Setup
+from pidelta.state import FloatArray
+from pidelta.units import ANGSTROM
+from pidelta.workflow import labelling
+from pidelta.workflow.learning.loop import Loop
+from pidelta.workflow.learning.pool import Subject
+from pidelta.workflow.learning.rounds import Round, RoundResult, completed, read_selection, why_to_end
+from pidelta.workflow.learning.settings import read_learning_file
+
+DYNAMICS = "{temperature: 300 K, time: 12 fs, every: 1 fs}"
+LEARN = f"""config: pidelta.yaml
+training: train.yaml
+models: 2
+label: {{xc: PBE, basis: STO-3G, grid_level: 0}}
+sample:
+  - {DYNAMICS}
+  - {{method: principal-components, draws: 4, solvents: 2}}
+  - {{method: wigner, temperature: 300 K, draws: 4, solvents: 1}}
+select: {{frames: 5}}
+test: {{frames: 3, dynamics: {DYNAMICS}}}
+trust: 2 kcal/mol
+budget: {{rounds: 2}}
+"""
+TRAIN = """embedding: {scheme: cutoff, cutoff: 1.4 nm, switch: 0.2 nm}
+training: {epochs: 2, patience: 2}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A quantum-mechanical water among three others."""
+    water = molecule("H2O").positions
+    places = np.array([[0, 0, 0], [2.9, 0.2, 0.1], [-0.8, 2.8, 0.3], [0.4, -0.5, 2.9]])
+    lines = [
+        f"{symbol} {x:.6f} {y:.6f} {z:.6f}"
+        for place in places
+        for symbol, (x, y, z) in zip("OHH", water + place, strict=True)
+    ]
+    (tmp_path / "waters.xyz").write_text("\n".join(["12", "four waters", *lines]) + "\n")
+    (tmp_path / "pidelta.yaml").write_text(
+        "structure: waters.xyz\nqm: {atoms: [0, 1, 2]}\nmm: {water: spc-fw}\n"
+    )
+    (tmp_path / "train.yaml").write_text(TRAIN)
+    (tmp_path / "learn.yaml").write_text(LEARN)
+    return tmp_path
+
+
+class StoppedError(Exception):
+    """In place of a kill."""
+
+
+class StandIns(_Tasks):
+    """Random walks for i-PI, DFTB of second order for DFT; all ends when `lives` pieces of work are done."""
+
+    def __init__(self, setup: Setup, lives: int = 10**6) -> None:
+        super().__init__(QUIET, read_learning_file(setup.config.path.with_name("learn.yaml")), setup, 1)
+        config = setup.config
+        other = config.qm.model_copy(update={"dftb": config.qm.dftb.model_copy(update={"order": 2})})
+        self._reference = Setup(config.model_copy(update={"qm": other}))
+        self.lives = lives
+
+    def live(self):
+        self.lives -= 1
+        if self.lives < 0:
+            raise StoppedError
+
+    def note(self, text):
+        pass
+
+    def dynamics(self, run, committee, bias):
+        assert (committee is None) == (run.folder.parent.name == "round-00")
+        rng = np.random.default_rng(run.dynamics.seed)
+        path = run.folder / f"{PREFIX}.pos_0.xyz"
+        steps = range(0, run.dynamics.steps + 1, run.dynamics.snapshots)
+        with path.open("w") as stream:
+            for step in steps:
+                if step == 10:
+                    self.live()
+                positions = self._setup.system.positions + rng.normal(0.0, 0.06, (12, 3))
+                stream.write(snapshot(positions, step))
+        (run.folder / "RESTART").write_text(f"<simulation><step>{run.dynamics.steps}</step></simulation>")
+
+    def label(self, frames):
+        engine, low = self._reference.engine, self._setup.engine
+        with FrameStore(frames, "a") as store:
+            for index in store.unlabelled("reference", "stand-in"):
+                self.live()
+                for _, label in labelling.low_labels(store, [index], engine, 0, 1):
+                    store.set_label(index, "reference", replace(label, method="stand-in"))
+            left = store.unlabelled("low", low.identity)
+            labelling.write_labels(store, "low", low.identity, labelling.low_labels(store, left, low, 0, 1))
+
+    def train(self, frames, folder):
+        self.live()
+        return super().train(frames, folder)
+
+
+class QUIET:
+    """A console that says nothing."""
+
+    @staticmethod
+    def print(*words, **options):
+        pass
+
+
+def snapshot(positions: FloatArray, step: int) -> str:
+    lines = [
+        "12",
+        f"# CELL(abcABC): 999.0 999.0 999.0 90.0 90.0 90.0 Step: {step} Bead: 0 "
+        "positions{angstrom} cell{angstrom}",
+    ]
+    lines += [
+        f"{symbol} {x:.10f} {y:.10f} {z:.10f}"
+        for symbol, (x, y, z) in zip("OHH" * 4, positions / ANGSTROM, strict=True)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def learn(folder, root, lives=10**6):
+    """Start the loop with stand-ins, once."""
+    setup = Setup(load_config(folder / "pidelta.yaml"))
+    file = read_learning_file(folder / "learn.yaml")
+    subject = Subject(setup.system, setup.qm_region, ("mm", "low"))
+    return Loop(root, file, subject, StandIns(setup, lives), lambda results: None).run()
+
+
+def test_a_loop_that_is_stopped_anywhere_ends_in_the_same_state(folder):
+    """Stopped before and in labelling, before a training, and twice in the second round."""
+    whole, parts = folder / "whole", folder / "parts"
+    assert learn(folder, whole) == "the budget of 2 rounds is spent"
+    for lives in (0, 3, 7, 10, 1):
+        with pytest.raises(StoppedError):
+            learn(folder, parts, lives)
+    assert len(completed(parts)) == 1
+    assert learn(folder, parts) == "the budget of 2 rounds is spent"
+    for number in range(2):
+        one, other = Round(whole, number), Round(parts, number)
+        assert read_selection(one.selection) == read_selection(other.selection)
+        for name in ("frames", "test_frames"):
+            with FrameStore(getattr(one, name)) as first, FrameStore(getattr(other, name)) as second:
+                assert len(first) == len(second) == (5 if name == "frames" else 3)
+                for a, b in zip(first, second, strict=True):
+                    assert a.source == b.source
+                    np.testing.assert_array_equal(a.positions, b.positions)
+    for one, other in zip(completed(whole), completed(parts), strict=True):
+        assert replace(one, seconds=0.0) == replace(other, seconds=0.0)
+    check_results(whole, folder)
+
+
+def check_results(whole, folder):
+    """What two rounds leave behind: frames of all sources, a page that shows it, models that are used."""
+    results = completed(whole)
+    assert [result.frames for result in results] == [5, 10]
+    assert [result.test_frames for result in results] == [3, 6]
+    assert results[0].before is None
+    assert results[1].before.qm_gradient[0] > 0.0
+    assert 0.0 < results[0].seconds < results[1].seconds
+    selection = read_selection(Round(whole, 1).selection)
+    assert selection.sampled == {"1-md": 12, "2-principal-components": 4, "3-wigner": 4}
+    write_learning_page(whole, results, "pidelta learn learn.yaml")
+    page = (whole / "page.md").read_text()
+    assert "10 labelled frames to train on, 6 to test on" in page
+    for picture in ("errors.png", "frames.png", "spread.png"):
+        assert picture in page
+        assert (whole / picture).stat().st_size > 1000
+    (folder / "pidelta.yaml").write_text(
+        (folder / "pidelta.yaml").read_text() + "delta: whole/round-01/models/delta.yaml\n"
+    )
+    setup = Setup(load_config(folder / "pidelta.yaml"))
+    found = setup.evaluator().evaluate(setup.system.positions[None], None)
+    assert 0.0 < found.properties["delta_weight"][0] <= 1.0
+
+
+def test_a_run_that_fails_counts_as_far_as_it_went(folder):
+    """And one without any snapshot is an error."""
+
+    class Failing(StandIns):
+        def dynamics(self, run, committee, bias):
+            super().dynamics(run, committee, bias)
+            (run.folder / "RESTART").unlink()
+            if run.folder.name == "1-md":
+                path = run.folder / f"{PREFIX}.pos_0.xyz"
+                lines = path.read_text().splitlines(keepends=True)
+                path.write_text("".join(lines[: self.kept * 14]))
+                raise RunError("the molecule fell apart")
+
+    setup = Setup(load_config(folder / "pidelta.yaml"))
+    text = LEARN.replace("rounds: 2", "rounds: 1").replace("frames: 5", "frames: 3")
+    (folder / "learn.yaml").write_text(text)
+    file = read_learning_file(folder / "learn.yaml")
+    subject = Subject(setup.system, setup.qm_region, ("mm", "low"))
+    tasks = Failing(setup)
+    tasks.kept = 1
+    with pytest.raises(RunError, match="fell apart"):
+        Loop(folder / "out", file, subject, tasks, lambda results: None).run()
+    tasks.kept = 6
+    Loop(folder / "out", file, subject, tasks, lambda results: None).run()
+    selection = read_selection(Round(folder / "out", 0).selection)
+    assert selection.sampled["1-md"] == 5
+    assert "the molecule fell apart" in selection.notes[0]
+
+
+def result(number=0, frames=20, seconds=3600.0, energy=1.0, gradient=2.0):
+    errors = ErrorSummary((energy, energy), (gradient, gradient), (0.1, 0.1), (0.2, 0.2))
+    return RoundResult(number, seconds, frames, 10, errors, errors, None, (1.0, 1.0), 0.5, [], [])
+
+
+@pytest.mark.parametrize(
+    ("options", "hours", "expected"),
+    [
+        ("budget: {rounds: 2}", 0.0, None),
+        ("budget: {rounds: 1}", 0.0, "1 rounds"),
+        ("budget: {frames: 38}", 0.0, None),
+        ("budget: {frames: 37}", 0.0, "37 labelled frames: there are 30"),
+        ("budget: {hours: 2.1}", 1.0, None),
+        ("budget: {hours: 1.9}", 1.0, "1.9 hours: 1.00 are spent"),
+        ("targets: {energy: 1.1 kcal/mol}", 0.0, "errors asked for"),
+        ("targets: {energy: 0.9 kcal/mol}", 0.0, None),
+        ("targets: {energy: 1.1 kcal/mol, qm_gradient: 1.9 kcal/mol/angstrom}", 0.0, None),
+        ("targets: {energy: 1.1 kcal/mol, qm_gradient: 2.1 kcal/mol/angstrom}", 0.0, "errors asked for"),
+    ],
+)
+def test_targets_and_budget_end_the_loop(folder, options, hours, expected):
+    text = LEARN.replace("budget: {rounds: 2}", options)
+    (folder / "learn.yaml").write_text(text)
+    found = why_to_end([result()], read_learning_file(folder / "learn.yaml"), hours)
+    assert found is None if expected is None else expected in found
+    assert why_to_end([], read_learning_file(folder / "learn.yaml"), 100.0) is None
+
+
+def test_a_bias_on_atoms_that_are_not_quantum_is_refused(folder, fail):
+    text = LEARN.replace(
+        DYNAMICS, f"{{method: metadynamics, distances: [[0, 5]], {DYNAMICS[1:]}\n  - {DYNAMICS}", 1
+    )
+    (folder / "learn.yaml").write_text(text)
+    line = fail("learn", folder / "learn.yaml")
+    assert "learn.yaml: sample.0.distances: expected pairs of QM atoms (0 to 2), found [0, 5]" in line
+
+
+def test_learning_needs_a_region(folder, fail):
+    (folder / "pidelta.yaml").write_text("structure: waters.xyz\nmm: {water: spc-fw}\n")
+    assert "missing key qm" in fail("learn", folder / "learn.yaml")
+
+
+@pytest.mark.slow
+def test_with_ipi_and_pyscf(folder, run):
+    """Classical, ring polymer and biased dynamics; a second call does nothing but write the page."""
+    pytest.importorskip("pyscf")
+    text = LEARN.replace("rounds: 2", "rounds: 1").replace(
+        f"  - {DYNAMICS}\n",
+        f"  - {DYNAMICS}\n  - {{beads: 4, {DYNAMICS[1:]}\n"
+        f"  - {{method: metadynamics, distances: [[0, 1]], {DYNAMICS[1:]}\n",
+    )
+    (folder / "learn.yaml").write_text(text)
+    assert run("learn", folder / "learn.yaml", "--workers", 1) == 0
+    selection = read_selection(Round(folder / "learn", 0).selection)
+    assert selection.sampled["1-md"] == 12
+    assert selection.sampled["2-md"] == 48
+    assert selection.sampled["3-metadynamics"] == 12
+    bias = json.loads((folder / "learn" / "round-00" / "3-metadynamics" / "bias.json").read_text())
+    assert len(bias["centres"]) == 12 + 48
+    before = (folder / "learn" / "page.md").read_text()
+    assert run("learn", folder / "learn.yaml") == 0
+    assert (folder / "learn" / "page.md").read_text() == before

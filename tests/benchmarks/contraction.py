@@ -37,6 +37,9 @@ WAYS = {
     "smooth on 8": [(STIFF, 32, 1), (SMOOTH, 8, 1)],
     "smooth on 4": [(STIFF, 32, 1), (SMOOTH, 4, 1)],
     "nonbonded on 4, embedding on 2": [(STIFF, 32, 1), ("mm.nonbonded", 4, 1), (EMBEDDING, 2, 1)],
+    "the same, these every second step": [
+        (STIFF, 32, 1), ("mm.nonbonded", 4, 0.5), (EMBEDDING, 2, 0.5)
+    ],
     "smooth on 4, every second step": [(STIFF, 32, 1), (SMOOTH, 4, 0.5)],
     "smooth on 4, every fourth step": [(STIFF, 32, 1), (SMOOTH, 4, 0.25)],
     "smooth on 4, the whole of delta on 32": [

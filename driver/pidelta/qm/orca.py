@@ -1,7 +1,8 @@
 """Labels by ORCA, whose point charges are a file of their own: inputs for frames, and what came out.
 
-ORCA writes energy and gradient of ``job.out`` into ``job.engrad``, and the gradient on the point charges of ``job.pc``
-into ``job.pcgrad``. The energy holds the interaction with the charges, not theirs among themselves.
+ORCA writes energy and gradient of ``job.out`` into ``job.engrad``, and the gradient on the point charges of
+``job.pc`` into ``job.pcgrad``. The energy holds the interaction with the charges, not theirs among
+themselves.
 """
 
 from __future__ import annotations

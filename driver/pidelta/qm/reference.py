@@ -27,15 +27,15 @@ _ATTEMPTS: tuple[Mapping[str, object], ...] = (
     {"level_shift": 0.3, "damp": 0.3, "diis_start_cycle": 3, "diis_space": 12},
     {"level_shift": 1.0, "damp": 0.6, "diis_start_cycle": 8, "diis_space": 16},
 )
-"""What is changed of PySCF's SCF where it does not converge, the first time and after; none changes the result."""
+"""What is changed of PySCF's SCF the first time and where it did not converge; none changes the result."""
 
 
 @dataclass(frozen=True)
 class ReferenceSettings:
     """The level of theory of the labels: Kohn-Sham DFT with density fitting.
 
-    Gradients leave out that the grid moves with the atoms. With B3LYP/def2-SVP for a distorted uracil in point
-    charges that is 5e-5 hartree/bohr at most, for level 2 as for level 3.
+    Gradients leave out that the grid moves with the atoms. With B3LYP/def2-SVP for a distorted uracil in
+    point charges that is 5e-5 hartree/bohr at most, for level 2 as for level 3.
 
     Attributes:
         xc: a GGA or hybrid functional as PySCF names it. ``B3LYP`` is the one of Stephens et al., J. Phys.
@@ -46,8 +46,8 @@ class ReferenceSettings:
         grid_level: PySCF's level of the integration grid, 0 to 9.
         convergence: SCF threshold of the energy in hartree; that of the orbital gradient is its square root.
         max_iterations: SCF iterations before giving up.
-        dispersion: ``d3bj`` adds D3(BJ) with the published parameters of the functional, two-body terms only, and
-            ``d4`` D4 with three-body terms. Functionals with VV10, such as ``wB97M_V``, lose it for D3(BJ).
+        dispersion: ``d3bj`` adds D3(BJ) with the published parameters of the functional, two-body terms only,
+            and ``d4`` D4 with three-body terms. In functionals with VV10, as ``wB97M_V``, D3(BJ) replaces it.
         unrestricted: whether both spins have orbitals of their own, as radicals need.
     """
 
@@ -87,8 +87,9 @@ class ReferenceSettings:
         if self.dispersion != "none" and self.damping is not None:
             load_package(self.dispersion)
             xc += f"-{TITLES[self.dispersion]}"
+        orbitals = "UKS" if self.unrestricted else "RKS"
         return (
-            f"{'UKS' if self.unrestricted else 'RKS'} {xc}/{self.basis}, density fitting {self.auxiliary_basis}, "
+            f"{orbitals} {xc}/{self.basis}, density fitting {self.auxiliary_basis}, "
             f"grid level {self.grid_level} at rest, SCF {self.convergence:g} hartree"
         )
 
@@ -253,7 +254,7 @@ def _check_basis(gto: Any, key: str, basis: str, numbers: IntArray) -> None:
 
 
 def _kohn_sham(molecule: Any, field: FloatArray, settings: ReferenceSettings) -> Any:
-    """PySCF's Kohn-Sham object in the field of the charges; its energy lacks what nuclei and charges share."""
+    """PySCF's object in the field of the charges; its energy lacks what nuclei and charges share."""
     dft = importlib.import_module("pyscf.dft")
     xc = "B3LYPG" if settings.xc.upper() == "B3LYP" else settings.xc
     try:

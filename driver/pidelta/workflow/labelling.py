@@ -23,7 +23,7 @@ Outcome = tuple[int, Label | RunError]
 """A frame's index and its label, or why it has none."""
 
 WORST_GRADIENT = 2e-4
-"""Error of a gradient in hartree/bohr beyond which a label is refused: that of the grid at rest is a fifth of it."""
+"""Error of a gradient in hartree/bohr beyond which a label is refused; that of a grid at rest is 5e-5."""
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 

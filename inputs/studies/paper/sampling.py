@@ -1,9 +1,9 @@
-"""Sample the frames of this study: molecular dynamics on DFTB and force field, several independent trajectories.
+"""Sample the frames of this study: molecular dynamics on DFTB and force field, independent trajectories.
 
 ``python sampling.py uracil`` runs what is missing, in order, and cuts the frames into ``uracil/train.h5`` and
-``uracil/heldout.h5``. Stopped, it goes on with the same command: a trajectory that was under way goes on from its
-last state. Stiff terms act every 0.5 fs; smooth ones every 2.5 fs, and on 4 beads. That changes the kinetic energy
-of H by a per cent, which is nothing to frames that only have to cover what the molecule does.
+``uracil/heldout.h5``. Stopped, it goes on with the same command: a trajectory that was under way goes on from
+its last state. Stiff terms act every 0.5 fs; smooth ones every 2.5 fs, and on 4 beads. That changes the
+kinetic energy of H by a per cent, which is nothing to frames that have to cover what the molecule does.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import argparse
 import subprocess
 import sys
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 
 from pidelta.data.splits import trajectory_and_step
@@ -24,19 +24,24 @@ STEP = 0.0025  # ps, the long time step
 INPUT = """\
 <simulation verbosity='low' safe_stride='20'>
   <output prefix='{name}'>
-    <properties filename='out' stride='4'> [ step, time{{picosecond}}, conserved{{electronvolt}}, temperature{{kelvin}},
-      potential{{electronvolt}} ] </properties>
-    <trajectory filename='pos' stride='{stride}' format='xyz' cell_units='angstrom'> positions{{angstrom}} </trajectory>
+    <properties filename='out' stride='4'>
+      [ step, time{{picosecond}}, conserved{{electronvolt}}, temperature{{kelvin}} ]
+    </properties>
+    <trajectory filename='pos' stride='{stride}' format='xyz' cell_units='angstrom'>
+      positions{{angstrom}}
+    </trajectory>
     <checkpoint filename='checkpoint' stride='{stride}' overwrite='true'/>
   </output>
   <total_steps>{steps}</total_steps>
   <prng> <seed>{seed}</seed> </prng>
   <ffsocket name='stiff' mode='shm' pbc='false'>
-    <address>pidelta-paper-{name}-stiff</address> <batch_size> {beads} </batch_size> <latency> 0.001 </latency>
+    <address>pidelta-paper-{name}-stiff</address>
+    <batch_size> {beads} </batch_size> <latency> 0.001 </latency>
     <parameters> {{terms: mm.bonded+low.vacuum}} </parameters>
   </ffsocket>
   <ffsocket name='smooth' mode='shm' pbc='false'>
-    <address>pidelta-paper-{name}-smooth</address> <batch_size> {few} </batch_size> <latency> 0.001 </latency>
+    <address>pidelta-paper-{name}-smooth</address>
+    <batch_size> {few} </batch_size> <latency> 0.001 </latency>
     <parameters> {{terms: mm.nonbonded+low.embedding}} </parameters>
   </ffsocket>
   <system>
@@ -149,31 +154,36 @@ def cut(molecule: Path, trajectory: Trajectory) -> Path:
 
 
 def interleave(paths: list[Path], output: Path) -> None:
-    """Put the frames of several trajectories into one file, so that any number of its first ones is a good set.
+    """Put the frames of several trajectories into one file, each number of first ones a good set.
 
     Trajectories take turns; within one, times far apart come first, each with another bead.
     """
-    queues: list[list[tuple[Path, int]]] = []
-    for path in paths:
-        with FrameStore(path) as store:
-            times: dict[int, list[int]] = {}
-            for index in range(len(store)):
-                times.setdefault(trajectory_and_step(store.frame(index).source, index)[1], []).append(index)
-            embedding = store.embedding
-        order = sorted(sorted(times), key=lambda step, all_=sorted(times): _reversed_bits(all_.index(step)))
-        rounds = range(max(map(len, times.values())))
-        turns = [(step, (beads + place) % len(times[step])) for beads in rounds for place, step in enumerate(order)]
-        queues.append([(path, times[step][bead]) for step, bead in turns])
-    with FrameStore(output, "a") as merged:
-        merged.set_embedding(embedding)
+    queues = [[(path, index) for index in _far_apart(path)] for path in paths]
+    with FrameStore(paths[0]) as first, FrameStore(output, "a") as merged:
+        merged.set_embedding(first.embedding or {})
         present = {frame.source for frame in merged}
-        for turn in zip_longest(*queues):
-            for path, index in filter(None, turn):
-                with FrameStore(path) as store:
-                    frame = store.frame(index)
-                if frame.source not in present:
-                    merged.append(frame)
+        for path, index in filter(None, chain.from_iterable(zip_longest(*queues))):
+            with FrameStore(path) as store:
+                merged.set_provenance(store.provenance)
+                frame = store.frame(index)
+            if frame.source not in present:
+                merged.append(frame)
         print(f"{output}: {len(merged)} frames")
+
+
+def _far_apart(path: Path) -> list[int]:
+    """The frames of a trajectory in an order that visits its times ever more finely, one bead each."""
+    times: dict[int, list[int]] = {}
+    with FrameStore(path) as store:
+        for index, frame in enumerate(store):
+            times.setdefault(trajectory_and_step(frame.source, index)[1], []).append(index)
+    steps = sorted(times)
+    order = sorted(range(len(steps)), key=_reversed_bits)
+    return [
+        times[steps[place]][(turn + number) % len(times[steps[place]])]
+        for turn in range(len(times[steps[0]]))
+        for number, place in enumerate(order)
+    ]
 
 
 def _reversed_bits(number: int) -> int:
@@ -182,7 +192,9 @@ def _reversed_bits(number: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("molecule", choices=sorted(TRAJECTORIES))
     name = parser.parse_args().molecule
     molecule = FOLDER / name

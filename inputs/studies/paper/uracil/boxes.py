@@ -1,6 +1,6 @@
-"""Make `box-2.pdb` and `box-3.pdb`: the uracil and box of `inputs/uracil-water` in other configurations of the water.
+"""Make `box-2.pdb` and `box-3.pdb`: the box of `inputs/uracil-water` in other configurations of the water.
 
-Run it as ``python boxes.py``; it needs the extra ``openmm`` and some minutes. Waters start on a lattice in random
+Run it as ``python boxes.py``; it needs the extra ``openmm`` and minutes. Waters start on a lattice in random
 order and orientation, at 400 K with rigid bonds; then they are cooled to 300 K and their bonds are let go.
 """
 

@@ -1,0 +1,106 @@
+"""Which level of theory for the labels? Cost and errors of some, beside a large-basis hybrid, on a few frames.
+
+``python levels.py FRAMES.h5`` computes what ``levels.json`` lacks and writes ``levels.md``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from pidelta.data.store import FrameStore
+from pidelta.qm.reference import ReferenceSettings, label_frame
+from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
+
+FOLDER = Path(__file__).parent
+FRAMES = (0, 1, 2, 5)
+JFIT = "def2-universal-jfit"  # is enough without exact exchange
+BEST = "wB97M-D3(BJ)/def2-TZVPPD"
+LEVELS = {
+    "PBE-D3(BJ)/def2-SVP": ReferenceSettings("PBE", auxiliary_basis=JFIT, dispersion="d3bj"),
+    "r2SCAN-D4/def2-SVP": ReferenceSettings("r2SCAN", auxiliary_basis=JFIT, dispersion="d4"),
+    "B3LYP-D3(BJ)/def2-SVP": ReferenceSettings("B3LYP", dispersion="d3bj"),
+    "PBE0-D3(BJ)/def2-SVP": ReferenceSettings("PBE0", dispersion="d3bj"),
+    "wB97X-D3(BJ)/def2-SVP": ReferenceSettings("wB97X_V", dispersion="d3bj"),
+    BEST: ReferenceSettings("wB97M_V", "def2-TZVPPD", dispersion="d3bj"),
+    "r2SCAN-D4/def2-TZVP": ReferenceSettings("r2SCAN", "def2-TZVP", JFIT, dispersion="d4"),
+    "B3LYP-D3(BJ)/def2-TZVP": ReferenceSettings("B3LYP", "def2-TZVP", dispersion="d3bj"),
+    "PBE0-D3(BJ)/def2-TZVP": ReferenceSettings("PBE0", "def2-TZVP", dispersion="d3bj"),
+}
+
+
+def compute(frames: Path, found: dict[str, dict]) -> None:
+    """Label each frame at each level, and keep what came out in the file of results."""
+    with FrameStore(frames) as store:
+        chosen = {str(index): store.frame(index) for index in FRAMES}
+    for index, frame in chosen.items():
+        for name, settings in LEVELS.items():
+            if index in found.setdefault(name, {}):
+                continue
+            start = time.process_time()
+            label = label_frame(frame, settings)
+            found[name][index] = {
+                "seconds": round(time.process_time() - start, 1),
+                "energy": label.energy,
+                "gradient": label.gradient.round(7).tolist(),
+                "site_gradient": label.site_gradient.round(8).tolist(),
+                "dipole": label.properties["dipole"].round(5).tolist(),
+            }
+            print(f"frame {index}, {name}: {found[name][index]['seconds']} s", flush=True)
+            (FOLDER / "levels.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+def write_page(found: dict[str, dict]) -> None:
+    """The table, over the frames that a level and the best one share."""
+    best = found.get(BEST, {})
+    lines = [
+        "# Which level of theory for the labels?",
+        "",
+        f"Uracil in the point charges of {len(best)} frames of `uracil/train.h5`, beside {BEST}, the level of the",
+        "SPICE data set (Eastman et al., Sci. Data 10, 11 (2023)). Differences of energies are less their mean;",
+        "near charges are those with a gradient above 1e-3 hartree/bohr. Seconds are CPU time of one core beside other work.",
+        "",
+        "| level | seconds a frame | energy, MAE / kcal/mol | QM gradient, MAE / kcal/mol/Å | dipole, MAE / D |"
+        " gradient on near charges, MAE / kcal/mol/Å |",
+        "|---|---|---|---|---|---|",
+    ]
+    unit = HARTREE_IN_KCAL_PER_MOL / BOHR_IN_ANGSTROM
+    for name, rows in found.items():
+        shared = [index for index in rows if index in best]
+        if not shared:
+            continue
+        seconds = np.mean([rows[index]["seconds"] for index in shared])
+
+        def difference(what: str, shared: list[str] = shared, rows: dict = rows) -> list[np.ndarray]:
+            return [np.array(rows[index][what]) - np.array(best[index][what]) for index in shared]
+
+        energies = np.array(difference("energy")) * HARTREE_IN_KCAL_PER_MOL
+        strongest = [np.abs(np.array(best[index]["site_gradient"])).max(axis=1) > 1e-3 for index in shared]
+        near = np.concatenate(
+            [change[mask] for change, mask in zip(difference("site_gradient"), strongest, strict=True)]
+        )
+        cells = (
+            f"{seconds:.0f}",
+            f"{np.abs(energies - energies.mean()).mean():.2f}",
+            f"{np.abs(difference('gradient')).mean() * unit:.2f}",
+            f"{np.abs(difference('dipole')).mean() * 2.541746:.3f}",
+            f"{np.abs(near).mean() * unit:.3f}",
+        )
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    (FOLDER / "levels.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    path = FOLDER / "levels.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if len(sys.argv) > 1:
+        compute(Path(sys.argv[1]), found)
+    write_page({name: found[name] for name in LEVELS if name in found})
+
+
+if __name__ == "__main__":
+    main()

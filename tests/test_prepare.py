@@ -62,6 +62,15 @@ def test_what_is_prepared_is_equilibrated_and_runs(tmp_path, run, capsys):
     assert "all checks passed" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_a_system_without_a_quantum_region_is_classical(tmp_path, run):
+    folder = tmp_path / "made"
+    arguments = ("[Na+]", "--classical", "1", "--cutoff", "0.6 nm", "--equilibrate", "0 ps")
+    assert run("prepare", *arguments, "--output", folder) == 0
+    assert load_config(folder / "pidelta.yaml").terms == ("mm",)
+    assert not (folder / "sample.xml").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

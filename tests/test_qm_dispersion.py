@@ -68,11 +68,13 @@ def test_published_parameters_are_those_of_the_packages(method):
     numbers, positions = atoms_of(BENZENE_DIMER)
     if method == "d3bj":
         interface = importlib.import_module("dftd3.interface")
-        named = {name: name for name in PUBLISHED_DAMPING["d3bj"] if name != "3ob"}
+        others = {"bp86": "bp", "wb97x_v": "wb97x", "wb97m_v": "wb97m"}
+        named = {name: others.get(name, name) for name in PUBLISHED_DAMPING["d3bj"] if name != "3ob"}
         load = interface.RationalDampingParam
     else:
         interface = importlib.import_module("dftd4.interface")
-        named = {name: name if name == "b3lyp" else f"dftb({name})" for name in PUBLISHED_DAMPING["d4"]}
+        sets = ("3ob", "mio", "matsci", "pbc")
+        named = {name: f"dftb({name})" if name in sets else name for name in PUBLISHED_DAMPING["d4"]}
         load = interface.DampingParam
     model = interface.DispersionModel(numbers, positions)
     for name, package_name in named.items():
@@ -230,4 +232,4 @@ def test_label_command_knows_no_other_dispersion(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["pidelta", "label", str(tmp_path / "f.h5"), "--dispersion", "d2"])
     with pytest.raises(SystemExit, match="2"):
         main()
-    assert capsys.readouterr().err == "pidelta: --dispersion: expected none or d3bj, found 'd2'\n"
+    assert capsys.readouterr().err == "pidelta: --dispersion: expected none, d3bj or d4, found 'd2'\n"

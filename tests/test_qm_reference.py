@@ -194,6 +194,8 @@ def test_many_charges_in_blocks_equal_few():
             SetupError,
             "multiplicity that fits.*found 10 electrons",
         ),
+        ({}, {"xc": "B3LYP-D3BJ"}, SettingError, "xc: expected a functional without dispersion in its name"),
+        ({}, {"xc": "HF"}, SettingError, "xc: expected a functional without"),
         ({}, {"xc": "wB97M_V"}, SettingError, "dispersion: expected d3bj, which replaces VV10"),
         ({"numbers": np.array([52, 1, 1])}, {}, SetupError, "expects elements up to Kr.* found Te"),
         ({"site_positions": WATER.positions}, {}, GeometryError, "a point charge sits on a QM atom"),

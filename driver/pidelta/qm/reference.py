@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -261,6 +262,10 @@ def _kohn_sham(molecule: Any, field: FloatArray, settings: ReferenceSettings) ->
         dft.libxc.parse_xc(xc)
     except (KeyError, ValueError):
         raise SettingError("xc", f"expected a functional that PySCF has, found {settings.xc!r}") from None
+    if re.search(r"-d[34]", xc.lower()) or dft.numint.NumInt()._xc_type(xc) == "HF":
+        raise SettingError(
+            "xc", f"expected a functional without dispersion in its name, found {settings.xc!r}"
+        )
     if dft.libxc.is_nlc(xc) and settings.dispersion != "d3bj":
         raise SettingError(
             "dispersion", f"expected d3bj, which replaces VV10 of {xc}, found {settings.dispersion}"

@@ -1,4 +1,4 @@
-"""Which level of theory for the labels? Cost and errors of some, beside a large-basis hybrid, on a few frames.
+"""Which level of theory for the labels? Cost and errors of some on a few frames, beside a large-basis hybrid.
 
 ``python levels.py FRAMES.h5`` computes what ``levels.json`` lacks and writes ``levels.md``.
 """
@@ -60,12 +60,13 @@ def write_page(found: dict[str, dict]) -> None:
     lines = [
         "# Which level of theory for the labels?",
         "",
-        f"Uracil in the point charges of {len(best)} frames of `uracil/train.h5`, beside {BEST}, the level of the",
-        "SPICE data set (Eastman et al., Sci. Data 10, 11 (2023)). Differences of energies are less their mean;",
-        "near charges are those with a gradient above 1e-3 hartree/bohr. Seconds are CPU time of one core beside other work.",
+        f"Uracil in the point charges of {len(best)} frames of `uracil/train.h5`, beside {BEST}, the",
+        "level of the SPICE set (Eastman et al., Sci. Data 10, 11 (2023)). Energies are less their mean;",
+        "near charges are those with a gradient above 1e-3 hartree/bohr. Seconds are CPU time beside",
+        "other work. `python levels.py uracil/train.h5`",
         "",
-        "| level | seconds a frame | energy, MAE / kcal/mol | QM gradient, MAE / kcal/mol/Å | dipole, MAE / D |"
-        " gradient on near charges, MAE / kcal/mol/Å |",
+        "| level | seconds a frame | energy, MAE / kcal/mol | QM gradient, MAE / kcal/mol/Å |"
+        " dipole, MAE / D | gradient on near charges, MAE / kcal/mol/Å |",
         "|---|---|---|---|---|---|",
     ]
     unit = HARTREE_IN_KCAL_PER_MOL / BOHR_IN_ANGSTROM

@@ -35,6 +35,7 @@ _DEFAULT_RADIUS = 2.0  # angstrom
 _MOLAR_VOLUME = 1.3
 """Volume that a molecule takes in water, its partial molar volume, over its van der Waals volume: between 1.1
 of glycine and 1.7 of benzene."""
+_EDGE_STEP = 0.01 * ANGSTROM
 _FINE, _COARSE = 0.2 * ANGSTROM, 0.4 * ANGSTROM
 """Grids: of the volume of molecules, and of gaps between waters."""
 
@@ -91,9 +92,12 @@ def _touching(tree: Any, molecule: FloatArray, direction: FloatArray) -> FloatAr
 
 
 def edge_for(molecules: FloatArray, margin: float) -> float:
-    """Edge of a cube that leaves a margin on all sides, whichever way the molecules (n, 3) turn; in bohr."""
+    """Edge of a cube that leaves a margin on all sides, whichever way the molecules (n, 3) turn; in bohr.
+
+    It is rounded up to what all files can hold, so that a cutoff as long as the margin fits into each.
+    """
     longest = float(pdist(molecules).max()) if len(molecules) > 1 else 0.0
-    return longest + 2.0 * margin
+    return float(np.floor((longest + 2.0 * margin) / _EDGE_STEP) + 1.0) * _EDGE_STEP
 
 
 def fill(numbers: IntArray, molecules: FloatArray, edge: float, charge: int, rng: np.random.Generator) -> Box:

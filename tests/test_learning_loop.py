@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -153,15 +153,22 @@ def test_a_loop_that_is_stopped_anywhere_ends_in_the_same_state(folder):
     assert learn(folder, parts) == "the budget of 2 rounds is spent"
     for number in range(2):
         one, other = Round(whole, number), Round(parts, number)
-        assert read_selection(one.selection) == read_selection(other.selection)
+        picked, again = read_selection(one.selection), read_selection(other.selection)
+        assert replace(picked, plane=[]) == replace(again, plane=[])
+        np.testing.assert_allclose(picked.plane, again.plane, atol=1e-3)
         for name in ("frames", "test_frames"):
             with FrameStore(getattr(one, name)) as first, FrameStore(getattr(other, name)) as second:
                 assert len(first) == len(second) == (5 if name == "frames" else 3)
                 for a, b in zip(first, second, strict=True):
                     assert a.source == b.source
-                    np.testing.assert_array_equal(a.positions, b.positions)
+                    # Charges start from those of the last call, which a stop forgets: 1e-8 e.
+                    np.testing.assert_allclose(a.positions, b.positions, atol=1e-5)
     for one, other in zip(completed(whole), completed(parts), strict=True):
-        assert replace(one, seconds=0.0) == replace(other, seconds=0.0)
+        assert (one.frames, one.test_frames) == (other.frames, other.test_frames)
+        for errors, others in ((one.low, other.low), (one.corrected, other.corrected)):
+            np.testing.assert_allclose(
+                list(asdict(errors).values()), list(asdict(others).values()), rtol=1e-4
+            )
     check_results(whole, folder)
 
 

@@ -309,7 +309,8 @@ def test_frames_labels_and_models_of_a_cut_molecule(tmp_path, run):
     assert label.energy == pytest.approx(low.energy[0], abs=1e-7)
     (tmp_path / "train.yaml").write_text(
         "embedding: {scheme: cutoff, cutoff: 1.4 nm, switch: 0.2 nm, links: 'scaled, charge-shift'}\n"
-        "training: {epochs: 2, hidden: [4], validation_fraction: 0.34}\n",
+        "networks: {energy_width: 4, response_width: 4, pair_width: 4, short_width: 4}\n"
+        "training: {epochs: 2, validation_fraction: 0.34}\n",
         encoding="utf-8",
     )
     arguments = ("--settings", tmp_path / "train.yaml", "--output", tmp_path)

@@ -130,7 +130,7 @@ WAYS = {
     "delta on 4": _way(delta_vacuum=4, delta_embedding=4),
     "delta on 1": _way(delta_vacuum=1, delta_embedding=1),
     "smooth and delta on 4": _way(4, delta_vacuum=4),
-    "nonbonded on 4, embedding on 2, every 1 fs": _way(2, mm_nonbonded=4, outer=1, inner=0.5),
+    "smooth on 8, every 2 fs": _way(8, outer=2, inner=0.5),
     "smooth on 4, every 1 fs": _way(4, outer=1, inner=0.5),
     "smooth on 4, every 2 fs": _way(4, outer=2, inner=0.5),
     "smooth on 4, every 4 fs": _way(4, outer=4, inner=0.5),

@@ -29,17 +29,15 @@ FOLDER = Path(__file__).parents[2] / "inputs" / "contraction"
 INITIAL = FOLDER.parent / "uracil-water" / "init.pdb"
 BEADS = 32
 ALL, STIFF = "mm+low+delta", "mm.bonded+low.vacuum+delta.vacuum"
-SMOOTH, EMBEDDING = "mm.nonbonded+low.embedding+delta.embedding", "low.embedding+delta.embedding"
+SMOOTH = "mm.nonbonded+low.embedding+delta.embedding"
 # calls of a step: terms, structures in a call, calls
 WAYS = {
     "one bead, all terms": [(ALL, 1, 1)],
     "all terms on 32": [(ALL, 8, 4)],
     "smooth on 8": [(STIFF, 32, 1), (SMOOTH, 8, 1)],
     "smooth on 4": [(STIFF, 32, 1), (SMOOTH, 4, 1)],
-    "nonbonded on 4, embedding on 2": [(STIFF, 32, 1), ("mm.nonbonded", 4, 1), (EMBEDDING, 2, 1)],
-    "the same, these every second step": [
-        (STIFF, 32, 1), ("mm.nonbonded", 4, 0.5), (EMBEDDING, 2, 0.5)
-    ],
+    "smooth on 8, every second step": [(STIFF, 32, 1), (SMOOTH, 8, 0.5)],
+    "smooth on 8, every fourth step, as in inputs/mts": [(STIFF, 32, 1), (SMOOTH, 8, 0.25)],
     "smooth on 4, every second step": [(STIFF, 32, 1), (SMOOTH, 4, 0.5)],
     "smooth on 4, every fourth step": [(STIFF, 32, 1), (SMOOTH, 4, 0.25)],
     "smooth on 4, the whole of delta on 32": [

@@ -117,7 +117,7 @@ frames: smaller differences say nothing. What they show:
 
 - `response` has less than half the error on MM atoms of `hdnnp`, a quarter less on those within 5 angstrom,
   and 40 % less in the energy, at 50 and at 100 frames. In the QM gradient it is at most a fifth better.
-- Most of that rests on the short-range term: without it, one seed, all errors are nearly twice as large, or more.
+- Most of that rests on the short-range term: without it, one seed, errors are twice as large or nearly so.
 - From 50 to 100 frames the QM gradient falls by a fifth to a quarter in either model, with one seed at 100.
 
 The rows are those of `--epochs 200 --frames 50 --seeds 2 --variants hdnnp response` and of `--epochs 200

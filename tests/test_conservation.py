@@ -169,7 +169,7 @@ ZUNDEL = ROOT / "inputs" / "zundel" / "pidelta.yaml"
         (["--nve", "1ps", "--terms", "mm"], "--terms: expected terms among low, found mm"),
         (
             ["--nve", "1ps", "--terms", "lwo"],
-            "low.vacuum, low.embedding joined by +, found 'lwo'",
+            "delta.vacuum, delta.embedding joined by +, found 'lwo'",
         ),
         (
             ["--nve", "1ps", "--temperature", "0K"],

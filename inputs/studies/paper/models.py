@@ -113,12 +113,12 @@ def train(table, molecule, name, frames, test, seeds, epochs):
 FINDINGS = """
 Settings: 200 epochs, B3LYP-D3(BJ)/def2-SVP labels, DFTB3/pid 1.1 as the low level, 31 held-out frames from
 another box. Rows with one seed have no error bar, and the QM gradient of two seeds differs by a sixth at 50
-frames: smaller differences say nothing. What is firm:
+frames: smaller differences say nothing. What they show:
 
 - `response` has less than half the error on MM atoms of `hdnnp`, a quarter less on those within 5 angstrom,
   and 40 % less in the energy, at 50 and at 100 frames. In the QM gradient it is at most a fifth better.
-- Most of that rests on the short-range term: without it all errors are nearly twice as large, or more.
-- The QM gradient wants frames: from 50 to 100 it falls by a fifth to a quarter in either model.
+- Most of that rests on the short-range term: without it, one seed, all errors are nearly twice as large, or more.
+- From 50 to 100 frames the QM gradient falls by a fifth to a quarter in either model, with one seed at 100.
 
 The rows are those of `--epochs 200 --frames 50 --seeds 2 --variants hdnnp response` and of `--epochs 200
 --frames 100 --seeds 1 --variants hdnnp response "response, no short-range term"`.

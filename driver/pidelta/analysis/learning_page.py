@@ -106,11 +106,11 @@ def _source_table(results: Sequence[RoundResult], selections: Sequence[Selection
 
 
 def draw_errors(results: Sequence[RoundResult], path: Path) -> None:
-    """Draw the errors against the number of labelled frames, both on logarithmic scales."""
+    """Draw the errors against the number of labelled frames, on a logarithmic scale."""
     figure = new_figure(9.6, 3.2)
     frames = [result.frames for result in results]
     for axis, name, title in zip(figure.subplots(1, 3), _ERRORS, _TITLES, strict=True):
-        axis.loglog(frames, [getattr(r.corrected, name)[0] for r in results], "o-", color=COLOURS[0])
+        axis.semilogx(frames, [getattr(r.corrected, name)[0] for r in results], "o-", color=COLOURS[0])
         axis.axhline(getattr(results[-1].low, name)[0], color=_GREY, linestyle="--", linewidth=1.0)
         led = [getattr(result.before, name)[0] for result in results[1:] if result.before is not None]
         axis.plot(frames[: len(led)], led, "x", color=COLOURS[1])
@@ -118,6 +118,7 @@ def draw_errors(results: Sequence[RoundResult], path: Path) -> None:
         axis.set_xlabel("labelled frames", fontsize=9)
         axis.set_xticks(frames, [str(count) for count in frames])
         axis.minorticks_off()
+        axis.set_ylim(bottom=0.0)
         tidy(axis)
     figure.axes[0].set_ylabel("MAE", fontsize=9)
     figure.legend(

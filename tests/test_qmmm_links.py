@@ -324,7 +324,7 @@ def test_frames_labels_and_models_of_a_cut_molecule(tmp_path, run):
         return evaluator.evaluate((setup.system.positions + size * step)[None], None).terms["delta"].energy[0]
 
     slope = (8 * (delta(1e-3) - delta(-1e-3)) - (delta(2e-3) - delta(-2e-3))) / 12e-3
-    assert (found.terms["delta"].gradient[0] * step).sum() == pytest.approx(slope, abs=1e-9)
+    assert (found.terms["delta"].gradient[0] * step).sum() == pytest.approx(slope, rel=1e-9, abs=1e-9)
     with pytest.raises(ModelError, match=r"embedding links.*scaled, charge-shift.*scaled, zero"):
         setup_of(tmp_path, qm=f"{{atoms: {HALF}, links: {{host_charge: zero}}}}", more=more).evaluator()
 

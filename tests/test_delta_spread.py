@@ -14,11 +14,13 @@ from pidelta.delta.calibration import calibrate
 from pidelta.delta.committee import Committee
 from pidelta.delta.spread import Calibration
 from pidelta.errors import ConfigError, ModelError, RunError
-from pidelta.ipi.observers import SPREAD
+from pidelta.ipi.observers import EXTRAPOLATION, SPREAD
 from pidelta.state import Evaluation, RegionGradient
 from pidelta.testing.corrections import check_batch_and_padding, check_derivatives, check_inputs_and_memory
 from pidelta.units import KCAL_PER_MOL
-from pidelta.workflow.uncertain import SpreadLimit
+from pidelta.workflow.uncertain import SpreadLimit, UncertainFrames
+from qmmm_systems import sample_of
+from test_qmmm_conformance import set_up
 
 ERROR = 1.0
 
@@ -143,6 +145,34 @@ def test_a_run_ends_where_the_models_differ_too_much():
         limit.after(np.zeros((2, 1, 3)), None, wild)
 
 
+def test_uncertain_structures_are_kept_for_labels(tmp_path):
+    """The most uncertain of a request, by spread or by reach, and none of the requests right after it."""
+    setup = set_up(tmp_path, "cutoff", "dftb", "builtin", "cubic")
+    path, sample = tmp_path / "uncertain.h5", sample_of(setup)
+    positions = np.concatenate([sample.positions[:1], sample.positions[:1] + 0.1])
+    cells = np.repeat(sample.cells[:1], 2, axis=0)
+    observer = UncertainFrames(path, setup.qm_region, setup.system, 1.0)
+
+    def see(spread, reach):
+        properties = {SPREAD: np.array(spread), EXTRAPOLATION: np.array(reach)}
+        observer.after(positions, cells, Evaluation({}, properties=properties))
+
+    see([0.9, 0.8], [0.5, 1.0])
+    assert not path.exists()
+    see([0.9, 0.8], [0.5, 1.1])
+    for _ in range(19):
+        see([5.0, 4.0], [0.5, 0.5])
+    see([5.0, 4.0], [0.5, 0.5])
+    with FrameStore(path) as store:
+        kept = list(store)
+    assert len(kept) == 2
+    particles = setup.qm_region.particles.place(positions, cells)  # with the charge sites of the water
+    for frame, own in zip(kept, (1, 0), strict=True):
+        region = setup.surroundings.cut(particles[own : own + 1], cells[:1])
+        np.testing.assert_allclose(frame.positions, region.positions[0], atol=1e-12)
+        np.testing.assert_allclose(np.sort(frame.site_charges), np.sort(region.site_charges[0]), atol=1e-12)
+
+
 def config(tmp_path, delta):
     path = tmp_path / "pidelta.yaml"
     path.write_text(f"structure: a.xyz\nqm: {{atoms: all}}\ndelta: {delta}\n")
@@ -159,7 +189,7 @@ def config(tmp_path, delta):
             "expected no committee_pot",
         ),
         ("{models: [a.pt], calibration: {energy: 0}}", "calibration.energy"),
-        ("{models: [a.pt], stop_above: 3}", "stop_above: expected a energy with its unit"),
+        ("{models: [a.pt], stop_above: 3}", "stop_above: expected an energy with its unit"),
         ("none.yaml", "none.yaml: no such file"),
     ],
 )

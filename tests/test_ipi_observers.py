@@ -330,4 +330,4 @@ def test_the_default_threshold_is_that_of_the_models(tmp_path):
 
 def test_a_threshold_needs_its_unit(tmp_path, fail):
     config = write_delta_setup(tmp_path, ", warn_above: 0.5")
-    assert "delta.warn_above: expected a energy with its unit" in fail("check", config)
+    assert "delta.warn_above: expected an energy with its unit" in fail("check", config)

@@ -231,7 +231,7 @@ test: {dynamics: {temperature: 300 K, time: 1 ps}}
             "{method: metadynamics, temperature: 300 K, time: 1 ps, distances: [[0, 1]], barrier: 1 kJ/mol}]",
             "barrier: expected more than",
         ),
-        ("test:", "targets: {energy: 1}\ntest:", "targets.energy: expected a energy with its unit"),
+        ("test:", "targets: {energy: 1}\ntest:", "targets.energy: expected an energy with its unit"),
         ("test:", "models: 1\ntest:", "models"),
     ],
 )

@@ -60,13 +60,13 @@ def parse_quantity(text: object, dimension: str) -> float:
     Raises:
         ValueError: the unit is missing or unknown; the message says what was expected and found.
     """
-    units = _UNITS[dimension]
+    units, article = _UNITS[dimension], "an" if dimension[0] in "ae" else "a"
     match = _QUANTITY.fullmatch(unicodedata.normalize("NFC", text)) if isinstance(text, str) else None
     if match is None:
-        raise ValueError(f"expected a {dimension} with its unit ({', '.join(units)}), found {text!r}")
+        raise ValueError(f"expected {article} {dimension} with its unit ({', '.join(units)}), found {text!r}")
     number, unit = match.groups()
     if unit not in units:
-        raise ValueError(f"expected a {dimension} in one of {', '.join(units)}, found {text!r}")
+        raise ValueError(f"expected {article} {dimension} in one of {', '.join(units)}, found {text!r}")
     value = float(number) * units[unit]
     if not math.isfinite(value):
         raise ValueError(f"expected a finite {dimension}, found {text!r}")

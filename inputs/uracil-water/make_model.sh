@@ -8,11 +8,12 @@ cd "$(dirname "$0")"
 
 labels=../studies/paper/uracil/labels
 mkdir -p frames
-for frames in "$labels"/*.h5; do
-    copy=frames/$(basename "$frames")
-    [ -f "$copy" ] || cp "$frames" "$copy"
-    pidelta label "$copy" --low pidelta.yaml
+# The first 195 frames: those that had labels when these models were trained.
+pidelta data pack "$labels/train-1.h5" --labelled --limit 195 --output frames/train.h5
+pidelta data pack "$labels/heldout.h5" --labelled --output frames/heldout.h5
+for frames in train heldout; do
+    pidelta label frames/$frames.h5 --low pidelta.yaml
 done
 
-pidelta train frames/train-*.h5 --settings train.yaml --output . --models 3 --resume
+pidelta train frames/train.h5 --settings train.yaml --output . --models 3 --resume
 pidelta test frames/heldout.h5 --model delta-0.pt --model delta-1.pt --model delta-2.pt --output holdout.json

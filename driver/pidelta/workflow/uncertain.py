@@ -67,7 +67,7 @@ class UncertainFrames(Observer):
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One process at a time may write the file."""
+    """One process at a time, also while the file is made: another would find half of one."""
     with path.with_name(f".{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -225,7 +225,19 @@ class QMWithASE(QMRegionConfig):
     ase: ASEConfig
 
 
-QMConfig: TypeAlias = QMWithDFTB | QMWithDFTBPlus | QMWithASE
+class QMWithNone(QMRegionConfig):
+    """The QM region by the delta models alone, trained on frames with the low-level labels of this engine."""
+
+    engine: Literal["none"]
+
+    @model_validator(mode="after")
+    def _check_properties(self) -> QMWithNone:
+        if self.properties:
+            raise ValueError(f"properties: expected none with engine none, found {self.properties[0]!r}")
+        return self
+
+
+QMConfig: TypeAlias = QMWithDFTB | QMWithDFTBPlus | QMWithASE | QMWithNone
 
 
 class ForceFieldConfig(Section):
@@ -377,7 +389,8 @@ class Config(Section):
         Annotated[
             Annotated[QMWithDFTB, Tag("engine: dftb")]
             | Annotated[QMWithDFTBPlus, Tag("engine: dftb+")]
-            | Annotated[QMWithASE, Tag("engine: ase")],
+            | Annotated[QMWithASE, Tag("engine: ase")]
+            | Annotated[QMWithNone, Tag("engine: none")],
             choose_by("engine", default="dftb"),
         ]
         | None
@@ -396,7 +409,8 @@ class Config(Section):
     @property
     def terms(self) -> tuple[str, ...]:
         """The terms of the energy that the sections add up to."""
-        sections = {"mm": self.mm, "low": self.qm, "delta": self.delta}
+        low = None if self.qm is None or self.qm.engine == "none" else self.qm
+        sections = {"mm": self.mm, "low": low, "delta": self.delta}
         return tuple(term for term in TERMS if sections[term] is not None)
 
     @property
@@ -426,6 +440,8 @@ class Config(Section):
             raise ValueError(
                 f"embedding.scheme: expected mm.electrostatics pme or ewald with pme, found {electrostatics}"
             )
+        if self.embedding.scheme == "pme" and self.qm is not None and self.qm.engine == "none":
+            raise ValueError("embedding.scheme: expected cutoff with qm.engine none, found pme")
         if self.point_charges is not None and (self.mm is not None or self.qm is None):
             raise ValueError("point_charges: only for a QM molecule without a section mm")
         if self.point_charges is not None and self.qm is not None and self.qm.engine == "ase":

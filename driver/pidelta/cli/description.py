@@ -43,15 +43,16 @@ def describe_setup(config: Config, setup: Setup, evaluator: QMMMEvaluator) -> Ta
         table.add_row("pair interactions", _describe_truncation(config.mm, system.cell))
         if config.mm.engine == "openmm" and config.mm.virial:
             table.add_row("virial", "12 more evaluations; mm.virial: false saves them")
-    if config.qm is not None and evaluator.partition is not None and evaluator.engine is not None:
+    described = evaluator.engine is not None or evaluator.delta is not None
+    if config.qm is not None and evaluator.partition is not None and described:
         symbols = [chemical_symbols[number] for number in evaluator.partition.qm_numbers]
         table.add_row("QM region", f"{len(symbols)} atoms: {' '.join(symbols)}; charge {config.qm.charge:+d}")
         atoms = describe_atoms(evaluator.partition.qm_atoms, system)
         table.add_row("by residue", escape("\n".join(atoms)))
-        table.add_row("engine", evaluator.engine.program)
+        table.add_row("engine", setup.engine.program)
         for row in describe_method(config.qm):
             table.add_row(*row)
-        table.add_row("low-level method", evaluator.engine.identity)
+        table.add_row("low-level method", setup.engine.identity)
         for row in _describe_links(config.qm, setup):
             table.add_row(*row)
     if isinstance(evaluator.surroundings, CutoffSurroundings) and config.mm is not None:
@@ -116,6 +117,8 @@ def describe_method(qm: QMConfig) -> list[tuple[str, str]]:
             ("calculator", qm.ase.calculator),
             ("coupling", "mechanical embedding: MM charges do not polarise the QM region"),
         ]
+    if qm.engine == "none":
+        return [("parameters", "those of the delta models")]
     rows = [("parameters", _parameters(qm.dftb))]
     if qm.dftb.dispersion.method != "none":
         rows.append(("dispersion", TITLES[qm.dftb.dispersion.method]))

@@ -236,6 +236,8 @@ class Setup:
             SettingError: there is no such member.
         """
         config = self.config
+        if config.qm is not None and config.qm.engine == "none" and config.delta is None:
+            raise ConfigError(f"{config.path}: delta: expected models with qm.engine none, found none")
         chosen = _choose_terms(config, terms)
         periodic = self.system.cell is not None
         classical = self._classical_terms(chosen)

@@ -32,6 +32,7 @@ from pidelta.qm.base import QMEngine
 from pidelta.qm.dftb.method import DFTBMethod, DispersionSettings, MethodInputs
 from pidelta.qm.dftb.settings import DFTBSettings, SCCSettings
 from pidelta.qm.dispersion import DEFAULT_S9, Damping
+from pidelta.qm.none import NoEngine
 from pidelta.qmmm.coupling import Coupling, CutoffCoupling
 from pidelta.qmmm.energy import ClassicalEvaluator
 from pidelta.qmmm.pme_coupling import PMECoupling
@@ -57,6 +58,8 @@ def make_engine(config: Config, qm: QMConfig, region: QMRegion) -> QMEngine:
                 charge=qm.charge,
                 multiplicity=qm.multiplicity,
             )
+    if qm.engine == "none":
+        return NoEngine(region.numbers)
     with method_section(config, "dftb"):
         method = _dftb_method(qm)
         inputs = method.inputs(region.numbers)
@@ -199,6 +202,8 @@ def embedding_scheme(config: Config, cell: FloatArray | None) -> Literal["cutoff
         )
     if scheme is not None:
         return scheme
+    if config.qm is not None and config.qm.engine == "none":
+        return "cutoff"
     ewald = config.mm is not None and config.mm.electrostatics in ("pme", "ewald")
     return "pme" if ewald and cell is not None else "cutoff"
 

@@ -238,19 +238,19 @@ def uracil_topology(charges: np.ndarray) -> str:
     return "\n".join(lines) + "\n"
 
 
-def lattice(edge: float) -> np.ndarray:
-    """Put uracil at the centre and waters in random orientation on a lattice around it; positions in nm."""
-    rng = np.random.default_rng(SEED)
-    uracil = 0.1 * np.array([(x, y, 0.0) for *_, x, y in URACIL]) + edge / 2
+def lattice(edge: float, solute: tuple = URACIL, seed: int = SEED) -> np.ndarray:
+    """Put a solute at the centre and waters in random orientation on a lattice around it; positions in nm."""
+    rng = np.random.default_rng(seed)
+    molecule = 0.1 * np.array([(x, y, 0.0) for *_, x, y in solute]) + edge / 2
     cells = int(np.ceil((1.15 * WATERS) ** (1 / 3)))
     sites = (np.stack(np.meshgrid(*[np.arange(cells)] * 3), axis=-1).reshape(-1, 3) + 0.5) * edge / cells
-    free = sites[np.linalg.norm(sites[:, None] - uracil, axis=2).min(axis=1) > 0.30]
+    free = sites[np.linalg.norm(sites[:, None] - molecule, axis=2).min(axis=1) > 0.30]
     oxygens = rng.permutation(free)[:WATERS]
     half = np.radians(113.24) / 2
     arms = 0.1012 * np.array([(np.cos(half), np.sin(half), 0.0), (np.cos(half), -np.sin(half), 0.0)])
     frames = np.linalg.qr(rng.normal(size=(WATERS, 3, 3)))[0]
     water = np.concatenate([np.zeros((1, 3)), arms]) @ frames + oxygens[:, None]
-    return np.concatenate([uracil, water.reshape(-1, 3)])
+    return np.concatenate([molecule, water.reshape(-1, 3)])
 
 
 def equilibrate(topology: Path, edge: float) -> tuple[np.ndarray, float]:

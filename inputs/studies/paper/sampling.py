@@ -1,9 +1,10 @@
 """Sample the frames of this study: molecular dynamics on DFTB and force field, independent trajectories.
 
-``python sampling.py uracil`` runs what is missing, in order, and cuts the frames into ``uracil/train.h5`` and
-``uracil/heldout.h5``. Stopped, it goes on with the same command: a trajectory that was under way goes on from
-its last state. Stiff terms act every 0.5 fs; smooth ones every 2.5 fs, and on 4 beads. That changes the
-kinetic energy of H by a per cent, which is nothing to frames that have to cover what the molecule does.
+``python sampling.py uracil`` or ``benzene`` runs what is missing, in order, and cuts the frames into
+``train.h5`` and ``heldout.h5`` in the folder of the molecule. Stopped, it goes on with the same command: a
+trajectory that was under way goes on from its last state. Stiff terms act every 0.5 fs; smooth ones every
+2.5 fs, and on 4 beads. That changes the kinetic energy of H by a per cent, which is nothing to frames that
+have to cover what the molecule does.
 """
 
 from __future__ import annotations
@@ -108,6 +109,18 @@ TRAJECTORIES = {
         Trajectory("box-1-400K", URACIL, 400, 1, 3.4, 0.4, 0.1, 1, 20415),
         Trajectory("box-2-300K", "../../box-2.pdb", 300, 1, 3.4, 0.4, 0.1, 1, 20416),
         Trajectory("box-2-300K-16", "../../box-2.pdb", 300, 16, 1.0, 0.2, 0.1, 16, 20417),
+    ),
+    "benzene": (
+        Trajectory("heldout-300K", "../../box-3.pdb", 300, 1, 2.4, 0.4, 0.1, 1, 20501, held_out=True),
+        Trajectory("heldout-300K-16", "../../box-3.pdb", 300, 16, 0.7, 0.2, 0.1, 4, 20502, held_out=True),
+        Trajectory("heldout-500K", "../../box-3.pdb", 500, 1, 2.4, 0.4, 0.1, 1, 20503, held_out=True),
+        Trajectory("box-1-300K-16", "../../box-1.pdb", 300, 16, 0.6, 0.2, 0.1, 16, 20511),
+        Trajectory("box-2-400K", "../../box-2.pdb", 400, 1, 2.6, 0.4, 0.1, 1, 20512),
+        Trajectory("box-1-300K", "../../box-1.pdb", 300, 1, 2.6, 0.4, 0.1, 1, 20513),
+        Trajectory("box-2-400K-16", "../../box-2.pdb", 400, 16, 0.6, 0.2, 0.1, 16, 20514),
+        Trajectory("box-1-400K", "../../box-1.pdb", 400, 1, 2.6, 0.4, 0.1, 1, 20515),
+        Trajectory("box-2-300K", "../../box-2.pdb", 300, 1, 2.6, 0.4, 0.1, 1, 20516),
+        Trajectory("box-2-300K-16", "../../box-2.pdb", 300, 16, 0.6, 0.2, 0.1, 16, 20517),
     ),
 }
 

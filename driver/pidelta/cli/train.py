@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 from rich.table import Table
 
+from pidelta.cli.processors import allowed_processors
 from pidelta.errors import DataError
 from pidelta.output_files import replacing
 
@@ -36,6 +37,7 @@ def train(
     low: Annotated[
         str | None, typer.Option(help="Method of the low-level labels, or a part of its text.")
     ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Models trained at once.")] = allowed_processors(),
 ) -> None:
     """Train delta models on reference - low-level labels: OUTPUT/delta-0.pt, delta-1.pt, ..."""
     from pidelta.delta.training.run import prepare_training
@@ -50,7 +52,7 @@ def train(
         f"{len(data.sources)} frames: {data.provenance.reference} - {data.provenance.low_level}, "
         f"{data.settings.feature_count} features"
     )
-    for path in _train_with_progress(data, file.training, output, models, resume):
+    for path in _train_with_progress(data, file.training, output, models, resume, workers):
         print(f"wrote {path}")
 
 
@@ -67,7 +69,7 @@ def _read(
 
 
 def _train_with_progress(
-    data: TrainingSet, settings: TrainingSettings, output: Path, models: int, resume: bool
+    data: TrainingSet, settings: TrainingSettings, output: Path, models: int, resume: bool, workers: int
 ) -> list[Path]:
     from pidelta.delta.training.run import History, train_models
 
@@ -82,7 +84,7 @@ def _train_with_progress(
             progress.update(tasks[model], completed=len(history), description=text)
 
         try:
-            return train_models(data, settings, output, models, resume, report)
+            return train_models(data, settings, output, models, resume, report, workers)
         except KeyboardInterrupt:
             progress.console.print("stopped; the same command with --resume continues")
             raise typer.Exit(130) from None

@@ -1,78 +1,143 @@
-"""Models on the same labels: errors, parameters and time of variants, at several numbers of frames and seeds.
+"""Models on the same labels: errors, parameters and times of variants, for numbers of frames and seeds.
 
 Run: python models.py TRAIN.h5 TEST.h5 [--name uracil] [--frames 50 100 200 400] [--seeds 3] [--variants ...]
 
 The first frames of TRAIN.h5 are trained on, a tenth of them held back by blocks of time for validation. Each
 row of `models.csv` is one model, or the mean of the seeds as a committee; rows that are there are not made
-again. `models.md` is written from it. Both files need low-level labels, too:
-`pidelta label TRAIN.h5 --low uracil/sampling.yaml` on a copy of `uracil/labels/train-1.h5`.
+again. `--page` writes `models.md` and its picture from it. Both files need low-level labels, too:
+`pidelta label TRAIN.h5 --low uracil/sampling.yaml` on a copy of the files in `uracil/labels`.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import os
 import tempfile
 import time
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from pidelta.core.switching import quintic
+from pidelta.data.frames import Label, LabelledFrame
 from pidelta.data.labelled import read_labelled
 from pidelta.delta.assessment import assess
+from pidelta.delta.base import Correction
 from pidelta.delta.committee import Committee
 from pidelta.delta.loading import load_correction
 from pidelta.delta.training.run import prepare_training, train_models
 from pidelta.delta.training.settings import TrainingFile
+from pidelta.state import Region
+from pidelta.units import ANGSTROM
 
 HERE = Path(__file__).parent
 EMBEDDING = {"scheme": "cutoff", "cutoff": "1.4 nm", "switch": "0.2 nm"}
+SWITCH = 2.0 * ANGSTROM
+NO_GRADIENTS = {"training": {"qm_gradient_weight": 0.0, "mm_gradient_weight": 0.0}}
+# `low` leaves out DFTB: the model learns the reference itself. `cutoff` in angstrom is where it sees charges.
 VARIANTS = {
+    "DFTB alone": {},
     "hdnnp": {"model": "hdnnp"},
     "response": {},
+    "hdnnp, without DFTB": {"model": "hdnnp", "low": "none"},
+    "response, without DFTB": {"low": "none"},
+    "hdnnp, energies alone": {"model": "hdnnp"} | NO_GRADIENTS,
+    "response, energies alone": NO_GRADIENTS,
+    "hdnnp, without DFTB, energies alone": {"model": "hdnnp", "low": "none"} | NO_GRADIENTS,
+    "response, without DFTB, energies alone": {"low": "none"} | NO_GRADIENTS,
+    **{f"response, charges within {cutoff} Å": {"cutoff": cutoff} for cutoff in (6, 8, 10, 12)},
+    **{
+        f"hdnnp, charges within {cutoff} Å": {"model": "hdnnp", "cutoff": cutoff} for cutoff in (6, 8, 10, 12)
+    },
     "response, E0 shares its layer": {"networks": {"energy_width": 0}},
     "response, no short-range term": {"networks": {"short_width": 0}},
-    "response, finer short range": {"descriptors": {"short_count": 12}, "networks": {"short_width": 48}},
     "response, small": {
         "networks": {"energy_width": 16, "response_width": 16, "pair_width": 8, "short_width": 8}
     },
     "response, large": {
-        "networks": {"energy_width": 64, "response_width": 128, "pair_width": 48, "short_width": 48}
+        "networks": {"energy_width": 128, "response_width": 128, "pair_width": 48, "short_width": 48}
     },
 }
 ERRORS = ("energy", "qm_gradient", "mm_gradient", "near_gradient")
 KINDS = ("mae", "rmse")
 COLUMNS = (
-    "molecule", "variant", "frames", "seed", "parameters", "seconds",
+    "molecule", "variant", "frames", "seed", "parameters", "seconds", "call",
     *(f"{name}_{kind}" for name in ERRORS for kind in KINDS),
 )  # fmt: skip
+Frames = Sequence[LabelledFrame]
 
 
-def settings(options, epochs):
+def settings(options: dict, epochs: int | None) -> TrainingFile:
     """The settings of a variant, as `train.yaml` would hold them."""
-    training = {"epochs": epochs, "patience": epochs} | options.get("training", {})
-    return TrainingFile.model_validate({"embedding": EMBEDDING} | options | {"training": training})
+    training = {} if epochs is None else {"epochs": epochs, "patience": epochs}
+    content = {key: value for key, value in options.items() if key not in ("low", "cutoff")}
+    return TrainingFile.model_validate(
+        {"embedding": EMBEDDING} | content | {"training": training | options.get("training", {})}
+    )
 
 
-def errors(model, frames, method="low + delta"):
+def seen(frames: Frames, options: dict) -> list[LabelledFrame]:
+    """The frames as a variant sees them; their labels by the reference stay what they are."""
+    if options.get("low") == "none":
+        frames = [replace(item, low=zero(item.low)) for item in frames]
+    if "cutoff" in options:
+        frames = [shortened(item, options["cutoff"] * ANGSTROM) for item in frames]
+    return list(frames)
+
+
+def zero(label: Label) -> Label:
+    """The low-level label of `qm.engine: none`."""
+    arrays = {name: np.zeros_like(getattr(label, name)) for name in ("gradient", "site_gradient", "charges")}
+    return Label("none", 0.0, **arrays)
+
+
+def shortened(item: LabelledFrame, cutoff: float) -> LabelledFrame:
+    """A frame whose waters fade out, by their oxygens, over the last 2 angstrom before a cutoff in bohr."""
+    frame = item.frame
+    vectors = frame.site_positions[:, None] - frame.positions
+    nearest = np.sqrt((vectors**2).sum(axis=2)).min(axis=1)
+    oxygens = np.flatnonzero(frame.site_numbers == 8)
+    of_oxygen = oxygens[np.searchsorted(oxygens, np.arange(len(nearest)), side="right") - 1]
+    scale = quintic(np.clip((nearest[of_oxygen] - cutoff + SWITCH) / SWITCH, 0.0, 1.0))
+    charges = frame.site_charges * scale
+    # a site with neither charge nor element is none to the models
+    numbers = np.where(scale > 0.0, frame.site_numbers, 0)
+    return replace(item, frame=replace(frame, site_charges=charges, site_numbers=numbers))
+
+
+def errors(model: Correction, frames: Frames, method: str = "low + delta") -> dict[str, float]:
     """Columns of the errors on test frames."""
     found = asdict(assess(model, frames)[method])
     return {f"{name}_{kind}": found[name][place] for name in ERRORS for place, kind in enumerate(KINDS)}
 
 
+def time_of_call(model: Correction, region: Region) -> float:
+    """The least CPU time of some calls in ms."""
+    times = []
+    for _ in range(20):
+        started = time.process_time()
+        model.evaluate(region)
+        times.append(time.process_time() - started)
+    return 1e3 * min(times)
+
+
 class Table:
     """The rows of `models.csv`, which grows row by row."""
 
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.rows = list(csv.DictReader(path.open())) if path.exists() else []
 
-    def has(self, **key):
+    def has(self, **key: object) -> bool:
         return any(all(row[name] == str(value) for name, value in key.items()) for row in self.rows)
 
-    def add(self, row):
+    def add(self, row: dict) -> None:
         row = {
             name: f"{row[name]:.6g}" if isinstance(row[name], float) else str(row[name]) for name in COLUMNS
         }
@@ -84,12 +149,13 @@ class Table:
         print(row, flush=True)
 
 
-def train(table, molecule, name, frames, test, seeds, epochs):
-    """All rows of a variant at a number of frames."""
-    key = {"molecule": molecule, "variant": name, "frames": len(frames)}
-    if table.has(**key, seed="committee" if seeds > 1 else 0):
-        return
-    file = settings(VARIANTS[name], epochs)
+def train(key: dict, paths: tuple[Path, Path], seeds: int, epochs: int | None) -> Iterator[dict]:
+    """The rows of a variant at a number of frames."""
+    torch.set_num_threads(1)
+    options, count = VARIANTS[key["variant"]], key["frames"]
+    frames, test = (seen(read_labelled([path]).frames, options) for path in paths)
+    frames = frames[:count]
+    file = settings(options, epochs)
     data = prepare_training(file, frames)
     models = []
     with tempfile.TemporaryDirectory() as folder:
@@ -98,16 +164,23 @@ def train(table, molecule, name, frames, test, seeds, epochs):
             started = time.process_time()
             (path,) = train_models(data, own, Path(folder) / str(seed))
             seconds = time.process_time() - started
-            model = load_correction(path)
-            models.append(model)
-            row = {"parameters": sum(p.numel() for p in model.networks.parameters()), "seconds": seconds}
-            if not table.has(**key, seed=seed):
-                table.add(key | row | {"seed": seed} | errors(Committee([model]), test))
-    if not table.has(molecule=molecule, variant="DFTB alone"):
-        alone = {"variant": "DFTB alone", "frames": 0, "seed": "-", "parameters": 0, "seconds": 0.0}
-        table.add(key | alone | errors(Committee(models), test, "low"))
+            models.append(load_correction(path))
+            parameters = sum(p.numel() for p in models[-1].networks.parameters())
+            row = key | {"seed": seed, "parameters": parameters, "seconds": seconds}
+            row["call"] = time_of_call(models[-1], test[0].frame.region)
+            yield row | errors(models[-1], test)
+    if options.get("low") != "none":
+        nothing = {"parameters": 0, "seconds": 0.0, "call": 0.0, "seed": "-", "frames": 0}
+        yield key | {"variant": "DFTB alone"} | nothing | errors(models[0], test, "low")
     if seeds > 1:
-        table.add(key | row | {"seed": "committee"} | errors(Committee(models), test))
+        committee = Committee(models)
+        call = time_of_call(committee, test[0].frame.region)
+        yield row | {"seed": "committee", "call": call} | errors(committee, test)
+
+
+def rows_of(key: dict, paths: tuple[Path, Path], seeds: int, epochs: int | None) -> list[dict]:
+    """As `train`, for a process of its own."""
+    return list(train(key, paths, seeds, epochs))
 
 
 FINDINGS = """
@@ -127,57 +200,111 @@ Not done yet: 200 and 400 frames, three seeds, E0 apart or not, other sizes. The
 """
 
 
-def page(rows):
+def page(rows: list[dict]) -> str:
     """Means over the seeds with their standard deviation, and the errors of the committee."""
     lines = [
         "# Models on the same labels",
         "",
-        "MAE of held-out frames in kcal/mol and kcal/mol/angstrom: mean of the seeds ± their standard",
-        "deviation; in parentheses the mean of the models as a committee. `models.csv` has each model;",
-        "`python models.py TRAIN.h5 TEST.h5` makes both.",
+        "MAE of held-out frames in kcal/mol and kcal/mol/Å: mean of the seeds ± their standard deviation; in",
+        "parentheses the mean of the models as a committee. A call is one structure, one model, one thread.",
+        "`models.csv` has each model; `python models.py TRAIN.h5 TEST.h5` makes both.",
         "",
-        "| molecule | model | frames | energy | QM gradient | MM gradient | MM, 5 Å | parameters | CPU s |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| molecule | model | frames | energy | QM gradient | MM gradient | MM, 5 Å | parameters "
+        "| training, s | call, ms |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    groups = {}
-    for row in rows:
-        groups.setdefault((row["molecule"], row["variant"], int(row["frames"])), []).append(row)
-    for (molecule, variant, frames), own in groups.items():
-        single = [row for row in own if row["seed"] != "committee"] or own
-        together = [row for row in own if row["seed"] == "committee"]
+    for (molecule, variant, frames), single, together in groups(rows):
         cells = []
         for name in ERRORS:
             values = [float(row[f"{name}_mae"]) for row in single]
             cell = f"{np.mean(values):.3g}" + (f" ± {np.std(values, ddof=1):.1g}" if len(values) > 1 else "")
-            cells.append(
-                cell + "".join(f" ({float(row[f'{name}_mae']):.3g})" for row in together if len(single) > 1)
-            )
-        seconds = np.mean([float(row["seconds"]) for row in single])
-        cells += [single[0]["parameters"], f"{seconds:.0f}"]
+            cells.append(cell + "".join(f" ({float(row[f'{name}_mae']):.3g})" for row in together))
+        seconds, call = (np.mean([float(row[name]) for row in single]) for name in ("seconds", "call"))
+        cells += [single[0]["parameters"], f"{seconds:.0f}", f"{call:.1f}"]
         lines.append(f"| {molecule} | {variant} | {frames} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n" + FINDINGS
 
 
-def main():
+def groups(rows: list[dict]) -> Iterator[tuple[tuple[str, str, int], list[dict], list[dict]]]:
+    """Rows of the same variant and number of frames: those of each seed, and that of the committee."""
+    found: dict[tuple[str, str, int], list[dict]] = {}
+    for row in rows:
+        found.setdefault((row["molecule"], row["variant"], int(row["frames"])), []).append(row)
+    order = list(VARIANTS)
+    molecules = sorted({key[0] for key in found}, reverse=True)
+    for key in sorted(found, key=lambda key: (molecules.index(key[0]), order.index(key[1]), key[2])):
+        single = [row for row in found[key] if row["seed"] != "committee"]
+        yield key, single, [row for row in found[key] if row["seed"] == "committee"]
+
+
+def draw(rows: list[dict], path: Path) -> None:
+    """Learning curves: errors over the number of frames."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    molecules = sorted({row["molecule"] for row in rows}, reverse=True)
+    titles = {
+        "energy": "energy, kcal/mol",
+        "qm_gradient": "QM gradient, kcal/mol/Å",
+        "mm_gradient": "MM gradient, kcal/mol/Å",
+    }
+    figure = Figure(figsize=(11.0, 3.4 * len(molecules)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for line, molecule in zip(figure.subplots(len(molecules), 3, squeeze=False), molecules, strict=True):
+        for axes, (name, title) in zip(line, titles.items(), strict=True):
+            curves: dict[str, list[tuple[int, float]]] = {}
+            for (own, variant, frames), single, _ in groups(rows):
+                value = float(np.mean([float(row[f"{name}_mae"]) for row in single]))
+                if own == molecule and variant == "DFTB alone":
+                    axes.axhline(value, color="0.6", linestyle=":", label=variant)
+                elif own == molecule and "Å" not in variant:
+                    curves.setdefault(variant, []).append((frames, value))
+            for variant, points in curves.items():
+                if len(points) > 1:
+                    axes.loglog(*zip(*points, strict=True), marker="o", label=variant)
+            axes.set(xlabel="training frames", title=f"{molecule}: {title}")
+            axes.set_xticks([50, 100, 200, 400], labels=["50", "100", "200", "400"])
+            axes.minorticks_off()
+    line[0].legend(fontsize="small")
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("train", type=Path)
-    parser.add_argument("test", type=Path)
+    parser.add_argument("train", type=Path, nargs="?")
+    parser.add_argument("test", type=Path, nargs="?")
     parser.add_argument("--name", default="uracil")
     parser.add_argument("--frames", nargs="+", type=int, default=[50, 100, 200, 400])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=300)
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS)[1:])
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--page", action="store_true")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     table = Table(HERE / "models.csv")
-    frames, test = (read_labelled([path]).frames for path in (arguments.train, arguments.test))
-    for count in arguments.frames:
-        if count > len(frames):
-            print(f"{arguments.train}: {len(frames)} labelled frames, so none of {count}")
-            continue
-        for name in arguments.variants:
-            train(table, arguments.name, name, frames[:count], test, arguments.seeds, arguments.epochs)
-    (HERE / "models.md").write_text(page(table.rows), encoding="utf-8")
+    if arguments.train is not None:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        keys = [
+            {"molecule": arguments.name, "variant": variant, "frames": count}
+            for count in arguments.frames
+            for variant in arguments.variants
+        ]
+        last = "committee" if arguments.seeds > 1 else 0
+        paths = (arguments.train, arguments.test)
+        with ProcessPoolExecutor(arguments.workers, get_context("spawn")) as pool:
+            waiting = [
+                pool.submit(rows_of, key, paths, arguments.seeds, arguments.epochs)
+                for key in keys
+                if not table.has(**key, seed=last)
+            ]
+            for job in as_completed(waiting):
+                for row in job.result():
+                    own = {name: row[name] for name in ("molecule", "variant", "frames", "seed")}
+                    if not table.has(**own):
+                        table.add(row)
+    if arguments.page:
+        (HERE / "models.md").write_text(page(table.rows), encoding="utf-8")
+        draw(table.rows, HERE / "models.png")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pidelta.delta.coverage import Coverage, CoverageGroup
 from pidelta.delta.descriptors import DescriptorSettings, check_short_cutoff
 from pidelta.delta.loading import model_kinds
 from pidelta.delta.network_model import FeatureNetworks, NetworkModel
+from pidelta.delta.training.parallel import in_processes
 from pidelta.delta.training.settings import TrainingFile, TrainingSettings
 from pidelta.delta.training.targets import TargetGroup, prepare
 from pidelta.errors import DataError, MissingExtraError
@@ -112,6 +113,7 @@ def train_models(
     models: int = 1,
     resume: bool = False,
     report: EpochReport = lambda model, history: None,
+    workers: int = 1,
 ) -> list[Path]:
     """Train a committee: model k has its own split, initial weights and order of frames.
 
@@ -126,6 +128,7 @@ def train_models(
         models: number of models.
         resume: continue a stopped training.
         report: called after each epoch.
+        workers: models trained at once, each in a process of its own where there are several.
 
     Raises:
         MissingExtraError: Lightning is not installed.
@@ -144,11 +147,21 @@ def train_models(
             raise DataError(
                 f"{path}: expected no earlier training here, found one: resume it or move it away"
             )
-    for k, path in enumerate(paths):
-        if not path.exists():
-            own = settings.model_copy(update={"seed": settings.seed + k})
-            _train_one(data, own, path, partial(report, k))
+    waiting = [k for k, path in enumerate(paths) if not path.exists()]
+    task = partial(_train_member, settings, paths)
+    if min(workers, len(waiting)) > 1:
+        in_processes(data, waiting, workers, task, report)
+    else:
+        for k in waiting:
+            task(data, k, report)
     return paths
+
+
+def _train_member(
+    settings: TrainingSettings, paths: Sequence[Path], data: TrainingSet, k: int, report: EpochReport
+) -> None:
+    own = settings.model_copy(update={"seed": settings.seed + k})
+    _train_one(data, own, paths[k], partial(report, k))
 
 
 def _train_one(

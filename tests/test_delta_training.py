@@ -90,6 +90,27 @@ def test_frames_cut_with_another_embedding_are_refused(tmp_path):
 
 
 @KINDS
+def test_gradients_count_more_than_energies_unless_the_settings_say_how_much(small_store, both, model):
+    settings, prepared = both[model]
+    frames = np.arange(len(prepared.sources))
+    networks = initial_networks(prepared, frames, settings.seed)
+    items = read_labelled([small_store]).frames
+    energies = np.array([item.reference.energy - item.low.energy for item in items])
+    squares = {
+        "qm_gradient": np.mean([(item.reference.gradient - item.low.gradient) ** 2 for item in items]),
+        "mm_gradient": np.mean(
+            [(item.reference.site_gradient - item.low.site_gradient) ** 2 for item in items]
+        ),
+    }
+    arguments = networks, prepared.groups, prepared.settings, frames, frames
+    found = Fit(*arguments, settings).weights
+    terms = {name: found[name] * square / energies.var() for name, square in squares.items()}
+    assert terms == pytest.approx({"qm_gradient": 100.0, "mm_gradient": 10.0}, rel=1e-6)
+    given = settings.model_copy(update={"qm_gradient_weight": 3.0, "mm_gradient_weight": 0.0})
+    assert Fit(*arguments, given).weights == {"energy": 1.0, "qm_gradient": 3.0, "mm_gradient": 0.0}
+
+
+@KINDS
 def test_errors_of_the_loss_are_those_of_the_model(small_store, both, model):
     """Gram matrices and Jacobians against the gradients that the model returns for the same networks."""
     settings, prepared = both[model]
@@ -123,7 +144,7 @@ def test_a_known_function_is_learnt(store, tmp_path, model):
     low, corrected = errors["low"], errors["low + delta"]
     assert corrected.energy[1] < 0.25 * low.energy[1]
     assert corrected.qm_gradient[1] < 0.15 * low.qm_gradient[1]
-    assert corrected.mm_gradient[1] < 0.35 * low.mm_gradient[1]
+    assert corrected.mm_gradient[1] < 0.4 * low.mm_gradient[1]
     log = json.loads(path.with_suffix(".json").read_text())
     assert len(log["epochs"]) <= 40
     assert not set(log["train_sources"]) & set(log["validation_sources"])

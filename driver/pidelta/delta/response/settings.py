@@ -22,7 +22,7 @@ class ResponseSettings(DescriptorSettings):
     """
 
     pair_radial_count: int = 12
-    energy_width: int = 32
+    energy_width: int = 64
     response_width: int = 64
     pair_width: int = 24
     short_width: int = 24

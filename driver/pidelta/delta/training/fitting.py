@@ -23,6 +23,10 @@ from pidelta.state import IntArray
 Batch = tuple[int, torch.Tensor]
 # Epochs over which the learning rate rises.
 _WARM_UP = 3
+# How much more than the energy gradients count by default, both relative to what a model without them gets
+# wrong. A frame has one energy and many components: weighed alike, networks learn the energies of the training
+# frames by heart while their gradients are still far off.
+_IMPORTANCE = {"qm_gradient": 100.0, "mm_gradient": 10.0}
 
 
 class _Loader:
@@ -75,8 +79,8 @@ class Fit(lightning.LightningModule):
             ("qm_gradient", settings.qm_gradient_weight),
             ("mm_gradient", settings.mm_gradient_weight),
         ):
-            balanced = unit["energy"] / unit[name] if unit[name] > 0.0 else 0.0
-            self.weights[name] = balanced if given is None else given
+            default = _IMPORTANCE[name] * unit["energy"] / unit[name] if unit[name] > 0.0 else 0.0
+            self.weights[name] = default if given is None else given
         # Losses are reported relative to a model that predicts the baseline energy and nothing else.
         self.loss_unit = sum(self.weights[name] * value for name, value in unit.items())
 

@@ -1,14 +1,15 @@
 """A QM region that the delta models describe alone, without a low-level method."""
 
 import shutil
-import sys
 from dataclasses import replace
+from io import StringIO
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from conftest import ROOT
-from pidelta.cli.main import main
+from pidelta.cli.description import describe_setup
 from pidelta.config import load_config
 from pidelta.data.frames import Frame
 from pidelta.data.store import FrameStore
@@ -51,7 +52,7 @@ def test_energy_is_that_of_model_and_force_field(folder):
     assert evaluation.charges is None
     assert evaluation.dipole is None
     assert not setup.extras(frozenset(evaluation.terms)) & {"charges", "dipole", "embedding"}
-    atoms = np.array([0, 5, 12, 13])
+    atoms = np.array([2, 13])
 
     def energy(positions):
         return evaluator.evaluate(positions, np.repeat(cells, len(positions), axis=0)).energy
@@ -75,14 +76,14 @@ def test_low_level_labels_are_zero(folder):
     assert not label.site_gradient.any()
 
 
-def test_check_names_the_models(folder, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["pidelta", "check", str(folder / "p.yaml")])
-    monkeypatch.setenv("COLUMNS", "200")
-    with pytest.raises(SystemExit, match="0"):
-        main()
-    output = capsys.readouterr().out
-    assert "those of the delta models" in output
-    assert "all checks passed" in output
+def test_the_set_up_names_the_models(folder):
+    config = load_config(folder / "p.yaml")
+    setup = Setup(config)
+    console = Console(width=200, record=True, file=StringIO())
+    console.print(describe_setup(config, setup, setup.evaluator()))
+    text = console.export_text()
+    assert "those of the delta models" in text
+    assert "12 atoms: N C O" in text
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ Batch = tuple[int, torch.Tensor]
 # Epochs over which the learning rate rises.
 _WARM_UP = 3
 # How much more than the energy gradients count by default, both relative to what a model without them gets
-# wrong. A frame has one energy and many components: weighed alike, networks learn the energies of the training
-# frames by heart while their gradients are still far off.
+# wrong. A frame has one energy and many components of gradients: weighed alike, networks learn the energies
+# of the training frames by heart while their gradients are still far off.
 _IMPORTANCE = {"qm_gradient": 100.0, "mm_gradient": 10.0}
 
 

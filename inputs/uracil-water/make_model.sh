@@ -8,9 +8,8 @@ cd "$(dirname "$0")"
 
 labels=../studies/paper/uracil/labels
 mkdir -p frames
-# The first 195 frames: those that had labels when these models were trained.
-pidelta data pack "$labels/train-1.h5" --labelled --limit 195 --output frames/train.h5
-pidelta data pack "$labels/heldout.h5" --labelled --output frames/heldout.h5
+pidelta data pack "$labels"/train-*.h5 --output frames/train.h5
+pidelta data pack "$labels/heldout.h5" --output frames/heldout.h5
 for frames in train heldout; do
     pidelta label frames/$frames.h5 --low pidelta.yaml
 done

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from multiprocessing import get_context
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pidelta.delta.training.targets import TargetGroup
+from pidelta.errors import RunError
 
 if TYPE_CHECKING:
     from pidelta.delta.training.run import TrainingSet
@@ -49,6 +51,7 @@ def in_processes(data: TrainingSet, models: Sequence[int], workers: int, task: T
         report: called here with the place of a model and what its task reports.
 
     Raises:
+        RunError: a process died.
         KeyboardInterrupt: Ctrl-C, which reaches the processes, too; they end first.
     """
     context = get_context("spawn")
@@ -63,7 +66,17 @@ def in_processes(data: TrainingSet, models: Sequence[int], workers: int, task: T
                 done, waiting = wait(waiting, timeout=_POLL)
                 _pass_on(reports, report)
                 for future in done:
-                    future.result()
+                    _finish(future)
+
+
+def _finish(future: Future[None]) -> None:
+    try:
+        future.result()
+    except BrokenProcessPool:
+        raise RunError(
+            "training: expected its processes to run to the end, found one gone, as where memory runs out; "
+            "fewer at once may help"
+        ) from None
 
 
 def _pass_on(reports: Any, report: Report) -> None:

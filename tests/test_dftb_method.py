@@ -179,7 +179,7 @@ def test_what_a_published_set_brings(folder):
             "engine: ase, charge: 1, ase: {calculator: ase.calculators.emt.EMT, options: {charge: 2}}",
             "qm.ase.options.charge: expected 1, the charge of the QM region, found 2",
         ),
-        ("engine: DFTB", "qm.engine: expected one of dftb, dftb\\+, ase, found DFTB"),
+        ("engine: DFTB", "qm.engine: expected one of dftb, dftb\\+, ase, none, found DFTB"),
     ],
 )
 def test_mistakes_are_one_line(folder, qm, message, monkeypatch, capsys):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 
 import numpy as np
 
+from pidelta.core.threads import one_thread
 from pidelta.data.frames import Frame, Label
 from pidelta.data.store import FrameStore, LabelKind
 from pidelta.errors import DataError, RunError
@@ -24,8 +23,6 @@ Outcome = tuple[int, Label | RunError]
 
 WORST_GRADIENT = 2e-4
 """Error of a gradient in hartree/bohr beyond which a label is refused; that of a grid at rest is 5e-5."""
-
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def reference_labels(
@@ -51,7 +48,7 @@ def reference_labels(
         RunError: a worker died.
     """
     context = multiprocessing.get_context("spawn")
-    with _one_thread(), ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
+    with one_thread(), ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
         waiting = iter(enumerate(indices))
         running: dict[Future[Label], int] = {}
         try:
@@ -91,21 +88,6 @@ def _result(future: Future[Label]) -> Label | RunError:
         ) from None
     except RunError as error:
         return error
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Processes started in here run linear algebra on one thread: it is too late once NumPy is loaded."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _start_worker() -> None:

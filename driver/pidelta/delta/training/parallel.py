@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import fields, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pidelta.core.threads import one_thread
 from pidelta.delta.training.targets import TargetGroup
 from pidelta.errors import RunError
 
@@ -27,7 +28,6 @@ Task = Callable[["TrainingSet", int, Report], None]
 """What is done for the model at a place of the committee."""
 
 _POLL = 0.2  # s between looks at what the processes report
-_THREADS = "OMP_NUM_THREADS"
 
 
 class _Shared:
@@ -60,7 +60,7 @@ def in_processes(data: TrainingSet, models: Sequence[int], workers: int, task: T
         torch.save([_tensors(group) for group in data.groups], path)
         reports = manager.Queue()
         arguments = (replace(data, groups=[]), path, reports)
-        with _one_thread(), ProcessPoolExecutor(workers, context, _start, arguments) as pool:
+        with one_thread(), ProcessPoolExecutor(workers, context, _start, arguments) as pool:
             waiting = {pool.submit(_run, task, model) for model in models}
             while waiting:
                 done, waiting = wait(waiting, timeout=_POLL)
@@ -74,8 +74,7 @@ def _finish(future: Future[None]) -> None:
         future.result()
     except BrokenProcessPool:
         raise RunError(
-            "training: expected its processes to run to the end, found one gone, as where memory runs out; "
-            "fewer at once may help"
+            "training: a worker process died, perhaps for want of memory; use fewer --workers"
         ) from None
 
 
@@ -96,18 +95,8 @@ def _start(data: TrainingSet, path: Path, reports: Any) -> None:
 
 
 def _run(task: Task, model: int) -> None:
-    task(_Shared.data, model, lambda model, found: _Shared.reports.put((model, found)))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Processes started in here compute on one thread: it is too late once NumPy is loaded."""
-    before = os.environ.get(_THREADS)
-    os.environ[_THREADS] = "1"
     try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_THREADS]
-        else:
-            os.environ[_THREADS] = before
+        task(_Shared.data, model, lambda model, found: _Shared.reports.put((model, found)))
+    except KeyboardInterrupt:
+        # Ctrl-C, or the end of another process, after which the pool would wait for this one for ever.
+        os._exit(130)

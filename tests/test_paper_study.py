@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import runpy
+import importlib
+import sys
 import warnings
 
 import numpy as np
@@ -17,7 +18,8 @@ from pidelta.mm.readers import read_topology
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KJ_PER_MOL
 
 STUDY = ROOT / "inputs" / "studies" / "paper"
-TRAJECTORIES = runpy.run_path(str(STUDY / "sampling.py"))["TRAJECTORIES"]
+sys.path.insert(0, str(STUDY))
+TRAJECTORIES = importlib.import_module("sampling").TRAJECTORIES
 NM_PER_BOHR = 0.1 * BOHR_IN_ANGSTROM
 TOLERANCE = 1e-6
 

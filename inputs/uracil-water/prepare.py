@@ -253,6 +253,17 @@ def lattice(edge: float, solute: tuple = URACIL, seed: int = SEED) -> np.ndarray
     return np.concatenate([molecule, water.reshape(-1, 3)])
 
 
+def make_system(topology: Path, edge: float, flexible: bool) -> openmm.System:
+    """The force field in a cubic box of this edge in nm, with bonds of H and water rigid or flexible."""
+    top = app.GromacsTopFile(str(topology), periodicBoxVectors=np.eye(3) * edge * unit.nanometer)
+    return top.createSystem(
+        nonbondedMethod=app.PME,
+        nonbondedCutoff=0.9 * unit.nanometer,
+        constraints=None if flexible else app.HBonds,
+        rigidWater=not flexible,
+    )
+
+
 def equilibrate(topology: Path, edge: float) -> tuple[np.ndarray, float]:
     """Equilibrate at 300 K and 1 bar; return whole molecules in nm, uracil at the centre, and the box edge.
 
@@ -261,13 +272,7 @@ def equilibrate(topology: Path, edge: float) -> tuple[np.ndarray, float]:
     """
     positions = lattice(edge)
     for flexible, pressure, femtoseconds, picoseconds in ((0, 1, 2.0, 60), (1, 1, 0.5, 10), (1, 0, 0.5, 4)):
-        top = app.GromacsTopFile(str(topology), periodicBoxVectors=np.eye(3) * edge * unit.nanometer)
-        system = top.createSystem(
-            nonbondedMethod=app.PME,
-            nonbondedCutoff=0.9 * unit.nanometer,
-            constraints=None if flexible else app.HBonds,
-            rigidWater=not flexible,
-        )
+        system = make_system(topology, edge, bool(flexible))
         if pressure:
             barostat = openmm.MonteCarloBarostat(1 * unit.bar, TEMPERATURE, 25)
             barostat.setRandomNumberSeed(SEED)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import openmm
-import openmm.app as app
 from openmm import unit
 
 FOLDER = Path(__file__).parent
@@ -65,13 +64,7 @@ MOLECULES = {
 def equilibrate(topology: Path, positions: np.ndarray, edge: float, seed: int) -> np.ndarray:
     """Positions in nm after all stages, in a box of constant volume."""
     for flexible, temperature, femtoseconds, picoseconds in STAGES:
-        top = app.GromacsTopFile(str(topology), periodicBoxVectors=np.eye(3) * edge * unit.nanometer)
-        system = top.createSystem(
-            nonbondedMethod=app.PME,
-            nonbondedCutoff=0.9 * unit.nanometer,
-            constraints=None if flexible else app.HBonds,
-            rigidWater=not flexible,
-        )
+        system = MAIN_EXAMPLE["make_system"](topology, edge, flexible)
         integrator = openmm.LangevinMiddleIntegrator(
             temperature * unit.kelvin, 5 / unit.picosecond, femtoseconds * unit.femtosecond
         )

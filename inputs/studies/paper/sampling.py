@@ -11,60 +11,16 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-import sys
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
+
+from dynamics import PIDELTA, Dynamics, run
 
 from pidelta.data.splits import trajectory_and_step
 from pidelta.data.store import FrameStore
 
 FOLDER = Path(__file__).parent
-PIDELTA = (sys.executable, "-m", "pidelta")
-STEP = 0.0025  # ps, the long time step
-INPUT = """\
-<simulation verbosity='low' safe_stride='20'>
-  <output prefix='{name}'>
-    <properties filename='out' stride='4'>
-      [ step, time{{picosecond}}, conserved{{electronvolt}}, temperature{{kelvin}} ]
-    </properties>
-    <trajectory filename='pos' stride='{stride}' format='xyz' cell_units='angstrom'>
-      positions{{angstrom}}
-    </trajectory>
-    <checkpoint filename='checkpoint' stride='{stride}' overwrite='true'/>
-  </output>
-  <total_steps>{steps}</total_steps>
-  <prng> <seed>{seed}</seed> </prng>
-  <ffsocket name='stiff' mode='shm' pbc='false'>
-    <address>pidelta-paper-{name}-stiff</address>
-    <batch_size> {beads} </batch_size> <latency> 0.001 </latency>
-    <parameters> {{terms: mm.bonded+low.vacuum}} </parameters>
-  </ffsocket>
-  <ffsocket name='smooth' mode='shm' pbc='false'>
-    <address>pidelta-paper-{name}-smooth</address>
-    <batch_size> {few} </batch_size> <latency> 0.001 </latency>
-    <parameters> {{terms: mm.nonbonded+low.embedding}} </parameters>
-  </ffsocket>
-  <system>
-    <initialize nbeads='{beads}'>
-      <file mode='pdb'> {box} </file>
-      <velocities mode='thermal' units='kelvin'> {temperature} </velocities>
-    </initialize>
-    <forces>
-      <force forcefield='stiff'> <mts_weights> [0, 1] </mts_weights> </force>
-      <force forcefield='smooth' nbeads='{few}'> <mts_weights> [1, 0] </mts_weights> </force>
-    </forces>
-    <motion mode='dynamics'>
-      <dynamics mode='nvt' splitting='baoab'>
-        <timestep units='femtosecond'> 2.5 </timestep>
-        <nmts> [1, 5] </nmts>
-        <thermostat mode='pile_l'> <tau units='femtosecond'> 100 </tau> </thermostat>
-      </dynamics>
-    </motion>
-    <ensemble> <temperature units='kelvin'> {temperature} </temperature> </ensemble>
-  </system>
-</simulation>
-"""
 
 
 @dataclass(frozen=True)
@@ -95,6 +51,21 @@ class Trajectory:
     seed: int
     held_out: bool = False
 
+    @property
+    def dynamics(self) -> Dynamics:
+        """As i-PI runs it."""
+        return Dynamics(
+            name=self.name,
+            box=self.box,
+            seed=self.seed,
+            length=self.length,
+            spacing=self.spacing,
+            temperature=self.temperature,
+            beads=self.beads,
+            few=min(4, self.beads),
+            long=2.5,
+        )
+
 
 URACIL = "../../../../../uracil-water/init.pdb"
 TRAJECTORIES = {
@@ -123,33 +94,6 @@ TRAJECTORIES = {
         Trajectory("box-2-300K-16", "../../box-2.pdb", 300, 16, 0.6, 0.2, 0.1, 16, 20517),
     ),
 }
-
-
-def run(molecule: Path, trajectory: Trajectory) -> None:
-    """Run a trajectory to its end; a file says that it is there."""
-    folder = molecule / "runs" / trajectory.name
-    done = folder / "done"
-    if done.exists():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "input.xml"
-    path.write_text(
-        INPUT.format(
-            name=trajectory.name,
-            box=trajectory.box,
-            beads=trajectory.beads,
-            few=min(4, trajectory.beads),
-            temperature=trajectory.temperature,
-            seed=trajectory.seed,
-            steps=round(trajectory.length / STEP),
-            stride=round(trajectory.spacing / STEP),
-        ),
-        encoding="utf-8",
-    )
-    again = ["--restart"] if (folder / "RESTART").exists() else []
-    command = [*PIDELTA, "run", str(path), "--config", str(molecule / "sampling.yaml"), "--terms", "mm+low"]
-    subprocess.run([*command, "--clients", "1", *again], check=True)
-    done.touch()
 
 
 def cut(molecule: Path, trajectory: Trajectory) -> Path:
@@ -214,7 +158,7 @@ def main() -> None:
     for held_out, output in ((True, "heldout.h5"), (False, "train.h5")):
         chosen = [trajectory for trajectory in TRAJECTORIES[name] if trajectory.held_out == held_out]
         for trajectory in chosen:
-            run(molecule, trajectory)
+            run(trajectory.dynamics, molecule / "runs" / trajectory.name, molecule / "sampling.yaml")
         interleave([cut(molecule, trajectory) for trajectory in chosen], molecule / output)
 
 

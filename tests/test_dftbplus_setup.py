@@ -392,7 +392,7 @@ def test_periodic_inputs_are_refused(folder):
             "qm.dftb.scc.start: input should be 'previous' with engine: dftb\\+, found 'extrapolated'",
         ),
         ("{engine: dftbplus}", "qm.engine: expected one of dftb, dftb\\+, ase, none, found dftbplus"),
-        ("{engine: [dftb]}", r"qm.engine: expected one of dftb, dftb\+, ase, found \['dftb'\]"),
+        ("{engine: [dftb]}", r"qm.engine: expected one of dftb, dftb\+, ase, none, found \['dftb'\]"),
         ("{engine: dftb+, dftbplus: 5}", "qm.dftbplus: expected keys and values, found 5"),
         ("{engine: dftb+, ase: {calculator: a.B}}", "unknown key qm.ase with engine: dftb\\+"),
     ],

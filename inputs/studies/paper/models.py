@@ -209,7 +209,7 @@ def page(rows: list[dict]) -> str:
         "",
         "MAE of held-out frames in kcal/mol and kcal/mol/Å: mean of the seeds ± their standard deviation; in",
         "parentheses the mean of the models as a committee. A call is one structure, one model, one thread.",
-        "`models.csv` has each model; `python models.py TRAIN.h5 TEST.h5` makes both.",
+        "`models.csv` has each model; `python models.py TRAIN.h5 TEST.h5 --page` makes both.",
         "",
         "| molecule | model | frames | energy | QM gradient | MM gradient | MM, 5 Å | parameters "
         "| training, s | call, ms |",

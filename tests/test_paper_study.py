@@ -18,7 +18,7 @@ from pidelta.mm.readers import read_topology
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KJ_PER_MOL
 
 STUDY = ROOT / "inputs" / "studies" / "paper"
-sys.path.insert(0, str(STUDY))
+sys.path.append(str(STUDY))  # last: other folders have modules of the same names
 TRAJECTORIES = importlib.import_module("sampling").TRAJECTORIES
 NM_PER_BOHR = 0.1 * BOHR_IN_ANGSTROM
 TOLERANCE = 1e-6

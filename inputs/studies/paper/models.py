@@ -186,6 +186,7 @@ def rows_of(key: dict, paths: tuple[Path, Path], seeds: int, epochs: int | None)
 FINDINGS = """
 Settings: 200 epochs, weight decay 0.3, B3LYP-D3(BJ)/def2-SVP labels, DFTB3/pid 1.1 as the low level; held
 out is another box. Rows with one seed have no error bar.
+The models that ship have weight decay 0.03, the default, and 504 frames.
 
 - Benzene reaches chemical accuracy with 50 frames. The committee at 200 has 0.08, 0.27 and 0.0018, a tenth to
   a fifteenth of the errors of DFTB.

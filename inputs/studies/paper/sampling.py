@@ -80,6 +80,9 @@ TRAJECTORIES = {
         Trajectory("box-1-400K", URACIL, 400, 1, 3.4, 0.4, 0.1, 1, 20415),
         Trajectory("box-2-300K", "../../box-2.pdb", 300, 1, 3.4, 0.4, 0.1, 1, 20416),
         Trajectory("box-2-300K-16", "../../box-2.pdb", 300, 16, 1.0, 0.2, 0.1, 16, 20417),
+        # hot, so that every frame has other water
+        Trajectory("box-1-450K", URACIL, 450, 1, 30.4, 0.4, 0.5, 1, 20418),
+        Trajectory("box-2-450K", "../../box-2.pdb", 450, 1, 30.4, 0.4, 0.5, 1, 20419),
     ),
     "benzene": (
         Trajectory("heldout-300K", "../../box-3.pdb", 300, 1, 2.4, 0.4, 0.1, 1, 20501, held_out=True),

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from pidelta.delta.radial_functions import gaussian_grid
-from pidelta.delta.response.multipoles import MOMENTS
-from pidelta.delta.response.networks import COEFFICIENTS, ResponseNetworks, Weights, stacked
+from pidelta.delta.response.multipoles import COUNTS, MOMENTS
+from pidelta.delta.response.networks import COEFFICIENTS, ResponseNetworks, Weights, invariants, stacked
 from pidelta.delta.response.pairs import PairNetworks, pair_energies
 from pidelta.delta.response.settings import ResponseSettings
 from pidelta.state import FloatArray, IntArray
@@ -32,13 +32,14 @@ class JointEvaluation:
         weights = stacked(networks)
         self._baseline = weights.baseline.numpy()
         self._elements = [_Atoms(settings, weights, element) for element in range(len(settings.elements))]
-        radial, radial_bias, pair, pair_bias = (
-            part[:, 0] for name in ("radial", "pair") for part in weights.layers[name]
+        radial, radial_bias, coupling, coupling_bias, pair, pair_bias = (
+            part[:, 0] for name in ("radial", "coupling", "pair") for part in weights.layers[name]
         )
         self._pairs = PairNetworks(
             gaussian_grid(1.5, settings.radial_cutoff, settings.pair_radial_count),
             radial.numpy(),
-            radial_bias[:, 0].numpy(),
+            (radial_bias + coupling_bias)[:, 0].numpy(),
+            coupling.numpy(),
             pair.mT.contiguous().numpy(),
             pair_bias[:, 0].numpy(),
         )
@@ -64,9 +65,10 @@ class JointEvaluation:
         models, (batch, n, _) = len(self._baseline), features.shape
         energies = np.repeat(self._baseline[:, species].sum(axis=1)[:, None], batch, axis=1)
         outputs = np.empty((batch, models, n, COEFFICIENTS + 2 * self._settings.pair_width))
+        invariants = _Invariants(moments)
         for element, own in zip(self._elements, atoms, strict=True):
             if len(own):
-                energy, outputs[:, :, own] = element.forward(features[:, own])
+                energy, outputs[:, :, own] = element.forward(features[:, own], invariants.values[:, own])
                 energies += energy
         charges, polarisabilities = outputs[..., 0], outputs[..., 1]
         phi, field = moments[:, None, :, 0], moments[:, :, 1:4]
@@ -78,20 +80,38 @@ class JointEvaluation:
 
         moment_slopes = found.moments
         moment_slopes[..., 0] += charges.mean(axis=1)
-        moment_slopes[..., 0] -= moment_slopes[..., 0].mean(axis=1, keepdims=True)
         moment_slopes[..., 1:4] += polarisabilities.mean(axis=1)[..., None] * field
         own_slopes = np.stack(np.broadcast_arrays(phi, 0.5 * square), axis=-1) / models
         output_slopes = np.concatenate(
             [np.broadcast_to(own_slopes, (*outputs.shape[:3], COEFFICIENTS)), found.inputs], axis=-1
         )
         slopes = np.empty_like(features)
-        slopes[..., first:last] = moment_slopes
         for element, own in zip(self._elements, atoms, strict=True):
             if len(own):
-                structure, near = element.backward(output_slopes[:, :, own])
+                structure, seen, near = element.backward(output_slopes[:, :, own])
                 slopes[:, own, :first] = structure
                 slopes[:, own, last:] = near
+                moment_slopes[:, own] += invariants.pull_back(seen, own)
+        moment_slopes[..., 0] -= moment_slopes[..., 0].mean(axis=1, keepdims=True)
+        slopes[..., first:last] = moment_slopes
         return energies, slopes, found.positions
+
+
+class _Invariants:
+    """phi, |F| and |H| (B, n, 3) as `invariants` makes them of moments (B, n, 10), and the way back."""
+
+    def __init__(self, moments: FloatArray) -> None:
+        phi, field, gradient = (torch.from_numpy(part) for part in np.split(moments, [1, 4], axis=-1))
+        self.values = invariants(phi[..., 0], field, gradient).numpy()
+        self._moments = moments
+
+    def pull_back(self, slopes: FloatArray, atoms: IntArray) -> FloatArray:
+        """dE/d(moment) (B, N, 10) of some atoms from their dE/d(invariant) (B, N, 3)."""
+        field, gradient = np.split(self._moments[:, atoms, 1:], [3], axis=-1)
+        slopes = slopes / np.where([True, False, False], 1.0, self.values[:, atoms])
+        return np.concatenate(
+            [slopes[..., :1], slopes[..., 1:2] * field, slopes[..., 2:] * gradient * COUNTS], axis=-1
+        )
 
 
 class _Atoms:
@@ -102,20 +122,28 @@ class _Atoms:
         self._layers = {
             name: (matrix[:, element], bias[:, element])
             for name, (matrix, bias) in weights.layers.items()
-            if name not in ("radial", "pair")
+            if name not in ("radial", "coupling", "pair")
         }
         self._first = self._layers["first"][0].transpose(1, 2).flatten(0, 1).contiguous()  # (K H, S)
 
-    def forward(self, features: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Energies (K, B), and outputs (B, K, N, O) for the field, of N atoms with features (B, N, D)."""
+    def forward(self, features: FloatArray, field: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Energies (K, B), and outputs (B, K, N, O) for the field.
+
+        Args:
+            features: (B, N, D) of N atoms.
+            field: (B, N, 3) its invariants at them.
+        """
         settings = self._settings
         batch, count, _ = features.shape
         own = torch.from_numpy(features.reshape(batch * count, -1))
         structure, near = own[:, : settings.structure_count], own[:, settings.structure_count + MOMENTS :]
         models = len(self._layers["first"][1])
         hidden = (structure @ self._first.T).reshape(len(own), models, -1).transpose(0, 1)
-        self._hidden = _Silu(hidden + self._layers["first"][1])
+        hidden = hidden + self._layers["first"][1]
         width = settings.energy_width
+        seen = torch.from_numpy(field.reshape(len(own), -1))
+        hidden[..., width:] += self._map("field", seen.expand(models, -1, -1))
+        self._hidden = _Silu(hidden)
         shared = self._hidden.value
         self._energy = _Silu(self._map("energy", shared[..., :width] if width else shared))
         energy = self._map("energy_out", self._energy.value)
@@ -133,8 +161,8 @@ class _Atoms:
             output.reshape(*self._shape, -1).transpose(0, 1).numpy(),
         )
 
-    def backward(self, slopes: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Derivatives of the mean energy in the structure (B, N, S) and in short-range features (B, N, R).
+    def backward(self, slopes: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Derivatives of the mean energy in structure (B, N, S), field (B, N, 3) and short-range features.
 
         Args:
             slopes: (B, K, N, O) dE/d(output).
@@ -152,9 +180,14 @@ class _Atoms:
         hidden = self._back("response", torch.cat(parts, dim=-1))
         energy = self._back("energy", self._energy.backward(self._back("energy_out", share)))
         hidden = torch.cat([energy, hidden], dim=-1) if settings.energy_width else energy + hidden
-        hidden = self._hidden.backward(hidden).transpose(0, 1).flatten(1)
-        structure = hidden @ self._first
-        return structure.reshape(batch, count, -1).numpy(), near.reshape(batch, count, -1).numpy()
+        hidden = self._hidden.backward(hidden)
+        field = self._back("field", hidden[..., settings.energy_width :]).sum(0)
+        structure = hidden.transpose(0, 1).flatten(1) @ self._first
+        return (
+            structure.reshape(batch, count, -1).numpy(),
+            field.reshape(batch, count, -1).numpy(),
+            near.reshape(batch, count, -1).numpy(),
+        )
 
     def _map(self, name: str, x: torch.Tensor) -> torch.Tensor:
         matrix, bias = self._layers[name]

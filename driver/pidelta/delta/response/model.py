@@ -9,19 +9,19 @@ import numpy as np
 
 from pidelta.delta.network_model import NetworkModel
 from pidelta.delta.response.evaluation import JointEvaluation
-from pidelta.delta.response.multipoles import MOMENTS, SiteField
+from pidelta.delta.response.multipoles import COUNTS, MOMENTS, SiteField
 from pidelta.delta.response.networks import ResponseNetworks
 from pidelta.delta.response.settings import ResponseSettings
 from pidelta.state import FloatArray, IntArray
 
 
 class Response(NetworkModel):
-    """A correction that is exact in the far field of the sites up to the second order of what it is made of.
+    """A correction that sees sites by their potential, field and field gradient at the QM atoms.
 
     See `networks.py` for its energy.
     """
 
-    schema = "pidelta response 1"
+    schema = "pidelta response 2"
     settings_class = ResponseSettings
     networks_class = ResponseNetworks
     field = SiteField
@@ -49,8 +49,7 @@ class Response(NetworkModel):
         first = settings.structure_count
         moments = features[..., first : first + MOMENTS]
         phi = moments[..., :1] - moments[..., :1].mean(axis=-2, keepdims=True)
-        twice = np.array([1.0, 2.0, 2.0, 1.0, 2.0, 1.0])  # off-diagonal components
         field = np.sqrt((moments[..., 1:4] ** 2).sum(axis=-1, keepdims=True))
-        gradient = np.sqrt((moments[..., 4:] ** 2 * twice).sum(axis=-1, keepdims=True))
+        gradient = np.sqrt((moments[..., 4:] ** 2 * COUNTS).sum(axis=-1, keepdims=True))
         parts = [features[..., :first], phi, field, gradient, features[..., first + MOMENTS :]]
         return np.concatenate(parts, axis=-1)

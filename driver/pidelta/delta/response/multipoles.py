@@ -25,6 +25,8 @@ _vectorised = compiled(nogil=True, error_model="numpy", fastmath={"reassoc", "co
 
 MOMENTS = 10
 """phi, the three components of F, and xx, xy, xz, yy, yz, zz of H."""
+COUNTS = np.array([1.0, 2.0, 2.0, 1.0, 2.0, 1.0])
+"""How often each of these components is in H, which is symmetric."""
 
 # Padding may lie anywhere, also on a QM atom, where 1/r would not be finite: it is moved here, in bohr.
 _FAR = 1e6

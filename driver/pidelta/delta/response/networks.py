@@ -6,8 +6,9 @@
 with phi, F and H the potential, field and field gradient of the sites at the QM atoms, phi less its mean
 over the region, and u the unit vector from A to B. The charges q, polarisabilities a and pair coefficients c
 are networks of the descriptors of the structure: differences of charges, dipoles, quadrupoles and
-polarisabilities that follow the geometry. E0 is a network of them alone, S_A one of the short-range
-features, too.
+polarisabilities that follow the geometry. They see the field, too: phi, |F| and |H| at their atom, and along
+the pair u.F_A, u.H_A u, phi_B - phi_A and u.F_B. So they hold all orders of the response. E0 is a network of
+the descriptors of the structure alone, S_A one of the short-range features, too.
 
 K models, B structures, n atoms of T elements.
 """
@@ -23,12 +24,16 @@ from torch import nn
 from pidelta.core.switching import quintic
 from pidelta.delta.network_model import FeatureNetworks
 from pidelta.delta.radial_functions import gaussian_grid
-from pidelta.delta.response.multipoles import MOMENTS
+from pidelta.delta.response.multipoles import COUNTS, MOMENTS
 from pidelta.delta.response.pairs import PAIR_TERMS
 from pidelta.delta.response.settings import ResponseSettings
 from pidelta.delta.scaling import scales
 
 COEFFICIENTS = 2  # q and a, before the inputs of pairs and of the short-range term
+COUPLED_TERMS = 4
+"""Of a pair, the terms that its coefficients see: the three linear ones, and u.F_B."""
+SMALL_FIELDS = (0.01, 0.005)
+"""|F| and |H| below which their smooth forms in `invariants` are flat, in atomic units: typical in water."""
 _TENSORS = (slice(1, 4), slice(4, 10))
 """Where the field and its gradient are among the moments."""
 
@@ -63,6 +68,7 @@ class ResponseNetworks(FeatureNetworks):
         first = settings.energy_width + settings.response_width
         energy = settings.energy_width or settings.response_width
         outputs = COEFFICIENTS + 2 * settings.pair_width + settings.short_width
+        self.register_buffer("moment_scales", torch.ones(3, dtype=torch.float64))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.first = _Layer(elements, settings.structure_count, first)
@@ -71,6 +77,8 @@ class ResponseNetworks(FeatureNetworks):
             self.response = _Layer(elements, settings.response_width, outputs, 0.5)
             self.radial = _Layer(1, settings.pair_radial_count, settings.pair_width)
             self.pair = _Layer(1, settings.pair_width, PAIR_TERMS, 0.3)
+            self.field = _Layer(elements, len(self.moment_scales), settings.response_width)
+            self.coupling = _Layer(1, COUPLED_TERMS, settings.pair_width, 0.5)
             if settings.short_width:
                 self.near = _Layer(elements, settings.short_features, settings.short_width)
                 self.short = _Layer(elements, settings.short_width, settings.short_width)
@@ -79,7 +87,6 @@ class ResponseNetworks(FeatureNetworks):
         self.register_buffer("inverse_scale", torch.ones(elements, width, dtype=torch.float64))
         self.register_buffer("energy_scale", torch.ones((), dtype=torch.float64))
         self.register_buffer("baseline", torch.zeros(elements, dtype=torch.float64))
-        self.register_buffer("moment_scales", torch.ones(3, dtype=torch.float64))
 
     def weights(self) -> Weights:
         """Weights of this model alone, K = 1."""
@@ -90,6 +97,8 @@ class ResponseNetworks(FeatureNetworks):
         per_charge, per_field, per_gradient = 1.0 / self.moment_scales
         linear = torch.stack([per_field, per_gradient, per_charge])
         quadratic = torch.stack([per_field**2, per_charge**2, per_field**2, per_field * per_charge])
+        coupled = torch.stack([per_field, per_gradient, per_charge, per_field])
+        no_mean = torch.zeros_like(self.moment_scales)
         rest = torch.ones(self.response.bias.shape[-1] - COEFFICIENTS, dtype=torch.float64)
         own = self.energy_scale * torch.stack([per_charge, per_field**2])
         layers = {
@@ -99,6 +108,8 @@ class ResponseNetworks(FeatureNetworks):
             "response": self.response.scaled(outputs=torch.cat([own, rest])),
             "radial": self.radial.scaled(),
             "pair": self.pair.scaled(outputs=self.energy_scale * torch.cat([linear, 0.3 * quadratic])),
+            "field": self.field.scaled((no_mean, 1.0 / self.moment_scales)),
+            "coupling": self.coupling.scaled((torch.zeros_like(coupled), coupled)),
         }
         if self.settings.short_width:
             layers["near"] = self.near.scaled(near)
@@ -187,13 +198,26 @@ def energies(
     first, last = settings.structure_count, settings.structure_count + MOMENTS
     phi, field, gradient = features[..., first:last].split([1, 3, 6], dim=-1)
     phi = (phi - phi.mean(1, keepdim=True)).squeeze(-1)
-    atoms, output = _atoms(settings, weights, features, species)
+    atoms, output = _atoms(settings, weights, features, invariants(phi, field, gradient), species)
     charge, polarisability = output[..., 0], output[..., 1]
     atoms = atoms + charge * phi + 0.5 * polarisability * (field * field).sum(-1)
     inputs = output[..., COEFFICIENTS:].split(settings.pair_width, dim=-1)
     pairs = _pairs(settings, weights, positions, inputs, (phi, field, gradient))
     total: torch.Tensor = weights.baseline[:, species].sum(1)[:, None] + atoms.sum(-1) + pairs
     return total
+
+
+def invariants(phi: torch.Tensor, field: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    """phi, |F| and |H| (..., 3) from (...), (..., 3) and (..., 6); the latter two are smooth at zero."""
+    small_field, small_gradient = SMALL_FIELDS
+    return torch.stack(
+        [
+            phi,
+            (field.square().sum(-1) + small_field**2).sqrt(),
+            ((gradient.square() * torch.from_numpy(COUNTS)).sum(-1) + small_gradient**2).sqrt(),
+        ],
+        dim=-1,
+    )
 
 
 def _map(weights: Weights, name: str, x: torch.Tensor) -> torch.Tensor:
@@ -204,9 +228,16 @@ def _map(weights: Weights, name: str, x: torch.Tensor) -> torch.Tensor:
 
 
 def _atoms(
-    settings: ResponseSettings, weights: Weights, features: torch.Tensor, species: torch.Tensor
+    settings: ResponseSettings,
+    weights: Weights,
+    features: torch.Tensor,
+    field: torch.Tensor,
+    species: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Energies (K, B, n) of atoms in no field, short-range term included, and what the field multiplies."""
+    """Energies (K, B, n) of atoms in no field, short-range term included, and what the field multiplies.
+
+    The latter depends on `invariants` of the field (B, n, 3), too.
+    """
     silu = nn.functional.silu
     batch, n, _ = features.shape
     # The atoms of an element are the rows of one matrix; where it has fewer, rows are left out again.
@@ -217,14 +248,19 @@ def _atoms(
     longest = int(counts.max())
     slots = torch.zeros(len(counts), longest, dtype=torch.int64)
     slots[species, rank] = torch.arange(n)
-    own = features[:, slots].transpose(0, 1).flatten(1, 2)[None]
 
+    def of_elements(values: torch.Tensor) -> torch.Tensor:
+        """(1, T, B longest, ...) of values (B, n, ...)."""
+        return values[:, slots].transpose(0, 1).flatten(1, 2)[None]
+
+    own = of_elements(features)
     structure, near = own[..., : settings.structure_count], own[..., settings.structure_count + MOMENTS :]
-    hidden = silu(_map(weights, "first", structure))
     width = settings.energy_width
-    energy = silu(_map(weights, "energy", hidden[..., :width] if width else hidden))
+    hidden = _map(weights, "first", structure)
+    in_field = silu(hidden[..., width:] + _map(weights, "field", of_elements(field)))
+    energy = silu(_map(weights, "energy", silu(hidden[..., :width]) if width else in_field))
     energy = _map(weights, "energy_out", energy)
-    output = _map(weights, "response", hidden[..., width:])
+    output = _map(weights, "response", in_field)
     if settings.short_width:
         output, short = output.split([output.shape[-1] - settings.short_width, settings.short_width], dim=-1)
         short = silu(_map(weights, "short", silu(short + _map(weights, "near", near))))
@@ -258,9 +294,12 @@ def _pairs(
     distance = _map(weights, "radial", radial.flatten(0, 2)[None, None]).reshape(
         -1, batch, n, n, settings.pair_width
     )
-    hidden = nn.functional.silu(inputs[0][:, :, :, None] + inputs[1][:, :, None] + distance)
+    terms = _pair_terms(vectors / r, *moments)
+    coupled = torch.stack([terms[..., 0], terms[..., 1], terms[..., 2], -terms[..., 0].mT], dim=-1)
+    coupling = _map(weights, "coupling", coupled.flatten(0, 2)[None, None]).reshape(distance.shape)
+    hidden = nn.functional.silu(inputs[0][:, :, :, None] + inputs[1][:, :, None] + distance + coupling)
     coefficients = _map(weights, "pair", hidden.flatten(1, 3)[:, None])
-    terms = _pair_terms(vectors / r, *moments) * quintic((r / cutoff).clamp(max=1.0))
+    terms = terms * quintic((r / cutoff).clamp(max=1.0))
     energy: torch.Tensor = (coefficients.squeeze(1) * terms.flatten(0, 2)).sum(-1)
     return energy.reshape(-1, batch, n * n).sum(-1)
 
@@ -270,7 +309,7 @@ def _pair_terms(
 ) -> torch.Tensor:
     """(B, n, n, 7) what the coefficients of pairs multiply, for unit vectors u (B, n, n, 3)."""
     along = (u * field[:, :, None]).sum(-1)
-    products = u[..., [0, 0, 0, 1, 1, 2]] * u[..., [0, 1, 2, 1, 2, 2]] * u.new_tensor([1, 2, 2, 1, 2, 1])
+    products = u[..., [0, 0, 0, 1, 1, 2]] * u[..., [0, 1, 2, 1, 2, 2]] * torch.from_numpy(COUNTS)
     curvature = (products * gradient[:, :, None]).sum(-1)
     difference = phi[:, None] - phi[:, :, None]
     both = (field[:, :, None] * field[:, None]).sum(-1)

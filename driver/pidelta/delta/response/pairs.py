@@ -26,17 +26,19 @@ PAIR_TERMS = 7
 
 @dataclass(frozen=True)
 class PairNetworks:
-    """The networks of pairs of K models: hidden = silu(first_A + second_B + radial), coefficients of hidden.
+    """The networks of pairs of K models: coefficients of hidden = silu(first_A + second_B + radial + coupling).
 
     Attributes:
         gaussians: R Gaussians of the distance, and where the energy of a pair ends.
-        radial, radial_bias: (K, R, p) and (K, p).
+        radial, bias: (K, R, p) and (K, p), the latter of radial and coupling together.
+        coupling: (K, 4, p) of the three linear terms of the pair and of u.F_B.
         coefficients, coefficients_bias: (K, 7, p) and (K, 7).
     """
 
     gaussians: RadialFunctions
     radial: FloatArray
-    radial_bias: FloatArray
+    bias: FloatArray
+    coupling: FloatArray
     coefficients: FloatArray
     coefficients_bias: FloatArray
 
@@ -76,24 +78,28 @@ def pair_energies(
     energies = np.zeros((batch, models))
     for b in range(batch):
         count = _set_inputs(
-            positions[b], inputs[b], networks.gaussians, networks.radial, networks.radial_bias,
-            which, distances, radial, hidden,
+            positions[b], moments[b], inputs[b], networks.gaussians, networks.radial, networks.bias,
+            networks.coupling, which, distances, radial, hidden,
         )  # fmt: skip
         sigmoid = torch.sigmoid(torch.from_numpy(hidden[:count])).numpy()
         _add_energies(
             positions[b], moments[b], which[:count], distances, radial, hidden, sigmoid,
-            networks.gaussians, networks.radial, networks.coefficients, networks.coefficients_bias,
+            networks.gaussians, networks.radial, networks.coupling,
+            networks.coefficients, networks.coefficients_bias,
             energies[b], slopes.inputs[b], slopes.moments[b], slopes.positions[b],
         )  # fmt: skip
     return energies, slopes
 
 
 @_vectorised
-def _set_inputs(x, inputs, functions, weights, bias, which, distances, radial, hidden):
+def _set_inputs(
+    x, moments, inputs, functions, weights, bias, coupling, which, distances, radial, hidden
+):  # fmt: skip
     """Set atoms, distances and Gaussians of pairs, and the inputs of silu in both directions; how many."""
     centres, spacing, cutoff = functions
     models, n, twice = inputs.shape
     width = twice // 2
+    u, terms, back_terms = np.empty(3), np.empty(7), np.empty(7)
     count = 0
     for i in range(n):
         for j in range(i):
@@ -103,6 +109,12 @@ def _set_inputs(x, inputs, functions, weights, bias, which, distances, radial, h
             which[count] = i, j
             distances[count] = r
             gaussians(r, centres, spacing, radial[count])
+            for c in range(3):
+                u[c] = (x[j, c] - x[i, c]) / r
+            _set_terms(u, moments[i], moments[j], terms)
+            for c in range(3):
+                u[c] = -u[c]
+            _set_terms(u, moments[j], moments[i], back_terms)
             for k in range(models):
                 there, back = hidden[count, k, 0], hidden[count, k, 1]
                 there[:] = bias[k]
@@ -112,13 +124,21 @@ def _set_inputs(x, inputs, functions, weights, bias, which, distances, radial, h
                 for p in range(width):
                     back[p] = there[p] + inputs[k, j, p] + inputs[k, i, width + p]
                     there[p] += inputs[k, i, p] + inputs[k, j, width + p]
+                for t in range(3):
+                    for p in range(width):
+                        there[p] += terms[t] * coupling[k, t, p]
+                        back[p] += back_terms[t] * coupling[k, t, p]
+                # u.F of the other atom is what it sees along its own u, turned round
+                for p in range(width):
+                    there[p] -= back_terms[0] * coupling[k, 3, p]
+                    back[p] -= terms[0] * coupling[k, 3, p]
             count += 1
     return count
 
 
 @_vectorised
 def _add_energies(
-    x, moments, which, distances, radial, hidden, sigmoid, functions, weights, coefficients, bias,
+    x, moments, which, distances, radial, hidden, sigmoid, functions, weights, coupling, coefficients, bias,
     energies, input_slopes, moment_slopes, gradient,
 ):  # fmt: skip
     """Add energies (K,) and derivatives of their mean; see `pair_energies`."""
@@ -139,6 +159,7 @@ def _add_energies(
                 u[c] = (x[j, c] - x[i, c]) / r
             _set_terms(u, moments[i], moments[j], terms)
             slopes[:] = 0.0
+            other_along = 0.0  # dE/d(u.F_B)
             for k in range(models):
                 towards[:] = 0.0
                 for t in range(7):
@@ -164,9 +185,18 @@ def _add_energies(
                     input_slopes[k, i, p] += slope
                     input_slopes[k, j, width + p] += slope
                     total[k, p] += slope
+                    towards[p] = slope
+                for p in range(width):
+                    other_along += towards[p] * coupling[k, 3, p]
+                for t in range(3):
+                    for p in range(width):
+                        slopes[t] += towards[p] * coupling[k, t, p]
             _add_term_slopes(
                 u, moments[i], moments[j], terms, slopes, moment_slopes[i], moment_slopes[j], u_slope
             )
+            for c in range(3):
+                moment_slopes[j, 1 + c] += other_along * u[c]
+                u_slope[c] += other_along * moments[j, 1 + c]
             radially = u_slope[0] * u[0] + u_slope[1] * u[1] + u_slope[2] * u[2]
             for c in range(3):
                 part = (u_slope[c] - radially * u[c]) / r

@@ -83,6 +83,8 @@ TRAJECTORIES = {
         # hot, so that every frame has other water
         Trajectory("box-1-450K", URACIL, 450, 1, 30.4, 0.4, 0.5, 1, 20418),
         Trajectory("box-2-450K", "../../box-2.pdb", 450, 1, 30.4, 0.4, 0.5, 1, 20419),
+        Trajectory("box-1-500K", URACIL, 500, 1, 25.4, 0.4, 0.5, 1, 20420),
+        Trajectory("box-2-500K", "../../box-2.pdb", 500, 1, 25.4, 0.4, 0.5, 1, 20421),
     ),
     "benzene": (
         Trajectory("heldout-300K", "../../box-3.pdb", 300, 1, 2.4, 0.4, 0.1, 1, 20501, held_out=True),

@@ -26,7 +26,7 @@ PAIR_TERMS = 7
 
 @dataclass(frozen=True)
 class PairNetworks:
-    """The networks of pairs of K models: coefficients of hidden = silu(first_A + second_B + radial + coupling).
+    """The networks of pairs of K models: coefficients of silu(first_A + second_B + radial + coupling).
 
     Attributes:
         gaussians: R Gaussians of the distance, and where the energy of a pair ends.

@@ -23,8 +23,8 @@ class ResponseSettings(DescriptorSettings):
 
     pair_radial_count: int = 12
     energy_width: int = 64
-    response_width: int = 64
-    pair_width: int = 24
+    response_width: int = 128
+    pair_width: int = 48
     short_width: int = 24
 
     @property

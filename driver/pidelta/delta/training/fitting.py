@@ -26,7 +26,7 @@ _WARM_UP = 3
 # How much more than the energy gradients count by default, both relative to what a model without them gets
 # wrong. A frame has one energy and many components of gradients: weighed alike, networks learn the energies
 # of the training frames by heart while their gradients are still far off.
-_IMPORTANCE = {"qm_gradient": 100.0, "mm_gradient": 10.0}
+_IMPORTANCE = {"qm_gradient": 100.0, "mm_gradient": 30.0}
 
 
 class _Loader:

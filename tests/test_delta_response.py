@@ -40,10 +40,7 @@ def test_moments_are_potential_field_and_field_gradient():
 @pytest.mark.parametrize("coupled", [False, True])
 def test_energy_is_of_second_order_in_charges_but_for_what_the_coefficients_see(coupled):
     """Third differences of the energy in a factor of all charges, beyond the short range."""
-    model, frame = random_response(), random_frame(1)
-    if not coupled:
-        for layer in (model.networks.field, model.networks.coupling):
-            layer.weight.zero_()
+    model, frame = random_response(field_coupling=coupled), random_frame(1)
     far = np.linalg.norm(frame.site_positions, axis=1)
     frame = replace(frame, site_positions=frame.site_positions * (1.0 + 14.0 / far)[:, None])
     energies = [

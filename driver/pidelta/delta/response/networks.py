@@ -79,6 +79,9 @@ class ResponseNetworks(FeatureNetworks):
             self.pair = _Layer(1, settings.pair_width, PAIR_TERMS, 0.3)
             self.field = _Layer(elements, len(self.moment_scales), settings.response_width)
             self.coupling = _Layer(1, COUPLED_TERMS, settings.pair_width, 0.5)
+            if not settings.field_coupling:
+                for layer in (self.field, self.coupling):
+                    layer.requires_grad_(False).weight.zero_()
             if settings.short_width:
                 self.near = _Layer(elements, settings.short_features, settings.short_width)
                 self.short = _Layer(elements, settings.short_width, settings.short_width)

@@ -19,6 +19,7 @@ class ResponseSettings(DescriptorSettings):
         response_width: of the first layer of the coefficients of the environment.
         pair_width, short_width: of the networks of pairs and of the short-range term; 0 for `short_width`
             leaves out that term.
+        field_coupling: whether coefficients see the field, see `networks.py`.
     """
 
     pair_radial_count: int = 12
@@ -26,6 +27,7 @@ class ResponseSettings(DescriptorSettings):
     response_width: int = 128
     pair_width: int = 48
     short_width: int = 24
+    field_coupling: bool = True
 
     @property
     def feature_count(self) -> int:

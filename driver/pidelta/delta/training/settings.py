@@ -72,6 +72,7 @@ class NetworkOptions(Section):
     response_width: Count | None = None
     pair_width: Count | None = None
     short_width: Width | None = None
+    field_coupling: bool | None = None
 
 
 class TrainingSettings(Section):

@@ -32,8 +32,8 @@ def box(molecule, trajectory):
 @pytest.mark.parametrize("molecule", TRAJECTORIES)
 def test_frames_to_test_on_are_from_a_box_that_nothing_is_trained_on(molecule):
     trajectories = TRAJECTORIES[molecule]
-    held_out = {box(molecule, trajectory) for trajectory in trajectories if trajectory.held_out}
-    trained_on = {box(molecule, trajectory) for trajectory in trajectories if not trajectory.held_out}
+    held_out = {box(molecule, trajectory) for trajectory in trajectories if trajectory.part == "heldout"}
+    trained_on = {box(molecule, trajectory) for trajectory in trajectories if trajectory.part != "heldout"}
     assert held_out.isdisjoint(trained_on)
     assert len(trained_on) == 2
     for quantity in ("name", "seed"):

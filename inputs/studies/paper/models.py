@@ -41,34 +41,34 @@ EMBEDDING = {"scheme": "cutoff", "cutoff": "1.4 nm", "switch": "0.2 nm"}
 SWITCH = 2.0 * ANGSTROM
 NO_GRADIENTS = {"training": {"qm_gradient_weight": 0.0, "mm_gradient_weight": 0.0}}
 # `low` leaves out DFTB: the model learns the reference itself. `cutoff` in angstrom is where it sees charges.
+# `response 1` is the model before the field acted on its coefficients.
+FIRST = {"networks": {"response_width": 64, "pair_width": 24, "field_coupling": False}}
+KINDS = {"hdnnp": {"model": "hdnnp"}, "response": {}, "response 1": FIRST}
+WAYS = {
+    "": {},
+    ", without DFTB": {"low": "none"},
+    ", energies alone": NO_GRADIENTS,
+    ", without DFTB, energies alone": {"low": "none"} | NO_GRADIENTS,
+    **{f", charges within {cutoff} Å": {"cutoff": cutoff} for cutoff in (6, 8, 10, 12)},
+}
 VARIANTS = {
     "DFTB alone": {},
-    "hdnnp": {"model": "hdnnp"},
-    "response": {},
-    "hdnnp, without DFTB": {"model": "hdnnp", "low": "none"},
-    "response, without DFTB": {"low": "none"},
-    "hdnnp, energies alone": {"model": "hdnnp"} | NO_GRADIENTS,
-    "response, energies alone": NO_GRADIENTS,
-    "hdnnp, without DFTB, energies alone": {"model": "hdnnp", "low": "none"} | NO_GRADIENTS,
-    "response, without DFTB, energies alone": {"low": "none"} | NO_GRADIENTS,
-    **{f"response, charges within {cutoff} Å": {"cutoff": cutoff} for cutoff in (6, 8, 10, 12)},
-    **{
-        f"hdnnp, charges within {cutoff} Å": {"model": "hdnnp", "cutoff": cutoff} for cutoff in (6, 8, 10, 12)
-    },
+    **{kind + way: options | change for way, change in WAYS.items() for kind, options in KINDS.items()},
+    "response, no field coupling": {"networks": {"field_coupling": False}},
     "response, E0 shares its layer": {"networks": {"energy_width": 0}},
     "response, no short-range term": {"networks": {"short_width": 0}},
     "response, small": {
         "networks": {"energy_width": 16, "response_width": 16, "pair_width": 8, "short_width": 8}
     },
     "response, large": {
-        "networks": {"energy_width": 128, "response_width": 128, "pair_width": 48, "short_width": 48}
+        "networks": {"energy_width": 128, "response_width": 256, "pair_width": 96, "short_width": 48}
     },
 }
 ERRORS = ("energy", "qm_gradient", "mm_gradient", "near_gradient")
-KINDS = ("mae", "rmse")
+MEASURES = ("mae", "rmse")
 COLUMNS = (
     "molecule", "variant", "frames", "seed", "parameters", "seconds", "call",
-    *(f"{name}_{kind}" for name in ERRORS for kind in KINDS),
+    *(f"{name}_{kind}" for name in ERRORS for kind in MEASURES),
 )  # fmt: skip
 Frames = Sequence[LabelledFrame]
 
@@ -114,7 +114,7 @@ def shortened(item: LabelledFrame, cutoff: float) -> LabelledFrame:
 def errors(model: Correction, frames: Frames, method: str = "low + delta") -> dict[str, float]:
     """Columns of the errors on test frames."""
     found = asdict(assess(model, frames)[method])
-    return {f"{name}_{kind}": found[name][place] for name in ERRORS for place, kind in enumerate(KINDS)}
+    return {f"{name}_{kind}": found[name][place] for name in ERRORS for place, kind in enumerate(MEASURES)}
 
 
 def time_of_call(model: Correction, region: Region) -> float:

@@ -1,10 +1,10 @@
 """Sample the frames of this study: molecular dynamics on DFTB and force field, independent trajectories.
 
 ``python sampling.py uracil`` or ``benzene`` runs what is missing, in order, and cuts the frames into
-``train.h5`` and ``heldout.h5`` in the folder of the molecule. Stopped, it goes on with the same command: a
-trajectory that was under way goes on from its last state. Stiff terms act every 0.5 fs; smooth ones every
-2.5 fs, and on 4 beads. That changes the kinetic energy of H by a per cent, which is nothing to frames that
-have to cover what the molecule does.
+``train.h5``, ``heldout.h5`` and for uracil ``hot.h5`` in the folder of the molecule. Stopped, it goes on with
+the same command: a trajectory that was under way goes on from its last state. Stiff terms act every 0.5 fs;
+smooth ones every 2.5 fs, and on 4 beads. That changes the kinetic energy of H by a per cent, which is nothing
+to frames that have to cover what the molecule does.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Trajectory:
         spacing: ps between frames.
         beads_kept: how many of the beads of each time become frames.
         seed: of velocities and thermostat.
-        held_out: whether its frames are for tests alone.
+        part: the file that its frames go to: to train on, to test on, or to train on other water.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Trajectory:
     spacing: float
     beads_kept: int
     seed: int
-    held_out: bool = False
+    part: str = "train"
 
     @property
     def dynamics(self) -> Dynamics:
@@ -70,9 +70,9 @@ class Trajectory:
 URACIL = "../../../../../uracil-water/init.pdb"
 TRAJECTORIES = {
     "uracil": (
-        Trajectory("heldout-300K", "../../box-3.pdb", 300, 1, 2.4, 0.4, 0.1, 1, 20401, held_out=True),
-        Trajectory("heldout-300K-16", "../../box-3.pdb", 300, 16, 0.8, 0.3, 0.1, 8, 20402, held_out=True),
-        Trajectory("heldout-500K", "../../box-3.pdb", 500, 1, 2.4, 0.4, 0.1, 1, 20403, held_out=True),
+        Trajectory("heldout-300K", "../../box-3.pdb", 300, 1, 2.4, 0.4, 0.1, 1, 20401, "heldout"),
+        Trajectory("heldout-300K-16", "../../box-3.pdb", 300, 16, 0.8, 0.3, 0.1, 8, 20402, "heldout"),
+        Trajectory("heldout-500K", "../../box-3.pdb", 500, 1, 2.4, 0.4, 0.1, 1, 20403, "heldout"),
         Trajectory("box-1-300K-16", URACIL, 300, 16, 1.0, 0.2, 0.1, 16, 20411),
         Trajectory("box-2-400K", "../../box-2.pdb", 400, 1, 3.4, 0.4, 0.1, 1, 20412),
         Trajectory("box-1-300K", URACIL, 300, 1, 3.4, 0.4, 0.1, 1, 20413),
@@ -80,16 +80,16 @@ TRAJECTORIES = {
         Trajectory("box-1-400K", URACIL, 400, 1, 3.4, 0.4, 0.1, 1, 20415),
         Trajectory("box-2-300K", "../../box-2.pdb", 300, 1, 3.4, 0.4, 0.1, 1, 20416),
         Trajectory("box-2-300K-16", "../../box-2.pdb", 300, 16, 1.0, 0.2, 0.1, 16, 20417),
-        # hot, so that every frame has other water
-        Trajectory("box-1-450K", URACIL, 450, 1, 30.4, 0.4, 0.5, 1, 20418),
-        Trajectory("box-2-450K", "../../box-2.pdb", 450, 1, 30.4, 0.4, 0.5, 1, 20419),
-        Trajectory("box-1-500K", URACIL, 500, 1, 25.4, 0.4, 0.5, 1, 20420),
-        Trajectory("box-2-500K", "../../box-2.pdb", 500, 1, 25.4, 0.4, 0.5, 1, 20421),
+        # Frames far apart in time, and hot: each has other water.
+        Trajectory("box-1-450K", URACIL, 450, 1, 30.4, 0.4, 0.5, 1, 20418, "hot"),
+        Trajectory("box-2-450K", "../../box-2.pdb", 450, 1, 30.4, 0.4, 0.5, 1, 20419, "hot"),
+        Trajectory("box-1-500K", URACIL, 500, 1, 25.4, 0.4, 0.5, 1, 20420, "hot"),
+        Trajectory("box-2-500K", "../../box-2.pdb", 500, 1, 25.4, 0.4, 0.5, 1, 20421, "hot"),
     ),
     "benzene": (
-        Trajectory("heldout-300K", "../../box-3.pdb", 300, 1, 2.4, 0.4, 0.1, 1, 20501, held_out=True),
-        Trajectory("heldout-300K-16", "../../box-3.pdb", 300, 16, 0.7, 0.2, 0.1, 4, 20502, held_out=True),
-        Trajectory("heldout-500K", "../../box-3.pdb", 500, 1, 2.4, 0.4, 0.1, 1, 20503, held_out=True),
+        Trajectory("heldout-300K", "../../box-3.pdb", 300, 1, 2.4, 0.4, 0.1, 1, 20501, "heldout"),
+        Trajectory("heldout-300K-16", "../../box-3.pdb", 300, 16, 0.7, 0.2, 0.1, 4, 20502, "heldout"),
+        Trajectory("heldout-500K", "../../box-3.pdb", 500, 1, 2.4, 0.4, 0.1, 1, 20503, "heldout"),
         Trajectory("box-1-300K-16", "../../box-1.pdb", 300, 16, 0.6, 0.2, 0.1, 16, 20511),
         Trajectory("box-2-400K", "../../box-2.pdb", 400, 1, 2.6, 0.4, 0.1, 1, 20512),
         Trajectory("box-1-300K", "../../box-1.pdb", 300, 1, 2.6, 0.4, 0.1, 1, 20513),
@@ -160,11 +160,12 @@ def main() -> None:
     parser.add_argument("molecule", choices=sorted(TRAJECTORIES))
     name = parser.parse_args().molecule
     molecule = FOLDER / name
-    for held_out, output in ((True, "heldout.h5"), (False, "train.h5")):
-        chosen = [trajectory for trajectory in TRAJECTORIES[name] if trajectory.held_out == held_out]
+    trajectories = TRAJECTORIES[name]
+    for part in dict.fromkeys(trajectory.part for trajectory in trajectories):
+        chosen = [trajectory for trajectory in trajectories if trajectory.part == part]
         for trajectory in chosen:
             run(trajectory.dynamics, molecule / "runs" / trajectory.name, molecule / "sampling.yaml")
-        interleave([cut(molecule, trajectory) for trajectory in chosen], molecule / output)
+        interleave([cut(molecule, trajectory) for trajectory in chosen], molecule / f"{part}.h5")
 
 
 if __name__ == "__main__":

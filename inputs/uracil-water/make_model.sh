@@ -8,7 +8,7 @@ cd "$(dirname "$0")"
 
 labels=../studies/paper/uracil/labels
 mkdir -p frames
-pidelta data pack "$labels"/train-*.h5 --output frames/train.h5
+pidelta data pack "$labels"/train-*.h5 "$labels"/hot-*.h5 --output frames/train.h5
 pidelta data pack "$labels/heldout.h5" --output frames/heldout.h5
 for frames in train heldout; do
     pidelta label frames/$frames.h5 --low pidelta.yaml

@@ -1,10 +1,10 @@
 """Sample the frames of this study: molecular dynamics on DFTB and force field, independent trajectories.
 
 ``python sampling.py uracil`` or ``benzene`` runs what is missing, in order, and cuts the frames into
-``train.h5``, ``heldout.h5`` and for uracil ``hot.h5`` in the folder of the molecule. Stopped, it goes on with
-the same command: a trajectory that was under way goes on from its last state. Stiff terms act every 0.5 fs;
-smooth ones every 2.5 fs, and on 4 beads. That changes the kinetic energy of H by a per cent, which is nothing
-to frames that have to cover what the molecule does.
+``train.h5``, ``heldout.h5`` and for uracil ``hot-1.h5`` and ``hot-2.h5`` in the folder of the molecule.
+Stopped, it goes on with the same command: a trajectory that was under way goes on from its last state. Stiff
+terms act every 0.5 fs; smooth ones every 2.5 fs, and on 4 beads. That changes the kinetic energy of H by a
+per cent, which is nothing to frames that have to cover what the molecule does.
 """
 
 from __future__ import annotations
@@ -81,10 +81,10 @@ TRAJECTORIES = {
         Trajectory("box-2-300K", "../../box-2.pdb", 300, 1, 3.4, 0.4, 0.1, 1, 20416),
         Trajectory("box-2-300K-16", "../../box-2.pdb", 300, 16, 1.0, 0.2, 0.1, 16, 20417),
         # Frames far apart in time, and hot: each has other water.
-        Trajectory("box-1-450K", URACIL, 450, 1, 30.4, 0.4, 0.5, 1, 20418, "hot"),
-        Trajectory("box-2-450K", "../../box-2.pdb", 450, 1, 30.4, 0.4, 0.5, 1, 20419, "hot"),
-        Trajectory("box-1-500K", URACIL, 500, 1, 25.4, 0.4, 0.5, 1, 20420, "hot"),
-        Trajectory("box-2-500K", "../../box-2.pdb", 500, 1, 25.4, 0.4, 0.5, 1, 20421, "hot"),
+        Trajectory("box-1-450K", URACIL, 450, 1, 30.4, 0.4, 0.5, 1, 20418, "hot-1"),
+        Trajectory("box-2-450K", "../../box-2.pdb", 450, 1, 30.4, 0.4, 0.5, 1, 20419, "hot-1"),
+        Trajectory("box-1-500K", URACIL, 500, 1, 25.4, 0.4, 0.5, 1, 20420, "hot-2"),
+        Trajectory("box-2-500K", "../../box-2.pdb", 500, 1, 25.4, 0.4, 0.5, 1, 20421, "hot-2"),
     ),
     "benzene": (
         Trajectory("heldout-300K", "../../box-3.pdb", 300, 1, 2.4, 0.4, 0.1, 1, 20501, "heldout"),

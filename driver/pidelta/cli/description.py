@@ -9,8 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from pidelta.cli.border import describe_embedding
-from pidelta.config import Config, DFTBConfig, MMConfig, QMConfig
+from pidelta.config import Config, MMConfig
 from pidelta.core.cell import heights
+from pidelta.qm_config import DFTBConfig, QMConfig
 from pidelta.state import FloatArray
 from pidelta.units import BOHR_IN_ANGSTROM
 

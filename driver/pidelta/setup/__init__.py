@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from pidelta.config import Config, QMConfig
+from pidelta.config import Config
 from pidelta.core.charge_fields import ChargeFields
 from pidelta.core.names import NameDifference, swapped_names
 from pidelta.core.selection import repeated_residue_numbers, select
@@ -19,6 +19,7 @@ from pidelta.mm.flexibility import flexibility_warnings, refuse_collapsing_water
 from pidelta.mm.settings import Part
 from pidelta.mm.topology import Topology
 from pidelta.qm.base import QMEngine, reported_properties
+from pidelta.qm_config import QMConfig
 from pidelta.qmmm.border import border_warnings
 from pidelta.qmmm.coupling import Coupling
 from pidelta.qmmm.energy import ClassicalEvaluator, QMMMEvaluator, has_whole_delta, is_embedded

@@ -6,16 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Literal
 
-from pidelta.config import (
-    Config,
-    DampingConfig,
-    DeltaConfig,
-    DispersionConfig,
-    MMConfig,
-    QMConfig,
-    QMWithDFTB,
-    QMWithDFTBPlus,
-)
+from pidelta.config import Config, DeltaConfig, MMConfig
 from pidelta.core.charge_fields import ChargeFields
 from pidelta.core.pme import reciprocal_sum
 from pidelta.delta.base import Correction, check_fits
@@ -33,6 +24,7 @@ from pidelta.qm.dftb.method import DFTBMethod, DispersionSettings, MethodInputs
 from pidelta.qm.dftb.settings import DFTBSettings, SCCSettings
 from pidelta.qm.dispersion import DEFAULT_S9, Damping
 from pidelta.qm.none import NoEngine
+from pidelta.qm_config import DampingConfig, DispersionConfig, QMConfig, QMWithDFTB, QMWithDFTBPlus
 from pidelta.qmmm.coupling import Coupling, CutoffCoupling
 from pidelta.qmmm.energy import ClassicalEvaluator
 from pidelta.qmmm.pme_coupling import PMECoupling

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from pidelta.config import QMConfig
 from pidelta.core.particles import Particles
 from pidelta.core.selection import describe_atoms, select
 from pidelta.core.virtual_sites import join_sites
 from pidelta.errors import ConfigError, GeometryError, SettingError
 from pidelta.mm.checks import refuse_united_atoms
 from pidelta.mm.topology import Topology
+from pidelta.qm_config import QMConfig
 from pidelta.qmmm.charges import (
     NOTHING_MOVED,
     MovedCharge,

@@ -91,7 +91,7 @@ class TrainingSettings(Section):
         averaging: of the parameters, over about 1/(1 - averaging) steps; 0: none.
         qm_gradient_weight, mm_gradient_weight: of the loss; by default from the training frames, so that for
             a model that predicts a constant energy the term of the QM gradient is 100 times that of the
-            energy, and the term of the MM gradient 10 times.
+            energy, and the term of the MM gradient 30 times.
         validation_fraction: share of the frames that is held back.
     """
 

@@ -96,6 +96,10 @@ def random_response(
     settings = ResponseSettings(**{"elements": (1, 6, 8), "mm_elements": (1, 8), **cutoffs, **options})
     networks = ResponseNetworks(settings, seed)
     networks.moment_scales.copy_(torch.tensor([0.05, 0.02, 0.01]))
+    rng = torch.Generator().manual_seed(seed)
+    for name, value in networks.state_dict().items():
+        if name.endswith("bias") or name in ("mean", "baseline"):
+            value += 0.1 * torch.randn(value.shape, generator=rng, dtype=value.dtype)
     provenance = Provenance("toy low", "toy reference", EMBEDDING, (composition,), settings.mm_elements)
     return Response(settings, networks, unit_coverage(settings), 1e-3 * (seed + 1), provenance)
 

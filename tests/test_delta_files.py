@@ -66,7 +66,7 @@ def test_files_that_are_no_models_are_refused(tmp_path, capsys):
     torch.save({"schema": "pidelta delta model 1"}, tmp_path / "old.pt")
     refused(tmp_path / "old.pt", "the old format without one: train the model again")
     write_file(tmp_path / "other.pt", "pidelta hdnnp 1", {})
-    refused(tmp_path / "other.pt", "expected the schema 'pidelta response 2' or 'pidelta hdnnp 2', found")
+    refused(tmp_path / "other.pt", "'pidelta hdnnp 2', found 'pidelta hdnnp 1', of another version: train")
     write_file(tmp_path / "payload.pt", SCHEMA, {"settings": Payload()})
     refused(tmp_path / "payload.pt", "expected a delta model")
     assert "executed" not in capsys.readouterr().out

@@ -38,8 +38,8 @@ def test_moments_are_potential_field_and_field_gradient():
 
 
 @pytest.mark.parametrize("coupled", [False, True])
-def test_energy_is_of_second_order_in_charges_but_for_what_the_coefficients_see(coupled):
-    """Third differences of the energy in a factor of all charges, beyond the short range."""
+def test_energy_is_of_second_order_in_charges_without_field_coupling(coupled):
+    """Third differences in a factor of all charges vanish without field coupling, and not with it."""
     model, frame = random_response(field_coupling=coupled), random_frame(1)
     far = np.linalg.norm(frame.site_positions, axis=1)
     frame = replace(frame, site_positions=frame.site_positions * (1.0 + 14.0 / far)[:, None])
@@ -65,7 +65,7 @@ def test_a_region_takes_up_no_charge(seed):
     assert found[0] / found[1] == pytest.approx(4.0, rel=1e-2)
 
 
-@pytest.mark.parametrize("options", [{}, {"energy_width": 0}, {"short_width": 0}])
+@pytest.mark.parametrize("options", [{}, {"energy_width": 0}, {"short_width": 0}, {"field_coupling": False}])
 def test_energies_and_derivatives_by_hand_are_those_of_the_networks(options):
     """Two structures and three models, against the networks that are trained, and automatic derivatives."""
     models = [random_response(seed, **options) for seed in range(3)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,10 +23,11 @@ from pidelta.delta.committee import Committee
 from pidelta.delta.coverage import Coverage
 from pidelta.delta.loading import load_correction
 from pidelta.delta.training.fitting import Fit
+from pidelta.delta.training.parallel import in_processes
 from pidelta.delta.training.run import coverage_group, initial_networks, prepare_training, train_models
 from pidelta.delta.training.settings import read_training_file
 from pidelta.delta.training.targets import prepare
-from pidelta.errors import ConfigError, DataError, ModelError
+from pidelta.errors import ConfigError, DataError, ModelError, RunError
 
 SETTINGS = """
 model: {model}
@@ -158,6 +161,18 @@ def test_training_depends_on_the_seed_alone_and_not_on_processes(data, tmp_path)
     for one, other in zip(first, second, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(weights(one), weights(other), strict=True))
     assert not torch.equal(weights(first[0])[-1], weights(first[1])[-1])
+
+
+def end_at_once(data, model, report):
+    """A task whose process dies for the first model, while the second one waits for ever."""
+    if model == 0:
+        os._exit(9)
+    time.sleep(600.0)
+
+
+def test_a_process_that_dies_ends_the_training_with_one_line(data):
+    with pytest.raises(RunError, match=r"^training: a worker process died.*use fewer --workers$"):
+        in_processes(data[1], [0, 1], 2, end_at_once, lambda model, found: None)
 
 
 def test_a_stopped_training_resumes_without_loss(data, tmp_path):

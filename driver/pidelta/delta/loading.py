@@ -23,7 +23,11 @@ def load_correction(path: Path) -> Correction:
     schema, content = read_file(path)
     kinds = {kind.schema: kind for kind in model_kinds().values()}
     if schema not in kinds:
-        raise ModelError(f"{path}: expected the schema {' or '.join(map(repr, kinds))}, found {schema!r}")
+        older = schema.rpartition(" ")[0] in {name.rpartition(" ")[0] for name in kinds}
+        advice = ", of another version: train the model again" if older else ""
+        raise ModelError(
+            f"{path}: expected the schema {' or '.join(map(repr, kinds))}, found {schema!r}{advice}"
+        )
     try:
         return kinds[schema].from_content(content)
     except ModelError as error:

@@ -37,7 +37,7 @@ class Trajectory:
         spacing: ps between frames.
         beads_kept: how many of the beads of each time become frames.
         seed: of velocities and thermostat.
-        part: the file that its frames go to: to train on, to test on, or to train on other water.
+        part: the file that its frames go to, without its suffix.
     """
 
     name: str
@@ -80,7 +80,7 @@ TRAJECTORIES = {
         Trajectory("box-1-400K", URACIL, 400, 1, 3.4, 0.4, 0.1, 1, 20415),
         Trajectory("box-2-300K", "../../box-2.pdb", 300, 1, 3.4, 0.4, 0.1, 1, 20416),
         Trajectory("box-2-300K-16", "../../box-2.pdb", 300, 16, 1.0, 0.2, 0.1, 16, 20417),
-        # Frames far apart in time, and hot: each has other water.
+        # Hot, with frames half a picosecond apart: the water has turned and moved by an angstrom.
         Trajectory("box-1-450K", URACIL, 450, 1, 30.4, 0.4, 0.5, 1, 20418, "hot-1"),
         Trajectory("box-2-450K", "../../box-2.pdb", 450, 1, 30.4, 0.4, 0.5, 1, 20419, "hot-1"),
         Trajectory("box-1-500K", URACIL, 500, 1, 25.4, 0.4, 0.5, 1, 20420, "hot-2"),

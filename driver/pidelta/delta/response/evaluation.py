@@ -13,7 +13,7 @@ import torch
 
 from pidelta.delta.radial_functions import gaussian_grid
 from pidelta.delta.response.multipoles import COUNTS, MOMENTS
-from pidelta.delta.response.networks import COEFFICIENTS, ResponseNetworks, Weights, invariants, stacked
+from pidelta.delta.response.networks import COEFFICIENTS, ResponseNetworks, Weights, field_invariants, stacked
 from pidelta.delta.response.pairs import PairNetworks, pair_energies
 from pidelta.delta.response.settings import ResponseSettings
 from pidelta.state import FloatArray, IntArray
@@ -32,13 +32,13 @@ class JointEvaluation:
         weights = stacked(networks)
         self._baseline = weights.baseline.numpy()
         self._elements = [_Atoms(settings, weights, element) for element in range(len(settings.elements))]
-        radial, radial_bias, coupling, coupling_bias, pair, pair_bias = (
+        radial, radial_bias, coupling, _, pair, pair_bias = (
             part[:, 0] for name in ("radial", "coupling", "pair") for part in weights.layers[name]
         )
         self._pairs = PairNetworks(
             gaussian_grid(1.5, settings.radial_cutoff, settings.pair_radial_count),
             radial.numpy(),
-            (radial_bias + coupling_bias)[:, 0].numpy(),
+            radial_bias[:, 0].numpy(),
             coupling.numpy(),
             pair.mT.contiguous().numpy(),
             pair_bias[:, 0].numpy(),
@@ -65,10 +65,10 @@ class JointEvaluation:
         models, (batch, n, _) = len(self._baseline), features.shape
         energies = np.repeat(self._baseline[:, species].sum(axis=1)[:, None], batch, axis=1)
         outputs = np.empty((batch, models, n, COEFFICIENTS + 2 * self._settings.pair_width))
-        invariants = _Invariants(moments)
+        seen = _Invariants(moments)
         for element, own in zip(self._elements, atoms, strict=True):
             if len(own):
-                energy, outputs[:, :, own] = element.forward(features[:, own], invariants.values[:, own])
+                energy, outputs[:, :, own] = element.forward(features[:, own], seen.values[:, own])
                 energies += energy
         charges, polarisabilities = outputs[..., 0], outputs[..., 1]
         phi, field = moments[:, None, :, 0], moments[:, :, 1:4]
@@ -88,21 +88,21 @@ class JointEvaluation:
         slopes = np.empty_like(features)
         for element, own in zip(self._elements, atoms, strict=True):
             if len(own):
-                structure, seen, near = element.backward(output_slopes[:, :, own])
+                structure, invariants, near = element.backward(output_slopes[:, :, own])
                 slopes[:, own, :first] = structure
                 slopes[:, own, last:] = near
-                moment_slopes[:, own] += invariants.pull_back(seen, own)
+                moment_slopes[:, own] += seen.pull_back(invariants, own)
         moment_slopes[..., 0] -= moment_slopes[..., 0].mean(axis=1, keepdims=True)
         slopes[..., first:last] = moment_slopes
         return energies, slopes, found.positions
 
 
 class _Invariants:
-    """phi, |F| and |H| (B, n, 3) as `invariants` makes them of moments (B, n, 10), and the way back."""
+    """phi, |F| and |H| (B, n, 3) as `field_invariants` makes them of moments (B, n, 10), and the way back."""
 
     def __init__(self, moments: FloatArray) -> None:
         phi, field, gradient = (torch.from_numpy(part) for part in np.split(moments, [1, 4], axis=-1))
-        self.values = invariants(phi[..., 0], field, gradient).numpy()
+        self.values = field_invariants(phi[..., 0], field, gradient).numpy()
         self._moments = moments
 
     def pull_back(self, slopes: FloatArray, atoms: IntArray) -> FloatArray:
@@ -126,12 +126,12 @@ class _Atoms:
         }
         self._first = self._layers["first"][0].transpose(1, 2).flatten(0, 1).contiguous()  # (K H, S)
 
-    def forward(self, features: FloatArray, field: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def forward(self, features: FloatArray, invariants: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Energies (K, B), and outputs (B, K, N, O) for the field.
 
         Args:
             features: (B, N, D) of N atoms.
-            field: (B, N, 3) its invariants at them.
+            invariants: (B, N, 3) of the field at them.
         """
         settings = self._settings
         batch, count, _ = features.shape
@@ -141,7 +141,7 @@ class _Atoms:
         hidden = (structure @ self._first.T).reshape(len(own), models, -1).transpose(0, 1)
         hidden = hidden + self._layers["first"][1]
         width = settings.energy_width
-        seen = torch.from_numpy(field.reshape(len(own), -1))
+        seen = torch.from_numpy(invariants.reshape(len(own), -1))
         hidden[..., width:] += self._map("field", seen.expand(models, -1, -1))
         self._hidden = _Silu(hidden)
         shared = self._hidden.value
@@ -162,7 +162,7 @@ class _Atoms:
         )
 
     def backward(self, slopes: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Derivatives of the mean energy in structure (B, N, S), field (B, N, 3) and short-range features.
+        """Derivatives of the mean energy in structure (B, N, S), invariants (B, N, 3) and near (B, N, R).
 
         Args:
             slopes: (B, K, N, O) dE/d(output).
@@ -181,11 +181,11 @@ class _Atoms:
         energy = self._back("energy", self._energy.backward(self._back("energy_out", share)))
         hidden = torch.cat([energy, hidden], dim=-1) if settings.energy_width else energy + hidden
         hidden = self._hidden.backward(hidden)
-        field = self._back("field", hidden[..., settings.energy_width :]).sum(0)
+        invariants = self._back("field", hidden[..., settings.energy_width :]).sum(0)
         structure = hidden.transpose(0, 1).flatten(1) @ self._first
         return (
             structure.reshape(batch, count, -1).numpy(),
-            field.reshape(batch, count, -1).numpy(),
+            invariants.reshape(batch, count, -1).numpy(),
             near.reshape(batch, count, -1).numpy(),
         )
 

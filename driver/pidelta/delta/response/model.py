@@ -16,7 +16,9 @@ from pidelta.state import FloatArray, IntArray
 
 
 class Response(NetworkModel):
-    """A correction that sees sites by their potential, field and field gradient at the QM atoms.
+    """A correction that sees the sites by their potential, field and field gradient at the QM atoms.
+
+    Those nearby it sees by element and distance, too.
 
     See `networks.py` for its energy.
     """

@@ -7,8 +7,9 @@ with phi, F and H the potential, field and field gradient of the sites at the QM
 over the region, and u the unit vector from A to B. The charges q, polarisabilities a and pair coefficients c
 are networks of the descriptors of the structure: differences of charges, dipoles, quadrupoles and
 polarisabilities that follow the geometry. They see the field, too: phi, |F| and |H| at their atom, and along
-the pair u.F_A, u.H_A u, phi_B - phi_A and u.F_B. So they hold all orders of the response. E0 is a network of
-the descriptors of the structure alone, S_A one of the short-range features, too.
+the pair u.F_A, u.H_A u, phi_B - phi_A and u.F_B; so the energy has terms of all orders in it. E0 is a network
+of the descriptors of the structure alone, S_A one of the short-range features and of what makes the
+coefficients.
 
 K models, B structures, n atoms of T elements.
 """
@@ -25,15 +26,16 @@ from pidelta.core.switching import quintic
 from pidelta.delta.network_model import FeatureNetworks
 from pidelta.delta.radial_functions import gaussian_grid
 from pidelta.delta.response.multipoles import COUNTS, MOMENTS
-from pidelta.delta.response.pairs import PAIR_TERMS
+from pidelta.delta.response.pairs import COUPLED_TERMS, PAIR_TERMS
 from pidelta.delta.response.settings import ResponseSettings
 from pidelta.delta.scaling import scales
 
 COEFFICIENTS = 2  # q and a, before the inputs of pairs and of the short-range term
-COUPLED_TERMS = 4
-"""Of a pair, the terms that its coefficients see: the three linear ones, and u.F_B."""
 SMALL_FIELDS = (0.01, 0.005)
-"""|F| and |H| below which their smooth forms in `invariants` are flat, in atomic units: typical in water."""
+"""Where |F| and |H| bend to a smooth minimum in `field_invariants`; hartree/(e bohr) and hartree/(e bohr^2).
+
+A quarter of the atoms of uracil in water have less.
+"""
 _TENSORS = (slice(1, 4), slice(4, 10))
 """Where the field and its gradient are among the moments."""
 
@@ -77,11 +79,10 @@ class ResponseNetworks(FeatureNetworks):
             self.response = _Layer(elements, settings.response_width, outputs, 0.5)
             self.radial = _Layer(1, settings.pair_radial_count, settings.pair_width)
             self.pair = _Layer(1, settings.pair_width, PAIR_TERMS, 0.3)
-            self.field = _Layer(elements, len(self.moment_scales), settings.response_width)
-            self.coupling = _Layer(1, COUPLED_TERMS, settings.pair_width, 0.5)
-            if not settings.field_coupling:
-                for layer in (self.field, self.coupling):
-                    layer.requires_grad_(False).weight.zero_()
+            # What they add to has a bias of its own.
+            zero = ("bias",) if settings.field_coupling else ("weight", "bias")
+            self.field = _Layer(elements, len(self.moment_scales), settings.response_width, zero=zero)
+            self.coupling = _Layer(1, COUPLED_TERMS, settings.pair_width, 0.5, zero=zero)
             if settings.short_width:
                 self.near = _Layer(elements, settings.short_features, settings.short_width)
                 self.short = _Layer(elements, settings.short_width, settings.short_width)
@@ -145,13 +146,29 @@ class ResponseNetworks(FeatureNetworks):
 
 
 class _Layer(nn.Module):
-    """Affine maps, one for each of some kinds: x (kinds, ..., inputs) -> (kinds, ..., outputs)."""
+    """Affine maps, one for each of some kinds: x (kinds, ..., inputs) -> (kinds, ..., outputs).
 
-    def __init__(self, kinds: int, inputs: int, outputs: int, gain: float = 1.0) -> None:
+    Args:
+        kinds, inputs, outputs: how many.
+        gain: of the first weights.
+        zero: which of weight and bias stay zero, and are neither learnt nor saved.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def __init__(
+        self, kinds: int, inputs: int, outputs: int, gain: float = 1.0, zero: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         deviation = gain * (2.0 / (inputs + outputs)) ** 0.5
-        self.weight = nn.Parameter(deviation * torch.randn(kinds, inputs, outputs, dtype=torch.float64))
-        self.bias = nn.Parameter(torch.zeros(kinds, 1, outputs, dtype=torch.float64))
+        weight = deviation * torch.randn(kinds, inputs, outputs, dtype=torch.float64)
+        bias = torch.zeros(kinds, 1, outputs, dtype=torch.float64)
+        for name, value in (("weight", weight), ("bias", bias)):
+            if name in zero:
+                self.register_buffer(name, torch.zeros_like(value), persistent=False)
+            else:
+                self.register_parameter(name, nn.Parameter(value))
 
     def scaled(
         self, inputs: tuple[torch.Tensor, torch.Tensor] | None = None, outputs: torch.Tensor | None = None
@@ -162,8 +179,7 @@ class _Layer(nn.Module):
             inputs: mean and inverse scale (kinds, inputs).
             outputs: (outputs,) or a number.
         """
-        weight: torch.Tensor = self.weight
-        bias: torch.Tensor = self.bias
+        weight, bias = self.weight, self.bias
         if inputs is not None:
             mean, inverse = inputs
             weight = weight * inverse[..., None]
@@ -201,7 +217,7 @@ def energies(
     first, last = settings.structure_count, settings.structure_count + MOMENTS
     phi, field, gradient = features[..., first:last].split([1, 3, 6], dim=-1)
     phi = (phi - phi.mean(1, keepdim=True)).squeeze(-1)
-    atoms, output = _atoms(settings, weights, features, invariants(phi, field, gradient), species)
+    atoms, output = _atoms(settings, weights, features, field_invariants(phi, field, gradient), species)
     charge, polarisability = output[..., 0], output[..., 1]
     atoms = atoms + charge * phi + 0.5 * polarisability * (field * field).sum(-1)
     inputs = output[..., COEFFICIENTS:].split(settings.pair_width, dim=-1)
@@ -210,7 +226,7 @@ def energies(
     return total
 
 
-def invariants(phi: torch.Tensor, field: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+def field_invariants(phi: torch.Tensor, field: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
     """phi, |F| and |H| (..., 3) from (...), (..., 3) and (..., 6); the latter two are smooth at zero."""
     small_field, small_gradient = SMALL_FIELDS
     return torch.stack(
@@ -234,12 +250,12 @@ def _atoms(
     settings: ResponseSettings,
     weights: Weights,
     features: torch.Tensor,
-    field: torch.Tensor,
+    invariants: torch.Tensor,
     species: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Energies (K, B, n) of atoms in no field, short-range term included, and what the field multiplies.
+    """E0 and the short-range term of atoms (K, B, n), and what the field multiplies.
 
-    The latter depends on `invariants` of the field (B, n, 3), too.
+    All but E0 depend on `field_invariants` (B, n, 3), too.
     """
     silu = nn.functional.silu
     batch, n, _ = features.shape
@@ -260,7 +276,7 @@ def _atoms(
     structure, near = own[..., : settings.structure_count], own[..., settings.structure_count + MOMENTS :]
     width = settings.energy_width
     hidden = _map(weights, "first", structure)
-    in_field = silu(hidden[..., width:] + _map(weights, "field", of_elements(field)))
+    in_field = silu(hidden[..., width:] + _map(weights, "field", of_elements(invariants)))
     energy = silu(_map(weights, "energy", silu(hidden[..., :width]) if width else in_field))
     energy = _map(weights, "energy_out", energy)
     output = _map(weights, "response", in_field)

@@ -22,6 +22,9 @@ from pidelta.state import FloatArray
 _vectorised = compiled(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
 
 PAIR_TERMS = 7
+"""What the coefficients of a pair multiply: three terms linear in the field, then quadratic ones."""
+COUPLED_TERMS = 4
+"""What the coefficients see of the field: the linear terms, and u.F_B."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class PairNetworks:
 
     Attributes:
         gaussians: R Gaussians of the distance, and where the energy of a pair ends.
-        radial, bias: (K, R, p) and (K, p), the latter of radial and coupling together.
+        radial, bias: (K, R, p) and (K, p).
         coupling: (K, 4, p) of the three linear terms of the pair and of u.F_B.
         coefficients, coefficients_bias: (K, 7, p) and (K, 7).
     """
@@ -99,7 +102,7 @@ def _set_inputs(
     centres, spacing, cutoff = functions
     models, n, twice = inputs.shape
     width = twice // 2
-    u, terms, back_terms = np.empty(3), np.empty(7), np.empty(7)
+    u, terms, back_terms = np.empty(3), np.empty(3), np.empty(3)
     count = 0
     for i in range(n):
         for j in range(i):
@@ -111,10 +114,10 @@ def _set_inputs(
             gaussians(r, centres, spacing, radial[count])
             for c in range(3):
                 u[c] = (x[j, c] - x[i, c]) / r
-            _set_terms(u, moments[i], moments[j], terms)
+            _set_linear_terms(u, moments[i], moments[j], terms)
             for c in range(3):
                 u[c] = -u[c]
-            _set_terms(u, moments[j], moments[i], back_terms)
+            _set_linear_terms(u, moments[j], moments[i], back_terms)
             for k in range(models):
                 there, back = hidden[count, k, 0], hidden[count, k, 1]
                 there[:] = bias[k]
@@ -216,17 +219,22 @@ def _add_energies(
 
 
 @_vectorised
-def _set_terms(u, own, other, terms):
-    """Set what the coefficients of a pair multiply, from the moments of both atoms."""
-    along = u[0] * own[1] + u[1] * own[2] + u[2] * own[3]
-    difference = other[0] - own[0]
-    terms[0] = along
+def _set_linear_terms(u, own, other, terms):
+    """Set those of the terms of a pair that are linear in the moments of both atoms."""
+    terms[0] = u[0] * own[1] + u[1] * own[2] + u[2] * own[3]
     terms[1] = (
         u[0] * (u[0] * own[4] + 2.0 * (u[1] * own[5] + u[2] * own[6]))
         + u[1] * (u[1] * own[7] + 2.0 * u[2] * own[8])
         + u[2] * u[2] * own[9]
     )
-    terms[2] = difference
+    terms[2] = other[0] - own[0]
+
+
+@_vectorised
+def _set_terms(u, own, other, terms):
+    """Set what the coefficients of a pair multiply, from the moments of both atoms."""
+    _set_linear_terms(u, own, other, terms)
+    along, difference = terms[0], terms[2]
     terms[3] = along * along
     terms[4] = difference * difference
     terms[5] = own[1] * other[1] + own[2] * other[2] + own[3] * other[3]

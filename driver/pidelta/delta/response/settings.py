@@ -15,7 +15,7 @@ class ResponseSettings(DescriptorSettings):
     Attributes:
         pair_radial_count: number of Gaussians of the distance that the coefficients of pairs depend on.
         energy_width: of the networks of the energy without the environment; 0: they share the first layer of
-            the coefficients.
+            the coefficients, and so see the field.
         response_width: of the first layer of the coefficients of the environment.
         pair_width, short_width: of the networks of pairs and of the short-range term; 0 for `short_width`
             leaves out that term.

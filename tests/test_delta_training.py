@@ -108,7 +108,7 @@ def test_gradients_count_more_than_energies_unless_the_settings_say_how_much(sma
     arguments = networks, prepared.groups, prepared.settings, frames, frames
     found = Fit(*arguments, settings).weights
     terms = {name: found[name] * square / energies.var() for name, square in squares.items()}
-    assert terms == pytest.approx({"qm_gradient": 100.0, "mm_gradient": 10.0}, rel=1e-6)
+    assert terms == pytest.approx({"qm_gradient": 100.0, "mm_gradient": 30.0}, rel=1e-6)
     given = settings.model_copy(update={"qm_gradient_weight": 3.0, "mm_gradient_weight": 0.0})
     assert Fit(*arguments, given).weights == {"energy": 1.0, "qm_gradient": 3.0, "mm_gradient": 0.0}
 

@@ -79,10 +79,11 @@ class ResponseNetworks(FeatureNetworks):
             self.response = _Layer(elements, settings.response_width, outputs, 0.5)
             self.radial = _Layer(1, settings.pair_radial_count, settings.pair_width)
             self.pair = _Layer(1, settings.pair_width, PAIR_TERMS, 0.3)
-            # What they add to has a bias of its own.
+            # What they add to has a bias of its own. They begin small, as high orders are: few frames do not
+            # show that.
             zero = ("bias",) if settings.field_coupling else ("weight", "bias")
-            self.field = _Layer(elements, len(self.moment_scales), settings.response_width, zero=zero)
-            self.coupling = _Layer(1, COUPLED_TERMS, settings.pair_width, 0.5, zero=zero)
+            self.field = _Layer(elements, len(self.moment_scales), settings.response_width, 0.1, zero)
+            self.coupling = _Layer(1, COUPLED_TERMS, settings.pair_width, 0.1, zero)
             if settings.short_width:
                 self.near = _Layer(elements, settings.short_features, settings.short_width)
                 self.short = _Layer(elements, settings.short_width, settings.short_width)

@@ -93,7 +93,9 @@ def random_response(
 ) -> Response:
     """An untrained response model with cutoffs that differ from each other, and all its terms of a size."""
     cutoffs = {"short_cutoff": 9.0, "radial_cutoff": 8.0, "angular_cutoff": 6.0}
-    settings = ResponseSettings(**{"elements": (1, 6, 8), "mm_elements": (1, 8), **cutoffs, **options})
+    widths = {"energy_width": 32, "response_width": 24, "pair_width": 16, "short_width": 12}
+    elements = {"elements": (1, 6, 8), "mm_elements": (1, 8)}
+    settings = ResponseSettings(**{**elements, **cutoffs, **widths, **options})
     networks = ResponseNetworks(settings, seed)
     networks.moment_scales.copy_(torch.tensor([0.05, 0.02, 0.01]))
     rng = torch.Generator().manual_seed(seed)

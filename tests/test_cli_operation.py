@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from io import StringIO
 from pathlib import Path
 
@@ -98,10 +99,10 @@ def test_interrupt_during_imports(tmp_path):
         text=True,
     ) as process:
         assert process.stdout.readline() == "importing\n"
+        time.sleep(0.5)  # so that it waits in the import
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=120.0)
-    assert process.returncode == 130
-    assert errors == "pidelta: stopped\n"
+    assert (process.returncode, errors) == (130, "pidelta: stopped\n")
 
 
 def test_steps_and_time_are_shown_in_80_columns():

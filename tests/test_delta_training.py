@@ -36,7 +36,7 @@ descriptors: {{radial_count: 8, short_count: 3, short_cutoff: 9 bohr, radial_cut
 networks: {networks}
 training: {{seed: 3, epochs: {epochs}, batch_size: 10}}
 """
-NETWORKS = {"hdnnp": "{hidden: [16, 16]}", "response": "{response_width: 32}"}
+NETWORKS = {"hdnnp": "{hidden: [16, 16]}", "response": "{response_width: 32, pair_width: 16}"}
 KINDS = pytest.mark.parametrize("model", NETWORKS)
 
 

@@ -4,8 +4,9 @@ Run: python models.py TRAIN.h5 TEST.h5 [--name uracil] [--frames 50 100 200 400]
 
 The first frames of TRAIN.h5 are trained on, a tenth of them held back by blocks of time for validation. Each
 row of `models.csv` is one model, or the mean of the seeds as a committee; rows that are there are not made
-again. `--page` writes `models.md` and its picture from it. Both files need low-level labels, too:
-`pidelta label TRAIN.h5 --low uracil/sampling.yaml` on a copy of the files in `uracil/labels`.
+again, and `--name` tells sets of frames apart. `--page` writes `models.md` and its picture from it. Both
+files need low-level labels, too: `pidelta label TRAIN.h5 --low uracil/sampling.yaml` on a copy of the files
+in `uracil/labels`.
 """
 
 from __future__ import annotations
@@ -187,7 +188,7 @@ FINDINGS = """
 Settings: 200 epochs, weight decay 0.3, B3LYP-D3(BJ)/def2-SVP labels, DFTB3/pid 1.1 as the low level; held
 out is another box. Rows with one seed have no error bar. `response 1` is `response` before the field acted
 on its coefficients, with half the widths; its rows and those of `hdnnp` were made with MM gradients at a
-third of the weight they have now. `response` was trained on the 216 hot frames and 184 of the others.
+third of the weight they have now. The seconds of `response` include preparing the frames, beside other work.
 The models that ship have weight decay 0.03, the default, and all 720 frames.
 
 - Benzene reaches chemical accuracy with 50 frames. The committee of `response 1` at 200 has 0.08, 0.27 and
@@ -249,7 +250,10 @@ def draw(rows: list[dict], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    molecules = sorted({row["molecule"] for row in rows}, reverse=True)
+    sizes: dict[str, set[str]] = {}
+    for row in rows:
+        sizes.setdefault(row["molecule"], set()).add(row["frames"])
+    molecules = [name for name in sorted(sizes, reverse=True) if len(sizes[name]) > 1]
     titles = {
         "energy": "energy, kcal/mol",
         "qm_gradient": "QM gradient, kcal/mol/Å",

@@ -1,6 +1,7 @@
 """What all tests share: the reference material beside the checkout, one thread, and the command line."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import pytest
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+
+# A shell that starts the tests in the background ignores Ctrl-C for them; what they start would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).parents[2] / "shared"
 ROOT = Path(__file__).parents[1]

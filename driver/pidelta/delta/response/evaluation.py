@@ -1,7 +1,7 @@
 """Energies of several response models at once and the derivatives of their mean, by hand.
 
 The formula is that of `networks.py`, whose automatic derivatives train the models and check these. By hand it
-takes a quarter of the time.
+is faster.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -260,6 +261,24 @@ def test_a_bias_on_atoms_that_are_not_quantum_is_refused(folder, fail):
     (folder / "learn.yaml").write_text(text)
     line = fail("learn", folder / "learn.yaml")
     assert "learn.yaml: sample.0.distances: expected pairs of QM atoms (0 to 2), found [0, 5]" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("embedding: {scheme: pme}\n", "train.yaml: embedding.scheme: .*found 'pme'"),
+        (
+            "embedding: {scheme: cutoff, cutoff: 0.7 nm, switch: 0.2 nm}\n",
+            "train.yaml: embedding.cutoff: expected .* as the frames of .*, found 13.2",
+        ),
+    ],
+    ids=["scheme", "cutoff"],
+)
+def test_settings_of_the_training_are_checked_before_anything_is_sampled(folder, fail, text, expected):
+    (folder / "train.yaml").write_text(text)
+    line = fail("learn", folder / "learn.yaml")
+    assert re.search(expected, line), line
+    assert not (folder / "learn" / "round-00").exists()
 
 
 def test_learning_needs_a_region(folder, fail):

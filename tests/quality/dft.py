@@ -50,7 +50,7 @@ def converge(frame: Frame, settings: ReferenceSettings, density: np.ndarray | No
     atoms = [(int(number), tuple(x)) for number, x in zip(frame.numbers, frame.positions, strict=True)]
     molecule = gto.M(atom=atoms, unit="Bohr", basis=settings.basis, charge=frame.charge, verbose=0)
     # PySCF's B3LYPG has the VWN(RPA) correlation of the labels.
-    scf = dft.RKS(molecule, xc="B3LYPG").density_fit(auxbasis=settings.auxiliary_basis)
+    scf = dft.RKS(molecule, xc="B3LYPG").density_fit(auxbasis=settings.fitting_basis)
     scf.grids.level, scf.conv_tol = settings.grid_level, settings.convergence
     scf.conv_check, scf.chkfile = False, None
     scf.kernel(dm0=density)

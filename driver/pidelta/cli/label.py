@@ -80,9 +80,13 @@ def label(
     ] = None,
     xc: Annotated[str, typer.Option(help="Density functional, as PySCF names it.")] = "B3LYP",
     basis: Annotated[str, typer.Option(help="Orbital basis, as PySCF names it.")] = "def2-SVP",
-    auxiliary_basis: Annotated[str, typer.Option(help="Basis of density fitting, as PySCF names it.")] = (
-        "def2-universal-jkfit"
-    ),
+    auxiliary_basis: Annotated[
+        str | None,
+        typer.Option(
+            help="Basis of density fitting, as PySCF names it; by default def2-universal-jkfit, or for "
+            "functionals without exact exchange def2-universal-jfit."
+        ),
+    ] = None,
     grid_level: Annotated[int, typer.Option(min=0, max=9, help="Integration grid.")] = 2,
     dispersion: Annotated[
         str, typer.Option(help="none, d3bj or d4, with the published parameters of the functional.")

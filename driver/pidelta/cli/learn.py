@@ -51,6 +51,7 @@ def learn(
     console = Console()
     setup = Setup(config)
     _check_atoms(settings, file, setup)
+    _check_training(file, setup)
     terms = tuple(term for term in config.terms if term != "delta")
     subject = Subject(setup.system, setup.qm_region, terms)
     command = shlex.join(["pidelta", "learn", settings.name])
@@ -85,6 +86,20 @@ def _check_atoms(path: Path, file: LearningFile, setup: Setup) -> None:
                     f"{path}: sample.{place}.distances: expected pairs of QM atoms "
                     f"({min(known)} to {max(known)}), found {list(pair)}"
                 )
+
+
+def _check_training(file: LearningFile, setup: Setup) -> None:
+    """See that the training settings are for the frames of this set-up, before the first is sampled."""
+    from pidelta.delta.training.settings import read_training_file
+
+    expected = dict(setup.qm_region.surroundings.settings)
+    found = read_training_file(file.training).embedding.as_mapping()
+    for key in sorted({*expected, *found}):
+        if expected.get(key) != found.get(key):
+            raise ConfigError(
+                f"{file.training}: embedding.{key}: expected {expected.get(key)}, as the frames of "
+                f"{file.config} have it, found {found.get(key)}"
+            )
 
 
 def _line(result: RoundResult) -> str:

@@ -28,9 +28,13 @@ class DensityFitting:
         molecule: PySCF's.
         auxiliary_basis: the fitting basis by name.
         omega: of the kernel in 1/bohr, 0 for 1/r.
+        with_exchange: whether exchange is asked for; without it the integrals stay as they are, which saves
+            the longest step of large molecules.
     """
 
-    def __init__(self, molecule: Any, auxiliary_basis: str, omega: float = 0.0) -> None:
+    def __init__(
+        self, molecule: Any, auxiliary_basis: str, omega: float = 0.0, with_exchange: bool = True
+    ) -> None:
         self._df = importlib.import_module("pyscf.df")
         self._lib = importlib.import_module("pyscf.lib")
         self._molecule = molecule
@@ -39,8 +43,9 @@ class DensityFitting:
         with self._kernel():
             self._root = _inverse_root(self._auxiliary.intor("int2c2e", hermi=1))
             integrals = self._df.incore.aux_e2(molecule, self._auxiliary, "int3c2e", aosym="s2ij")
-        # (kept, pairs): their products are the fitted (pq|rs)
-        self._fitted = self._root @ integrals.T
+        # (P, pairs), or (kept, pairs) whose products are the fitted (pq|rs)
+        self._integrals = self._root @ integrals.T if with_exchange else integrals.T
+        self._is_fitted = with_exchange
 
     def _kernel(self) -> ExitStack:
         stack = ExitStack()
@@ -50,14 +55,20 @@ class DensityFitting:
 
     def coulomb(self, density: FloatArray) -> FloatArray:
         """(nao, nao) the potential of a density matrix."""
-        packed = self._lib.pack_tril(2.0 * density - np.diag(np.diag(density)))
-        return np.asarray(self._lib.unpack_tril((self._fitted @ packed) @ self._fitted))
+        coefficients = self._integrals @ self._packed(density)
+        if not self._is_fitted:
+            coefficients = self._root.T @ (self._root @ coefficients)
+        return np.asarray(self._lib.unpack_tril(coefficients @ self._integrals))
+
+    def _packed(self, density: FloatArray) -> FloatArray:
+        """(pairs,) a symmetric matrix, each pair of two functions twice."""
+        return np.asarray(self._lib.pack_tril(2.0 * density - np.diag(np.diag(density))))
 
     def exchange(self, orbitals: FloatArray) -> FloatArray:
         """(nao, nao) the exchange of orbitals (nao, o) with one electron each."""
         exchange = np.zeros((len(orbitals),) * 2)
-        for start in range(0, len(self._fitted), _BLOCK):
-            half = self._lib.unpack_tril(self._fitted[start : start + _BLOCK]) @ orbitals
+        for start in range(0, len(self._integrals), _BLOCK):
+            half = self._lib.unpack_tril(self._integrals[start : start + _BLOCK]) @ orbitals
             rows = half.transpose(1, 0, 2).reshape(len(orbitals), -1)
             exchange += rows @ rows.T
         return exchange
@@ -71,8 +82,8 @@ class DensityFitting:
         """
         electrons = 2.0 if len(orbitals) == 1 else 1.0
         density = electrons * sum(own @ own.T for own in orbitals)
-        packed = self._lib.pack_tril(2.0 * density - np.diag(np.diag(density)))
-        charges = (self._fitted @ packed) @ self._root
+        charges = self._integrals @ self._packed(density)
+        charges = (charges if self._is_fitted else self._root @ charges) @ self._root
         pairs = [self._pairs(own) for own in orbitals] if exchange else []
         weights = 0.5 * coulomb * np.outer(charges, charges)
         for own in pairs:
@@ -99,9 +110,9 @@ class DensityFitting:
     def _pairs(self, orbitals: FloatArray) -> FloatArray:
         """(naux, o, o) M^-1 (P|ij)."""
         occupied = orbitals.shape[1]
-        products = np.empty((len(self._fitted), occupied, occupied))
-        for start in range(0, len(self._fitted), _BLOCK):
-            full = self._lib.unpack_tril(self._fitted[start : start + _BLOCK])
+        products = np.empty((len(self._integrals), occupied, occupied))
+        for start in range(0, len(self._integrals), _BLOCK):
+            full = self._lib.unpack_tril(self._integrals[start : start + _BLOCK])
             products[start : start + _BLOCK] = orbitals.T @ full @ orbitals
         pairs: FloatArray = self._root.T @ products.reshape(len(products), -1)
         return pairs.reshape(-1, occupied, occupied)

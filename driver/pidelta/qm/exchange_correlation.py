@@ -7,6 +7,7 @@ in a block of points, and to contract with the occupied orbitals.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,7 @@ class ExchangeCorrelation:
         self._integrator = scf._numint
         self._xc: str = scf.xc
         self._kind: str = scf._numint._xc_type(scf.xc)
+        self._make_mask = importlib.import_module("pyscf.dft.gen_grid").make_mask
         grids = type(scf.grids)(scf.mol)
         grids.level = level
         grids.build(with_non0tab=False)
@@ -62,8 +64,14 @@ class ExchangeCorrelation:
             for start in range(0, len(grids.weights), _BLOCK)
         ]
 
+    def _values(self, derivatives: int, coordinates: FloatArray) -> FloatArray:
+        """(rows, g, nao) basis functions and their derivatives to an order, 0 where they are negligible."""
+        mask = self._make_mask(self._molecule, coordinates, cutoff=0.01 * _NEGLIGIBLE)
+        name = f"GTOval_sph_deriv{derivatives}"
+        return np.asarray(self._molecule.eval_gto(name, coordinates, non0tab=mask))
+
     def _block(self, coordinates: FloatArray, weights: FloatArray) -> _Block:
-        values = np.asarray(self._molecule.eval_gto("GTOval_sph_deriv1", coordinates))
+        values = self._values(1, coordinates)
         functions = np.flatnonzero(np.abs(values).max(axis=(0, 1)) > _NEGLIGIBLE)
         return _Block(weights, coordinates, functions, np.ascontiguousarray(values[:, :, functions]))
 
@@ -110,9 +118,7 @@ class ExchangeCorrelation:
         """(n, 3) what basis functions that move with their atoms change of the energy, the grid at rest."""
         moves = np.zeros((len(orbitals[0]), 3))
         for block, points, _, weighted in self._functional(orbitals):
-            derivatives = self._molecule.eval_gto("GTOval_sph_deriv2", block.coordinates)[
-                :, :, block.functions
-            ]
+            derivatives = self._values(2, block.coordinates)[:, :, block.functions]
             for own, value, factors in zip(orbitals, points, weighted, strict=True):
                 moves[block.functions] += _moves(derivatives, own[block.functions].T, value, factors)
         starts = self._molecule.aoslice_by_atom()[:, 2]

@@ -42,8 +42,9 @@ class ReferenceSettings:
         xc: a GGA or hybrid functional as PySCF names it. ``B3LYP`` is the one of Stephens et al., J. Phys.
             Chem. 1994, 98, 11623 as most programs have it, with VWN(RPA) correlation; ``B3LYP5`` has VWN5.
         basis: orbital basis as PySCF names it.
-        auxiliary_basis: fitting basis of Coulomb and exchange (Weigend, J. Comput. Chem. 2008, 29, 167); for
-            functionals without exact exchange the smaller one of Coulomb alone (PCCP 2006, 8, 1057) will do.
+        auxiliary_basis: fitting basis as PySCF names it; by default def2-universal-jkfit of Coulomb and
+            exchange (Weigend, J. Comput. Chem. 2008, 29, 167), and for functionals without exact exchange the
+            smaller def2-universal-jfit (PCCP 2006, 8, 1057).
         grid_level: PySCF's level of the integration grid, 0 to 9.
         convergence: SCF threshold of the energy in hartree; that of the orbital gradient is its square root.
         max_iterations: SCF iterations before giving up.
@@ -54,7 +55,7 @@ class ReferenceSettings:
 
     xc: str = "B3LYP"
     basis: str = "def2-SVP"
-    auxiliary_basis: str = "def2-universal-jkfit"
+    auxiliary_basis: str | None = None
     grid_level: int = 2
     convergence: float = 1e-8
     max_iterations: int = 100
@@ -77,12 +78,24 @@ class ReferenceSettings:
         return published[self.xc.lower()]
 
     @property
+    def fitting_basis(self) -> str:
+        """`auxiliary_basis`, or the one that the functional needs.
+
+        Raises:
+            MissingExtraError: PySCF is not installed.
+            SettingError: PySCF does not know the functional.
+        """
+        if self.auxiliary_basis is not None:
+            return self.auxiliary_basis
+        return "def2-universal-jkfit" if _has_exchange(self.xc) else "def2-universal-jfit"
+
+    @property
     def method(self) -> str:
         """The level of theory, as labels store it; which version of PySCF computes it is no part of it.
 
         Raises:
-            MissingExtraError: the package of the dispersion is not installed.
-            SettingError: there is no such dispersion for the functional.
+            MissingExtraError: PySCF, or the package of the dispersion, is not installed.
+            SettingError: PySCF does not know the functional, or there is no such dispersion for it.
         """
         xc = f"{self.xc} (VWN-RPA)" if self.xc.upper() == "B3LYP" else self.xc
         if self.dispersion != "none" and self.damping is not None:
@@ -90,7 +103,7 @@ class ReferenceSettings:
             xc += f"-{TITLES[self.dispersion]}"
         orbitals = "UKS" if self.unrestricted else "RKS"
         return (
-            f"{orbitals} {xc}/{self.basis}, density fitting {self.auxiliary_basis}, "
+            f"{orbitals} {xc}/{self.basis}, density fitting {self.fitting_basis}, "
             f"grid level {self.grid_level} at rest, SCF {self.convergence:g} hartree"
         )
 
@@ -188,7 +201,7 @@ def _solve(frame: Frame, molecule: Any, settings: ReferenceSettings) -> KohnSham
         scf = _kohn_sham(molecule, field, settings)
         for name, value in changes.items():
             setattr(scf, name, value)
-        result = solve(scf, settings.auxiliary_basis, settings.grid_level, settings.convergence)
+        result = solve(scf, settings.fitting_basis, settings.grid_level, settings.convergence)
         if result is not None:
             break
     else:
@@ -225,7 +238,7 @@ def _molecule(frame: Frame, settings: ReferenceSettings) -> Any:
         if not (distances > 0.1).all():
             raise GeometryError(f"frame {frame.source}: {what} sits on a QM atom, or is not finite")
     gto = importlib.import_module("pyscf.gto")
-    for key, basis in (("basis", settings.basis), ("auxiliary_basis", settings.auxiliary_basis)):
+    for key, basis in (("basis", settings.basis), ("auxiliary_basis", settings.fitting_basis)):
         _check_basis(gto, key, basis, frame.numbers)
     atoms = [
         (int(number), tuple(point)) for number, point in zip(frame.numbers, frame.positions, strict=True)
@@ -254,14 +267,30 @@ def _check_basis(gto: Any, key: str, basis: str, numbers: IntArray) -> None:
                 ) from None
 
 
-def _kohn_sham(molecule: Any, field: FloatArray, settings: ReferenceSettings) -> Any:
-    """PySCF's object in the field of the charges; its energy lacks what nuclei and charges share."""
-    dft = importlib.import_module("pyscf.dft")
-    xc = "B3LYPG" if settings.xc.upper() == "B3LYP" else settings.xc
+def _functional(dft: Any, name: str) -> str:
+    """A functional as PySCF names it, known to it."""
+    xc = "B3LYPG" if name.upper() == "B3LYP" else name
     try:
         dft.libxc.parse_xc(xc)
     except (KeyError, ValueError):
-        raise SettingError("xc", f"expected a functional that PySCF has, found {settings.xc!r}") from None
+        raise SettingError("xc", f"expected a functional that PySCF has, found {name!r}") from None
+    return xc
+
+
+def _has_exchange(name: str) -> bool:
+    """Whether a functional has exact exchange."""
+    try:
+        dft = importlib.import_module("pyscf.dft")
+    except ImportError:
+        raise MissingExtraError("pyscf", "label", "a DFT label") from None
+    _, long_range, short_range = dft.numint.NumInt().rsh_and_hybrid_coeff(_functional(dft, name), 0)
+    return bool(long_range or short_range)
+
+
+def _kohn_sham(molecule: Any, field: FloatArray, settings: ReferenceSettings) -> Any:
+    """PySCF's object in the field of the charges; its energy lacks what nuclei and charges share."""
+    dft = importlib.import_module("pyscf.dft")
+    xc = _functional(dft, settings.xc)
     if re.search(r"-d[34]", xc.lower()) or dft.numint.NumInt()._xc_type(xc) == "HF":
         raise SettingError(
             "xc", f"expected a functional without dispersion in its name, found {settings.xc!r}"

@@ -305,34 +305,51 @@ def _pairs(
     """Energies (K, B) of all pairs of atoms in the field of the sites."""
     batch, n, _ = x.shape
     cutoff = settings.radial_cutoff
-    # An atom is beyond the cutoff of itself.
-    away = cutoff * torch.eye(n, dtype=x.dtype)[..., None]
-    vectors = x[:, None] - x[:, :, None] + away
+    first, second = _neighbours(x.detach(), cutoff)  # places among all atoms of the batch
+    positions = x.flatten(0, 1)
+    vectors = positions[second] - positions[first]
     r = vectors.norm(dim=-1, keepdim=True)
     centres, spacing, _ = gaussian_grid(1.5, cutoff, settings.pair_radial_count)
     radial = torch.exp(-0.5 * ((r - torch.from_numpy(centres)) / spacing) ** 2)
-    distance = _map(weights, "radial", radial.flatten(0, 2)[None, None]).reshape(
-        -1, batch, n, n, settings.pair_width
+    own, other = (tuple(part.flatten(0, 1)[place] for part in moments) for place in (first, second))
+    terms, coupled = _pair_terms(vectors / r, own, other)
+    one, two = (part.flatten(1, 2) for part in inputs)
+    hidden = nn.functional.silu(
+        one[:, first]
+        + two[:, second]
+        + _map(weights, "radial", radial[None, None]).squeeze(1)
+        + _map(weights, "coupling", coupled[None, None]).squeeze(1)
     )
-    terms = _pair_terms(vectors / r, *moments)
-    coupled = torch.stack([terms[..., 0], terms[..., 1], terms[..., 2], -terms[..., 0].mT], dim=-1)
-    coupling = _map(weights, "coupling", coupled.flatten(0, 2)[None, None]).reshape(distance.shape)
-    hidden = nn.functional.silu(inputs[0][:, :, :, None] + inputs[1][:, :, None] + distance + coupling)
-    coefficients = _map(weights, "pair", hidden.flatten(1, 3)[:, None])
-    terms = terms * quintic((r / cutoff).clamp(max=1.0))
-    energy: torch.Tensor = (coefficients.squeeze(1) * terms.flatten(0, 2)).sum(-1)
-    return energy.reshape(-1, batch, n * n).sum(-1)
+    coefficients = _map(weights, "pair", hidden[:, None]).squeeze(1)
+    energy = (coefficients * (terms * quintic(r / cutoff))).sum(-1)
+    total: torch.Tensor = energy.new_zeros(len(energy), batch).index_add(1, first // n, energy)
+    return total
+
+
+def _neighbours(x: torch.Tensor, cutoff: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both atoms of each pair within a cutoff, in both directions, by their places among the (B n) atoms."""
+    n = x.shape[1]
+    away = cutoff * torch.eye(n, dtype=x.dtype)  # an atom is beyond the cutoff of itself
+    structure, first, second = torch.nonzero(torch.cdist(x, x) + away < cutoff, as_tuple=True)
+    return structure * n + first, structure * n + second
 
 
 def _pair_terms(
-    u: torch.Tensor, phi: torch.Tensor, field: torch.Tensor, gradient: torch.Tensor
-) -> torch.Tensor:
-    """(B, n, n, 7) what the coefficients of pairs multiply, for unit vectors u (B, n, n, 3)."""
-    along = (u * field[:, :, None]).sum(-1)
-    products = u[..., [0, 0, 0, 1, 1, 2]] * u[..., [0, 1, 2, 1, 2, 2]] * torch.from_numpy(COUNTS)
-    curvature = (products * gradient[:, :, None]).sum(-1)
-    difference = phi[:, None] - phi[:, :, None]
-    both = (field[:, :, None] * field[:, None]).sum(-1)
-    return torch.stack(
-        [along, curvature, difference, along**2, difference**2, both, along * difference], dim=-1
-    )
+    u: torch.Tensor, own: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the coefficients of pairs multiply (P, 7), and what they see of the field (P, 4).
+
+    Args:
+        u: (P, 3) unit vectors from the first atom to the second.
+        own, other: phi (P,), F (P, 3) and H (P, 6) of the first and the second.
+    """
+    phi, field, gradient = own
+    other_phi, other_field, _ = other
+    along = (u * field).sum(-1)
+    products = u[:, [0, 0, 0, 1, 1, 2]] * u[:, [0, 1, 2, 1, 2, 2]] * torch.from_numpy(COUNTS)
+    curvature = (products * gradient).sum(-1)
+    difference = other_phi - phi
+    both = (field * other_field).sum(-1)
+    terms = [along, curvature, difference, along**2, difference**2, both, along * difference]
+    coupled = [along, curvature, difference, (u * other_field).sum(-1)]
+    return torch.stack(terms, dim=-1), torch.stack(coupled, dim=-1)

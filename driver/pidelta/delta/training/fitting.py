@@ -11,6 +11,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+from torch.autograd.function import once_differentiable
 
 from pidelta.delta.descriptors import DescriptorSettings
 from pidelta.delta.network_model import FeatureNetworks
@@ -117,11 +118,14 @@ class Fit(lightning.LightningModule):
                 allow_unused=True,
                 materialize_grads=True,
             )
-        gradient = direct.flatten(1) + (slopes.flatten(1)[:, None] @ group.jacobian[rows]).squeeze(1)
+        # Row by row, since what stands for the sites is large and indexing would copy it.
+        moved = [own @ group.jacobian[row] for own, row in zip(slopes.flatten(1), rows, strict=True)]
+        gradient = direct.flatten(1) + torch.stack(moved)
         outer = slopes[..., self.descriptors.structure_count :].flatten(1)
-        square = (
-            ((group.gram[rows] @ outer[..., None]).squeeze(2) - 2.0 * group.projection[rows]) * outer
-        ).sum(1) + group.site_square[rows]
+        form = torch.stack(
+            [_QuadraticForm.apply(own, group.gram[row]) for own, row in zip(outer, rows, strict=True)]
+        )
+        square = form - 2.0 * (group.projection[rows] * outer).sum(1) + group.site_square[rows]
         return {
             "energy": (energy - group.energy[rows]) ** 2,
             "qm_gradient": ((gradient - group.gradient[rows]) ** 2).mean(1),
@@ -236,6 +240,24 @@ class Fit(lightning.LightningModule):
             **{f"descriptors.{key}": value for key, value in asdict(self.descriptors).items()},
             "frames: sum of (reference - low level)": float(sum(group.energy.sum() for group in self.groups)),
         }
+
+
+class _QuadraticForm(torch.autograd.Function):
+    """a G a of a vector (m,) and a symmetric matrix (m, m), which is read once, in the forward pass alone."""
+
+    @staticmethod
+    def forward(ctx: Any, vector: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+        """The form."""
+        product = matrix @ vector
+        ctx.save_for_backward(product)
+        return product @ vector
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """Its derivative in the vector, 2 G a."""
+        (product,) = ctx.saved_tensors
+        return 2.0 * slope * product, None
 
 
 def _components(group: TargetGroup, rows: torch.Tensor) -> torch.Tensor:

@@ -157,9 +157,9 @@ def page(figures: dict[str, dict[str, dict[str, float]]]) -> str:
     lines += [
         f"Against {LEVEL.method}, in vacuum. `python tests/quality/sulfonium.py`",
         "",
-        "Gradient: MAE in eV/Å over two geometries of force-field dynamics at 400 K. Bonds: mean signed error of",
-        "the bonds of S at the minimum, in Å. Angles: largest error of those at S, in degrees. Charge: Mulliken",
-        "charge of S less the charge in intrinsic atomic orbitals, in e, both at the DFT minimum.",
+        "Gradient: MAE in eV/Å over two geometries of force-field dynamics at 400 K. Bonds: mean signed",
+        "error of the bonds of S at the minimum, in Å. Angles: largest error of those at S, in degrees. Charge",
+        "is that of S, Mulliken less that in intrinsic atomic orbitals, in e, both at the DFT minimum.",
         "",
         "| molecule | " + " | ".join(methods) + " |",
         "|---" * (1 + len(methods)) + "|",

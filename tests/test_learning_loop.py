@@ -267,12 +267,13 @@ def test_a_bias_on_atoms_that_are_not_quantum_is_refused(folder, fail):
     ("text", "expected"),
     [
         ("embedding: {scheme: pme}\n", "train.yaml: embedding.scheme: .*found 'pme'"),
+        ("embedding: {scheme: fixed}\n", "train.yaml: embedding.scheme: expected cutoff, .*found fixed"),
         (
             "embedding: {scheme: cutoff, cutoff: 0.7 nm, switch: 0.2 nm}\n",
-            "train.yaml: embedding.cutoff: expected .* as the frames of .*, found 13.2",
+            "train.yaml: embedding.cutoff: expected .* nm, as the frames of .*, found 0.7 nm",
         ),
     ],
-    ids=["scheme", "cutoff"],
+    ids=["scheme", "fixed", "cutoff"],
 )
 def test_settings_of_the_training_are_checked_before_anything_is_sampled(folder, fail, text, expected):
     (folder / "train.yaml").write_text(text)

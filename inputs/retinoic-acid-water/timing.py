@@ -12,6 +12,7 @@ import os
 import resource
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -71,7 +72,7 @@ def label() -> float:
 
 def sander(home: Path) -> float:
     """Seconds of a step: a long run less a short one."""
-    parameters = next(home.glob("**/slko/3ob-3-1"))
+    parameters = home / "dat" / "slko" / "3ob-3-1"
     seconds = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -96,6 +97,8 @@ def main() -> None:
     )
     parser.add_argument("--label", action="store_true")
     arguments = parser.parse_args()
+    if os.environ.get("OMP_NUM_THREADS") != "1":
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "OMP_NUM_THREADS": "1"})
     torch.set_num_threads(1)
     whole, low = force_call(delta=True), force_call(delta=False)
     print(f"force call, DFTB + 3 delta models + force field: {whole:.3f} s")

@@ -1,4 +1,7 @@
-"""Energy along two torsions of retinoic acid in water: DFTB, delta models, and DFT in the same charges.
+"""Energy of retinoic acid along two torsions in water: DFTB, delta models, and DFT in the same charges.
+
+The water of each step is another, and the energy is that of the QM region in its charges: what a step costs is
+as much of the water as of the torsion. It shows whether the methods agree, and is no free energy.
 
 ``python torsions.py torsions.h5`` turns the molecule step by step, relaxes it and the water with the torsion
 held by a spring, on DFTB, delta models and force field, and cuts a frame at each step; it goes on where it
@@ -27,6 +30,7 @@ from pidelta.data.store import FrameStore
 from pidelta.delta.committee import Committee
 from pidelta.delta.loading import load_correction
 from pidelta.ipi.trajectories import Snapshot
+from pidelta.output_files import replacing
 from pidelta.setup import Setup
 from pidelta.units import ANGSTROM, HARTREE_IN_KCAL_PER_MOL
 from pidelta.workflow.sampling import cut_frame
@@ -99,6 +103,8 @@ def turn(path: Path) -> None:
     setup = Setup(load_config(FOLDER / "pidelta.yaml"))
     region = setup.qm_region
     calculator = pidelta.Calculator(FOLDER / "pidelta.yaml")
+    states = path.with_suffix("")  # positions of each step, so that it can go on
+    states.mkdir(exist_ok=True)
     with FrameStore(path, "a") as store:
         store.set_embedding(region.surroundings.settings)
         present = {frame.source for frame in store}
@@ -110,7 +116,7 @@ def turn(path: Path) -> None:
             for place in range(360 // STEP):
                 angle = first + place * STEP
                 source = f"{name} step {place}"
-                state = path.with_name(f"{path.stem}-{name.replace(' ', '-')}-{place}.npy")
+                state = states / f"{name.replace(' ', '-')}-{place}.npy"
                 if state.exists():
                     atoms.positions = np.load(state)
                 else:
@@ -120,7 +126,10 @@ def turn(path: Path) -> None:
                         atoms.calc = Turned(calculator, torsion, turned)
                         steps = STEPS if turned == angle else TURN_STEPS
                         FIRE(atoms, logfile=None).run(fmax=LARGEST, steps=steps)
-                    np.save(state, atoms.positions)
+                    force = np.linalg.norm(atoms.get_forces(), axis=1).max()
+                    print(f"{source}: largest force {force:.2f} eV/angstrom")
+                    with replacing(state, "wb") as stream:
+                        np.save(stream, atoms.positions)
                 found = _folded(atoms.get_dihedral(*torsion))
                 print(f"{source}: {found:.1f} degrees", flush=True)
                 if source not in present:
@@ -159,7 +168,7 @@ def page(path: Path) -> None:
         axis.set_title(name, loc="left", fontsize=10)
         axis.set_xlabel("torsion / °", fontsize=9)
         tidy(axis)
-    figure.axes[0].set_ylabel("energy less its mean / kcal/mol", fontsize=9)
+    figure.axes[0].set_ylabel("QM region in its charges, less the mean / kcal/mol", fontsize=9)
     figure.axes[0].legend(fontsize=8, frameon=False)
     figure.savefig(path.with_suffix(".png"), dpi=DPI)
 

@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 from ase.data import covalent_radii
 
-from dft import Surface, charges_and_dipole
+from dft import SETTINGS, Surface, charges_and_dipole
 from measure import own_methods
 from methods import Method, published_methods
 from minima import minimise
 from molecules import Molecule, dynamics_frames, force_field_minimum, make_frame
 from pidelta.data.frames import Frame
-from pidelta.qm.reference import ReferenceSettings, label_frame
+from pidelta.output_files import replacing
+from pidelta.qm.reference import label_frame
 from pidelta.units import ANGSTROM, EV, HARTREE_IN_KCAL_PER_MOL
 
 HERE = Path(__file__).parent
@@ -55,8 +56,7 @@ REACTIONS = {
     ),
 }
 DYNAMICS = {"temperature": "400 K", "frames": 2, "seed": 20261127}
-LEVEL = ReferenceSettings(xc="B3LYP", basis="def2-TZVP")
-SULFUR, CARBON, HYDROGEN = 16, 6, 1
+SULFUR = 16
 
 
 class Results:
@@ -64,7 +64,10 @@ class Results:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.content: dict[str, dict] = json.loads(path.read_text()) if path.exists() else {}
+        stored = json.loads(path.read_text()) if path.exists() else {"method": SETTINGS.method, "results": {}}
+        if stored["method"] != SETTINGS.method:
+            raise SystemExit(f"{path}: expected results by {SETTINGS.method}, found {stored['method']}")
+        self.content: dict[str, dict] = stored["results"]
 
     def of(self, molecule: Molecule, start: Method) -> dict:
         """Minimum, charges and the gradients of two hot geometries, computed once."""
@@ -85,12 +88,13 @@ class Results:
                 "hot": [
                     {
                         "positions": each.positions.round(7).tolist(),
-                        "gradient": label_frame(each, LEVEL).gradient.round(7).tolist(),
+                        "gradient": label_frame(each, SETTINGS).gradient.round(7).tolist(),
                     }
                     for each in hot
                 ],
             }
-            self.path.write_text(json.dumps(self.content) + "\n", encoding="utf-8")
+            with replacing(self.path) as stream:
+                json.dump({"method": SETTINGS.method, "results": self.content}, stream)
             print(molecule.name, flush=True)
         return self.content[molecule.name]
 
@@ -155,7 +159,7 @@ def page(figures: dict[str, dict[str, dict[str, float]]]) -> str:
     methods = list(figures)
     lines = [__doc__.split("\n", 1)[0].join(("# ", "")), ""]
     lines += [
-        f"Against {LEVEL.method}, in vacuum. `python tests/quality/sulfonium.py`",
+        f"Against {SETTINGS.method}, in vacuum. `python tests/quality/sulfonium.py`",
         "",
         "Gradient: MAE in eV/Å over two geometries of force-field dynamics at 400 K. Bonds: mean signed",
         "error of the bonds of S at the minimum, in Å. Angles: largest error of those at S, in degrees.",

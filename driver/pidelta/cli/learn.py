@@ -89,17 +89,19 @@ def _check_atoms(path: Path, file: LearningFile, setup: Setup) -> None:
 
 
 def _check_training(file: LearningFile, setup: Setup) -> None:
-    """See that the training settings are for the frames of this set-up, before the first is sampled."""
+    """See that labels can be made, and that they suit the training, before the first frame is sampled."""
+    from pidelta.data.embedding import difference
     from pidelta.delta.training.settings import read_training_file
+    from pidelta.qm.reference import ReferenceSettings
 
-    expected = dict(setup.qm_region.surroundings.settings)
+    _ = ReferenceSettings(**file.label.model_dump()).method
     found = read_training_file(file.training).embedding.as_mapping()
-    for key in sorted({*expected, *found}):
-        if expected.get(key) != found.get(key):
-            raise ConfigError(
-                f"{file.training}: embedding.{key}: expected {expected.get(key)}, as the frames of "
-                f"{file.config} have it, found {found.get(key)}"
-            )
+    if differs := difference(setup.qm_region.surroundings.settings, found):
+        key, expected, given = differs
+        raise ConfigError(
+            f"{file.training}: embedding.{key}: expected {expected}, as the frames of {file.config} have it, "
+            f"found {given}"
+        )
 
 
 def _line(result: RoundResult) -> str:

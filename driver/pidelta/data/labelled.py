@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pidelta.data.embedding import difference
 from pidelta.data.frames import LabelledFrame
 from pidelta.data.store import FrameStore, LabelKind
 from pidelta.errors import DataError
@@ -53,10 +54,9 @@ def read_labelled(
         with FrameStore(path) as store:
             if embedding is not None and store.embedding is None:
                 notes.append(f"{path}: does not say with which embedding its frames were cut")
-            elif embedding is not None and store.embedding != dict(embedding):
-                raise DataError(
-                    f"{path}: expected frames cut with {dict(embedding)}, found {store.embedding}"
-                )
+            elif embedding is not None and (differs := difference(embedding, store.embedding or {})):
+                key, wanted, has = differs
+                raise DataError(f"{path}: expected frames cut with {key} {wanted}, found {has}")
             before = len(found)
             for index in range(len(store)):
                 labels = (store.label(index, "reference", methods[0]), store.label(index, "low", methods[1]))

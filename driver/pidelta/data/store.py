@@ -21,6 +21,7 @@ from typing import Any, Literal, get_args
 import h5py
 import numpy as np
 
+from pidelta.data.embedding import difference
 from pidelta.data.frames import Frame, Label
 from pidelta.errors import DataError
 
@@ -164,8 +165,12 @@ class FrameStore:
         Raises:
             DataError: the file holds frames that were cut with another one.
         """
-        if self.embedding is not None and self.embedding != dict(settings):
-            raise DataError(f"{self.path}: expected frames cut with {self.embedding}, found {dict(settings)}")
+        known = self.embedding
+        if known is not None:
+            if differs := difference(known, settings):
+                key, expected, found = differs
+                raise DataError(f"{self.path}: expected frames cut with {key} {expected}, found {found}")
+            return
         self._file.attrs["embedding"] = json.dumps(dict(settings))
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -10,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from ase.data import chemical_symbols
 from ase.formula import Formula
 
+from pidelta.data.embedding import same
 from pidelta.errors import ModelError
 from pidelta.state import FloatArray, IntArray, Region, RegionGradient
 
@@ -191,13 +191,6 @@ def _pairs(
     one: Mapping[str, object], other: Mapping[str, object]
 ) -> list[tuple[str, object | None, object | None]]:
     return [(f"embedding {key}", one.get(key), other.get(key)) for key in sorted(one.keys() | other.keys())]
-
-
-def same(one: object, other: object) -> bool:
-    """Whether two settings are equal, lengths but for rounding."""
-    if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=1e-6)
-    return one == other
 
 
 def formula(numbers: Iterable[int]) -> str:

@@ -66,6 +66,7 @@ class DensityFitting:
 
     def exchange(self, orbitals: FloatArray) -> FloatArray:
         """(nao, nao) the exchange of orbitals (nao, o) with one electron each."""
+        assert self._is_fitted
         exchange = np.zeros((len(orbitals),) * 2)
         for start in range(0, len(self._integrals), _BLOCK):
             half = self._lib.unpack_tril(self._integrals[start : start + _BLOCK]) @ orbitals
@@ -109,6 +110,7 @@ class DensityFitting:
 
     def _pairs(self, orbitals: FloatArray) -> FloatArray:
         """(naux, o, o) M^-1 (P|ij)."""
+        assert self._is_fitted
         occupied = orbitals.shape[1]
         products = np.empty((len(self._integrals), occupied, occupied))
         for start in range(0, len(self._integrals), _BLOCK):

@@ -106,8 +106,7 @@ class _Potential:
     def __init__(self, scf: Any, auxiliary_basis: str) -> None:
         omega, long_range, short_range = scf._numint.rsh_and_hybrid_coeff(scf.xc, scf.mol.spin)
         self._atoms = scf.mol.natm
-        with_exchange = bool(short_range or (omega and long_range))
-        self._fitting = DensityFitting(scf.mol, auxiliary_basis, with_exchange=with_exchange)
+        self._fitting = DensityFitting(scf.mol, auxiliary_basis, with_exchange=bool(short_range))
         self._exchange = [(float(short_range), self._fitting)]
         if omega and long_range != short_range:
             fitting = DensityFitting(scf.mol, auxiliary_basis, omega)

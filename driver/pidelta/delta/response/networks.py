@@ -329,8 +329,10 @@ def _pairs(
 def _neighbours(x: torch.Tensor, cutoff: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Both atoms of each pair within a cutoff, in both directions, by their places among the (B n) atoms."""
     n = x.shape[1]
+    # Matrix products would lose digits far from the origin.
+    distances = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
     away = cutoff * torch.eye(n, dtype=x.dtype)  # an atom is beyond the cutoff of itself
-    structure, first, second = torch.nonzero(torch.cdist(x, x) + away < cutoff, as_tuple=True)
+    structure, first, second = torch.nonzero(distances + away < cutoff, as_tuple=True)
     return structure * n + first, structure * n + second
 
 

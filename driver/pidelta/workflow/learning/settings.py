@@ -111,6 +111,7 @@ class LabelSettings(Section):
 
     xc: str = "B3LYP"
     basis: str = "def2-SVP"
+    auxiliary_basis: str | None = None
     grid_level: Annotated[Integer, Field(ge=0, le=9)] = 2
     dispersion: Literal["none", "d3bj", "d4"] = "none"
     unrestricted: bool = False

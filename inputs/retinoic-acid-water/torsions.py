@@ -1,6 +1,6 @@
 """Energy of retinoic acid along two torsions in water: DFTB, delta models, and DFT in the same charges.
 
-The water of each step is another, and the energy is that of the QM region in its charges: it is as much of the
+The water of each step is another, and the energy is that of the QM region in its charges, as much of the
 water as of the torsion. It shows whether the methods agree, and is no free energy.
 
 ``python torsions.py torsions.h5`` turns the molecule step by step, relaxes it and the water with the torsion

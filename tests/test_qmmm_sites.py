@@ -115,10 +115,12 @@ def test_dft_labels_see_the_charges_at_their_sites(cluster, tmp_path):
     charges = np.repeat([0.5564, 0.5564, -1.1128], 7)
     atoms = [("OHH"[i], x) for i, x in enumerate(cluster.system.positions[:3].tolist())]
     molecule = pyscf.gto.M(atom=atoms, unit="Bohr", basis="STO-3G", verbose=0)
-    scf = qmmm.mm_charge(molecule.RKS(xc="PBE").density_fit(), places, charges, unit="Bohr")
+    scf = qmmm.mm_charge(
+        molecule.RKS(xc="PBE").density_fit(auxbasis=settings.fitting_basis), places, charges, unit="Bohr"
+    )
     scf.grids.level = 0
     assert found.energy == pytest.approx(scf.kernel(), abs=2e-6)
-    alone = molecule.RKS(xc="PBE").density_fit().run(verbose=0)
+    alone = molecule.RKS(xc="PBE").density_fit(auxbasis=settings.fitting_basis).run(verbose=0)
     assert abs(found.energy - alone.e_tot) > 1e-3
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import fields, replace
@@ -61,21 +61,23 @@ def in_processes(data: TrainingSet, models: Sequence[int], workers: int, task: T
         reports = manager.Queue()
         arguments = (replace(data, groups=[]), path, reports)
         with one_thread(), ProcessPoolExecutor(workers, context, _start, arguments) as pool:
-            waiting = {pool.submit(_run, task, model) for model in models}
-            while waiting:
-                done, waiting = wait(waiting, timeout=_POLL)
-                _pass_on(reports, report)
-                for future in done:
-                    _finish(future)
+            try:
+                waiting = {pool.submit(_run, task, model) for model in models}
+                # A pool watches a process from the submission after the one that started it on.
+                waiting.add(pool.submit(_nothing))
+                while waiting:
+                    done, waiting = wait(waiting, timeout=_POLL)
+                    _pass_on(reports, report)
+                    for future in done:
+                        future.result()
+            except BrokenProcessPool:
+                raise RunError(
+                    "training: a worker process died, perhaps for want of memory; use fewer --workers"
+                ) from None
 
 
-def _finish(future: Future[None]) -> None:
-    try:
-        future.result()
-    except BrokenProcessPool:
-        raise RunError(
-            "training: a worker process died, perhaps for want of memory; use fewer --workers"
-        ) from None
+def _nothing() -> None:
+    """Done when all else is."""
 
 
 def _pass_on(reports: Any, report: Report) -> None:

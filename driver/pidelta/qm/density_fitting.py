@@ -8,13 +8,13 @@ Chem. Chem. Phys. 2002, 4, 4285).
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
 from pidelta.qm.exchange_correlation import Orbitals
+from pidelta.qm.shell_pairs import shell_groups
 from pidelta.state import FloatArray
 
 _BLOCK = 100  # fitting functions at once, about
@@ -40,16 +40,16 @@ class DensityFitting:
         self._molecule = molecule
         self._auxiliary = self._df.addons.make_auxmol(molecule, auxiliary_basis)
         self._omega = omega
-        with self._kernel():
+        with self._kernel(molecule):
             self._root = _inverse_root(self._auxiliary.intor("int2c2e", hermi=1))
             integrals = self._df.incore.aux_e2(molecule, self._auxiliary, "int3c2e", aosym="s2ij")
         # (P, pairs), or (kept, pairs) whose products are the fitted (pq|rs)
         self._integrals = self._root @ integrals.T if with_exchange else integrals.T
         self._is_fitted = with_exchange
 
-    def _kernel(self) -> ExitStack:
+    def _kernel(self, molecule: Any) -> ExitStack:
         stack = ExitStack()
-        stack.enter_context(self._molecule.with_range_coulomb(self._omega))
+        stack.enter_context(molecule.with_range_coulomb(self._omega))
         stack.enter_context(self._auxiliary.with_range_coulomb(self._omega))
         return stack
 
@@ -90,23 +90,33 @@ class DensityFitting:
         for own in pairs:
             flat = own.reshape(len(own), -1)
             weights -= 0.5 * exchange * electrons * flat @ flat.T
-        with self._kernel():
+        with self._kernel(self._molecule):
             derivative = self._auxiliary.intor("int2c2e_ip1", comp=3)
         on_auxiliary = 2.0 * np.einsum("xpq,pq->px", derivative, weights)
-        on_functions = np.zeros((len(density), 3))
-        for shells, part in self._shell_blocks():
-            # (P, p, q), so that dE = sum of it times d(pq|P)
-            factors = coulomb * charges[part, None, None] * density
-            for own, pair in zip(orbitals, pairs, strict=False):
-                factors -= exchange * electrons * (own @ pair[part] @ own.T)
-            with self._kernel():
+        on_functions = np.zeros((3, len(density)))
+        for group in shell_groups(self._molecule):
+            with self._kernel(group.molecule):
                 integrals = self._df.incore.aux_e2(
-                    self._molecule, self._auxiliary, "int3c2e_ip1", aosym="s1", comp=3, shls_slice=shells
-                )
-            moves = np.einsum("xpqk,kpq->pkx", integrals, factors)
-            on_functions -= 2.0 * moves.sum(axis=1)
-            on_auxiliary[part] += 2.0 * moves.sum(axis=0)  # moving all at once changes nothing
-        return _by_atom(self._molecule, on_functions) + _by_atom(self._auxiliary, on_auxiliary)
+                    group.molecule,
+                    self._auxiliary,
+                    "int3c2e_ip1",
+                    aosym="s1",
+                    comp=3,
+                    shls_slice=(*group.slices, 0, self._auxiliary.nbas),
+                ).transpose(0, 3, 2, 1)  # (3, P, q, p), as they lie in memory
+            place = np.ix_(group.partners, group.own)
+            if coulomb:
+                flat = integrals.reshape(3, len(charges), -1)
+                potentials = (charges @ flat).reshape(3, len(group.partners), -1)
+                on_functions[:, group.own] -= 2.0 * coulomb * (potentials * density[place]).sum(axis=1)
+                # moving all at once changes nothing
+                on_auxiliary += 2.0 * coulomb * charges[:, None] * (flat @ density[place].ravel()).T
+            for own, pair in zip(orbitals, pairs, strict=False):
+                factors = exchange * electrons * (own[group.partners] @ pair @ own[group.own].T)
+                moves = np.einsum("xkqp,kqp->xkp", integrals, factors)
+                on_functions[:, group.own] += 2.0 * moves.sum(axis=1)
+                on_auxiliary -= 2.0 * moves.sum(axis=2).T
+        return _by_atom(self._molecule, on_functions.T) + _by_atom(self._auxiliary, on_auxiliary)
 
     def _pairs(self, orbitals: FloatArray) -> FloatArray:
         """(naux, o, o) M^-1 (P|ij)."""
@@ -118,21 +128,6 @@ class DensityFitting:
             products[start : start + _BLOCK] = orbitals.T @ full @ orbitals
         pairs: FloatArray = self._root.T @ products.reshape(len(products), -1)
         return pairs.reshape(-1, occupied, occupied)
-
-    def _shell_blocks(self) -> Sequence[tuple[tuple[int, ...], slice]]:
-        """Slices of shells for PySCF, and which fitting functions they are."""
-        starts = self._auxiliary.ao_loc_nr()
-        orbitals = self._molecule.nbas
-        blocks = []
-        first = 0
-        while first < self._auxiliary.nbas:
-            last = first + 1
-            while last < self._auxiliary.nbas and starts[last + 1] - starts[first] <= _BLOCK:
-                last += 1
-            shells = (0, orbitals, 0, orbitals, first, last)
-            blocks.append((shells, slice(int(starts[first]), int(starts[last]))))
-            first = last
-        return blocks
 
 
 def _inverse_root(matrix: FloatArray) -> FloatArray:

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from pidelta.qm.shell_pairs import functions_of, with_shells
 from pidelta.state import FloatArray, IntArray
 
 Orbitals = Sequence[FloatArray]
 """Occupied orbitals (nao, occupied) by spin, or once where both spins share them, each with two electrons."""
 
-_BLOCK = 1024  # points, neighbours in space as PySCF sorts them
+_BLOCK = 768  # points, neighbours in space as PySCF sorts them
 _NEGLIGIBLE = 1e-8  # values of basis functions; the energy changes by 1e-11 hartree
 _ROWS = {"LDA": 1, "GGA": 4, "MGGA": 5}  # density, its gradient, kinetic energy density
 _SECOND = ((4, 5, 6), (5, 7, 8), (6, 8, 9))  # where PySCF keeps d2/dxdy among the derivatives
@@ -32,12 +33,14 @@ class _Block:
     Attributes:
         weights: (g,).
         coordinates: (g, 3) in bohr.
-        functions: (k,) indices of basis functions.
-        values: (4, g, k), the functions and their first derivatives.
+        shells: of the molecule, those with functions that matter.
+        functions: (k,) indices of their basis functions.
+        values: (4, k, g), the functions and their first derivatives.
     """
 
     weights: FloatArray
     coordinates: FloatArray
+    shells: IntArray
     functions: IntArray
     values: FloatArray
 
@@ -59,21 +62,36 @@ class ExchangeCorrelation:
         grids = type(scf.grids)(scf.mol)
         grids.level = level
         grids.build(with_non0tab=False)
+        self._space = np.empty(0)
         self._blocks = [
             self._block(grids.coords[start : start + _BLOCK], grids.weights[start : start + _BLOCK])
             for start in range(0, len(grids.weights), _BLOCK)
         ]
 
-    def _values(self, derivatives: int, coordinates: FloatArray) -> FloatArray:
-        """(rows, g, nao) basis functions and their derivatives to an order, 0 where they are negligible."""
-        mask = self._make_mask(self._molecule, coordinates, cutoff=0.01 * _NEGLIGIBLE)
+    def _values(self, derivatives: int, coordinates: FloatArray, shells: IntArray) -> FloatArray:
+        """(rows, k, g) functions of some shells and their derivatives, 0 where they are negligible.
+
+        The next call writes over them: to ask for new memory each time costs more than the functions.
+        """
+        some = with_shells(self._molecule, shells)
+        mask = self._make_mask(some, coordinates, cutoff=0.01 * _NEGLIGIBLE)
+        size = (1, 4, 10)[derivatives] * some.nao * len(coordinates)
+        if size > len(self._space):
+            self._space = np.empty(size)
         name = f"GTOval_sph_deriv{derivatives}"
-        return np.asarray(self._molecule.eval_gto(name, coordinates, non0tab=mask))
+        values = some.eval_gto(name, coordinates, non0tab=mask, out=self._space)
+        return np.asarray(values.transpose(0, 2, 1))
 
     def _block(self, coordinates: FloatArray, weights: FloatArray) -> _Block:
-        values = self._values(1, coordinates)
-        functions = np.flatnonzero(np.abs(values).max(axis=(0, 1)) > _NEGLIGIBLE)
-        return _Block(weights, coordinates, functions, np.ascontiguousarray(values[:, :, functions]))
+        mask = self._make_mask(self._molecule, coordinates, cutoff=0.01 * _NEGLIGIBLE)
+        shells = np.flatnonzero(mask.any(axis=0))
+        values = self._values(1, coordinates, shells)
+        sizes = np.diff(self._molecule.ao_loc_nr())[shells]
+        largest = np.maximum(values.max(axis=(0, 2)), -values.min(axis=(0, 2)))
+        kept = np.maximum.reduceat(largest, np.cumsum(sizes) - sizes) > _NEGLIGIBLE
+        values = np.ascontiguousarray(values[:, np.repeat(kept, sizes)])
+        shells = shells[kept]
+        return _Block(weights, coordinates, shells, functions_of(self._molecule, shells), values)
 
     def potential(self, orbitals: Orbitals) -> tuple[float, FloatArray]:
         """Energy in hartree and potential matrices (spins, nao, nao)."""
@@ -89,20 +107,24 @@ class ExchangeCorrelation:
     def _functional(
         self, orbitals: Orbitals
     ) -> Iterator[tuple[_Block, list[FloatArray], float, list[FloatArray]]]:
-        """Blocks, orbitals at their points (4, g, o), energy, and weighted potentials (rows, g) by spin.
+        """Blocks, their functions by `_project`, energy, and weighted potentials (rows, g) by spin.
 
         Potentials are halved where both functions of a pair get them.
         """
         electrons = 2.0 if len(orbitals) == 1 else 1.0
         for block in self._blocks:
-            points = [block.values @ own[block.functions] for own in orbitals]
             densities = np.empty((len(orbitals), _ROWS[self._kind], len(block.weights)))
-            for density, value in zip(densities, points, strict=True):
-                density[0] = electrons * np.einsum("go,go->g", value[0], value[0])
-                for axis in range(1, min(4, len(density))):
-                    density[axis] = 2.0 * electrons * np.einsum("go,go->g", value[0], value[axis])
+            projected = []
+            for density, whole in zip(densities, orbitals, strict=True):
+                own = whole[block.functions]
+                projected.append(_project(own, block.values[0]))
+                for axis in range(min(4, len(density))):
+                    density[axis] = np.einsum("kg,kg->g", block.values[axis], projected[-1])
+                density[0] *= electrons
+                density[1:4] *= 2.0 * electrons
                 if self._kind == "MGGA":
-                    density[4] = 0.5 * electrons * np.einsum("xgo,xgo->g", value[1:], value[1:])
+                    slopes = [own.T @ values for values in block.values[1:]]
+                    density[4] = 0.5 * electrons * sum(np.einsum("og,og->g", s, s) for s in slopes)
             argument = densities[0] if len(orbitals) == 1 else densities
             argument = argument[..., 0, :] if self._kind == "LDA" else argument
             per_electron, derivatives = self._integrator.eval_xc_eff(
@@ -112,43 +134,53 @@ class ExchangeCorrelation:
             weighted = block.weights * np.asarray(derivatives).reshape(densities.shape)
             weighted[:, 0] *= 0.5
             weighted[:, 4:] *= 0.5
-            yield block, points, energy, list(weighted)
+            yield block, projected, energy, list(weighted)
 
     def gradient(self, orbitals: Orbitals) -> FloatArray:
         """(n, 3) what basis functions that move with their atoms change of the energy, the grid at rest."""
         moves = np.zeros((len(orbitals[0]), 3))
-        for block, points, _, weighted in self._functional(orbitals):
-            derivatives = self._values(2, block.coordinates)[:, :, block.functions]
-            for own, value, factors in zip(orbitals, points, weighted, strict=True):
-                moves[block.functions] += _moves(derivatives, own[block.functions].T, value, factors)
+        for block, projected, _, weighted in self._functional(orbitals):
+            derivatives = self._values(2, block.coordinates, block.shells)
+            for whole, plain, factors in zip(orbitals, projected, weighted, strict=True):
+                moves[block.functions] += _moves(derivatives, whole[block.functions], plain, factors)
         starts = self._molecule.aoslice_by_atom()[:, 2]
         return (-4.0 if len(orbitals) == 1 else -2.0) * np.add.reduceat(moves, starts, axis=0)
 
 
+def _project(orbitals: FloatArray, values: FloatArray) -> FloatArray:
+    """(k, g) sum over q of D_pq / electrons times the value of function q at each point."""
+    return np.asarray(orbitals @ (orbitals.T @ values))
+
+
 def _half_of_potential(values: FloatArray, weighted: FloatArray) -> FloatArray:
     """(k, k), whose sum with its transpose is the potential matrix of a block."""
-    half: FloatArray = values[0].T @ np.einsum("xgk,xg->gk", values[: len(weighted[:4])], weighted[:4])
+    half = values[0] @ _mixed(values, weighted).T
     if len(weighted) == 5:
-        gradients = values[1:].reshape(-1, values.shape[2])
-        half += gradients.T @ (np.tile(0.5 * weighted[4], 3)[:, None] * gradients)
-    return half
+        for gradient in values[1:]:
+            half += gradient @ (0.5 * weighted[4] * gradient).T
+    return np.asarray(half)
+
+
+def _mixed(values: FloatArray, weighted: FloatArray) -> FloatArray:
+    """(k, g) sum over the density and its gradient of potential times function or derivative."""
+    mixed: FloatArray = weighted[0] * values[0]
+    for factor, value in zip(weighted[1:4], values[1:], strict=False):
+        mixed += factor * value
+    return mixed
 
 
 def _moves(
-    derivatives: FloatArray, orbitals: FloatArray, points: FloatArray, weighted: FloatArray
+    derivatives: FloatArray, orbitals: FloatArray, plain: FloatArray, weighted: FloatArray
 ) -> FloatArray:
     """(k, 3) sum over points and functions q of D_pq / electrons times the potential of p moved along x."""
-    rows = len(weighted[:4])
-    plain = points[0] @ orbitals
-    first = np.einsum("xg,xgo->go", weighted[:rows], points[:rows]) @ orbitals
-    first += weighted[0][:, None] * plain
-    factors = [factor[:, None] * plain for factor in weighted[1:rows]]
+    first = _project(orbitals, _mixed(derivatives, weighted)) + weighted[0] * plain
+    factors = [factor * plain for factor in weighted[1:4]]
     if len(weighted) == 5:
-        kinetic = points[1:] @ orbitals
-        factors = [own + weighted[4][:, None] * term for own, term in zip(factors, kinetic, strict=True)]
-    moves = np.empty((orbitals.shape[1], 3))
+        kinetic = [weighted[4] * _project(orbitals, value) for value in derivatives[1:4]]
+        factors = [own + term for own, term in zip(factors, kinetic, strict=True)]
+    moves = np.empty((len(orbitals), 3))
     for axis in range(3):
-        moves[:, axis] = np.einsum("gp,gp->p", derivatives[1 + axis], first)
+        moves[:, axis] = np.einsum("kg,kg->k", derivatives[1 + axis], first)
         for index, factor in zip(_SECOND[axis], factors, strict=False):
-            moves[:, axis] += np.einsum("gp,gp->p", derivatives[index], factor)
+            moves[:, axis] += np.einsum("kg,kg->k", derivatives[index], factor)
     return moves

@@ -94,7 +94,10 @@ class DensityFitting:
             derivative = self._auxiliary.intor("int2c2e_ip1", comp=3)
         on_auxiliary = 2.0 * np.einsum("xpq,pq->px", derivative, weights)
         on_functions = np.zeros((3, len(density)))
-        for group in shell_groups(self._molecule):
+        groups = list(shell_groups(self._molecule))
+        # in one piece of memory: to ask for it again and again costs a third of the integrals
+        space = np.empty(3 * len(charges) * max(len(g.own) * len(g.partners) for g in groups))
+        for group in groups:
             with self._kernel(group.molecule):
                 integrals = self._df.incore.aux_e2(
                     group.molecule,
@@ -103,6 +106,7 @@ class DensityFitting:
                     aosym="s1",
                     comp=3,
                     shls_slice=(*group.slices, 0, self._auxiliary.nbas),
+                    out=space,
                 ).transpose(0, 3, 2, 1)  # (3, P, q, p), as they lie in memory
             place = np.ix_(group.partners, group.own)
             if coulomb:

@@ -1,0 +1,258 @@
+"""Free energy along the distance of the sulfonium's methyl carbon to N3 of cytosine, by umbrella sampling.
+
+    python umbrella.py run FOLDER dftb     the windows one after the other; goes on where it was stopped
+    python umbrella.py run FOLDER delta    the same with the delta models
+    python umbrella.py cut FOLDER delta    frames of each window to label, FOLDER/delta/frames.h5
+    python umbrella.py page FOLDER         umbrella.md, .json and .png beside this script
+
+A window has a spring k on the distance d. At its mean the free energy has the slope k (d0 - <d>) (Kaestner
+and Thiel, J. Chem. Phys. 123, 144104 (2005)). The slopes are integrated by the trapezoidal rule, and
+2 k_B T ln d is added, which takes away that a larger distance has a larger sphere.
+
+A method's mean force along d is also that of the total force on cytosine along the direction to it, which
+moves the molecule as a whole. So labels of frames say how far a method is from DFT: by the mean difference
+of that force in the same frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from string import Template
+
+import numpy as np
+
+from pidelta.analysis.ipi_output import read_properties
+from pidelta.analysis.plots import COLOURS, DPI, new_figure, tidy
+from pidelta.analysis.statistics import Mean, mean_with_error
+from pidelta.data.frames import LabelledFrame
+from pidelta.data.labelled import read_labelled
+from pidelta.delta.committee import Committee
+from pidelta.delta.loading import load_correction
+from pidelta.ipi.trajectories import read_trajectory
+from pidelta.state import FloatArray
+from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
+
+FOLDER = Path(__file__).parent
+METHODS = {"dftb": "DFTB", "delta": "DFTB + delta"}
+CARBON, NITROGEN = 0, 52  # atoms from 0
+CYTOSINE = slice(50, 63)
+# Angstrom. The box starts at 5.5: the windows go inward from there, and then outward.
+DISTANCES = (5.4, 4.8, 4.3, 3.8, 3.4, 3.1, 6.0, 6.6)
+OUTWARD = 6.0  # starts where the first window ended
+STIFFNESS = 15.0  # kcal/mol/angstrom^2
+TIME_STEP = 2e-3  # ps
+LENGTH, SETTLING = 3.0, 0.6  # ps
+KT = 300.0 * 1.987204259e-3  # kcal/mol
+STIFF = ("mm.bonded", "low.vacuum", "delta.vacuum")
+SMOOTH = ("mm.nonbonded", "low.embedding", "delta.embedding")
+FRAMES = 3  # of each window, to label
+FORCE = HARTREE_IN_KCAL_PER_MOL / BOHR_IN_ANGSTROM
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a window says.
+
+    Attributes:
+        distance: where the spring is at rest, in angstrom.
+        mean: the mean distance in angstrom.
+    """
+
+    distance: float
+    mean: Mean
+
+    @property
+    def slope(self) -> Mean:
+        """Of the free energy at the mean distance, in kcal/mol/angstrom."""
+        return Mean(STIFFNESS * (self.distance - self.mean.value), STIFFNESS * self.mean.error)
+
+
+def run(folder: Path, method: str) -> None:
+    """Run the windows that are missing, or go on with the one that was stopped."""
+    count = 3 if method == "delta" else 2
+    before = None
+    for number, distance in enumerate(DISTANCES):
+        place = folder / method / f"{distance:.1f}"
+        place.mkdir(parents=True, exist_ok=True)
+        if distance == OUTWARD:
+            before = folder / method / f"{DISTANCES[0]:.1f}"
+        start = (
+            f"<file mode='pdb'> {FOLDER / 'init.pdb'} </file>"
+            "<velocities mode='thermal' units='kelvin'> 300 </velocities>"
+            if before is None
+            else f"<file mode='chk'> {before / 'RESTART'} </file>"
+        )
+        before = place
+        if (place / "done").exists():
+            continue
+        text = Template((FOLDER / "umbrella.xml").read_text(encoding="utf-8")).substitute(
+            name=f"sam-cytosine-{method}-{distance:.1f}",
+            steps=round(LENGTH / TIME_STEP),
+            seed=30201 + number,
+            stiff="+".join(STIFF[:count]),
+            smooth="+".join(SMOOTH[:count]),
+            restraint=FOLDER / "restraint.py",
+            first=CARBON,
+            second=NITROGEN,
+            distance=distance / BOHR_IN_ANGSTROM,
+            stiffness=STIFFNESS / HARTREE_IN_KCAL_PER_MOL * BOHR_IN_ANGSTROM**2,
+            start=start,
+        )
+        (place / "input.xml").write_text(text, encoding="utf-8")
+        again = ["--restart"] if (place / "RESTART").exists() else []
+        terms = "mm+low+delta" if method == "delta" else "mm+low"
+        command = [sys.executable, "-m", "pidelta", "run", str(place / "input.xml"), *again]
+        command += ["--config", str(FOLDER / "pidelta.yaml"), "--terms", terms, "--clients", "1"]
+        subprocess.run(command, check=True)
+        (place / "done").touch()
+
+
+def cut(folder: Path, method: str) -> None:
+    """Frames to label, evenly spaced in the settled part of each window."""
+    for distance in DISTANCES:
+        (path,) = (folder / method / f"{distance:.1f}").glob("umbrella.pos_*.xyz")
+        count = sum(1 for _ in read_trajectory(path))
+        first = round(SETTLING / LENGTH * count)
+        for place in range(FRAMES):
+            skip = first + (place + 1) * (count - first) // FRAMES - 1
+            command = [sys.executable, "-m", "pidelta", "sample", str(FOLDER / "sampling.yaml"), str(path)]
+            command += ["--skip", str(skip), "--limit", "1", "--output"]
+            subprocess.run([*command, str(folder / method / "frames.h5")], check=True)
+
+
+def windows(folder: Path) -> list[Window]:
+    """Those of a method that have run, by distance."""
+    found = []
+    for distance in sorted(DISTANCES):
+        path = folder / f"{distance:.1f}" / "umbrella.out"
+        if not (path.parent / "done").exists():
+            continue
+        columns = read_properties(path).columns
+        vectors = columns[f"atom_x(atom={NITROGEN})"] - columns[f"atom_x(atom={CARBON})"]
+        distances = np.linalg.norm(vectors, axis=1) * BOHR_IN_ANGSTROM
+        found.append(Window(distance, mean_with_error(distances[round(SETTLING / TIME_STEP) :])))
+    return found
+
+
+def potential(found: list[Window]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Distances, the potential of mean force there, zero at the farthest, and its errors, in kcal/mol."""
+    places = np.array([window.mean.value for window in found])
+    slopes = np.array([window.slope.value for window in found]) + 2.0 * KT / places
+    variances = np.array([window.slope.error for window in found]) ** 2
+    steps = np.diff(places)
+    values = np.append(-np.cumsum((0.5 * steps * (slopes[1:] + slopes[:-1]))[::-1])[::-1], 0.0)
+    errors = np.zeros_like(values)
+    for k in range(len(values)):
+        # of the trapezoidal rule from k to the end
+        weights = np.zeros(len(values))
+        weights[k:-1] += 0.5 * steps[k:]
+        weights[k + 1 :] += 0.5 * steps[k:]
+        errors[k] = np.sqrt(weights**2 @ variances)
+    return places, values, errors
+
+
+def forces_on_cytosine(item: LabelledFrame, committee: Committee | None) -> FloatArray:
+    """Slopes of the energy by DFT, DFTB and DFTB + delta when cytosine moves away, in kcal/mol/angstrom."""
+    vector = item.frame.positions[NITROGEN] - item.frame.positions[CARBON]
+    gradients = [item.reference.gradient, item.low.gradient]
+    if committee is not None:
+        gradients.append(item.low.gradient + committee.evaluate(item.frame.region).gradient.positions[0])
+    direction = vector / np.linalg.norm(vector)
+    return np.array([FORCE * (gradient[CYTOSINE].sum(axis=0) @ direction) for gradient in gradients])
+
+
+def page(folder: Path) -> None:
+    """Write the page, its numbers and its picture."""
+    figure = new_figure(7.0, 4.0)
+    axis = figure.subplots()
+    lines = ["# Methyl carbon of SAM to N3 of cytosine", ""]
+    numbers = {}
+    for number, (method, title) in enumerate(METHODS.items()):
+        found = windows(folder / method)
+        if len(found) < 2:
+            continue
+        places, values, errors = potential(found)
+        numbers[method] = [
+            {
+                "spring": window.distance,
+                "mean": window.mean.value,
+                "slope": window.slope.value,
+                "slope_error": window.slope.error,
+                "potential": value,
+                "potential_error": error,
+            }
+            for window, value, error in zip(found, values, errors, strict=True)
+        ]
+        axis.errorbar(places, values, errors, color=COLOURS[number], marker="o", capsize=3, label=title)
+        lines += [f"{title}:", "", "| distance / Å | slope | potential of mean force |", "|---|---|---|"]
+        lines += [
+            f"| {place:.2f} | {window.slope.shown('.2f')} | {value:.2f} ± {error:.2g} |"
+            for place, window, value, error in zip(places, found, values, errors, strict=True)
+        ]
+        lines.append("")
+    axis.axhline(0.0, color="0.6", linewidth=0.8)
+    axis.set_xlabel("distance of the methyl carbon to N3 / Å", fontsize=9)
+    axis.set_ylabel("potential of mean force / kcal/mol", fontsize=9)
+    axis.legend(fontsize=8, frameon=False)
+    tidy(axis)
+    figure.savefig(FOLDER / "umbrella.png", dpi=DPI)
+    for method in METHODS:
+        path = folder / method / "frames.h5"
+        if path.exists():
+            lines += _against_dft(path)
+    (FOLDER / "umbrella.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    text = "\n".join(lines)
+    (FOLDER / "umbrella.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def _against_dft(path: Path) -> list[str]:
+    """How far the force on cytosine is from DFT in labelled frames."""
+    models = sorted(FOLDER.glob("delta-*.pt"))
+    committee = Committee([load_correction(model) for model in models]) if models else None
+    items = read_labelled([path]).frames
+    slopes = np.array([forces_on_cytosine(item, committee) for item in items])
+    distances = [
+        np.linalg.norm(item.frame.positions[NITROGEN] - item.frame.positions[CARBON]) * BOHR_IN_ANGSTROM
+        for item in items
+    ]
+    titles = ("DFTB", "DFTB + delta")[: slopes.shape[1] - 1]
+    lines = [f"Force on cytosine along the distance less that of DFT, {len(items)} frames, kcal/mol/Å:", ""]
+    lines += ["| distance / Å | " + " | ".join(titles) + " |", "|" + "---|" * (len(titles) + 1)]
+    edges = (0.0, 3.6, 4.6, 5.6, np.inf)
+    for low, high in pairwise(edges):
+        chosen = [place for place, distance in enumerate(distances) if low <= distance < high]
+        if chosen:
+            away = slopes[chosen, 1:] - slopes[chosen, :1]
+            cells = [
+                f"{mean:.2f} ({size:.2f})" for mean, size in zip(away.mean(0), abs(away).mean(0), strict=True)
+            ]
+            lines.append(f"| {low:g} to {high:g}, {len(chosen)} frames | " + " | ".join(cells) + " |")
+    return [*lines, "", "Means, and in brackets mean absolute differences.", ""]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("task", choices=("run", "cut", "page"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("method", choices=METHODS, nargs="?", default="dftb")
+    arguments = parser.parse_args()
+    folder = arguments.folder.resolve()
+    if arguments.task == "run":
+        run(folder, arguments.method)
+    elif arguments.task == "cut":
+        cut(folder, arguments.method)
+    else:
+        page(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from delta_frames import FORMALDEHYDE, NUMBERS, random_frame
 from pidelta.errors import ConfigError, DataError
 from pidelta.units import ANGSTROM, DALTON_IN_ELECTRON_MASS, KCAL_PER_MOL, KELVIN
-from pidelta.workflow.learning.bias import DistanceBias, distances_of
+from pidelta.workflow.learning.bias import DistanceBias, Restraint, distances_of, read_bias
 from pidelta.workflow.learning.draws import (
     WAVENUMBER,
     NormalModes,
@@ -147,15 +147,37 @@ def test_the_bias_flattens_the_free_energy_and_fills_no_more_than_the_barrier():
     assert energy[1] - energy[3] == pytest.approx(barrier, abs=ROOM)
 
 
+def test_a_spring_on_a_difference_of_distances_has_the_gradient_of_its_energy():
+    spring = Restraint(np.array([[0, 1], [1, 2]]), np.array([1.0, -1.0]), 0.5, 0.2)
+    positions = np.array([[[0.0, 0, 0], [3.0, 0.4, 0], [5.0, 0, 1.0]]])
+    energy, gradient = spring.evaluate(positions, None)
+    distances = distances_of(positions, None, spring.pairs)[0]
+    assert energy[0] == pytest.approx(0.1 * (distances[0] - distances[1] - 0.5) ** 2)
+    for place in np.ndindex(positions.shape):
+        step = np.zeros_like(positions)
+        step[place] = 1e-5
+        energies = [spring.evaluate(positions + sign * step, None)[0][0] for sign in (1, -1)]
+        assert gradient[place] == pytest.approx((energies[0] - energies[1]) / 2e-5, abs=1e-9)
+
+
+def test_a_spring_is_the_same_after_its_file(tmp_path):
+    spring = Restraint(np.array([[0, 1], [1, 2]]), np.array([1.0, -1.0]), 0.5, 0.2)
+    spring.save(tmp_path / "bias.json")
+    again = read_bias(tmp_path / "bias.json")
+    assert isinstance(again, Restraint)
+    positions = np.random.default_rng(3).normal(size=(2, 3, 3))
+    assert (again.evaluate(positions, None)[1] == spring.evaluate(positions, None)[1]).all()
+
+
 def test_a_bias_is_the_same_after_its_file_and_nothing_else_is_read(tmp_path):
     bias().save(tmp_path / "bias.json")
     positions = FORMALDEHYDE[None]
-    again = DistanceBias.read(tmp_path / "bias.json")
+    again = read_bias(tmp_path / "bias.json")
     assert again.evaluate(positions, None)[0] == bias().evaluate(positions, None)[0]
     np.testing.assert_allclose(distances_of(positions, None, again.pairs)[0, 0], 2.28)
     (tmp_path / "bias.json").write_text('{"pairs": [[0, 1]]}')
     with pytest.raises(DataError, match=r"bias\.json"):
-        DistanceBias.read(tmp_path / "bias.json")
+        read_bias(tmp_path / "bias.json")
 
 
 @pytest.mark.parametrize("known_count", [0, 7])
@@ -221,6 +243,18 @@ test: {dynamics: {temperature: 300 K, time: 1 ps}}
         ("time: 1 ps}]", "time: 5 fs}]", "expected skip and every to leave a frame"),
         ("{temperature: 300 K, time: 1 ps}]", "{method: wigner, temperature: 300 K}]", "at least one source"),
         ("{temperature: 300 K, time: 1 ps}]", "{method: dice}]", "expected one of md, metadynamics"),
+        (
+            "{temperature: 300 K, time: 1 ps}]",
+            "{method: umbrella, temperature: 300 K, time: 1 ps, distances: [[0, 1]], weights: [1, -1], "
+            "centres: [1 nm]}]",
+            "weights: expected 1 as of distances, found 2",
+        ),
+        (
+            "{temperature: 300 K, time: 1 ps}]",
+            "{method: umbrella, temperature: 300 K, time: 1 ps, distances: [[0, 1]], centres: [1 nm], "
+            "stiffness: 5 kcal/mol}]",
+            r"expected a stiffness in one of hartree/bohr\^2, eV/angstrom\^2",
+        ),
         (
             "{temperature: 300 K, time: 1 ps}]",
             "{method: metadynamics, temperature: 300 K, time: 1 ps, distances: []}]",

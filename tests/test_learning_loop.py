@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from pidelta.errors import RunError
 from pidelta.ipi.dynamics_input import PREFIX
 from pidelta.setup import Setup
 from pidelta.state import FloatArray
-from pidelta.units import ANGSTROM
+from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM
 from pidelta.workflow import labelling
 from pidelta.workflow.learning.loop import Loop
 from pidelta.workflow.learning.pool import Subject
@@ -226,6 +227,44 @@ def test_a_run_that_fails_counts_as_far_as_it_went(folder):
     assert "the molecule fell apart" in selection.notes[0]
 
 
+def test_windows_begin_where_the_one_before_ended_and_later_where_they_ended_themselves(folder):
+    class Recording(StandIns):
+        def __init__(self, setup):
+            super().__init__(setup)
+            self.runs = {}
+
+        def dynamics(self, run, committee, bias):
+            place = run.folder.relative_to(folder / "out")
+            assert place not in self.runs
+            springs = None if bias is None else json.loads(bias.read_text())["centre"]
+            self.runs[place] = (run.start, springs, run.dynamics.seed)
+            rng = np.random.default_rng(run.dynamics.seed)
+            with (run.folder / f"{PREFIX}.pos_0.xyz").open("w") as stream:
+                for step in range(0, run.dynamics.steps + 1, run.dynamics.snapshots):
+                    moved = rng.normal(0.0, 0.06, (12, 3))
+                    stream.write(snapshot(self._setup.system.positions + moved, step))
+            (run.folder / "RESTART").write_text("<simulation><step>60</step></simulation>")
+
+    umbrella = f"{{method: umbrella, distances: [[0, 1]], centres: [1 angstrom, 1.2 angstrom], {DYNAMICS[1:]}"
+    text = LEARN.replace(f"  - {DYNAMICS}\n", f"  - {DYNAMICS}\n  - {umbrella}\n", 1)
+    (folder / "learn.yaml").write_text(text)
+    setup = Setup(load_config(folder / "pidelta.yaml"))
+    subject = Subject(setup.system, setup.qm_region, ("mm", "low"))
+    tasks = Recording(setup)
+    file = read_learning_file(folder / "learn.yaml")
+    Loop(folder / "out", file, subject, tasks, lambda results: None).run()
+    windows = [Path(f"round-0{k}/2-umbrella/0{n}") for k in range(2) for n in range(2)]
+    starts = [tasks.runs[window][0] for window in windows]
+    out = folder / "out"
+    assert starts[0] == out / "start.xyz"
+    assert starts[1] == out / windows[0] / "RESTART"
+    assert starts[2:] == [out / windows[0] / "RESTART", out / windows[1] / "RESTART"]
+    centres = [tasks.runs[window][1] * BOHR_IN_ANGSTROM for window in windows]
+    assert centres == pytest.approx([1.0, 1.2, 1.0, 1.2])
+    assert len({seed for _, _, seed in tasks.runs.values()}) == len(tasks.runs)
+    assert read_selection(Round(out, 1).selection).sampled["2-umbrella"] == 24
+
+
 def result(number=0, frames=20, seconds=3600.0, energy=1.0, gradient=2.0):
     errors = ErrorSummary((energy, energy), (gradient, gradient), (0.1, 0.1), (0.2, 0.2))
     return RoundResult(number, seconds, frames, 10, errors, errors, None, (1.0, 1.0), 0.5, [], [])
@@ -254,9 +293,10 @@ def test_targets_and_budget_end_the_loop(folder, options, hours, expected):
     assert why_to_end([], read_learning_file(folder / "learn.yaml"), 100.0) is None
 
 
-def test_a_bias_on_atoms_that_are_not_quantum_is_refused(folder, fail):
+@pytest.mark.parametrize("method", ["metadynamics", "umbrella, centres: [1 angstrom]"])
+def test_a_bias_on_atoms_that_are_not_quantum_is_refused(folder, fail, method):
     text = LEARN.replace(
-        DYNAMICS, f"{{method: metadynamics, distances: [[0, 5]], {DYNAMICS[1:]}\n  - {DYNAMICS}", 1
+        DYNAMICS, f"{{method: {method}, distances: [[0, 5]], {DYNAMICS[1:]}\n  - {DYNAMICS}", 1
     )
     (folder / "learn.yaml").write_text(text)
     line = fail("learn", folder / "learn.yaml")

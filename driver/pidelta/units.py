@@ -44,9 +44,14 @@ _UNITS: dict[str, dict[str, float]] = {
         "eV/angstrom": EV / ANGSTROM,
         "kcal/mol/angstrom": KCAL_PER_MOL / ANGSTROM,
     },
+    "stiffness": {
+        "hartree/bohr^2": 1.0,
+        "eV/angstrom^2": EV / ANGSTROM**2,
+        "kcal/mol/angstrom^2": KCAL_PER_MOL / ANGSTROM**2,
+    },
 }
 
-_QUANTITY = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-zÅ/]+)\s*")
+_QUANTITY = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-zÅ/]+(?:\^2)?)\s*")
 
 
 def parse_quantity(text: object, dimension: str) -> float:

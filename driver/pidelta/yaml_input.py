@@ -29,6 +29,7 @@ Temperature = Annotated[float, BeforeValidator(lambda value: parse_quantity(valu
 Energy = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "energy"))]
 Time = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "time"))]
 Gradient = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "gradient"))]
+Stiffness = Annotated[float, BeforeValidator(lambda value: parse_quantity(value, "stiffness"))]
 
 
 Integer = Annotated[int, Field(strict=True)]

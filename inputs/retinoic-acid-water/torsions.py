@@ -12,9 +12,12 @@ sampling.yaml``; ``python torsions.py torsions.h5 --page`` prints the table and 
 from __future__ import annotations
 
 import argparse
+import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
@@ -83,19 +86,11 @@ def _folded(angle: float) -> float:
     return (angle + 180.0) % 360.0 - 180.0
 
 
-def beyond(atoms: Atoms, torsion: tuple[int, ...], count: int) -> list[int]:
-    """The atoms on the far side of the torsion's middle bond, among the first `count`."""
-    distances = atoms[:count].get_all_distances()
-    hydrogen = atoms.numbers[:count] == 1
-    reach = np.where(hydrogen[:, None] | hydrogen, 1.3, 1.75)
-    bonded = (distances < reach) & (distances > 0.0) & ~(hydrogen[:, None] & hydrogen)
-    bonded[torsion[1], torsion[2]] = bonded[torsion[2], torsion[1]] = False
-    found, waiting = {torsion[2]}, [torsion[2]]
-    while waiting:
-        new = set(np.flatnonzero(bonded[waiting.pop()]).tolist()) - found
-        found |= new
-        waiting += new
-    return sorted(found)
+def beyond(bonds: Iterable[tuple[int, int]], torsion: tuple[int, ...]) -> list[int]:
+    """The atoms on the far side of the torsion's middle bond."""
+    graph = nx.Graph(bonds)
+    graph.remove_edge(torsion[1], torsion[2])
+    return sorted(nx.node_connected_component(graph, torsion[2]))
 
 
 def turn(path: Path) -> None:
@@ -103,15 +98,18 @@ def turn(path: Path) -> None:
     setup = Setup(load_config(FOLDER / "pidelta.yaml"))
     region = setup.qm_region
     calculator = pidelta.Calculator(FOLDER / "pidelta.yaml")
-    states = path.with_suffix("")  # positions of each step, so that it can go on
-    states.mkdir(exist_ok=True)
+    bonds = [tuple(pair) for pair in setup.topology.bonded_pairs.tolist()]
+    # positions of each step, so that it can go on with the same models
+    models = hashlib.sha256(b"".join((FOLDER / f"delta-{k}.pt").read_bytes() for k in range(3)))
+    states = path.with_suffix("") / models.hexdigest()[:12]
+    states.mkdir(parents=True, exist_ok=True)
     with FrameStore(path, "a") as store:
         store.set_embedding(region.surroundings.settings)
         present = {frame.source for frame in store}
         for name, torsion in TORSIONS.items():
             atoms = read(FOLDER / "init.pdb")
             atoms.pbc = True
-            moving = beyond(atoms, torsion, len(region.numbers))
+            moving = beyond(bonds, torsion)
             first = round(atoms.get_dihedral(*torsion) / STEP) * STEP
             for place in range(360 // STEP):
                 angle = first + place * STEP

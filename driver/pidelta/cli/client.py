@@ -55,7 +55,7 @@ def client(
     from pidelta.ipi.observers import merge_alarms
     from pidelta.ipi.transports import connect
     from pidelta.setup import Setup
-    from pidelta.workflow.learning.bias import BiasedEvaluator, DistanceBias
+    from pidelta.workflow.learning.bias import BiasedEvaluator, read_bias
 
     setup = Setup(settings)
     evaluator = setup.evaluator(chosen)
@@ -76,7 +76,7 @@ def client(
     def biased(evaluator: Evaluator) -> Evaluator:
         if bias is None:
             return evaluator
-        return BiasedEvaluator(evaluator, DistanceBias.read(bias), setup.system.cell is not None)
+        return BiasedEvaluator(evaluator, read_bias(bias), setup.system.cell is not None)
 
     with closing(connect(mode, address, port, sockets_prefix=sockets_prefix, patience=patience)) as transport:
         summary = serve(biased(evaluator), transport, observers, on_terms=evaluator_of)

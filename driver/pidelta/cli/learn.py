@@ -76,11 +76,11 @@ def learn(
 
 def _check_atoms(path: Path, file: LearningFile, setup: Setup) -> None:
     """See that the distances of a bias are between QM atoms."""
-    from pidelta.workflow.learning.settings import BiasedSource
+    from pidelta.workflow.learning.settings import BiasedSource, UmbrellaSource
 
     known = set(setup.qm_region.partition.qm_atoms.tolist())
     for place, source in enumerate(file.sample):
-        for pair in source.distances if isinstance(source, BiasedSource) else ():
+        for pair in source.distances if isinstance(source, BiasedSource | UmbrellaSource) else ():
             if pair[0] == pair[1] or not known.issuperset(pair):
                 raise ConfigError(
                     f"{path}: sample.{place}.distances: expected pairs of QM atoms "

@@ -1,4 +1,4 @@
-"""A bias that pushes dynamics to distances that were seen seldom, as metadynamics does."""
+"""What `pidelta learn` adds to the energy: a push to distances that were seen seldom, or a spring on them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -13,6 +14,16 @@ from pidelta.core.cell import minimum_image
 from pidelta.errors import DataError
 from pidelta.output_files import replacing
 from pidelta.state import Evaluation, Evaluator, FloatArray, IntArray, Term
+
+
+class Bias(Protocol):
+    """A function of distances that is added to the energy."""
+
+    def evaluate(self, positions: FloatArray, cells: FloatArray | None) -> tuple[FloatArray, FloatArray]:
+        """Energies (B,) and gradients (B, N, 3) of positions (B, N, 3) with cells (B, 3, 3) or None."""
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON, in atomic units."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +58,7 @@ class DistanceBias:
         ratio = kernels.mean(axis=1) / self._mean_density + np.exp(-self.barrier / strength)
         slopes = -np.einsum("bh,bhd->bd", kernels, offsets) / (len(self.centres) * self.width)
         slopes *= (strength / (ratio * self._mean_density))[:, None]
-        pulls = (slopes / distances)[..., None] * vectors
-        gradient = np.zeros_like(positions)
-        for own, pull in zip(gradient, pulls, strict=True):
-            np.add.at(own, self.pairs[:, 0], pull)
-            np.subtract.at(own, self.pairs[:, 1], pull)
-        return strength * np.log(ratio), gradient
+        return strength * np.log(ratio), _gradient(positions, self.pairs, vectors, slopes)
 
     @cached_property
     def _mean_density(self) -> float:
@@ -61,30 +67,78 @@ class DistanceBias:
 
     def save(self, path: Path) -> None:
         """Write it as JSON, in atomic units."""
-        content = {
-            "pairs": self.pairs.tolist(),
-            "centres": self.centres.tolist(),
-            "width": self.width,
-            "temperature": self.temperature,
-            "barrier": self.barrier,
-        }
-        with replacing(path) as stream:
-            stream.write(json.dumps(content) + "\n")
+        _write(path, {name: getattr(self, name) for name in _NAMES[DistanceBias]})
 
-    @classmethod
-    def read(cls, path: Path) -> DistanceBias:
-        """Read what `save` wrote.
 
-        Raises:
-            DataError: it is something else.
-        """
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            pairs = np.array(content.pop("pairs"), dtype=np.int64).reshape(-1, 2)
-            centres = np.array(content.pop("centres"), dtype=np.float64).reshape(-1, len(pairs))
-            return cls(pairs, centres, **{name: float(value) for name, value in content.items()})
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            raise DataError(f"{path}: expected a bias as pidelta learn writes it, found none") from None
+@dataclass(frozen=True)
+class Restraint:
+    """A spring V = 1/2 k (sum_i w_i d_i - centre)^2 on distances d_i.
+
+    Attributes:
+        pairs: (d, 2) atoms whose distances count.
+        weights: (d,).
+        centre: in bohr.
+        stiffness: k in hartree/bohr^2.
+    """
+
+    pairs: IntArray
+    weights: FloatArray
+    centre: float
+    stiffness: float
+
+    def evaluate(self, positions: FloatArray, cells: FloatArray | None) -> tuple[FloatArray, FloatArray]:
+        """Energies (B,) and gradients (B, N, 3) of positions (B, N, 3) with cells (B, 3, 3) or None."""
+        vectors = _vectors(positions, cells, self.pairs)
+        away = np.linalg.norm(vectors, axis=2) @ self.weights - self.centre
+        slopes = self.stiffness * away[:, None] * self.weights
+        return 0.5 * self.stiffness * away**2, _gradient(positions, self.pairs, vectors, slopes)
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON, in atomic units."""
+        _write(path, {name: getattr(self, name) for name in _NAMES[Restraint]})
+
+
+_NAMES: dict[type[DistanceBias] | type[Restraint], tuple[str, ...]] = {
+    DistanceBias: ("pairs", "centres", "width", "temperature", "barrier"),
+    Restraint: ("pairs", "weights", "centre", "stiffness"),
+}
+
+
+def read_bias(path: Path) -> Bias:
+    """Read what a bias has saved.
+
+    Raises:
+        DataError: it is something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        pairs = np.array(content["pairs"], dtype=np.int64).reshape(-1, 2)
+        names = {kind: set(own) for kind, own in _NAMES.items()}
+        if set(content) == names[DistanceBias]:
+            centres = np.array(content["centres"], dtype=np.float64).reshape(-1, len(pairs))
+            others = [float(content[name]) for name in ("width", "temperature", "barrier")]
+            return DistanceBias(pairs, centres, *others)
+        if set(content) == names[Restraint]:
+            weights = np.array(content["weights"], dtype=np.float64).reshape(len(pairs))
+            return Restraint(pairs, weights, float(content["centre"]), float(content["stiffness"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    raise DataError(f"{path}: expected a bias as pidelta learn writes it, found none")
+
+
+def _write(path: Path, content: dict[str, object]) -> None:
+    with replacing(path) as stream:
+        stream.write(json.dumps(content, default=np.ndarray.tolist) + "\n")
+
+
+def _gradient(positions: FloatArray, pairs: IntArray, vectors: FloatArray, slopes: FloatArray) -> FloatArray:
+    """(B, N, 3) from dV/d of the distances (B, d), whose vectors are (B, d, 3)."""
+    pulls = (slopes / np.linalg.norm(vectors, axis=2))[..., None] * vectors
+    gradient = np.zeros_like(positions)
+    for own, pull in zip(gradient, pulls, strict=True):
+        np.add.at(own, pairs[:, 0], pull)
+        np.subtract.at(own, pairs[:, 1], pull)
+    return gradient
 
 
 def distances_of(positions: FloatArray, cells: FloatArray | None, pairs: IntArray) -> FloatArray:
@@ -105,7 +159,7 @@ class BiasedEvaluator:
         periodic: whether cells mean anything.
     """
 
-    def __init__(self, evaluator: Evaluator, bias: DistanceBias, periodic: bool) -> None:
+    def __init__(self, evaluator: Evaluator, bias: Bias, periodic: bool) -> None:
         self._evaluator, self._bias, self._periodic = evaluator, bias, periodic
 
     @property

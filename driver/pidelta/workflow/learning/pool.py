@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +21,7 @@ from pidelta.qmmm.region import QMRegion
 from pidelta.state import Evaluator, FloatArray, System
 from pidelta.units import DALTON_IN_ELECTRON_MASS, FEMTOSECOND
 from pidelta.workflow.conservation import Run
-from pidelta.workflow.learning.bias import DistanceBias, distances_of
+from pidelta.workflow.learning.bias import Bias, DistanceBias, Restraint, distances_of
 from pidelta.workflow.learning.draws import PrincipalComponents, Surface, normal_modes, superpose
 from pidelta.workflow.learning.rounds import Round
 from pidelta.workflow.learning.settings import (
@@ -28,6 +29,7 @@ from pidelta.workflow.learning.settings import (
     ComponentsSource,
     DynamicsSource,
     LearningFile,
+    UmbrellaSource,
     WignerSource,
 )
 from pidelta.workflow.sampling import cut_frame
@@ -111,8 +113,7 @@ class Sampler:
         for place, source in sources:
             name = f"{place}-{source.method}"
             if isinstance(source, DynamicsSource):
-                self.run(name, source, place, snapshots)
-                own = self.snapshots(name, source)
+                own = self._dynamics(name, source, place, snapshots)
                 snapshots += own
                 frames[name] = [self.subject.frame(snapshot, origin) for origin, snapshot in own]
             else:
@@ -123,14 +124,43 @@ class Sampler:
 
     def test_candidates(self) -> list[Frame]:
         """Frames of dynamics of their own."""
-        self.run("test", self.settings.test.dynamics, 0, [])
+        self.run("test", self.settings.test.dynamics, (0,))
         found = self.snapshots("test", self.settings.test.dynamics)
         return [self.subject.frame(snapshot, origin) for origin, snapshot in found]
 
-    def run(
+    def _dynamics(
         self, name: str, source: DynamicsSource, place: int, seen: Sequence[tuple[str, Snapshot]]
+    ) -> list[tuple[str, Snapshot]]:
+        """The snapshots of a source, which is run unless that is done."""
+        if isinstance(source, UmbrellaSource):
+            windows = [f"{name}/{number:02d}" for number in range(len(source.centres))]
+            for number, window in enumerate(windows):
+                before = windows[number - 1] if number else None
+                self.run(window, source, (place, number), partial(_spring, source, number), before)
+            return [snapshot for window in windows for snapshot in self.snapshots(window, source)]
+        if isinstance(source, BiasedSource):
+            self.run(name, source, (place,), partial(self._push, source, seen))
+        else:
+            self.run(name, source, (place,))
+        return self.snapshots(name, source)
+
+    def run(
+        self,
+        name: str,
+        source: DynamicsSource,
+        places: tuple[int, ...],
+        make_bias: Callable[[Path], Bias] | None = None,
+        before: str | None = None,
     ) -> None:
-        """Run i-PI, from where this source ended in the round before, unless that is done."""
+        """Run i-PI unless that is done.
+
+        Args:
+            name: of the run, its folder in that of the round.
+            source: what runs.
+            places: what its seed is made of, beside the round.
+            make_bias: makes the bias of the run in a folder.
+            before: the run of this round where this one begins if it has not run in the round before.
+        """
         folder = self.round.folder / name
         failed = folder / _FAILED
         terms = (*self.subject.terms, *(("delta",) if self._committee else ()))
@@ -140,18 +170,20 @@ class Sampler:
             source.steps,
             source.temperature,
             _THERMOSTAT,
-            seed=_seed(self.settings.seed, self.round.number, place),
+            seed=_seed(self.settings.seed, self.round.number, *places),
             beads=source.beads,
             snapshots=source.stride,
         )
-        run = Run(folder, dynamics, self._start(name))
+        run = Run(folder, dynamics, self._start(name, before))
         if failed.exists():
             self.notes.append(failed.read_text(encoding="utf-8").strip())
             return
         if run.is_finished:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        bias = self._bias(folder, source, seen) if isinstance(source, BiasedSource) else None
+        bias = None if make_bias is None else folder / "bias.json"
+        if make_bias is not None and not (folder / "bias.json").exists():
+            make_bias(folder).save(folder / "bias.json")
         try:
             self.tasks.dynamics(run, self._committee, bias)
         except RunError as error:
@@ -163,10 +195,11 @@ class Sampler:
             self.notes.append(text)
             self.tasks.note(text)
 
-    def _start(self, name: str) -> Path:
-        """The end of this source in the round before, if it went well, or else the structure."""
-        if self.round.before is not None:
-            folder = self.round.before.folder / name
+    def _start(self, name: str, before: str | None) -> Path:
+        """Where it ended in the round before, if that went well, or another run did, or the structure."""
+        folders = [] if self.round.before is None else [self.round.before.folder / name]
+        folders += [] if before is None else [self.round.folder / before]
+        for folder in folders:
             if (folder / "RESTART").exists() and not (folder / _FAILED).exists():
                 return folder / "RESTART"
         path = self.round.root / _START
@@ -174,11 +207,8 @@ class Sampler:
             write_structure(path, self.subject.system)
         return path
 
-    def _bias(self, folder: Path, source: BiasedSource, seen: Sequence[tuple[str, Snapshot]]) -> Path:
+    def _push(self, source: BiasedSource, seen: Sequence[tuple[str, Snapshot]], folder: Path) -> DistanceBias:
         """What pushes away from distances that this round has seen, and this source in earlier rounds."""
-        path = folder / "bias.json"
-        if path.exists():
-            return path
         earlier = [] if self.round.before is None else self.round.before.and_before()
         snapshots = [snapshot for _, snapshot in seen]
         for other in earlier:
@@ -189,8 +219,7 @@ class Sampler:
             [distances_of(each.positions[None], self.subject.cells(each), pairs) for each in snapshots]
         )
         centres = centres[evenly(len(centres), _MOST_CENTRES)]
-        DistanceBias(pairs, centres, source.width, source.temperature, source.barrier).save(path)
-        return path
+        return DistanceBias(pairs, centres, source.width, source.temperature, source.barrier)
 
     def snapshots(self, name: str, source: DynamicsSource) -> list[tuple[str, Snapshot]]:
         """What a run has written beyond `skip`, all beads, with where it comes from."""
@@ -259,6 +288,13 @@ class Sampler:
 def _order(source: object) -> int:
     """Dynamics first, then those with a bias by them, then draws in their solvents."""
     return 2 if not isinstance(source, DynamicsSource) else 1 if isinstance(source, BiasedSource) else 0
+
+
+def _spring(source: UmbrellaSource, window: int, _: Path) -> Restraint:
+    """The bias of a window."""
+    weights = np.ones(len(source.distances)) if source.weights is None else np.array(source.weights)
+    pairs = np.array(source.distances, dtype=np.int64)
+    return Restraint(pairs, weights, source.centres[window], source.stiffness)
 
 
 def evenly(count: int, wanted: int) -> list[int]:

@@ -15,6 +15,7 @@ from pidelta.yaml_input import (
     Integer,
     Length,
     Section,
+    Stiffness,
     Temperature,
     Time,
     choose_by,
@@ -76,6 +77,28 @@ class BiasedSource(DynamicsSource):
         return self
 
 
+class UmbrellaSource(DynamicsSource):
+    """Dynamics in windows along a coordinate, sum of weights times distances, such as that of a reaction.
+
+    Each window has a spring at one of `centres`, and begins in the first round where the window before ended.
+    `time`, `every` and `skip` are those of a window. `weights` are 1 by default; 1 and -1 make a difference.
+    """
+
+    method: Literal["umbrella"]  # type: ignore[assignment]
+    distances: list[tuple[Integer, Integer]] = Field(min_length=1)
+    weights: list[FiniteFloat] | None = None
+    centres: list[Length] = Field(min_length=1)
+    stiffness: Annotated[Stiffness, Field(gt=0.0)] = parse_quantity("100 kcal/mol/angstrom^2", "stiffness")
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> UmbrellaSource:
+        if self.weights is not None and len(self.weights) != len(self.distances):
+            raise ValueError(
+                f"weights: expected {len(self.distances)} as of distances, found {len(self.weights)}"
+            )
+        return self
+
+
 class WignerSource(Section):
     """Harmonic quantum samples about a minimum of the QM region in the solvent of a snapshot."""
 
@@ -100,6 +123,7 @@ class ComponentsSource(Section):
 Source: TypeAlias = Annotated[
     Annotated[DynamicsSource, Tag("method: md")]
     | Annotated[BiasedSource, Tag("method: metadynamics")]
+    | Annotated[UmbrellaSource, Tag("method: umbrella")]
     | Annotated[WignerSource, Tag("method: wigner")]
     | Annotated[ComponentsSource, Tag("method: principal-components")],
     choose_by("method", default="md"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pidelta.qm.density_fitting import DensityFitting
 from pidelta.qm.shell_pairs import functions_of, shell_groups, with_shells
 
 gto = pytest.importorskip("pyscf.gto")
@@ -32,6 +33,25 @@ def test_each_ordered_pair_is_in_at_most_one_group_and_what_is_left_out_vanishes
     overlaps = np.abs(molecule.intor("int1e_ovlp"))
     assert overlaps[counts == 0].max() < 1e-8
     assert (overlaps[counts == 1] > 1e-7).any()  # the bound is no wide one
+
+
+def test_each_pair_is_there_once_but_for_those_within_a_group(molecule):
+    counts = np.zeros((molecule.nao, molecule.nao))
+    for group in shell_groups(molecule, once=True):
+        counts[group.place] += 0.5 * group.multiplicities
+        counts.T[group.place] += 0.5 * group.multiplicities
+    assert set(np.unique(counts)) == {0.0, 1.0}
+    assert np.abs(molecule.intor("int1e_ovlp"))[counts == 0].max() < 1e-8
+
+
+def test_coulomb_without_the_other_pairs_is_that_with_all(molecule):
+    density = np.random.default_rng(2).normal(size=(molecule.nao, molecule.nao))
+    density += density.T
+    potentials = [
+        DensityFitting(molecule, "def2-universal-jfit", with_exchange=exchange).coulomb(density)
+        for exchange in (True, False)
+    ]
+    np.testing.assert_allclose(potentials[1], potentials[0], atol=1e-6 * np.abs(potentials[0]).max())
 
 
 def test_a_group_has_the_integrals_of_its_functions(molecule):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pidelta.qm.exchange_correlation import Orbitals
-from pidelta.qm.shell_pairs import shell_groups
+from pidelta.qm.shell_pairs import ShellGroup, shell_groups
 from pidelta.state import FloatArray
 
 _BLOCK = 100  # fitting functions at once, about
@@ -28,8 +28,8 @@ class DensityFitting:
         molecule: PySCF's.
         auxiliary_basis: the fitting basis by name.
         omega: of the kernel in 1/bohr, 0 for 1/r.
-        with_exchange: whether exchange is asked for; without it the integrals stay as they are, which saves
-            the longest step of large molecules.
+        with_exchange: whether exchange is asked for; without it only integrals of functions that overlap are
+            kept, as they are, which saves the longest steps of large molecules.
     """
 
     def __init__(
@@ -42,10 +42,27 @@ class DensityFitting:
         self._omega = omega
         with self._kernel(molecule):
             self._root = _inverse_root(self._auxiliary.intor("int2c2e", hermi=1))
-            integrals = self._df.incore.aux_e2(molecule, self._auxiliary, "int3c2e", aosym="s2ij")
-        # (P, pairs), or (kept, pairs) whose products are the fitted (pq|rs)
-        self._integrals = self._root @ integrals.T if with_exchange else integrals.T
+            if with_exchange:
+                packed = self._df.incore.aux_e2(molecule, self._auxiliary, "int3c2e", aosym="s2ij")
+                self._integrals = self._root @ packed.T  # (kept, pairs), their products the fitted (pq|rs)
         self._is_fitted = with_exchange
+        groups = [] if with_exchange else shell_groups(molecule, once=True)
+        # (P, q and p)
+        self._groups = [(group, self._of_group(group, "int3c2e").reshape(self._n, -1)) for group in groups]
+
+    @property
+    def _n(self) -> int:
+        """The number of fitting functions."""
+        return int(self._auxiliary.nao)
+
+    def _of_group(self, group: ShellGroup, name: str, components: int = 1, out: Any = None) -> FloatArray:
+        """Integrals (components, P, q, p), p of the group and q its partners, as they lie in memory."""
+        slices = (*group.slices, 0, self._auxiliary.nbas)
+        with self._kernel(group.molecule):
+            integrals = self._df.incore.aux_e2(
+                group.molecule, self._auxiliary, name, "s1", comp=components, shls_slice=slices, out=out
+            )
+        return np.asarray(integrals.reshape(-1, *integrals.shape[-3:]).transpose(0, 3, 2, 1))
 
     def _kernel(self, molecule: Any) -> ExitStack:
         stack = ExitStack()
@@ -55,10 +72,24 @@ class DensityFitting:
 
     def coulomb(self, density: FloatArray) -> FloatArray:
         """(nao, nao) the potential of a density matrix."""
-        coefficients = self._integrals @ self._packed(density)
-        if not self._is_fitted:
-            coefficients = self._root.T @ (self._root @ coefficients)
-        return np.asarray(self._lib.unpack_tril(coefficients @ self._integrals))
+        if self._is_fitted:
+            packed = (self._integrals @ self._packed(density)) @ self._integrals
+            return np.asarray(self._lib.unpack_tril(packed))
+        coefficients = self._root.T @ self._fitted(density)
+        potential = np.zeros_like(density)
+        for group, integrals in self._groups:
+            potential[group.place] = (coefficients @ integrals).reshape(len(group.partners), -1)
+            potential.T[group.place] = potential[group.place]
+        return potential
+
+    def _fitted(self, density: FloatArray) -> FloatArray:
+        """(kept,) M^-1/2 b."""
+        if self._is_fitted:
+            return np.asarray(self._integrals @ self._packed(density))
+        potentials = np.zeros(self._n)
+        for group, integrals in self._groups:
+            potentials += integrals @ (group.multiplicities * density[group.place]).ravel()
+        return np.asarray(self._root @ potentials)
 
     def _packed(self, density: FloatArray) -> FloatArray:
         """(pairs,) a symmetric matrix, each pair of two functions twice."""
@@ -83,8 +114,7 @@ class DensityFitting:
         """
         electrons = 2.0 if len(orbitals) == 1 else 1.0
         density = electrons * sum(own @ own.T for own in orbitals)
-        charges = self._integrals @ self._packed(density)
-        charges = (charges if self._is_fitted else self._root @ charges) @ self._root
+        charges = self._fitted(density) @ self._root
         pairs = [self._pairs(own) for own in orbitals] if exchange else []
         weights = 0.5 * coulomb * np.outer(charges, charges)
         for own in pairs:
@@ -95,26 +125,16 @@ class DensityFitting:
         on_auxiliary = 2.0 * np.einsum("xpq,pq->px", derivative, weights)
         on_functions = np.zeros((3, len(density)))
         groups = list(shell_groups(self._molecule))
-        # in one piece of memory: to ask for it again and again costs a third of the integrals
+        # One piece of memory for all: to ask for it again and again takes longer than some integrals.
         space = np.empty(3 * len(charges) * max(len(g.own) * len(g.partners) for g in groups))
         for group in groups:
-            with self._kernel(group.molecule):
-                integrals = self._df.incore.aux_e2(
-                    group.molecule,
-                    self._auxiliary,
-                    "int3c2e_ip1",
-                    aosym="s1",
-                    comp=3,
-                    shls_slice=(*group.slices, 0, self._auxiliary.nbas),
-                    out=space,
-                ).transpose(0, 3, 2, 1)  # (3, P, q, p), as they lie in memory
-            place = np.ix_(group.partners, group.own)
+            integrals = self._of_group(group, "int3c2e_ip1", 3, space)
             if coulomb:
-                flat = integrals.reshape(3, len(charges), -1)
-                potentials = (charges @ flat).reshape(3, len(group.partners), -1)
-                on_functions[:, group.own] -= 2.0 * coulomb * (potentials * density[place]).sum(axis=1)
+                rows = integrals.reshape(3, len(charges), -1)
+                potentials = (charges @ rows).reshape(3, len(group.partners), -1)
+                on_functions[:, group.own] -= 2.0 * coulomb * (potentials * density[group.place]).sum(axis=1)
                 # moving all at once changes nothing
-                on_auxiliary += 2.0 * coulomb * charges[:, None] * (flat @ density[place].ravel()).T
+                on_auxiliary += 2.0 * coulomb * charges[:, None] * (rows @ density[group.place].ravel()).T
             for own, pair in zip(orbitals, pairs, strict=False):
                 factors = exchange * electrons * (own[group.partners] @ pair @ own[group.own].T)
                 moves = np.einsum("xkqp,kqp->xkp", integrals, factors)

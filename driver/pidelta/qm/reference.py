@@ -195,9 +195,13 @@ def error_of_gradient(frame: Frame, label: Label, settings: ReferenceSettings, s
 
 def _solve(frame: Frame, molecule: Any, settings: ReferenceSettings) -> KohnShamResult:
     field = np.zeros((molecule.nao, molecule.nao))
-    for block in _blocks(frame):
-        integrals = molecule.intor("int1e_grids", hermi=1, grids=frame.site_positions[block])
-        field -= np.einsum("kpq,k->pq", integrals, frame.site_charges[block])
+    for group in shell_groups(molecule, once=True):
+        for block in _blocks(frame):
+            integrals = group.molecule.intor(
+                "int1e_grids", grids=frame.site_positions[block], shls_slice=group.slices
+            )
+            field[group.place] -= integrals.transpose(2, 1, 0) @ frame.site_charges[block]
+        field.T[group.place] = field[group.place]
     for changes in _ATTEMPTS:
         scf = _kohn_sham(molecule, field, settings)
         for name, value in changes.items():
@@ -320,7 +324,7 @@ def _electron_gradients(frame: Frame, molecule: Any, density: FloatArray) -> tup
     on_functions = np.zeros((3, molecule.nao))
     sites = np.zeros_like(frame.site_positions)
     for group in shell_groups(molecule):
-        pairs = 2.0 * density[np.ix_(group.partners, group.own)]
+        pairs = 2.0 * density[group.place]
         for block in _blocks(frame):
             integrals = group.molecule.intor(
                 "int1e_grids_ip", grids=frame.site_positions[block], shls_slice=group.slices

@@ -36,6 +36,16 @@ class ShellGroup:
     own: IntArray
     partners: IntArray
 
+    @property
+    def place(self) -> tuple[IntArray, IntArray]:
+        """Of the pairs (partners, own) in a matrix of the whole molecule."""
+        return self.partners[:, None], self.own
+
+    @property
+    def multiplicities(self) -> FloatArray:
+        """(partners, 1) how often each pair counts that is there once: 1 within the group, and else 2."""
+        return np.where(np.isin(self.partners, self.own), 1.0, 2.0)[:, None]
+
 
 def with_shells(molecule: Any, shells: IntArray) -> Any:
     """PySCF's molecule with some of its shells, in this order."""
@@ -50,10 +60,15 @@ def functions_of(molecule: Any, shells: IntArray) -> IntArray:
     return np.concatenate([np.arange(starts[shell], starts[shell + 1]) for shell in shells])
 
 
-def shell_groups(molecule: Any) -> Iterator[ShellGroup]:
+def shell_groups(molecule: Any, *, once: bool = False) -> Iterator[ShellGroup]:
     """The groups of a molecule: each ordered pair of functions that overlap is in one of them.
 
     Those of an atom that are diffuse are apart from the others, which have fewer partners.
+
+    Args:
+        molecule: PySCF's.
+        once: leave out partners that had this group as partners before, so that only pairs within a group
+            are there in both orders.
     """
     atoms: IntArray = molecule._bas[:, 0]
     kinds, profiles = _profiles(molecule)
@@ -62,12 +77,14 @@ def shell_groups(molecule: Any) -> Iterator[ShellGroup]:
     distances = np.linalg.norm(places[:, None] - places, axis=2)
     overlaps = distances <= reach[kinds][:, kinds]
     diffuse = np.diag(reach)[kinds] > _DIFFUSE
+    waiting = np.ones(molecule.nbas, dtype=bool)
     for atom in range(molecule.natm):
         for chosen in ((atoms == atom) & ~diffuse, (atoms == atom) & diffuse):
             own = np.flatnonzero(chosen)
             if not len(own):
                 continue
-            partners = np.flatnonzero(overlaps[own].any(axis=0))
+            partners = np.flatnonzero(overlaps[own].any(axis=0) & waiting)
+            waiting[own] = not once
             yield ShellGroup(
                 molecule=with_shells(molecule, np.concatenate([own, partners])),
                 slices=(0, len(own), len(own), len(own) + len(partners)),

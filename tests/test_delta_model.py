@@ -278,7 +278,6 @@ def test_committee_knows_what_all_its_members_know():
 
 FITS = {
     "numbers": NUMBERS,
-    "site_numbers": np.array([8, 1, 1, 0]),
     "low_level": "toy low",
     "embedding": EMBEDDING,
     "charge": 0,
@@ -297,7 +296,6 @@ def check_use(**change):
         ({"numbers": np.array([8, 6, 1])}, "a QM region CH2O, found CHO"),
         ({"numbers": np.array([8, 6, 1, 1, 8, 1, 1])}, "a QM region CH2O, found CH4O2"),
         ({"numbers": np.array([8, 7, 1, 1])}, "a QM region CH2O, found H2NO"),
-        ({"site_numbers": np.array([8, 1, 17])}, "MM atoms of the elements H, O, found Cl"),
         ({"embedding": EMBEDDING | {"cutoff": 15.9}}, "embedding cutoff 16.0, found 15.9"),
         ({"embedding": EMBEDDING | {"scheme": "pme"}}, "embedding scheme"),
         ({"embedding": {"scheme": "cutoff", "cutoff": 16.0}}, "embedding switch"),
@@ -321,12 +319,34 @@ def test_a_model_of_several_compositions_is_accepted_for_each():
         check_fits(provenance, **(FITS | {"numbers": np.array([1, 8, 1, 1])}))
 
 
-def test_what_cannot_be_evaluated_is_refused():
+def test_an_element_that_was_never_near_counts_by_its_charge_and_must_not_come_near():
     model, frame = random_model(), random_frame(8)
+    assert model.provenance.strangers([0, 1, 8, 11]) == (11,)
     numbers = frame.site_numbers.copy()
     numbers[3] = 11
-    with pytest.raises(ModelError, match="MM atoms of the elements H, O, found Na"):
-        evaluate(model, replace(frame, site_numbers=numbers))
+    distances = np.linalg.norm(frame.positions - frame.site_positions[3], axis=1)
+    away = frame.site_positions.copy()
+    cutoff = model.settings.short_cutoff
+    for distance, is_refused in ((1.02 * cutoff, False), (0.98 * cutoff, True)):
+        nearest = frame.positions[distances.argmin()]
+        direction = nearest - frame.positions.mean(axis=0) + 1e-3
+        away[3] = nearest + distance * direction / np.linalg.norm(direction)
+        moved = replace(frame, site_positions=away, site_numbers=numbers)
+        reach = np.linalg.norm(moved.positions - away[3], axis=1).min()
+        assert (reach < cutoff) == is_refused
+        if is_refused:
+            with pytest.raises(ModelError, match=r"of H, O within .* angstrom .* found Na at ") as info:
+                evaluate(model, moved)
+            assert "\n" not in str(info.value)
+            continue
+        bare = replace(moved, site_numbers=np.where(numbers == 11, 0, numbers))
+        result, expected = evaluate(model, moved), evaluate(model, bare)
+        assert result.energy[0] == expected.energy[0]
+        assert (result.gradient.site_positions == expected.gradient.site_positions).all()
+
+
+def test_what_cannot_be_evaluated_is_refused():
+    model, frame = random_model(), random_frame(8)
     positions = frame.positions.copy()
     positions[1] = positions[0]
     with pytest.raises(GeometryError, match="finite"):

@@ -25,7 +25,7 @@ class Provenance:
         reference: the reference method (`Label.method`).
         embedding: settings of the surroundings, such as ``scheme`` and ``cutoff``, lengths in bohr.
         compositions: the atomic numbers of each QM region of the training, each in ascending order.
-        site_elements: atomic numbers of the sites around them, ascending.
+        site_elements: atomic numbers of the sites that came near the QM atoms, ascending.
         charge, multiplicity: of the QM region.
     """
 
@@ -49,18 +49,12 @@ class Provenance:
                 f"delta model: expected a QM region {expected}, found {formula(numbers.tolist())}"
             )
 
-    def check_site_elements(self, numbers: Iterable[int]) -> None:
-        """Whether sites of these atomic numbers, or of none (0), were trained on.
+    def strangers(self, numbers: Iterable[int]) -> tuple[int, ...]:
+        """Which of these atomic numbers of sites no frame of the training had near the QM atoms.
 
-        Raises:
-            ModelError: one was not.
+        They count by their charges. `Correction.evaluate` refuses a structure where one is near.
         """
-        strangers = sorted(set(numbers) - {0, *self.site_elements})
-        if strangers:
-            raise ModelError(
-                f"delta model: expected MM atoms of the elements {symbols(self.site_elements)}, "
-                f"found {symbols(strangers)}"
-            )
+        return tuple(sorted(set(numbers) - {0, *self.site_elements}))
 
 
 @dataclass(frozen=True)
@@ -110,7 +104,8 @@ class Correction(Protocol):
         """Energy correction and its derivatives for a batch.
 
         Raises:
-            ModelError: the region is not one the correction was made for.
+            ModelError: the region is not one the correction was made for, or a site of an element that no
+                frame of the training had near the QM atoms is near them.
             GeometryError: the energy is not finite, as when atoms coincide.
         """
 
@@ -136,7 +131,6 @@ def check_fits(
     low_level: str,
     embedding: Mapping[str, object],
     numbers: IntArray,
-    site_numbers: IntArray,
     charge: int,
     multiplicity: int,
 ) -> None:
@@ -147,14 +141,12 @@ def check_fits(
         low_level: identity of the low-level method in use.
         embedding: settings of the surroundings in use.
         numbers: (n,) atomic numbers of the QM region, in any order.
-        site_numbers: (m,) atomic numbers of the MM atoms that may surround it.
         charge, multiplicity: of the QM region.
 
     Raises:
         ModelError: something differs; the message names what.
     """
     provenance.check_composition(numbers)
-    provenance.check_site_elements(site_numbers.tolist())
     for name, expected, found in (
         ("a QM region of charge", provenance.charge, charge),
         ("a QM region of multiplicity", provenance.multiplicity, multiplicity),

@@ -10,8 +10,10 @@ import numpy as np
 
 from pidelta.delta.base import symbols
 from pidelta.errors import ModelError
-from pidelta.state import IntArray
-from pidelta.units import ANGSTROM
+from pidelta.state import IntArray, Region
+from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM
+
+STRANGER = -2  # in place of the place of an element of MM atoms that is not in the settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,7 @@ class DescriptorSettings(ABC):
 
     Attributes:
         elements: atomic numbers of the QM region, ascending; each has its own network.
-        mm_elements: atomic numbers of the MM environment, ascending.
+        mm_elements: atomic numbers of the MM atoms that the short-range functions know, ascending.
         short_cutoff, short_count: cutoff and number of the Gaussians for each MM element.
         radial_cutoff, radial_count: the same for each QM element.
         angular_cutoff: cutoff of both sides of an angle.
@@ -77,22 +79,35 @@ def species_index(settings: DescriptorSettings, numbers: Sequence[int] | IntArra
 
 
 def site_species_index(settings: DescriptorSettings, site_numbers: IntArray) -> IntArray:
-    """Places in `settings.mm_elements` of atomic numbers of any shape, -1 for number 0.
-
-    Raises:
-        ModelError: an element is not among them.
-    """
-    table = np.full(120, -2, dtype=np.int64)
+    """Places in `settings.mm_elements` of atomic numbers of any shape; -1 for 0, `STRANGER` for others."""
+    table = np.full(120, STRANGER, dtype=np.int64)
     table[0] = -1
     table[list(settings.mm_elements)] = np.arange(len(settings.mm_elements))
-    species = table[site_numbers]
-    if (species == -2).any():
-        found = int(site_numbers[species == -2].flat[0])
-        raise ModelError(
-            f"delta model: expected MM atoms of the elements {symbols(settings.mm_elements)}, "
-            f"found {symbols([found])}"
-        )
-    return np.asarray(species)
+    return np.asarray(table[site_numbers])
+
+
+def refuse_near_strangers(settings: DescriptorSettings, region: Region, species: IntArray) -> None:
+    """Refuse a site of an element that the short-range functions do not know, where they would see it.
+
+    Args:
+        settings: of the descriptors.
+        region: the QM atoms and the sites.
+        species: (B, m) of the sites, see `site_species_index`.
+
+    Raises:
+        ModelError: there is one.
+    """
+    for structure, site in zip(*np.nonzero(species == STRANGER), strict=True):
+        vectors = region.positions[structure] - region.site_positions[structure, site]
+        distance = float(np.linalg.norm(vectors, axis=1).min())
+        if distance < settings.short_cutoff:
+            found = symbols([int(region.site_numbers[structure, site])])
+            known = symbols(settings.mm_elements) if settings.mm_elements else "no element"
+            reach, distance = settings.short_cutoff * BOHR_IN_ANGSTROM, distance * BOHR_IN_ANGSTROM
+            raise ModelError(
+                f"delta model: expected MM atoms of {known} within {reach:.1f} angstrom of the QM atoms, as "
+                f"in the training, found {found} at {distance:.1f} angstrom"
+            )
 
 
 def check_short_cutoff(settings: DescriptorSettings, embedding: Mapping[str, object]) -> None:

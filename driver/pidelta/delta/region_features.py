@@ -6,7 +6,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pidelta.delta.descriptors import DescriptorSettings, site_species_index, species_index
+from pidelta.delta.descriptors import (
+    DescriptorSettings,
+    refuse_near_strangers,
+    site_species_index,
+    species_index,
+)
 from pidelta.delta.short_features import ShortFeatures
 from pidelta.delta.structure_features import StructureFeatures
 from pidelta.state import BoolArray, FloatArray, Region, RegionGradient
@@ -56,7 +61,7 @@ class RegionFeatures:
         species: (n,) place of each QM atom's element in the settings.
 
     Raises:
-        ModelError: an element of the sites is not in the settings.
+        ModelError: a site near the QM atoms has an element that is not in the settings.
     """
 
     def __init__(self, settings: DescriptorSettings, kind: FieldKind, region: Region) -> None:
@@ -66,6 +71,7 @@ class RegionFeatures:
             for array in (region.positions, region.site_positions, region.site_charges)
         )
         site_species = site_species_index(settings, region.site_numbers)
+        refuse_near_strangers(settings, region, site_species)
         padding = (site_charges == 0.0) & (site_species < 0)
         self._structure = StructureFeatures(settings, self.species, positions)
         self._field = kind(settings, positions, site_positions, site_charges, padding)

@@ -33,6 +33,7 @@ from pidelta.setup.methods import (
     make_coupling,
     make_engine,
     make_fields,
+    stranger_warnings,
 )
 from pidelta.setup.region import make_region
 from pidelta.setup.sections import section
@@ -146,6 +147,8 @@ class Setup:
                 system.positions[None], None if system.cell is None else system.cell[None]
             ).positions
             found += border_warnings(region.surroundings, qm[0], region.charge, region.force_field.label)
+        if self.config.delta is not None:
+            found += stranger_warnings(self.correction, region)
         return found
 
     @cached_property

@@ -9,7 +9,7 @@ from typing import Literal
 from pidelta.config import Config, DeltaConfig, MMConfig
 from pidelta.core.charge_fields import ChargeFields
 from pidelta.core.pme import reciprocal_sum
-from pidelta.delta.base import Correction, check_fits
+from pidelta.delta.base import Correction, check_fits, symbols
 from pidelta.delta.committee import Committee
 from pidelta.delta.loading import load_correction
 from pidelta.delta.spread import Calibration
@@ -129,7 +129,6 @@ def make_correction(delta: DeltaConfig, region: QMRegion, low_level: str) -> Com
                 low_level=low_level,
                 embedding=region.surroundings.settings,
                 numbers=region.numbers,
-                site_numbers=region.partition.mm_numbers,
                 charge=region.charge,
                 multiplicity=region.multiplicity,
             )
@@ -143,6 +142,17 @@ def make_correction(delta: DeltaConfig, region: QMRegion, low_level: str) -> Com
         baseline_error=delta.baseline_error,
         force_deviation="delta_force_deviation" in delta.properties,
     )
+
+
+def stranger_warnings(correction: Committee, region: QMRegion) -> list[str]:
+    """What to know of MM atoms of elements that no frame of the training had near the QM atoms."""
+    strangers = correction.provenance.strangers(region.partition.mm_numbers.tolist())
+    if not strangers:
+        return []
+    return [
+        f"delta: the training had no {symbols(strangers)} near the QM atoms: they count by their charges, "
+        "and a run ends where one comes near"
+    ]
 
 
 def make_classical(

@@ -8,13 +8,14 @@ import shutil
 import signal
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from scipy.spatial import KDTree
 
 from pidelta.data.frames import LabelledFrame
 from pidelta.data.splits import split_by_source
@@ -77,8 +78,8 @@ def prepare_training(file: TrainingFile, frames: Sequence[LabelledFrame], track:
     """
     first = frames[0]
     elements = np.unique(np.concatenate([item.frame.numbers for item in frames]))
-    mm_elements = np.unique(np.concatenate([item.frame.site_numbers for item in frames]))
-    settings = file.model_settings(tuple(elements.tolist()), tuple(mm_elements[mm_elements > 0].tolist()))
+    settings = file.model_settings(tuple(elements.tolist()), ())
+    settings = replace(settings, mm_elements=_elements_near(frames, settings.short_cutoff))
     embedding = file.embedding.as_mapping()
     check_short_cutoff(settings, embedding)
     provenance = Provenance(
@@ -96,6 +97,16 @@ def prepare_training(file: TrainingFile, frames: Sequence[LabelledFrame], track:
     seen = [coverage_group(kind, settings, group) for group in groups]
     coverage = Coverage.of_training(settings, seen, sources)
     return TrainingSet(kind, settings, provenance, sources, groups, coverage)
+
+
+def _elements_near(frames: Sequence[LabelledFrame], cutoff: float) -> tuple[int, ...]:
+    """Atomic numbers of the MM atoms that are within a cutoff of a QM atom in one of the frames."""
+    found: set[int] = set()
+    for item in frames:
+        tree = KDTree(item.frame.positions)
+        distances, _ = tree.query(item.frame.site_positions, distance_upper_bound=cutoff)
+        found |= set(item.frame.site_numbers[distances < cutoff].tolist())
+    return tuple(sorted(found - {0}))
 
 
 def coverage_group(

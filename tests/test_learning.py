@@ -251,6 +251,17 @@ test: {dynamics: {temperature: 300 K, time: 1 ps}}
         ),
         (
             "{temperature: 300 K, time: 1 ps}]",
+            "{method: umbrella, temperature: 300 K, time: 1 ps, distances: [[0, 1]], centres: [1 A, -1 A]}]",
+            "centres.1: expected what these weighted distances can reach",
+        ),
+        (
+            "{temperature: 300 K, time: 1 ps}]",
+            "{method: umbrella, temperature: 300 K, time: 1 ps, distances: [[0, 1]], weights: [0], "
+            "centres: [1 A]}]",
+            "weights: expected none to be zero",
+        ),
+        (
+            "{temperature: 300 K, time: 1 ps}]",
             "{method: umbrella, temperature: 300 K, time: 1 ps, distances: [[0, 1]], centres: [1 nm], "
             "stiffness: 5 kcal/mol}]",
             r"expected a stiffness in one of hartree/bohr\^2, eV/angstrom\^2",

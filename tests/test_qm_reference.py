@@ -80,9 +80,27 @@ METHYL = replace(
 )
 
 
-@pytest.mark.parametrize("frame", [WATER, METHYL], ids=["water", "methyl"])
+# Most pairs of functions do not overlap.
+LONG = replace(
+    METHYL,
+    numbers=np.concatenate([WATER.numbers, METHYL.numbers, WATER.numbers]),
+    positions=np.concatenate(
+        [WATER.positions - np.array([14, 0, 0]), METHYL.positions, WATER.positions + np.array([13, 2, 1])]
+    ),
+    site_positions=np.concatenate([WATER.site_positions, WATER.site_positions + np.array([20, 0, 0])]),
+    site_charges=np.tile(WATER.site_charges, 2),
+    site_numbers=np.tile(WATER.site_numbers, 2),
+)
+FUNCTIONALS = ("SVWN", "PBE", "r2SCAN", "B3LYP", "TPSSh", "LC_BLYP", "wB97M_V")
+
+
 @pytest.mark.parametrize(
-    "xc", ["SVWN", "PBE", "r2SCAN", "B3LYP", "TPSSh", "LC_BLYP", "wB97M_V"], ids=lambda name: name.lower()
+    ("frame", "xc"),
+    [
+        *(pytest.param(WATER, xc, id=f"water {xc}") for xc in FUNCTIONALS),
+        *(pytest.param(METHYL, xc, id=f"methyl {xc}") for xc in FUNCTIONALS),
+        *(pytest.param(LONG, xc, id=f"long {xc}") for xc in ("PBE", "LC_BLYP")),
+    ],
 )
 def test_energies_and_gradients_are_those_of_pyscf(frame, xc):
     """With density fitting on one fine grid from the start, by PySCF's own integration and gradients."""

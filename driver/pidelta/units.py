@@ -59,8 +59,8 @@ def parse_quantity(text: object, dimension: str) -> float:
 
     Args:
         text: a number followed by a unit.
-        dimension: ``length``, ``angle``, ``temperature`` (as k_B T in hartree), ``time``, ``energy`` or
-            ``gradient``.
+        dimension: ``length``, ``angle``, ``temperature`` (as k_B T in hartree), ``time``, ``energy``,
+            ``gradient`` or ``stiffness``.
 
     Raises:
         ValueError: the unit is missing or unknown; the message says what was expected and found.

@@ -1,12 +1,13 @@
 """How far DFTB and delta models are from DFT along the methyl transfer, on frames that no training saw.
 
     python path.py cut ROUND FILE      evenly spaced frames of the windows of a round of pidelta learn
-    pidelta label FILE --dispersion d3bj; pidelta label FILE --low sampling.yaml
+    pidelta label FILE --dispersion d3bj
+    pidelta label FILE --low sampling.yaml
     python path.py page FILE MODEL...  a table, and path.png
 
-A round is sampled with the models of the round before, so these models have not seen its frames. The mean of
-DFTB + delta - DFT in the frames at the top, less that in those of the sulfonium ion, is by how much the
-barrier of the free energy is wrong, to first order.
+A round is sampled with the models of the round before, so these models have not seen its frames. Energies
+less those of DFT are shown against their mean in the frames of the sulfonium ion: at the top that is by how
+much the models' barrier of the free energy is wrong, to first order, where `trust` weighed them down little.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from pidelta.delta.loading import load_correction
 from pidelta.ipi.trajectories import read_trajectory
 from pidelta.setup import Setup
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
+from pidelta.workflow.learning.pool import evenly
 from pidelta.workflow.sampling import cut_frame
 
 FOLDER = Path(__file__).parent
 CARBON, SULFUR, NITROGEN = 0, 1, 13
 FRAMES = 3  # of each window
 SKIP = 100  # steps at the beginning of each
-EDGES = (-2.2, -1.0, -0.4, 0.0, 0.4, 1.0, 2.2)  # angstrom
+EDGES = (-np.inf, -1.0, -0.4, 0.0, 0.4, 1.0, np.inf)  # angstrom
 
 
 def cut(folder: Path, path: Path) -> None:
@@ -40,13 +42,15 @@ def cut(folder: Path, path: Path) -> None:
     region = Setup(load_config(FOLDER / "sampling.yaml")).qm_region
     with FrameStore(path, "a") as store:
         store.set_embedding(region.surroundings.settings)
+        present = {frame.source for frame in store}
         for window in sorted(folder.glob("*-umbrella/*")):
             (file,) = window.glob("*.pos_0.xyz")
             snapshots = [each for each in read_trajectory(file) if each.step >= SKIP]
-            for place in np.linspace(0, len(snapshots) - 1, FRAMES).round().astype(int):
+            for place in evenly(len(snapshots), FRAMES):
                 snapshot = snapshots[place]
                 source = f"{folder.name}/{window.parent.name}/{window.name} step {snapshot.step}"
-                store.append(cut_frame(snapshot, region, True, source))
+                if source not in present:
+                    store.append(cut_frame(snapshot, region, True, source))
 
 
 def page(path: Path, models: list[Path]) -> None:
@@ -65,9 +69,12 @@ def page(path: Path, models: list[Path]) -> None:
     table = np.array(sorted(rows))
     table[:, 1:] *= HARTREE_IN_KCAL_PER_MOL
     first = table[:, 0] < EDGES[1]
+    if not first.any():
+        raise SystemExit(f"{path}: expected frames of the sulfonium ion, found none")
     table[:, 1:3] -= table[first, 1:3].mean(axis=0)  # energies less those of the sulfonium ion
     print(
-        "| d(S-C) - d(C-N) / Å | frames | DFTB | DFTB + delta | their QM gradients |\n|---|---|---|---|---|"
+        "| d(S-C) - d(C-N) / Å | frames | DFTB | DFTB + delta | MAE of their QM gradients |\n"
+        "|---|---|---|---|---|"
     )
     for start, end in pairwise(EDGES):
         own = table[(start <= table[:, 0]) & (table[:, 0] < end)]

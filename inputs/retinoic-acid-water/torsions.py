@@ -101,7 +101,8 @@ def turn(path: Path) -> None:
     bonds = [tuple(pair) for pair in setup.topology.bonded_pairs.tolist()]
     # positions of each step, so that it can go on with the same models
     models = hashlib.sha256(b"".join((FOLDER / f"delta-{k}.pt").read_bytes() for k in range(3)))
-    states = path.with_suffix("") / models.hexdigest()[:12]
+    made = models.hexdigest()[:12]
+    states = path.with_suffix("") / made
     states.mkdir(parents=True, exist_ok=True)
     with FrameStore(path, "a") as store:
         store.set_embedding(region.surroundings.settings)
@@ -113,7 +114,7 @@ def turn(path: Path) -> None:
             first = round(atoms.get_dihedral(*torsion) / STEP) * STEP
             for place in range(360 // STEP):
                 angle = first + place * STEP
-                source = f"{name} step {place}"
+                source = f"{name} step {place} of models {made}"
                 state = states / f"{name.replace(' ', '-')}-{place}.npy"
                 if state.exists():
                     atoms.positions = np.load(state)

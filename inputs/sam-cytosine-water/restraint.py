@@ -1,6 +1,6 @@
 """A spring on the distance of two atoms, for i-PI's ``ffdirect``.
 
-    w(d) = 1/2 stiffness (d - distance)^2
+    V(d) = 1/2 stiffness (d - distance)^2
 
 Its ``<parameters>``, in bohr and hartree: ``first`` and ``second``, the indices of the atoms from 0,
 ``distance`` and ``stiffness``.

@@ -2,16 +2,19 @@
 
     python umbrella.py run FOLDER dftb     the windows one after the other; goes on where it was stopped
     python umbrella.py run FOLDER delta    the same with the delta models
-    python umbrella.py cut FOLDER delta    frames of each window to label, FOLDER/delta/frames.h5
+    python umbrella.py cut FOLDER delta    frames of each window, FOLDER/delta/frames.h5, to label
+    pidelta label FOLDER/delta/frames.h5 --xc PBE --dispersion d3bj
+    pidelta label FOLDER/delta/frames.h5 --low sampling.yaml
     python umbrella.py page FOLDER         umbrella.md, .json and .png beside this script
 
 A window has a spring k on the distance d. At its mean the free energy has the slope k (d0 - <d>) (Kaestner
-and Thiel, J. Chem. Phys. 123, 144104 (2005)). The slopes are integrated by the trapezoidal rule, and
-2 k_B T ln d is added, which takes away that a larger distance has a larger sphere.
+and Thiel, J. Chem. Phys. 123, 144104 (2005)). 2 k_B T / d is added, which takes away that a larger distance
+has a larger sphere. The sum, the slope of the potential of mean force, is integrated by the trapezoidal rule.
+Errors are those of the means; what the rule itself misses between the windows is not in them.
 
-A method's mean force along d is also that of the total force on cytosine along the direction to it, which
-moves the molecule as a whole. So labels of frames say how far a method is from DFT: by the mean difference
-of that force in the same frames.
+The slope of a method's free energy is also the mean slope of its energy when cytosine moves away as a whole.
+So labels of frames say how far a method is from DFT, to first order: by the mean difference of that slope in
+the same frames.
 """
 
 from __future__ import annotations
@@ -69,8 +72,9 @@ class Window:
 
     @property
     def slope(self) -> Mean:
-        """Of the free energy at the mean distance, in kcal/mol/angstrom."""
-        return Mean(STIFFNESS * (self.distance - self.mean.value), STIFFNESS * self.mean.error)
+        """Of the potential of mean force at the mean distance, in kcal/mol/angstrom."""
+        slope = STIFFNESS * (self.distance - self.mean.value) + 2.0 * KT / self.mean.value
+        return Mean(slope, STIFFNESS * self.mean.error)
 
 
 def run(folder: Path, method: str) -> None:
@@ -109,7 +113,8 @@ def run(folder: Path, method: str) -> None:
         terms = "mm+low+delta" if method == "delta" else "mm+low"
         command = [sys.executable, "-m", "pidelta", "run", str(place / "input.xml"), *again]
         command += ["--config", str(FOLDER / "pidelta.yaml"), "--terms", terms, "--clients", "1"]
-        subprocess.run(command, check=True)
+        if subprocess.run(command, check=False).returncode:
+            raise SystemExit(f"{place}: the run has not ended; the same command goes on with it")
         (place / "done").touch()
 
 
@@ -136,14 +141,17 @@ def windows(folder: Path) -> list[Window]:
         columns = read_properties(path).columns
         vectors = columns[f"atom_x(atom={NITROGEN})"] - columns[f"atom_x(atom={CARBON})"]
         distances = np.linalg.norm(vectors, axis=1) * BOHR_IN_ANGSTROM
-        found.append(Window(distance, mean_with_error(distances[round(SETTLING / TIME_STEP) :])))
+        mean = mean_with_error(distances[round(SETTLING / TIME_STEP) :])
+        if np.isnan(mean.error):
+            raise SystemExit(f"{path}: expected more than {SETTLING} ps of steps, found too few for an error")
+        found.append(Window(distance, mean))
     return found
 
 
 def potential(found: list[Window]) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Distances, the potential of mean force there, zero at the farthest, and its errors, in kcal/mol."""
     places = np.array([window.mean.value for window in found])
-    slopes = np.array([window.slope.value for window in found]) + 2.0 * KT / places
+    slopes = np.array([window.slope.value for window in found])
     variances = np.array([window.slope.error for window in found]) ** 2
     steps = np.diff(places)
     values = np.append(-np.cumsum((0.5 * steps * (slopes[1:] + slopes[:-1]))[::-1])[::-1], 0.0)
@@ -157,7 +165,7 @@ def potential(found: list[Window]) -> tuple[FloatArray, FloatArray, FloatArray]:
     return places, values, errors
 
 
-def forces_on_cytosine(item: LabelledFrame, committee: Committee | None) -> FloatArray:
+def slopes_along(item: LabelledFrame, committee: Committee | None) -> FloatArray:
     """Slopes of the energy by DFT, DFTB and DFTB + delta when cytosine moves away, in kcal/mol/angstrom."""
     vector = item.frame.positions[NITROGEN] - item.frame.positions[CARBON]
     gradients = [item.reference.gradient, item.low.gradient]
@@ -190,7 +198,12 @@ def page(folder: Path) -> None:
             for window, value, error in zip(found, values, errors, strict=True)
         ]
         axis.errorbar(places, values, errors, color=COLOURS[number], marker="o", capsize=3, label=title)
-        lines += [f"{title}:", "", "| distance / Å | slope | potential of mean force |", "|---|---|---|"]
+        lines += [
+            f"{title}:",
+            "",
+            "| distance / Å | slope / kcal/mol/Å | potential of mean force / kcal/mol |",
+            "|---|---|---|",
+        ]
         lines += [
             f"| {place:.2f} | {window.slope.shown('.2f')} | {value:.2f} ± {error:.2g} |"
             for place, window, value, error in zip(places, found, values, errors, strict=True)
@@ -205,25 +218,29 @@ def page(folder: Path) -> None:
     for method in METHODS:
         path = folder / method / "frames.h5"
         if path.exists():
-            lines += _against_dft(path)
+            lines += _against_dft(path, METHODS[method])
     (FOLDER / "umbrella.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     text = "\n".join(lines)
     (FOLDER / "umbrella.md").write_text(text, encoding="utf-8")
     print(text)
 
 
-def _against_dft(path: Path) -> list[str]:
-    """How far the force on cytosine is from DFT in labelled frames."""
+def _against_dft(path: Path, sampled: str) -> list[str]:
+    """How far slopes are from those of DFT in the labelled frames that a method sampled."""
     models = sorted(FOLDER.glob("delta-*.pt"))
     committee = Committee([load_correction(model) for model in models]) if models else None
     items = read_labelled([path]).frames
-    slopes = np.array([forces_on_cytosine(item, committee) for item in items])
+    slopes = np.array([slopes_along(item, committee) for item in items])
     distances = [
         np.linalg.norm(item.frame.positions[NITROGEN] - item.frame.positions[CARBON]) * BOHR_IN_ANGSTROM
         for item in items
     ]
     titles = ("DFTB", "DFTB + delta")[: slopes.shape[1] - 1]
-    lines = [f"Force on cytosine along the distance less that of DFT, {len(items)} frames, kcal/mol/Å:", ""]
+    lines = [
+        f"Slope of the energy when cytosine moves away, less that of DFT, in {len(items)} frames of dynamics "
+        f"by {sampled}, in kcal/mol/Å; the mean, and in brackets the mean absolute value:",
+        "",
+    ]
     lines += ["| distance / Å | " + " | ".join(titles) + " |", "|" + "---|" * (len(titles) + 1)]
     edges = (0.0, 3.6, 4.6, 5.6, np.inf)
     for low, high in pairwise(edges):
@@ -234,7 +251,7 @@ def _against_dft(path: Path) -> list[str]:
                 f"{mean:.2f} ({size:.2f})" for mean, size in zip(away.mean(0), abs(away).mean(0), strict=True)
             ]
             lines.append(f"| {low:g} to {high:g}, {len(chosen)} frames | " + " | ".join(cells) + " |")
-    return [*lines, "", "Means, and in brackets mean absolute differences.", ""]
+    return [*lines, ""]
 
 
 def main() -> None:

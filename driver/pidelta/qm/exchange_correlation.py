@@ -63,10 +63,11 @@ class ExchangeCorrelation:
         grids.level = level
         grids.build(with_non0tab=False)
         self._space = np.empty(0)
-        self._blocks = [
+        blocks = [
             self._block(grids.coords[start : start + _BLOCK], grids.weights[start : start + _BLOCK])
             for start in range(0, len(grids.weights), _BLOCK)
         ]
+        self._blocks = [block for block in blocks if block is not None]
 
     def _values(self, derivatives: int, coordinates: FloatArray, shells: IntArray) -> FloatArray:
         """(rows, k, g) functions of some shells and their derivatives, 0 where they are negligible.
@@ -75,16 +76,19 @@ class ExchangeCorrelation:
         """
         some = with_shells(self._molecule, shells)
         mask = self._make_mask(some, coordinates, cutoff=0.01 * _NEGLIGIBLE)
-        size = (1, 4, 10)[derivatives] * some.nao * len(coordinates)
+        size = {1: 4, 2: 10}[derivatives] * some.nao * len(coordinates)
         if size > len(self._space):
             self._space = np.empty(size)
         name = f"GTOval_sph_deriv{derivatives}"
         values = some.eval_gto(name, coordinates, non0tab=mask, out=self._space)
         return np.asarray(values.transpose(0, 2, 1))
 
-    def _block(self, coordinates: FloatArray, weights: FloatArray) -> _Block:
+    def _block(self, coordinates: FloatArray, weights: FloatArray) -> _Block | None:
+        """Some points; None where no function matters."""
         mask = self._make_mask(self._molecule, coordinates, cutoff=0.01 * _NEGLIGIBLE)
         shells = np.flatnonzero(mask.any(axis=0))
+        if not len(shells):
+            return None
         values = self._values(1, coordinates, shells)
         sizes = np.diff(self._molecule.ao_loc_nr())[shells]
         largest = np.maximum(values.max(axis=(0, 2)), -values.min(axis=(0, 2)))

@@ -57,7 +57,8 @@ def with_shells(molecule: Any, shells: IntArray) -> Any:
 def functions_of(molecule: Any, shells: IntArray) -> IntArray:
     """Indices of the functions of some shells, in this order."""
     starts = molecule.ao_loc_nr()
-    return np.concatenate([np.arange(starts[shell], starts[shell + 1]) for shell in shells])
+    ranges = [np.arange(starts[shell], starts[shell + 1]) for shell in shells]
+    return np.concatenate([np.arange(0), *ranges])
 
 
 def shell_groups(molecule: Any, *, once: bool = False) -> Iterator[ShellGroup]:
@@ -67,8 +68,8 @@ def shell_groups(molecule: Any, *, once: bool = False) -> Iterator[ShellGroup]:
 
     Args:
         molecule: PySCF's.
-        once: leave out partners that had this group as partners before, so that only pairs within a group
-            are there in both orders.
+        once: leave out the shells of earlier groups, so that only pairs within a group are there in both
+            orders.
     """
     atoms: IntArray = molecule._bas[:, 0]
     kinds, profiles = _profiles(molecule)
@@ -84,7 +85,8 @@ def shell_groups(molecule: Any, *, once: bool = False) -> Iterator[ShellGroup]:
             if not len(own):
                 continue
             partners = np.flatnonzero(overlaps[own].any(axis=0) & waiting)
-            waiting[own] = not once
+            if once:
+                waiting[own] = False
             yield ShellGroup(
                 molecule=with_shells(molecule, np.concatenate([own, partners])),
                 slices=(0, len(own), len(own), len(own) + len(partners)),
@@ -121,6 +123,7 @@ def _reach(profiles: FloatArray) -> FloatArray:
         here, there = profiles[:, None, :steps], profiles[None, :, steps - 1 :: -1]
         above = (here + there).max(axis=2) > np.log10(_NEGLIGIBLE)
         if not above.any():
-            break
+            return reach
         reach[above] = steps * _STEP
+    reach[above] = np.inf  # such diffuse functions meet everywhere
     return reach

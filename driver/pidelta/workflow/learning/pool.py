@@ -135,8 +135,8 @@ class Sampler:
         if isinstance(source, UmbrellaSource):
             windows = [f"{name}/{number:02d}" for number in range(len(source.centres))]
             for number, window in enumerate(windows):
-                before = windows[number - 1] if number else None
-                self.run(window, source, (place, number), partial(_spring, source, number), before)
+                make = partial(_spring, source, number)
+                self.run(window, source, (place, number), make, windows[:number])
             return [snapshot for window in windows for snapshot in self.snapshots(window, source)]
         if isinstance(source, BiasedSource):
             self.run(name, source, (place,), partial(self._push, source, seen))
@@ -150,7 +150,7 @@ class Sampler:
         source: DynamicsSource,
         places: tuple[int, ...],
         make_bias: Callable[[Path], Bias] | None = None,
-        before: str | None = None,
+        others: Sequence[str] = (),
     ) -> None:
         """Run i-PI unless that is done.
 
@@ -159,7 +159,8 @@ class Sampler:
             source: what runs.
             places: what its seed is made of, beside the round.
             make_bias: makes the bias of the run in a folder.
-            before: the run of this round where this one begins if it has not run in the round before.
+            others: runs of this round; where the last of them that went well ended this one begins, if it
+                did not run in the round before.
         """
         folder = self.round.folder / name
         failed = folder / _FAILED
@@ -174,7 +175,7 @@ class Sampler:
             beads=source.beads,
             snapshots=source.stride,
         )
-        run = Run(folder, dynamics, self._start(name, before))
+        run = Run(folder, dynamics, self._start(name, others))
         if failed.exists():
             self.notes.append(failed.read_text(encoding="utf-8").strip())
             return
@@ -195,10 +196,10 @@ class Sampler:
             self.notes.append(text)
             self.tasks.note(text)
 
-    def _start(self, name: str, before: str | None) -> Path:
-        """Where it ended in the round before, if that went well, or another run did, or the structure."""
+    def _start(self, name: str, others: Sequence[str]) -> Path:
+        """The end of this run in the round before, or of another in this one, or the structure."""
         folders = [] if self.round.before is None else [self.round.before.folder / name]
-        folders += [] if before is None else [self.round.folder / before]
+        folders += [self.round.folder / other for other in reversed(others)]
         for folder in folders:
             if (folder / "RESTART").exists() and not (folder / _FAILED).exists():
                 return folder / "RESTART"
@@ -286,15 +287,14 @@ class Sampler:
 
 
 def _order(source: object) -> int:
-    """Dynamics first, then those with a bias by them, then draws in their solvents."""
+    """Dynamics first, then those that are pushed away from all of them, then draws in their solvents."""
     return 2 if not isinstance(source, DynamicsSource) else 1 if isinstance(source, BiasedSource) else 0
 
 
 def _spring(source: UmbrellaSource, window: int, _: Path) -> Restraint:
     """The bias of a window."""
-    weights = np.ones(len(source.distances)) if source.weights is None else np.array(source.weights)
     pairs = np.array(source.distances, dtype=np.int64)
-    return Restraint(pairs, weights, source.centres[window], source.stiffness)
+    return Restraint(pairs, np.array(source.factors), source.centres[window], source.stiffness)
 
 
 def evenly(count: int, wanted: int) -> list[int]:

@@ -80,8 +80,9 @@ class BiasedSource(DynamicsSource):
 class UmbrellaSource(DynamicsSource):
     """Dynamics in windows along a coordinate, sum of weights times distances, such as that of a reaction.
 
-    Each window has a spring at one of `centres`, and begins in the first round where the window before ended.
-    `time`, `every` and `skip` are those of a window. `weights` are 1 by default; 1 and -1 make a difference.
+    Each window has a spring at one of `centres`. In the first round it begins where the window before ended,
+    and later where it ended itself in the round before, by its place in `centres`. `time`, `every` and `skip`
+    are those of a window. `weights` are 1 by default; 1 and -1 make a difference.
     """
 
     method: Literal["umbrella"]  # type: ignore[assignment]
@@ -92,11 +93,22 @@ class UmbrellaSource(DynamicsSource):
 
     @model_validator(mode="after")
     def _check_weights(self) -> UmbrellaSource:
-        if self.weights is not None and len(self.weights) != len(self.distances):
+        if len(self.factors) != len(self.distances):
             raise ValueError(
-                f"weights: expected {len(self.distances)} as of distances, found {len(self.weights)}"
+                f"weights: expected {len(self.distances)} as of distances, found {len(self.factors)}"
             )
+        if 0.0 in self.factors:
+            raise ValueError("weights: expected none to be zero, found one")
+        for place, centre in enumerate(self.centres):
+            signed = {factor > 0.0 for factor in self.factors}
+            if len(signed) == 1 and (centre > 0.0) not in signed:
+                raise ValueError(f"centres.{place}: expected what these weighted distances can reach")
         return self
+
+    @property
+    def factors(self) -> list[float]:
+        """`weights`, or 1 for each distance."""
+        return [1.0] * len(self.distances) if self.weights is None else self.weights
 
 
 class WignerSource(Section):
@@ -154,7 +166,10 @@ class SelectionSettings(Section):
 
 
 class TestSettings(Section):
-    """Frames that no training sees: `frames` a round, evenly spaced in dynamics of their own."""
+    """Frames that no training sees: `frames` a round, evenly spaced in dynamics of their own.
+
+    These have no bias: the targets say nothing of what lies between minima.
+    """
 
     frames: Count = 10
     dynamics: DynamicsSource

@@ -1,0 +1,59 @@
+"""The spring and the potential of mean force of inputs/sam-cytosine-water."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import numpy as np
+import pytest
+
+from conftest import ROOT
+from pidelta.analysis.statistics import Mean
+
+
+@pytest.fixture
+def folder(monkeypatch):
+    """The folder on the path, from which nothing stays imported."""
+    monkeypatch.syspath_prepend(ROOT / "inputs" / "sam-cytosine-water")
+    yield
+    for name in ("restraint", "umbrella"):
+        sys.modules.pop(name, None)
+
+
+def test_the_force_of_the_spring_is_its_slope_through_the_face_of_a_skewed_cell(folder):
+    spring = importlib.import_module("restraint").Restraint(0, 2, 3.0, 0.05)
+    cell = np.array([[12.0, 1.0, -0.5], [0.0, 11.0, 2.0], [0.0, 0.0, 13.0]])  # columns, as in i-PI
+    positions = np.array([[0.5, 0.4, 0.2], [6.0, 5.0, 4.0], [11.0, 0.2, 1.5]])
+    energy, forces, virial, _ = spring.compute_structure(cell, positions)
+    assert energy < 0.05 * 8.0**2 / 2  # of the image next to it, not of 10 bohr
+    for place in np.ndindex(positions.shape):
+        step = np.zeros_like(positions)
+        step[place] = 1e-5
+        energies = [spring.compute_structure(cell, positions + sign * step)[0] for sign in (1, -1)]
+        assert forces[place] == pytest.approx((energies[1] - energies[0]) / 2e-5, abs=1e-9)
+    for place in np.ndindex(3, 3):
+        strain = np.zeros((3, 3))
+        strain[place] = 1e-6
+        energies = [
+            spring.compute_structure(cell + sign * strain @ cell, positions + sign * positions @ strain.T)[0]
+            for sign in (1, -1)
+        ]
+        assert virial[place] == pytest.approx((energies[1] - energies[0]) / 2e-6, abs=1e-8)
+
+
+def test_windows_on_a_known_free_energy_give_its_potential_of_mean_force(folder):
+    """W = a (d - 5)^2: the mean is where the slopes of W - 2 kT ln d and of the spring cancel."""
+    umbrella = importlib.import_module("umbrella")
+    stiffness, kt = umbrella.STIFFNESS, umbrella.KT
+    places = np.linspace(3.5, 6.5, 13)
+    rest = places + (2.0 * 0.7 * (places - 5.0) - 2.0 * kt / places) / stiffness
+    found = [umbrella.Window(d0, Mean(d, 0.01)) for d0, d in zip(rest, places, strict=True)]
+    distances, values, errors = umbrella.potential(found)
+    np.testing.assert_allclose(distances, places)
+    expected = 0.7 * (places - 5.0) ** 2
+    np.testing.assert_allclose(values, expected - expected[-1], atol=1e-9)
+    assert errors[-1] == 0.0
+    # of the last interval: half of it times the slopes of its two windows
+    assert errors[-2] == pytest.approx(0.125 * np.sqrt(2.0) * stiffness * 0.01)
+    assert (np.diff(errors) < 0.0).all()

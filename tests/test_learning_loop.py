@@ -16,7 +16,7 @@ from pidelta.cli.learn import _Tasks
 from pidelta.config import load_config
 from pidelta.data.store import FrameStore
 from pidelta.delta.assessment import ErrorSummary
-from pidelta.errors import RunError
+from pidelta.errors import DataError, RunError
 from pidelta.ipi.dynamics_input import PREFIX
 from pidelta.setup import Setup
 from pidelta.state import FloatArray
@@ -263,6 +263,29 @@ def test_windows_begin_where_the_one_before_ended_and_later_where_they_ended_the
     assert centres == pytest.approx([1.0, 1.2, 1.0, 1.2])
     assert len({seed for _, _, seed in tasks.runs.values()}) == len(tasks.runs)
     assert read_selection(Round(out, 1).selection).sampled["2-umbrella"] == 24
+
+
+def test_a_spring_that_is_changed_while_its_window_runs_is_refused(folder):
+    class Stopping(StandIns):
+        def dynamics(self, run, committee, bias):
+            if bias is not None:
+                raise StoppedError
+            super().dynamics(run, committee, bias)
+
+    def start(centre):
+        umbrella = f"{{method: umbrella, distances: [[0, 1]], centres: [{centre}], {DYNAMICS[1:]}"
+        text = LEARN.replace(f"  - {DYNAMICS}\n", f"  - {umbrella}\n  - {DYNAMICS}\n", 1)
+        (folder / "learn.yaml").write_text(text)
+        file = read_learning_file(folder / "learn.yaml")
+        Loop(folder / "out", file, subject, Stopping(setup), lambda results: None).run()
+
+    setup = Setup(load_config(folder / "pidelta.yaml"))
+    subject = Subject(setup.system, setup.qm_region, ("mm", "low"))
+    for _ in range(2):
+        with pytest.raises(StoppedError):
+            start("1 angstrom")
+    with pytest.raises(DataError, match=r"bias\.json: expected the spring of the settings"):
+        start("1.1 angstrom")
 
 
 def result(number=0, frames=20, seconds=3600.0, energy=1.0, gradient=2.0):

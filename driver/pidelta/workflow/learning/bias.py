@@ -70,7 +70,7 @@ class DistanceBias:
         _write(path, {name: getattr(self, name) for name in _NAMES[DistanceBias]})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Restraint:
     """A spring V = 1/2 k (sum_i w_i d_i - centre)^2 on distances d_i.
 
@@ -92,6 +92,12 @@ class Restraint:
         away = np.linalg.norm(vectors, axis=2) @ self.weights - self.centre
         slopes = self.stiffness * away[:, None] * self.weights
         return 0.5 * self.stiffness * away**2, _gradient(positions, self.pairs, vectors, slopes)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Restraint):
+            return False
+        names = _NAMES[Restraint]
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
 
     def save(self, path: Path) -> None:
         """Write it as JSON, in atomic units."""

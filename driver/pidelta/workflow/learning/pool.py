@@ -13,7 +13,7 @@ import numpy as np
 from ase.data import atomic_masses
 
 from pidelta.data.frames import Frame
-from pidelta.errors import RunError
+from pidelta.errors import DataError, RunError
 from pidelta.ipi.dynamics_input import PREFIX, Dynamics, write_structure
 from pidelta.ipi.trajectories import Snapshot, read_trajectory
 from pidelta.output_files import replacing
@@ -21,7 +21,7 @@ from pidelta.qmmm.region import QMRegion
 from pidelta.state import Evaluator, FloatArray, System
 from pidelta.units import DALTON_IN_ELECTRON_MASS, FEMTOSECOND
 from pidelta.workflow.conservation import Run
-from pidelta.workflow.learning.bias import Bias, DistanceBias, Restraint, distances_of
+from pidelta.workflow.learning.bias import Bias, DistanceBias, Restraint, distances_of, read_bias
 from pidelta.workflow.learning.draws import PrincipalComponents, Surface, normal_modes, superpose
 from pidelta.workflow.learning.rounds import Round
 from pidelta.workflow.learning.settings import (
@@ -183,8 +183,14 @@ class Sampler:
             return
         folder.mkdir(parents=True, exist_ok=True)
         bias = None if make_bias is None else folder / "bias.json"
-        if make_bias is not None and not (folder / "bias.json").exists():
-            make_bias(folder).save(folder / "bias.json")
+        if bias is not None and make_bias is not None:
+            if not bias.exists():
+                make_bias(folder).save(bias)
+            elif isinstance(source, UmbrellaSource) and read_bias(bias) != make_bias(folder):
+                raise DataError(
+                    f"{bias}: expected the spring of the settings, found another, which this run began with: "
+                    "remove its folder to run it anew"
+                )
         try:
             self.tasks.dynamics(run, self._committee, bias)
         except RunError as error:

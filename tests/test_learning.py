@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from delta_frames import FORMALDEHYDE, NUMBERS, random_frame
 from pidelta.errors import ConfigError, DataError
 from pidelta.units import ANGSTROM, DALTON_IN_ELECTRON_MASS, KCAL_PER_MOL, KELVIN
-from pidelta.workflow.learning.bias import DistanceBias, Restraint, distances_of, read_bias
+from pidelta.workflow.learning.bias import DistanceBias, Restraint, distances_of, read_bias, write_bias
 from pidelta.workflow.learning.draws import (
     WAVENUMBER,
     NormalModes,
@@ -162,7 +162,7 @@ def test_a_spring_on_a_difference_of_distances_has_the_gradient_of_its_energy():
 
 def test_a_spring_is_the_same_after_its_file(tmp_path):
     spring = Restraint(np.array([[0, 1], [1, 2]]), np.array([1.0, -1.0]), 0.5, 0.2)
-    spring.save(tmp_path / "bias.json")
+    write_bias(tmp_path / "bias.json", spring)
     again = read_bias(tmp_path / "bias.json")
     assert again == spring
     assert replace(spring, centre=0.6) != spring
@@ -171,7 +171,7 @@ def test_a_spring_is_the_same_after_its_file(tmp_path):
 
 
 def test_a_bias_is_the_same_after_its_file_and_nothing_else_is_read(tmp_path):
-    bias().save(tmp_path / "bias.json")
+    write_bias(tmp_path / "bias.json", bias())
     positions = FORMALDEHYDE[None]
     again = read_bias(tmp_path / "bias.json")
     assert again.evaluate(positions, None)[0] == bias().evaluate(positions, None)[0]

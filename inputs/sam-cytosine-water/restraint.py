@@ -13,6 +13,7 @@ from ipi.pes.dummy import Dummy_driver
 from numpy.typing import NDArray
 
 from pidelta.core.cell import minimum_image
+from pidelta.workflow.learning.bias import Restraint as Spring
 
 __DRIVER_NAME__ = "custom"
 __DRIVER_CLASS__ = "Restraint"
@@ -27,16 +28,12 @@ class Restraint(Dummy_driver):  # type: ignore[misc]
         self, first: int, second: int, distance: float, stiffness: float, verbosity: object = None
     ) -> None:
         self.atoms = (int(first), int(second))
-        self.distance, self.stiffness = float(distance), float(stiffness)
+        self.spring = Spring(np.array([self.atoms]), np.ones(1), float(distance), float(stiffness))
         super().__init__(verbosity)
 
     def compute_structure(self, cell: Array, pos: Array) -> tuple[float, Array, Array, str]:
         """Energy, forces and virial of one structure; cell vectors are columns, as everywhere in i-PI."""
         first, second = self.atoms
+        (energy,), (gradient,) = self.spring.evaluate(pos[None], cell.T[None])
         vector = minimum_image(pos[second] - pos[first], cell.T)
-        found = float(np.linalg.norm(vector))
-        away = found - self.distance
-        pull = self.stiffness * away / found * vector
-        forces = np.zeros_like(pos)
-        forces[first], forces[second] = pull, -pull
-        return 0.5 * self.stiffness * away**2, forces, -np.outer(vector, pull), ""
+        return float(energy), -gradient, -np.outer(vector, gradient[second]), ""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -14,16 +14,6 @@ from pidelta.core.cell import minimum_image
 from pidelta.errors import DataError
 from pidelta.output_files import replacing
 from pidelta.state import Evaluation, Evaluator, FloatArray, IntArray, Term
-
-
-class Bias(Protocol):
-    """A function of distances that is added to the energy."""
-
-    def evaluate(self, positions: FloatArray, cells: FloatArray | None) -> tuple[FloatArray, FloatArray]:
-        """Energies (B,) and gradients (B, N, 3) of positions (B, N, 3) with cells (B, 3, 3) or None."""
-
-    def save(self, path: Path) -> None:
-        """Write it as JSON, in atomic units."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +55,6 @@ class DistanceBias:
         offsets = (self.centres[:, None] - self.centres) / self.width
         return float(np.exp(-0.5 * np.einsum("ghd,ghd->gh", offsets, offsets)).mean())
 
-    def save(self, path: Path) -> None:
-        """Write it as JSON, in atomic units."""
-        _write(path, {name: getattr(self, name) for name in _NAMES[DistanceBias]})
-
 
 @dataclass(frozen=True, eq=False)
 class Restraint:
@@ -96,22 +82,22 @@ class Restraint:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Restraint):
             return False
-        names = _NAMES[Restraint]
-        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
-
-    def save(self, path: Path) -> None:
-        """Write it as JSON, in atomic units."""
-        _write(path, {name: getattr(self, name) for name in _NAMES[Restraint]})
+        own, others = _content(self), _content(other)
+        return all(np.array_equal(own[name], others[name]) for name in own)
 
 
-_NAMES: dict[type[DistanceBias] | type[Restraint], tuple[str, ...]] = {
-    DistanceBias: ("pairs", "centres", "width", "temperature", "barrier"),
-    Restraint: ("pairs", "weights", "centre", "stiffness"),
-}
+Bias: TypeAlias = DistanceBias | Restraint
+"""A function of distances that is added to the energy."""
+
+
+def write_bias(path: Path, bias: Bias) -> None:
+    """Write a bias as JSON, in atomic units."""
+    with replacing(path) as stream:
+        stream.write(json.dumps(_content(bias), default=np.ndarray.tolist) + "\n")
 
 
 def read_bias(path: Path) -> Bias:
-    """Read what a bias has saved.
+    """Read what `write_bias` wrote.
 
     Raises:
         DataError: it is something else.
@@ -119,12 +105,11 @@ def read_bias(path: Path) -> Bias:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         pairs = np.array(content["pairs"], dtype=np.int64).reshape(-1, 2)
-        names = {kind: set(own) for kind, own in _NAMES.items()}
-        if set(content) == names[DistanceBias]:
+        if set(content) == _names(DistanceBias):
             centres = np.array(content["centres"], dtype=np.float64).reshape(-1, len(pairs))
             others = [float(content[name]) for name in ("width", "temperature", "barrier")]
             return DistanceBias(pairs, centres, *others)
-        if set(content) == names[Restraint]:
+        if set(content) == _names(Restraint):
             weights = np.array(content["weights"], dtype=np.float64).reshape(len(pairs))
             return Restraint(pairs, weights, float(content["centre"]), float(content["stiffness"]))
     except (OSError, ValueError, TypeError, KeyError):
@@ -132,9 +117,12 @@ def read_bias(path: Path) -> Bias:
     raise DataError(f"{path}: expected a bias as pidelta learn writes it, found none")
 
 
-def _write(path: Path, content: dict[str, object]) -> None:
-    with replacing(path) as stream:
-        stream.write(json.dumps(content, default=np.ndarray.tolist) + "\n")
+def _content(bias: Bias) -> dict[str, Any]:
+    return {each.name: getattr(bias, each.name) for each in fields(bias)}
+
+
+def _names(kind: type[Bias]) -> set[str]:
+    return {each.name for each in fields(kind)}
 
 
 def _gradient(positions: FloatArray, pairs: IntArray, vectors: FloatArray, slopes: FloatArray) -> FloatArray:

@@ -21,7 +21,14 @@ from pidelta.qmmm.region import QMRegion
 from pidelta.state import Evaluator, FloatArray, System
 from pidelta.units import DALTON_IN_ELECTRON_MASS, FEMTOSECOND
 from pidelta.workflow.conservation import Run
-from pidelta.workflow.learning.bias import Bias, DistanceBias, Restraint, distances_of, read_bias
+from pidelta.workflow.learning.bias import (
+    Bias,
+    DistanceBias,
+    Restraint,
+    distances_of,
+    read_bias,
+    write_bias,
+)
 from pidelta.workflow.learning.draws import PrincipalComponents, Surface, normal_modes, superpose
 from pidelta.workflow.learning.rounds import Round
 from pidelta.workflow.learning.settings import (
@@ -135,11 +142,11 @@ class Sampler:
         if isinstance(source, UmbrellaSource):
             windows = [f"{name}/{number:02d}" for number in range(len(source.centres))]
             for number, window in enumerate(windows):
-                make = partial(_spring, source, number)
-                self.run(window, source, (place, number), make, windows[:number])
+                spring = partial(_spring, source, number)
+                self.run(window, source, (place, number), spring, windows[:number])
             return [snapshot for window in windows for snapshot in self.snapshots(window, source)]
         if isinstance(source, BiasedSource):
-            self.run(name, source, (place,), partial(self._push, source, seen))
+            self.run(name, source, (place,), partial(self._push, name, source, seen))
         else:
             self.run(name, source, (place,))
         return self.snapshots(name, source)
@@ -149,7 +156,7 @@ class Sampler:
         name: str,
         source: DynamicsSource,
         places: tuple[int, ...],
-        make_bias: Callable[[Path], Bias] | None = None,
+        make_bias: Callable[[], Bias] | None = None,
         others: Sequence[str] = (),
     ) -> None:
         """Run i-PI unless that is done.
@@ -158,7 +165,7 @@ class Sampler:
             name: of the run, its folder in that of the round.
             source: what runs.
             places: what its seed is made of, beside the round.
-            make_bias: makes the bias of the run in a folder.
+            make_bias: makes the bias of the run.
             others: runs of this round; where the last of them that went well ended this one begins, if it
                 did not run in the round before.
         """
@@ -182,15 +189,7 @@ class Sampler:
         if run.is_finished:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        bias = None if make_bias is None else folder / "bias.json"
-        if bias is not None and make_bias is not None:
-            if not bias.exists():
-                make_bias(folder).save(bias)
-            elif isinstance(source, UmbrellaSource) and read_bias(bias) != make_bias(folder):
-                raise DataError(
-                    f"{bias}: expected the spring of the settings, found another, which this run began with: "
-                    "remove its folder to run it anew"
-                )
+        bias = None if make_bias is None else self._bias(folder, make_bias)
         try:
             self.tasks.dynamics(run, self._committee, bias)
         except RunError as error:
@@ -201,6 +200,18 @@ class Sampler:
                 stream.write(text + "\n")
             self.notes.append(text)
             self.tasks.note(text)
+
+    def _bias(self, folder: Path, make_bias: Callable[[], Bias]) -> Path:
+        """The file of a run's bias. What pushes stays as it was; a spring must be that of the settings."""
+        path = folder / "bias.json"
+        if not path.exists():
+            write_bias(path, make_bias())
+        elif isinstance(known := read_bias(path), Restraint) and known != make_bias():
+            raise DataError(
+                f"{path}: expected the spring of the settings, found another, which this run began with: "
+                "remove its folder to run it anew"
+            )
+        return path
 
     def _start(self, name: str, others: Sequence[str]) -> Path:
         """The end of this run in the round before, or of another in this one, or the structure."""
@@ -214,12 +225,12 @@ class Sampler:
             write_structure(path, self.subject.system)
         return path
 
-    def _push(self, source: BiasedSource, seen: Sequence[tuple[str, Snapshot]], folder: Path) -> DistanceBias:
+    def _push(self, name: str, source: BiasedSource, seen: Sequence[tuple[str, Snapshot]]) -> DistanceBias:
         """What pushes away from distances that this round has seen, and this source in earlier rounds."""
         earlier = [] if self.round.before is None else self.round.before.and_before()
         snapshots = [snapshot for _, snapshot in seen]
         for other in earlier:
-            files = sorted((other.folder / folder.name).glob(f"{PREFIX}.pos_*.xyz"))
+            files = sorted((other.folder / name).glob(f"{PREFIX}.pos_*.xyz"))
             snapshots += [snapshot for file in files for snapshot in read_trajectory(file)]
         pairs = np.array(source.distances, dtype=np.int64)
         centres = np.concatenate(
@@ -297,7 +308,7 @@ def _order(source: object) -> int:
     return 2 if not isinstance(source, DynamicsSource) else 1 if isinstance(source, BiasedSource) else 0
 
 
-def _spring(source: UmbrellaSource, window: int, _: Path) -> Restraint:
+def _spring(source: UmbrellaSource, window: int) -> Restraint:
     """The bias of a window."""
     pairs = np.array(source.distances, dtype=np.int64)
     return Restraint(pairs, np.array(source.factors), source.centres[window], source.stiffness)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import vesin
 
-from pidelta.core.neighbours import Exclusions, VerletLists, _Entry, build_pair_list
+from pidelta.core.neighbours import VerletLists, _Entry
+from pidelta.core.pair_list import Exclusions, build_pair_list
 
 TRICLINIC = np.array([[20.0, 0.0, 0.0], [-6.0, 18.0, 0.0], [6.0, -8.0, 19.0]])
 NONE = np.empty((0, 2), dtype=np.int64)

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from pidelta.core.charge_fields import ChargeFields
-from pidelta.core.neighbours import Apply, Exclusions, PairList, VerletLists
+from pidelta.core.neighbours import Apply, VerletLists
+from pidelta.core.pair_list import Exclusions, PairList
 from pidelta.mm.bonded import COMPONENTS as BONDED_COMPONENTS
 from pidelta.mm.bonded import add_bonded
 from pidelta.mm.checks import check_geometry, check_result

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from pidelta.core.compilation import compiled
-from pidelta.core.neighbours import ALL, WIDTH, Apply, PairList
+from pidelta.core.neighbours import Apply
+from pidelta.core.pair_list import ALL, WIDTH, PairList
 from pidelta.core.switching import quintic, quintic_slope
 from pidelta.mm.lennard_jones import LJModifier
 from pidelta.mm.topology import Topology

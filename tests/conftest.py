@@ -1,5 +1,6 @@
 """What all tests share: the reference material beside the checkout, one thread, and the command line."""
 
+import importlib
 import os
 import signal
 import sys
@@ -40,6 +41,22 @@ def run(monkeypatch):
         return 0
 
     return run_command
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Import a script of a folder of inputs by its name; nothing of it stays imported."""
+    known = set(sys.modules)
+
+    def import_script(folder, name):
+        monkeypatch.syspath_prepend(ROOT / "inputs" / folder)
+        return importlib.import_module(name)
+
+    yield import_script
+    for name in set(sys.modules) - known:
+        path = getattr(sys.modules[name], "__file__", None)
+        if path is not None and Path(path).is_relative_to(ROOT / "inputs"):
+            del sys.modules[name]
 
 
 @pytest.fixture

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-
 import numpy as np
 import pytest
 
-from conftest import ROOT
 from pidelta.units import ANGSTROM, KELVIN
 
 HEIGHT, WIDTH, ATOMS = 0.0105, 0.65, (0, 2, 1)
 
 
-@pytest.fixture
-def folder(monkeypatch):
-    """The folder on the path, from which nothing stays imported."""
-    monkeypatch.syspath_prepend(ROOT / "inputs" / "proton-transfer")
-    yield
-    for name in ("bias", "free_energy"):
-        sys.modules.pop(name, None)
-
-
-def test_the_force_of_the_bias_is_its_slope(folder):
-    bias = importlib.import_module("bias").TransferBias(*ATOMS, HEIGHT, WIDTH)
+def test_the_force_of_the_bias_is_its_slope(script):
+    bias = script("proton-transfer", "bias").TransferBias(*ATOMS, HEIGHT, WIDTH)
     positions = np.array([[0.0, 0.1, 0.2], [4.6, 0.3, -0.2], [2.0, 0.4, 0.5], [1.0, 2.0, 3.0]])
     _, forces, virial, _ = bias(np.eye(3), positions)
     slopes = np.zeros_like(positions)
@@ -40,9 +27,9 @@ def test_the_force_of_the_bias_is_its_slope(folder):
     assert not virial.any()
 
 
-def test_the_weights_take_the_bias_away(folder):
+def test_the_weights_take_the_bias_away(script):
     """Samples of a parabola, which is the sum of a known free energy and the bias."""
-    module, gaussian = importlib.import_module("free_energy"), importlib.import_module("bias").gaussian
+    module, gaussian = script("proton-transfer", "free_energy"), script("proton-transfer", "bias").gaussian
     temperature, force_constant = 300.0 * KELVIN, 0.004
     spread = np.sqrt(temperature / force_constant)
     delta = np.random.default_rng(1).normal(0.0, spread, 400_000)

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-
 import numpy as np
 import pytest
 
-from conftest import ROOT
 from pidelta.analysis.statistics import Mean
 
 
-@pytest.fixture
-def folder(monkeypatch):
-    """The folder on the path, from which nothing stays imported."""
-    monkeypatch.syspath_prepend(ROOT / "inputs" / "sam-cytosine-water")
-    yield
-    for name in ("restraint", "umbrella"):
-        sys.modules.pop(name, None)
-
-
-def test_the_force_of_the_spring_is_its_slope_through_the_face_of_a_skewed_cell(folder):
-    spring = importlib.import_module("restraint").Restraint(0, 2, 3.0, 0.05)
+def test_the_force_of_the_spring_is_its_slope_through_the_face_of_a_skewed_cell(script):
+    spring = script("sam-cytosine-water", "restraint").Restraint(0, 2, 3.0, 0.05)
     cell = np.array([[12.0, 1.0, -0.5], [0.0, 11.0, 2.0], [0.0, 0.0, 13.0]])  # columns, as in i-PI
     positions = np.array([[0.5, 0.4, 0.2], [6.0, 5.0, 4.0], [11.0, 0.2, 1.5]])
     energy, forces, virial, _ = spring.compute_structure(cell, positions)
@@ -42,9 +29,9 @@ def test_the_force_of_the_spring_is_its_slope_through_the_face_of_a_skewed_cell(
         assert virial[place] == pytest.approx((energies[1] - energies[0]) / 2e-6, abs=1e-8)
 
 
-def test_windows_on_a_known_free_energy_give_its_potential_of_mean_force(folder):
+def test_windows_on_a_known_free_energy_give_its_potential_of_mean_force(script):
     """W = a (d - 5)^2: the mean is where the slopes of W - 2 kT ln d and of the spring cancel."""
-    umbrella = importlib.import_module("umbrella")
+    umbrella = script("sam-cytosine-water", "umbrella")
     stiffness, kt = umbrella.STIFFNESS, umbrella.KT
     places = np.linspace(3.5, 6.5, 13)
     rest = places + (2.0 * 0.7 * (places - 5.0) - 2.0 * kt / places) / stiffness

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-STUDY = Path(__file__).parents[1] / "inputs" / "thermostats"
+from conftest import ROOT
+
 MODULES = ("family", "stretches", "running", "observables", "results", "pictures", "page")
 
 
 @pytest.fixture
-def study(monkeypatch):
+def study(script):
     """Its modules by name; they import each other as scripts of one folder do."""
-    monkeypatch.syspath_prepend(STUDY)
-    yield {name: importlib.import_module(name) for name in MODULES}
-    for name in MODULES:
-        del sys.modules[name]
+    return {name: script("thermostats", name) for name in MODULES}
 
 
 def test_ipi_reads_every_thermostat(study):
@@ -58,7 +52,7 @@ def test_matrices_of_piglet_are_classical_for_the_centroid_and_positive_elsewher
 
 def test_the_page_says_what_was_measured(study, monkeypatch):
     tables = study["page"].tables(study["results"].read())
-    text = (STUDY / "README.md").read_text()
+    text = (ROOT / "inputs" / "thermostats" / "README.md").read_text()
     assert len(tables) > 3
     for table in tables.values():
         assert table in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -39,43 +40,56 @@ FIRST_FRAME = {"": 20, "large-": 40}
 TITLES = {"": "Uracil in 216 waters, DFTB3", "large-": "Uracil in 900 waters, DFTB3 and three delta models"}
 HYDROGENS = (GROUPS[0], GROUPS[2])
 MEV = 1000.0 * HARTREE_IN_EV
+EDGES = np.linspace(0.75, 1.35, 41)  # angstrom, of histograms of bond lengths
 BeadFrames = list[tuple[FloatArray, FloatArray]]
 Frames = Sequence[Mapping[str, Mapping[str, float]]]
+Numbers = dict[str, dict[str, dict[str, Any]]]  # of convergence.json: by kind, title and way
 
 
 def write_page(folder: Path, target: Path) -> None:
-    """Write ``convergence.md``, ``.json`` and ``.png`` from runs and frames in `folder` into `target`."""
-    by_frame = {TITLES[box.prefix]: read_frames(box, folder) for box in (SMALL, LARGE)}
-    runs, bonds = {}, {}
+    """Write ``convergence.md``, ``.json`` and ``.png`` from runs and frames in `folder` into `target`.
+
+    What `folder` does not have, and runs that were longer, stay as ``convergence.json`` has them.
+    """
+    path = target / "convergence.json"
+    numbers: Numbers = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for box in (SMALL, LARGE):
-        title = TITLES[box.prefix]
-        runs[title], bonds[title] = read_runs(box, folder)
-    numbers = {
-        "frames": {title: {name: plain(ways[name]) for name in ways} for title, ways in by_frame.items()},
-        "runs": {title: {name: plain(each[name]) for name in each} for title, each in runs.items()},
-    }
-    write_text(target / "convergence.json", json.dumps(numbers, indent=1) + "\n")
-    write_text(target / "convergence.md", "\n".join(page(by_frame, runs)) + "\n")
-    draw(by_frame[TITLES[SMALL.prefix]], bonds[TITLES[SMALL.prefix]], target / "convergence.png")
+        add_numbers(numbers, box, folder)
+    write_text(path, json.dumps(numbers, indent=1) + "\n")
+    frames, runs = (
+        {title: {name: means(ways[name]) for name in WAYS if name in ways} for title, ways in each.items()}
+        for each in (numbers["frames"], numbers["runs"])
+    )
+    write_text(target / "convergence.md", "\n".join(page(frames, runs)) + "\n")
+    small = TITLES[SMALL.prefix]
+    draw(frames[small], numbers["bonds"][small], target / "convergence.png")
 
 
-def read_runs(box: Box, folder: Path) -> tuple[dict[str, dict[str, Mean]], dict[str, dict[str, FloatArray]]]:
-    """Numbers and bond lengths of the runs of a box that are long enough, by way."""
+def add_numbers(numbers: Numbers, box: Box, folder: Path) -> None:
+    """What `folder` has of a box: its frames, and by way its runs and their bond lengths."""
+    title = TITLES[box.prefix]
+    frames, runs, bonds = (
+        numbers.setdefault(kind, {}).setdefault(title, {}) for kind in ("frames", "runs", "bonds")
+    )
+    if box.frames(folder).exists():
+        frames.update({name: plain(found) for name, found in read_frames(box, folder).items()})
     setup = Setup(load_config(box.config))
     groups = group_indices(setup)
-    runs: dict[str, dict[str, Mean]] = {}
-    bonds: dict[str, dict[str, FloatArray]] = {}
     for name in WAYS:
         place = box.folder(folder, name)
-        frames = settled_frames(box, place, name) if (place / "run.out").exists() else []
-        if len(frames) < FEWEST_FRAMES:
+        snapshots = settled_frames(box, place, name) if (place / "run.out").exists() else []
+        if len(snapshots) < FEWEST_FRAMES:
             continue
-        runs[name] = numbers_of_run(place, name, groups, frames)
-        bonds[name] = bond_lengths(frames, setup)
-        for kind, lengths in bonds[name].items():
-            runs[name][f"{kind} mean"] = Mean(float(lengths.mean()), np.nan)
-            runs[name][f"{kind} width"] = Mean(float(lengths.std()), np.nan)
-    return runs, bonds
+        found = numbers_of_run(place, name, groups, snapshots)
+        if name in runs and found["ps"].value < runs[name]["ps"][0]:
+            continue
+        bonds[name] = {}
+        for kind, lengths in bond_lengths(snapshots, setup).items():
+            found[f"{kind} mean"] = Mean(float(lengths.mean()), np.nan)
+            found[f"{kind} width"] = Mean(float(lengths.std()), np.nan)
+            density, _ = np.histogram(lengths, EDGES, density=True)
+            bonds[name][kind] = [round(float(value), 3) for value in density]
+        runs[name] = plain(found)
 
 
 def read_frames(box: Box, folder: Path) -> dict[str, dict[str, Mean]]:
@@ -93,6 +107,11 @@ def read_frames(box: Box, folder: Path) -> dict[str, dict[str, Mean]]:
 def plain(values: Mapping[str, Mean]) -> dict[str, list[float | None]]:
     """Means and errors as JSON has them."""
     return {key: [mean.value, None if np.isnan(mean.error) else mean.error] for key, mean in values.items()}
+
+
+def means(values: Mapping[str, tuple[float, float | None]]) -> dict[str, Mean]:
+    """What `plain` wrote."""
+    return {key: Mean(value, np.nan if error is None else error) for key, (value, error) in values.items()}
 
 
 def on_frames(frames: Frames, name: str) -> dict[str, Mean]:
@@ -211,7 +230,9 @@ def frames_table(ways: Mapping[str, Mapping[str, Mean]]) -> list[str]:
 
 
 def draw(
-    by_frame: Mapping[str, Mapping[str, Mean]], bonds: Mapping[str, Mapping[str, FloatArray]], path: Path
+    by_frame: Mapping[str, Mapping[str, Mean]],
+    bonds: Mapping[str, Mapping[str, Sequence[float]]],
+    path: Path,
 ) -> None:
     """Kinetic energies by the number of beads of the smooth terms, and bond lengths of all beads."""
     figure = new_figure(9.6, 3.0)
@@ -228,11 +249,10 @@ def draw(
     axes[0].set_ylabel("kinetic energy, off by / %")
     axes[0].legend(frameon=False, fontsize=8)
     for axis, kind in zip(axes[1:], ("O-H", "N-H"), strict=True):
-        edges = np.linspace(0.75, 1.35, 60 if kind == "O-H" else 25)
-        for name, colour in zip(bonds, COLOURS * 2, strict=False):
-            values, _ = np.histogram(bonds[name][kind], edges, density=True)
+        for name, colour in zip((name for name in WAYS if name in bonds), COLOURS * 2, strict=False):
             style = "-" if name == WHOLE else "--"
-            axis.plot(0.5 * (edges[1:] + edges[:-1]), values, style, color=colour, linewidth=1.1, label=name)
+            middles = 0.5 * (EDGES[1:] + EDGES[:-1])
+            axis.plot(middles, bonds[name][kind], style, color=colour, linewidth=1.1, label=name)
         axis.set_xlabel(f"{kind} / Å")
     axes[1].set_ylabel("probability density / Å$^{-1}$")
     axes[2].set_ylim(top=8.0)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from conftest import ROOT
 from ipi_support import interrupt, unique_address, write_water
 from pidelta.analysis.ipi_output import PropertiesFollower, read_properties
+from pidelta.cli.run_report import report
+from pidelta.config import load_config
+from pidelta.ipi.simulation import read_simulation
 from pidelta.ipi.supervisor import Supervisor
+from pidelta.setup import Setup
 
 
 @pytest.fixture
@@ -171,17 +177,45 @@ REPLICAS = """<system_template>
 """
 
 
-@pytest.mark.slow
-def test_replica_exchange_shows_a_row_for_each_system(water, run, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "100")
-    text = water.read_text().replace("<total_steps> 100000", "<total_steps> 20")
+def write_replicas(path):
+    """Make two replicas of the system of an input, which exchange their temperatures."""
+    text = path.read_text().replace("<total_steps> 100000", "<total_steps> 20")
     begin, end = text.index("<system>"), text.index("</system>") + len("</system>")
     system = text[begin:end].replace("<system>", "<system prefix='PREFIX'>").replace("'nve'", "'nvt'")
     thermostat = "<thermostat mode='svr'> <tau units='femtosecond'> 10 </tau> </thermostat> </dynamics>"
     system = system.replace(" 300 </", " TEMPERATURE </").replace("</dynamics>", thermostat)
-    water.write_text(text[:begin] + REPLICAS.format(system) + text[end:])
+    path.write_text(text[:begin] + REPLICAS.format(system) + text[end:])
+
+
+def test_each_replica_is_summarised(water):
+    """One table, the means of each system under its name: of outputs as i-PI writes them."""
+    write_replicas(water)
+    for name, kelvin in (("cold", 300), ("hot", 330)):
+        rows = [f"{step} {0.25e-3 * step} -1.0 {kelvin} -2.0" for step in range(21)]
+        header = ["step", "time{picosecond}", "conserved", "temperature{kelvin}", "potential"]
+        lines = [f"# column {place} --> {label}" for place, label in enumerate(header, start=1)]
+        (water.parent / f"{name}_water.out").write_text("\n".join([*lines, *rows, ""]))
+    simulation, setup = read_simulation(water), Setup(load_config(water.parent / "pidelta.yaml"))
+    printed = io.StringIO()
+    report(Console(file=printed, width=100), simulation, Supervisor(simulation, [], {}), setup, 1.5)
+    rows = [line.split("│")[1:3] for line in printed.getvalue().splitlines() if line.startswith("│")]
+    cells = [(name.strip(), value.strip()) for name, value in rows]
+    expected = ("cold", ""), ("hot", ""), ("wall time of this run", "1.5 s")
+    cold, hot, run = (cells.index(cell) for cell in expected)
+    for kelvin, block in (("300 ", cells[cold:hot]), ("330 ", cells[hot:run])):
+        found = dict(block)
+        assert found["steps"] == "20"
+        assert found["temperature"].startswith(kelvin)
+        assert found["drift of the conserved quantity"].startswith(("+0", "-0"))
+
+
+@pytest.mark.slow
+def test_replica_exchange_shows_a_row_for_each_system(water, run, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    write_replicas(water)
     assert run("run", water) == 0
     output = capsys.readouterr().out
+    assert output.index("│ cold ") < output.index("│ hot ") < output.index("wall time of this run")
     for name in ("cold", "hot"):
         rows = read_properties(water.parent / f"{name}_water.out").columns
         (line,) = [line for line in output.splitlines() if line.startswith(name)]

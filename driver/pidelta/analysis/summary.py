@@ -36,8 +36,6 @@ class Summary:
         temperature: in K.
         drift: of the conserved quantity.
         potential, kinetic_cv: in eV.
-        wall_seconds: of the run.
-        force_seconds_per_step: in the evaluator, per step.
     """
 
     steps: int
@@ -46,18 +44,12 @@ class Summary:
     drift: Drift | None
     potential: Mean | None
     kinetic_cv: Mean | None
-    wall_seconds: float | None = None
-    force_seconds_per_step: float | None = None
 
     def rows(self) -> list[tuple[str, str]]:
         """Return what is known as names and formatted values, for a table."""
         rows = [("steps", f"{self.steps}")]
         if self.time_ps is not None:
             rows.append(("simulated time", f"{self.time_ps:.4g} ps"))
-        if self.wall_seconds is not None:
-            rows.append(("wall time of this run", f"{self.wall_seconds:.1f} s"))
-        if self.force_seconds_per_step is not None:
-            rows.append(("force time per step", f"{1000.0 * self.force_seconds_per_step:.1f} ms"))
         if self.temperature is not None:
             rows.append(("temperature", f"{self.temperature} K"))
         if self.drift is not None:
@@ -70,19 +62,12 @@ class Summary:
         return rows
 
 
-def summarise(
-    properties: Properties,
-    n_atoms: int,
-    *,
-    wall_seconds: float | None = None,
-    force_seconds_per_step: float | None = None,
-) -> Summary:
+def summarise(properties: Properties, n_atoms: int) -> Summary:
     """Summarise a properties file; means and the drift leave out the first twentieth.
 
     Args:
         properties: as read from the file.
         n_atoms: number of atoms, for the drift per atom (i-PI's conserved quantity is per bead already).
-        wall_seconds, force_seconds_per_step: as measured by the caller.
     """
     time_ps = time_in_ps(properties)
     drift = None
@@ -96,8 +81,6 @@ def summarise(
         drift=drift,
         potential=_mean_of(properties, "potential", HARTREE_IN_EV),
         kinetic_cv=_mean_of(properties, "kinetic_cv", HARTREE_IN_EV),
-        wall_seconds=wall_seconds,
-        force_seconds_per_step=force_seconds_per_step,
     )
 
 

@@ -89,7 +89,7 @@ class SystemsTable:
     def __init__(
         self, simulation: Simulation, file: PropertiesFile, followers: Sequence[PropertiesFollower]
     ) -> None:
-        self._names = [prefix or f"{place}" for place, prefix in enumerate(simulation.systems)]
+        self._names = simulation.system_names
         self._followers = followers
         units = dict(label.rstrip("}").partition("{")[::2] for label in file.columns)
         self._columns = [name for name in _SHOWN if name in units][:_MOST_COLUMNS]

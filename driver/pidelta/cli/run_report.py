@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pidelta.analysis.cost import add_cost
@@ -52,25 +53,30 @@ def report(
 def _show_summary(
     console: Console, simulation: Simulation, supervisor: Supervisor, setup: Setup, wall_seconds: float
 ) -> None:
+    """Print a table: of each system, under its name where there are several, then of the whole run."""
     file = simulation.main_properties
     if file is None:
         return
-    try:
-        properties = read_properties(file.path)
-    except DataError as error:
-        console.print(f"no summary: {error}", soft_wrap=True)
-        return
-    summary = summarise(
-        properties,
-        len(setup.system),
-        wall_seconds=wall_seconds,
-        force_seconds_per_step=_force_seconds_per_step(simulation, supervisor),
-    )
     table = Table(
         "quantity", "value", title=simulation.path.name, caption="means and drift leave out the first 5 %"
     )
-    for row in summary.rows():
-        table.add_row(*row)
+    paths = simulation.of_systems(file.path)
+    for name, path in zip(simulation.system_names, paths, strict=True):
+        try:
+            summary = summarise(read_properties(path), len(setup.system))
+        except DataError as error:
+            console.print(f"no summary: {error}", soft_wrap=True)
+            continue
+        if len(paths) > 1:
+            table.add_row(f"[bold]{escape(name)}[/bold]", "")
+        for row in summary.rows():
+            table.add_row(*row)
+        table.add_section()
+    if not table.rows:
+        return
+    table.add_row("wall time of this run", f"{wall_seconds:.1f} s")
+    if (seconds := _force_seconds_per_step(simulation, supervisor)) is not None:
+        table.add_row("force time per step", f"{1000.0 * seconds:.1f} ms")
     if setup.config.qm is not None:
         for row in describe_method(setup.config.qm):
             table.add_row(*row)

@@ -99,6 +99,11 @@ class Simulation:
         """The properties file with the most of what progress and summary show."""
         return max(self.properties, key=lambda file: len(_SHOWN & file.names), default=None)
 
+    @property
+    def system_names(self) -> tuple[str, ...]:
+        """What the systems are called where they are shown: by their prefixes, or else by their places."""
+        return tuple(prefix or f"{place}" for place, prefix in enumerate(self.systems))
+
     def of_systems(self, path: Path) -> tuple[Path, ...]:
         """The files of all systems that are what `path` is of the first."""
         name = path.name.removeprefix(f"{self.systems[0]}_")

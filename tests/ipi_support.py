@@ -41,7 +41,7 @@ class Images:
         self.numbers = numbers
         self.calls = []
         self.seconds = 0.0
-        self.last_call = None
+        self.last_call, self.last_signal = None, signal.SIGKILL
 
     def energy(self, positions, cell):
         """The energy alone, written apart from the derivatives."""
@@ -56,7 +56,7 @@ class Images:
     def evaluate(self, positions, cells):
         time.sleep(self.seconds)
         if len(self.calls) == self.last_call:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.last_signal)
         self.calls.append((positions.copy(), None if cells is None else cells.copy()))
         parts = [self._one(r, cell) for r, cell in zip(positions, cells, strict=True)]
         energy, gradient, virial = (np.array(part) for part in zip(*parts, strict=True))
@@ -276,6 +276,8 @@ def main(argv):
         evaluator.last_call = 0
     if behaviour == "mortal":
         evaluator.last_call = 7
+    if behaviour == "hang":
+        evaluator.last_call, evaluator.last_signal = 7, signal.SIGSTOP
     if behaviour == "deaf":
         die_before_reading(options)
     transport = connect(

@@ -9,15 +9,20 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from conftest import ROOT
 from ipi_support import Images, running_ipi, write_input, write_water
+from pidelta.analysis.ipi_output import read_properties
 from pidelta.ipi.client import ServeSummary, serve
 from pidelta.ipi.simulation import read_simulation
 from pidelta.ipi.supervisor import _client_options
 from pidelta.ipi.transports import connect
+
+SUPPORT = Path(__file__).with_name("ipi_support.py")
 
 linux_alone = pytest.mark.skipif(
     sys.platform != "linux", reason="elsewhere 127.0.0.1 alone is the host itself"
@@ -60,6 +65,40 @@ def test_clients_on_two_addresses(tmp_path, batch_size):
     assert all(summary.requests > 0 for summary in summaries)
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_client_that_hangs_is_given_up_by_the_timeout(tmp_path, batch_size):
+    """As one whose host is lost: the connection stays, and nothing comes. The others do its work."""
+    port, steps, n_beads = free_port(), 20, 4
+    path = write_input(
+        tmp_path,
+        address="localhost",
+        mode="inet",
+        port=port,
+        n_beads=n_beads,
+        steps=steps,
+        dynamics="nvt",
+        batch_size=batch_size,
+    )
+    path.write_text(path.read_text().replace("<batch_size>", "<timeout> 1.0 </timeout> <batch_size>"))
+    options = ["--mode", "inet", "--address", "localhost", "--port", f"{port}", "--sockets-prefix", ""]
+    with running_ipi(path) as ipi:
+        hanging = subprocess.Popen([sys.executable, SUPPORT, "hang", *options])
+        try:
+            with closing(connect("inet", "localhost", port, patience=30.0)) as transport:
+                summary = serve(Images(), transport)
+            assert ipi.wait(30.0) == 0
+            assert hanging.poll() is None
+        finally:
+            hanging.kill()
+            hanging.wait()
+    assert "died or got unresponsive" in (tmp_path / "log").read_text()
+    assert summary.end == "exit"
+    assert 0 < summary.structures < n_beads * (steps + 1)  # the other had answered some
+    properties = read_properties(tmp_path / "sim.out").columns
+    assert len(properties["step"]) == steps + 1
+    assert np.ptp(properties["conserved"]) < 2e-4
+
+
 def test_clients_of_this_host_when_ipi_listens_at_each_address(tmp_path):
     """Not everywhere can one connect to 0.0.0.0."""
     path = write_input(tmp_path, address="0.0.0.0", mode="inet", port=4711)
@@ -70,21 +109,27 @@ def test_clients_of_this_host_when_ipi_listens_at_each_address(tmp_path):
 @linux_alone
 @pytest.mark.slow
 def test_the_example_for_a_cluster(tmp_path):
-    """With a `srun` that starts one task here, and a `hostname` of the loopback range."""
+    """With a `srun` that starts one task here, and a `hostname` of the loopback range; a client dies."""
     port = free_port()
-    path = write_water(tmp_path / "run", 200)
+    path = write_water(tmp_path / "run", 1000)
     inet = f"mode='inet' pbc='false'> <address> 0.0.0.0 </address> <port> {port} </port> </ffsocket>"
     text = re.sub("mode='unix' .*?</ffsocket>", inet, path.read_text())
     path.write_text(text.replace("nbeads='1'", "nbeads='4'"))
+    (path.parent / "pidelta.yaml").rename(path.parent / "water.yaml")
     programs = tmp_path / "bin"
     programs.mkdir()
     here = {
         "hostname": "echo 127.0.0.2",
-        "srun": 'while [[ $1 == --* ]]; do shift; done; "$@" > ../srun.log 2>&1',
-        "pidelta": f'exec {sys.executable} -m pidelta "$@"',
+        # as SLURM's, it ends what it started
+        "srun": """while [[ $1 == --* ]]; do shift; done
+            trap 'kill -- "-$!"' TERM
+            ELSEWHERE=1 setsid "$@" > ../srun.log 2>&1 &
+            wait""",
+        "pidelta": f"""if [[ -v ELSEWHERE && ! -e ../died ]]; then touch ../died; kill -9 $$; fi
+            exec {sys.executable} -m pidelta "$@\"""",
     }
-    for name, line in here.items():
-        (programs / name).write_text(f"#!/bin/bash\n{line}\n")
+    for name, lines in here.items():
+        (programs / name).write_text(f"#!/bin/bash\n{lines}\n")
         (programs / name).chmod(0o755)
     environment = {
         **os.environ,
@@ -94,7 +139,7 @@ def test_the_example_for_a_cluster(tmp_path):
     }
     script = ROOT / "examples" / "cluster.sbatch"
     done = subprocess.run(
-        ["bash", str(script), path.name, str(port)],
+        ["bash", str(script), path.name, "water.yaml", str(port)],
         cwd=path.parent,
         env=environment,
         capture_output=True,
@@ -102,8 +147,10 @@ def test_the_example_for_a_cluster(tmp_path):
         timeout=300.0,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    elsewhere = ServeSummary.from_json((tmp_path / "srun.log").read_text().splitlines()[-1])
+    assert (tmp_path / "died").exists()
+    log = (tmp_path / "srun.log").read_text()
+    (elsewhere,) = [ServeSummary.from_json(line) for line in log.splitlines() if line.startswith("{")]
     here = ServeSummary.from_json((path.parent / "water.client-1.log").read_text().splitlines()[-1])
     assert elsewhere.end == here.end == "exit"
     assert elsewhere.structures > 0
-    assert elsewhere.structures + here.structures == 4 * 201
+    assert elsewhere.structures + here.structures == 4 * 1001

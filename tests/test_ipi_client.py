@@ -60,10 +60,21 @@ VOIGT = ([0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2])
 
 
 @pytest.mark.parametrize(
-    ("mode", "n_beads", "batch_size"),
-    [("unix", 1, 1), ("inet", 2, 1), ("shm", 1, 1), ("unix", 4, 4), ("inet", 4, 3), ("shm", 4, 3)],
+    ("mode", "n_beads", "batch_size", "consolidate"),
+    [
+        ("unix", 1, 1, True),
+        ("inet", 2, 1, True),
+        ("shm", 1, 1, True),
+        ("unix", 4, 4, True),
+        ("inet", 4, 3, True),
+        ("shm", 4, 3, True),
+        ("unix", 2, 1, False),
+        ("inet", 1, 1, False),
+        ("shm", 2, 1, False),
+    ],
 )
-def test_simulation_by_ipi(tmp_path, mode, n_beads, batch_size):
+def test_simulation_by_ipi(tmp_path, monkeypatch, mode, n_beads, batch_size, consolidate):
+    """Without `consolidate`, i-PI asks for the status between positions and GETFORCE."""
     steps = 12
     address = "localhost" if mode == "inet" else unique_address()
     port = free_port()
@@ -77,13 +88,23 @@ def test_simulation_by_ipi(tmp_path, mode, n_beads, batch_size):
         steps=steps,
         dynamics="nve" if n_beads == 1 else "nvt",
     )
-    evaluator, seen = Images(), Recorder()
+    if not consolidate:
+        apart = "<consolidate_messages> False </consolidate_messages> <batch_size>"
+        path.write_text(path.read_text().replace("<batch_size>", apart))
+    evaluator, seen, send, sent = Images(), Recorder(), SocketTransport.send, []
+
+    def record(transport, data):
+        sent.append(bytes(data[:12]).strip())
+        send(transport, data)
+
+    monkeypatch.setattr(SocketTransport, "send", record)
     with running_ipi(path) as ipi:
         with closing(connect(mode, address, port, patience=30.0)) as transport:
             summary = serve(evaluator, transport, [seen])
         assert ipi.wait(30.0) == 0
 
     assert summary.end == "exit"
+    assert (b"HAVEDATA" in sent) is not consolidate
     # i-PI may send a batch before all beads have been queued, so there may be more.
     assert summary.requests >= (steps + 1) * -(-n_beads // batch_size)
     assert summary.structures == sum(len(positions) for positions, _ in evaluator.calls)

@@ -6,6 +6,7 @@ import importlib.util
 import re
 import shlex
 import shutil
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from pidelta.analysis.ipi_output import read_properties
 from pidelta.ipi.simulation import read_simulation
 
 INPUTS = ROOT / "inputs"
+FILES = sorted(INPUTS.rglob("*.xml"))
 STEPS = 2
 COMMAND = re.compile(r"pidelta run (inputs/[^\s`]+\.xml(?: --\w+ [^\s`]+)*)")
 # The others take as long, and are slow ones.
@@ -82,6 +84,14 @@ def test_ipi_knows_all_that_an_input_says(name):
     with path.open() as file:
         InputSimulation().parse(xml_parse_file(file).fields[0][1])
     assert read_simulation(path).total_steps > STEPS
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.relative_to(INPUTS)}")
+def test_batches_wait_until_all_beads_are_queued(path):
+    """With i-PI's default of <latency> they go out before."""
+    for ffsocket in ElementTree.parse(path).iter("ffsocket"):
+        if int(ffsocket.findtext("batch_size", "1")) > 1:
+            assert float(ffsocket.findtext("latency", "1e-4")) >= 1e-3
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import importlib.util
 import re
 import shlex
 import shutil
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -69,6 +70,16 @@ def test_the_readme_says_how_to_run_each_input(folder):
     assert (folder / "README.md").exists()
     named = {name for name, _ in commands()}
     assert {f"{folder.name}/{path.stem}" for path in inputs_of(folder)} <= named
+
+
+def test_the_table_of_folders_is_whole():
+    table = (INPUTS / "README.md").read_text()
+    named = re.findall(r"^\| \[([\w/-]+)\]\(\1/README.md\) \|", table, re.MULTILINE)
+    expected = {path.parent.relative_to(INPUTS) for path in INPUTS.rglob("README.md")} - {Path()}
+    # folders within a study are told of by its own page
+    assert set(named) == {
+        f"{path}" for path in expected if not any(path.is_relative_to(p) and p != path for p in expected)
+    }
 
 
 def test_no_readme_names_an_input_that_is_not_there():

@@ -4,8 +4,8 @@ Run: python tests/benchmarks/contraction.py [--repeats 12] [--steps 30]
 
 Forces: calls of clients as i-PI sends them, in alternation, medians of the CPU time of one thread; the
 system is that of inputs/contraction, uracil in 900 waters with three delta models. A classical step is one
-bead, all terms. i-PI: its own CPU time of a step of the same ring polymer with its dummy driver, in process
-or over sockets, and what some of its settings change.
+bead, all terms. i-PI: its own CPU time of a step of the same ring polymer with its dummy driver, in process,
+over sockets or by shared memory, and what some of its settings change.
 """
 
 import argparse
@@ -43,6 +43,12 @@ WAYS = {
     "smooth on 4, the whole of delta on 32": [
         ("mm.bonded+low.vacuum", 32, 1), ("delta", 8, 4), ("mm.nonbonded+low.embedding", 4, 1)
     ],
+    "delta-on-4.xml": [("mm+low", 8, 4), ("delta", 4, 1)],
+    "nonbonded-on-centroid.xml": [
+        (STIFF, 32, 1), ("mm.nonbonded", 1, 1), ("low.embedding+delta.embedding", 4, 1)
+    ],
+    "qm-on-8.xml": [("mm.bonded", 32, 1), ("mm.nonbonded", 4, 1), ("low+delta", 8, 1)],
+    "8 beads, delta every fourth step, as mts/delta-outside.xml": [("mm+low", 4, 2), ("delta", 8, 0.25)],
 }  # fmt: skip
 PLAIN = {"simulation": "", "dynamics": "", "modes": "", "output": ""}
 _BAOAB, _MATRIX = {"dynamics": "splitting='baoab'"}, {"modes": "<normal_modes transform='matrix'/>"}
@@ -56,7 +62,7 @@ SETTINGS = {
     },
 }  # fmt: skip
 NAMES = "stiff", "smooth"
-SOCKETS = {"in process": False, "over unix sockets": True}
+MODES = {"in process": "", "over unix sockets": "unix", "by shared memory": "shm"}
 
 
 def force_calls(repeats):
@@ -73,14 +79,14 @@ def force_calls(repeats):
     return {kind: client.finish()[0] for kind, client in clients.items()}
 
 
-def ipi_input(steps, addresses, settings):
-    """The ring polymer of smooth-on-4.xml with dummy forces, in process without addresses."""
+def ipi_input(steps, mode, addresses, settings):
+    """The ring polymer of smooth-on-4.xml with dummy forces, in process without a mode of sockets."""
     given = PLAIN | settings
     fields = "".join(
-        f"<ffsocket name='{name}' mode='unix' pbc='false'><address>{address}</address></ffsocket>"
-        if address
+        f"<ffsocket name='{name}' mode='{mode}' pbc='false'><address>{address}</address></ffsocket>"
+        if mode
         else f"<ffdirect name='{name}' pbc='false'><pes>dummy</pes></ffdirect>"
-        for name, address in zip(NAMES, addresses or ("", ""), strict=True)
+        for name, address in zip(NAMES, addresses or NAMES, strict=True)
     )
     return f"""<simulation verbosity='quiet' {given["simulation"]}>
   <output prefix='run'> {given["output"]} <properties stride='4'> [ step, potential ] </properties> </output>
@@ -111,18 +117,18 @@ os._exit(0)
 """
 
 
-def ipi_seconds(steps, sockets, settings):
+def ipi_seconds(steps, mode, settings):
     """CPU time of i-PI for a step; its start and drivers on sockets are not counted."""
     scripts = Path(sys.executable).parent
     with tempfile.TemporaryDirectory() as folder:
-        addresses = [f"{Path(folder).name}-{name}" for name in NAMES] if sockets else []
-        (Path(folder) / "input.xml").write_text(ipi_input(steps, addresses, settings), encoding="utf-8")
+        addresses = [f"{Path(folder).name}-{name}" for name in NAMES] if mode else []
+        (Path(folder) / "input.xml").write_text(ipi_input(steps, mode, addresses, settings), encoding="utf-8")
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         ipi = subprocess.Popen([sys.executable, "-c", _RUN], cwd=folder, **quiet)
         paths = [Path(f"/tmp/ipi_{address}") for address in addresses]
         while not all(path.exists() for path in paths):
             time.sleep(0.1)
-        driver = [scripts / "i-pi-driver-py", "-m", "dummy", "-u", "-a"]
+        driver = [scripts / "i-pi-driver-py", "-m", "dummy", "--shm" if mode == "shm" else "-u", "-a"]
         drivers = [subprocess.Popen([*driver, address], **quiet) for address in addresses]
         ipi.wait()
         for one, path in zip(drivers, paths, strict=True):
@@ -136,8 +142,8 @@ def ipi_share(steps):
     """Seconds of CPU time of i-PI for a step, by settings and by where the driver is."""
     found = {}
     for name, settings in SETTINGS.items():
-        for where, sockets in SOCKETS.items():
-            found[name, where] = ipi_seconds(steps, sockets, settings)
+        for where, mode in MODES.items():
+            found[name, where] = ipi_seconds(steps, mode, settings)
     return found
 
 
@@ -158,9 +164,9 @@ def main():
     if not arguments.steps:
         return
     shares = ipi_share(arguments.steps)
-    table = Table("settings of i-PI", *SOCKETS, title="CPU time of i-PI itself, ms a step")
+    table = Table("settings of i-PI", *MODES, title="CPU time of i-PI itself, ms a step")
     for name in SETTINGS:
-        table.add_row(name, *(f"{1e3 * shares[name, where]:.0f}" for where in SOCKETS))
+        table.add_row(name, *(f"{1e3 * shares[name, where]:.0f}" for where in MODES))
     console.print(table)
 
 

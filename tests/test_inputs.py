@@ -21,10 +21,12 @@ INPUTS = ROOT / "inputs"
 FILES = sorted(INPUTS.rglob("*.xml"))
 STEPS = 2
 COMMAND = re.compile(r"pidelta run (inputs/[^\s`]+\.xml(?: --\w+ [^\s`]+)*)")
-# The others take as long, and are slow ones.
+# One of each kind: a box, an optimisation, beads with a bias, replicas. The others take as long, and are slow ones.
 QUICK = (
     "classical/nve",
     "molecule/optimise",
+    "proton-transfer/quantum",
+    "replica-exchange/remd",
 )
 
 

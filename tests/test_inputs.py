@@ -21,7 +21,7 @@ INPUTS = ROOT / "inputs"
 FILES = sorted(INPUTS.rglob("*.xml"))
 STEPS = 2
 COMMAND = re.compile(r"pidelta run (inputs/[^\s`]+\.xml(?: --\w+ [^\s`]+)*)")
-# One of each kind: a box, an optimisation, beads with a bias, replicas. The others take as long, and are slow ones.
+# A box, an optimisation, beads with a bias, replicas. The others take as long, and are slow ones.
 QUICK = (
     "classical/nve",
     "molecule/optimise",

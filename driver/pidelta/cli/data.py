@@ -65,16 +65,19 @@ def pack(
     ] = False,
     labelled: Annotated[bool, typer.Option("--labelled", help="Leave out frames without a label.")] = False,
     skip: Annotated[int, typer.Option(min=0, help="Frames of each file to pass over.")] = 0,
+    every: Annotated[int, typer.Option(min=1, help="Take each such frame.")] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="Frames from each file at most.")] = None,
 ) -> None:
     """Put frames and DFT labels of several files into a compact one, half the size.
 
     It rounds the point charges: positions to 1e-5 bohr, charges to 1e-7 e, gradients to 1e-8 hartree/bohr.
+    The same frame in several files is kept once, with all its labels. A frame whose source another one has
+    gets the name of its file before it. A kill leaves the compact file as it was.
     """
     from pidelta.data.packing import pack
 
     kinds: list[LabelKind] = ["reference", "low"] if low else ["reference"]
-    count = pack(files, output, kinds, labelled=labelled, skip=skip, limit=limit)
+    count = pack(files, output, kinds, labelled=labelled, skip=skip, every=every, limit=limit)
     print(f"{output}: {count} frames, {output.stat().st_size / 2**20:.1f} MiB")
 
 

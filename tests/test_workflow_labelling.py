@@ -398,6 +398,12 @@ def test_labels_by_other_methods_and_versions_stay(tmp_path, store, fake, monkey
         assert frames.programs("reference", other.method) == {program: 2}
 
 
+def test_a_file_without_frames_is_an_error(tmp_path, fail):
+    with FrameStore(tmp_path / "empty.h5", "a"):
+        pass
+    assert "empty.h5: expected frames to label, found none" in fail("label", tmp_path / "empty.h5")
+
+
 def test_a_label_is_not_overwritten_without_being_told(store, fake):
     ((_, first),) = labelling.reference_labels(store, [0], QUICK, 1)
     store.set_label(0, "reference", first)

@@ -118,6 +118,8 @@ def label(
     from pidelta.setup import Setup
 
     with open_frames(frames) as store:
+        if not len(store):
+            raise DataError(f"{frames}: expected frames to label, found none")
         if config is None:
             reference = ReferenceSettings(
                 xc=xc,

@@ -43,6 +43,7 @@ def labelled(seed: int, sites: int) -> LabelledFrame:
 
 
 SET = [labelled(1, 6), labelled(2, 9), labelled(3, 6)]
+PAIRS = [(item.frame, {"reference": item.reference, "low": item.low}) for item in SET]
 
 
 def assert_same(found: Frame, label: Label, item: LabelledFrame, atol: float) -> None:
@@ -58,7 +59,7 @@ def assert_same(found: Frame, label: Label, item: LabelledFrame, atol: float) ->
 
 def test_xyz_comes_back_and_ase_reads_it(tmp_path):
     path = tmp_path / "frames.xyz"
-    assert write_xyz(path, SET) == 3
+    assert write_xyz(path, PAIRS) == 3
     for (frame, labels), item in zip(read_xyz(path), SET, strict=True):
         assert frame.source == item.frame.source
         assert labels["low"].method == "DFTB3"
@@ -87,7 +88,7 @@ def test_xyz_of_a_molecule_of_another_program(tmp_path):
 
 
 def test_deepmd_folders_are_read_by_dpdata(tmp_path):
-    assert write_deepmd(tmp_path / "deepmd", SET) == 3
+    assert write_deepmd(tmp_path / "deepmd", PAIRS) == 3
     systems = dpdata.MultiSystems(
         *(
             system
@@ -112,7 +113,7 @@ def test_deepmd_folders_are_read_by_dpdata(tmp_path):
 
 
 def test_mlp_qmmm_arrays(tmp_path):
-    assert write_mlp_qmmm(tmp_path, SET) == 3
+    assert write_mlp_qmmm(tmp_path, PAIRS) == 3
     arrays = {path.stem: np.load(path) for path in tmp_path.glob("*.npy")}
     np.testing.assert_array_equal(arrays["N_mm"], [[6], [9], [6]])
     assert arrays["mm_grad_high"].shape == (3, 9, 3)

@@ -26,7 +26,7 @@ def test_differences_are_those_of_the_labels(file):
     with FrameStore(file) as store:
         summary, frames = summarise(store), list(store)
     expected = [analytic_difference(frame) for frame in frames]
-    found = summary.difference
+    found = summary.values
     energies = np.array([energy for energy, _, _ in expected])
     np.testing.assert_allclose(found.energies, KCAL_PER_MOL * (energies - energies.mean()), rtol=1e-6)
     unit = KCAL_PER_MOL / ANGSTROM
@@ -47,7 +47,7 @@ def test_distances_are_those_of_the_nearest_atom(file):
         summary, frame = summarise(store), store.frame(0)
     by_hand = [min(np.linalg.norm(site - atom) for atom in frame.positions) for site in frame.site_positions]
     np.testing.assert_allclose(
-        summary.difference.distances[: len(by_hand)], ANGSTROM * np.array(by_hand), rtol=1e-6
+        summary.values.distances[: len(by_hand)], ANGSTROM * np.array(by_hand), rtol=1e-6
     )
     assert summary.closest[0] == pytest.approx(ANGSTROM * min(by_hand), rel=1e-6)
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from pidelta.errors import DataError
 from pidelta.state import FloatArray, IntArray, Region
+
+LabelKind = Literal["reference", "low"]
 
 
 @dataclass(frozen=True)
@@ -116,8 +119,13 @@ class LabelledFrame:
     low: Label
 
     def __post_init__(self) -> None:
-        for label in (self.reference, self.low):
+        for label in self.labels.values():
             check_fits(label, len(self.frame.numbers), len(self.frame.site_numbers))
+
+    @property
+    def labels(self) -> dict[LabelKind, Label]:
+        """Both by their kind."""
+        return {"reference": self.reference, "low": self.low}
 
 
 def check_fits(label: Label, atoms: int, sites: int) -> None:

@@ -7,8 +7,9 @@ from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
 
+from pidelta.data.frames import LabelKind
 from pidelta.data.splits import trajectory_and_step
-from pidelta.data.store import FrameStore, LabelKind
+from pidelta.data.store import FrameStore
 from pidelta.errors import DataError
 from pidelta.output_files import check_distinct
 

@@ -21,13 +21,11 @@ import h5py
 import numpy as np
 
 from pidelta.data.embedding import difference
-from pidelta.data.frames import Frame, Label, check_fits, named
+from pidelta.data.frames import Frame, Label, LabelKind, check_fits, named
 from pidelta.data.groups import check_seal, read_group, seal, write_group
 from pidelta.data.hdf5_files import ChangingFile
 from pidelta.errors import DataError
 from pidelta.state import FloatArray, IntArray
-
-LabelKind = Literal["reference", "low"]
 
 _SCHEMA = "pidelta frames 3"
 _READABLE = ("pidelta frames 2", _SCHEMA)  # 2 has nothing rounded, and no properties or provenance
@@ -192,11 +190,7 @@ class FrameStore:
     def set_provenance(self, content: Mapping[str, str]) -> None:
         """Record where frames come from; what differs from before is kept beside it."""
         with self._writing() as file:
-            merged = self.provenance
-            for name, text in content.items():
-                known = merged.get(name, text).split("; ")
-                merged[name] = "; ".join(known if text in known else [*known, text])
-            self._set_word(file, "provenance", json.dumps(merged))
+            self._set_word(file, "provenance", json.dumps(merged(self.provenance, content)))
 
     @staticmethod
     def _set_word(file: h5py.File, name: str, text: str) -> None:
@@ -367,6 +361,15 @@ class FrameStore:
                 where = f"{self.path}: failures of frame {index}"
                 check_seal(where, frame, _FAILURES, found, frame.attrs["checksum"])
                 yield found
+
+
+def merged(provenance: Mapping[str, str], content: Mapping[str, str]) -> dict[str, str]:
+    """Two provenances as one; what differs under a name stands beside each other."""
+    found = dict(provenance)
+    for name, text in content.items():
+        known = found.get(name, "").split("; ") if name in found else []
+        found[name] = "; ".join([*known, *(part for part in text.split("; ") if part not in known)])
+    return found
 
 
 def _words(file: h5py.File) -> dict[str, str]:

@@ -13,8 +13,10 @@ import pytest
 
 from delta_frames import random_frame
 from pidelta.data.frames import Frame, Label
+from pidelta.data.groups import write_group
 from pidelta.data.packing import pack
 from pidelta.data.store import FrameStore
+from pidelta.errors import DataError
 
 METHOD = "B3LYP"
 
@@ -115,6 +117,7 @@ import numpy as np
 from pidelta.data import packing
 from pidelta.data.frames import Label
 from pidelta.data.store import FrameStore
+from pidelta.errors import DataError
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -199,3 +202,140 @@ def test_what_hdf5_cannot_write_leaves_the_file_as_it_was(tmp_path, monkeypatch)
         store.append(uncertain(1))
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["A.h5"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"positions": np.full((4, 3), np.nan)},
+            "frame run step 1: expected finite numbers, found others in",
+        ),
+        ({"site_charges": np.full(24, np.inf)}, "expected finite numbers, found others in site_charges"),
+        ({"positions": np.zeros((3, 3))}, r"expected positions of shape \(4, 3\), found \(3, 3\)"),
+        (
+            {"site_numbers": np.ones(3, dtype=np.int64)},
+            r"expected site_numbers of shape \(24,\), found \(3,\)",
+        ),
+        ({"numbers": np.array([8, 6, 0, 1])}, "expected atomic numbers of QM atoms from 1 on, found 0"),
+    ],
+)
+def test_frames_are_checked_where_they_are_made(change, message):
+    with pytest.raises(DataError, match=message):
+        replace(random_frame(1, source="run step 1"), **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"gradient": np.zeros((4, 2))},
+            r"label by B3LYP: expected gradient of shape \(4, 3\), found \(4, 2\)",
+        ),
+        ({"charges": np.zeros(3)}, r"expected charges of shape \(4,\), found \(3,\)"),
+        ({"energy": np.zeros(1)}, r"expected energy of shape \(\), found \(1,\)"),
+        ({"properties": {"dipole": np.array([np.nan])}}, "expected finite numbers, found others in dipole"),
+    ],
+)
+def test_labels_are_checked_where_they_are_made(change, message):
+    with pytest.raises(DataError, match=message):
+        replace(label_of(random_frame(1), -1.0), **change)
+
+
+def test_a_label_of_another_size_is_refused(tmp_path):
+    path = write(tmp_path / "A.h5", [uncertain(1)])
+    with FrameStore(path, "a") as store, pytest.raises(DataError, match=r"A.h5: frame 0: .*shape \(24, 3\)"):
+        store.set_label(0, "low", label_of(random_frame(1, sites=6), -1.0))
+
+
+def spoil(path, kind, change):
+    """Write a frame or label as a program without checks would, with a checksum that is right."""
+    arrays = {
+        "frame": {"numbers": np.int64, "site_numbers": np.int64}
+        | dict.fromkeys(("positions", "site_positions", "site_charges"), np.float64),
+        "label": dict.fromkeys(("gradient", "site_gradient", "charges"), np.float64),
+    }[kind]
+    values = {
+        "frame": {"charge": int, "multiplicity": int, "source": str},
+        "label": {"method": str, "program": str, "energy": float},
+    }[kind]
+    with FrameStore(path) as store:
+        content = store.frame(0) if kind == "frame" else store.label(0, "reference", METHOD)
+    content = {name: getattr(content, name) for name in (*arrays, *values)} | change
+    with h5py.File(path, "a") as file:
+        frame = file["frames/000000"]
+        owner = frame.attrs["checksum"] if kind == "label" else ""
+        if kind == "label":
+            del frame["labels"]
+            write_group(frame.create_group(f"labels/reference/{METHOD}"), content, arrays, values, {}, owner)
+        else:
+            del file["frames/000000"]
+            write_group(file.create_group("frames/000000"), content, arrays, values, {}, owner)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "message"),
+    [
+        ("frame", {"positions": np.full((4, 3), np.nan)}, "found others in positions"),
+        (
+            "label",
+            {"gradient": np.zeros((3, 3)), "charges": np.zeros(3)},
+            "expected gradient of shape (4, 3)",
+        ),
+        ("label", {"gradient": np.zeros((4, 2))}, "expected gradient of shape (4, 3), found (4, 2)"),
+    ],
+)
+@pytest.mark.parametrize("command", ["info", "export"])
+def test_wrong_numbers_in_a_file_are_one_line(tmp_path, fail, kind, change, message, command):
+    path = write(tmp_path / "A.h5", [uncertain(1)], [-1.0])
+    spoil(path, kind, change)
+    options = (
+        ["--total", "--format", "deepmd", "--output", tmp_path / "deepmd"] if command == "export" else []
+    )
+    if command == "export" and kind == "frame":
+        with FrameStore(path, "a") as store:  # a label of the frame as it is now
+            store.set_label(0, "reference", label_of(uncertain(1), -1.0))
+    line = fail("data", command, path, *options)
+    assert f"{path}: frame 0: " in line
+    assert message in line
+
+
+@pytest.mark.parametrize("name", ["embedding", "provenance", "compact"])
+def test_a_word_of_the_file_that_changed_is_found(tmp_path, fail, name):
+    path = write(tmp_path / "A.h5", [uncertain(1)])
+    with FrameStore(path, "a") as store:
+        store.set_embedding({"scheme": "cutoff", "cutoff": 26.0})
+        store.set_provenance({"structure": "a.pdb"})
+    with FrameStore(path) as store:
+        assert store.provenance == {"structure": "a.pdb"}
+    with h5py.File(path, "a") as file:
+        text = file.attrs[name]
+        file.attrs[name] = True if name == "compact" else text.replace("a.pdb", "b.pdb").replace("26", "27")
+    assert f"{path}: expected words that fit their checksum: it is damaged" in fail("data", "info", path)
+
+
+def test_a_reason_that_changed_is_found(tmp_path, fail, run):
+    path = write(tmp_path / "A.h5", [uncertain(1), uncertain(2)], [-1.0])
+    with FrameStore(path, "a") as store:
+        for index in range(2):
+            store.set_failure(index, "reference", "PBE", "no convergence")
+        store.set_label(0, "reference", label_of(store.frame(0), -1.0, "PBE"))  # takes its place
+    assert run("data", "info", path) == 0
+    with h5py.File(path, "a") as file:
+        file["frames/000001"].attrs["no reference label by PBE"] = "no reason"
+    assert f"{path}: failures of frame 1: expected words that fit" in fail("data", "info", path)
+
+
+def test_files_of_before_have_no_checksum_of_words(tmp_path, run):
+    path = write(tmp_path / "A.h5", [uncertain(1)])
+    with FrameStore(path, "a") as store:
+        store.set_embedding({"scheme": "cutoff"})
+        store.set_failure(0, "reference", "PBE", "no convergence")
+    with h5py.File(path, "a") as file:
+        del file.attrs["checksum"]
+        del file["frames/000000"].attrs["failures"]
+    assert run("data", "info", path) == 0
+    with FrameStore(path, "a") as store:
+        store.set_provenance({"structure": "a.pdb"})
+        assert store.failures("reference", "PBE") == {0: "no convergence"}
+        assert store.embedding == {"scheme": "cutoff"}

@@ -54,6 +54,7 @@ class Frame:
         )
 
     def __post_init__(self) -> None:
+        where = f"frame {self.source}".rstrip()
         n, m = len(self.numbers), len(self.site_charges)
         for name, array, shape in (
             ("numbers", self.numbers, (n,)),
@@ -62,7 +63,11 @@ class Frame:
             ("site_charges", self.site_charges, (m,)),
             ("site_numbers", self.site_numbers, (m,)),
         ):
-            _check_array(f"frame {self.source}".rstrip(), name, array, shape)
+            _check_array(where, name, array, shape)
+        if n and self.numbers.min() < 1:
+            raise DataError(
+                f"{where}: expected atomic numbers of QM atoms from 1 on, found {self.numbers.min()}"
+            )
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from pidelta.state import FloatArray, IntArray, Region
 
 LabelKind = Literal["reference", "low"]
 
+_SAME = 2e-5  # bohr and e: compact stores and text files round
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -153,6 +155,21 @@ def _check_array(
         raise DataError(f"{where}: expected {name} of shape {shape}, found {np.shape(values)}")
     if not np.isfinite(values).all():
         raise DataError(f"{where}: expected finite numbers, found others in {name}")
+
+
+def same_surroundings(one: Frame, other: Frame) -> bool:
+    """Whether frames are in the same point charges, charge and multiplicity, as text files keep them."""
+    return (
+        (one.charge, one.multiplicity) == (other.charge, other.multiplicity)
+        and one.site_charges.shape == other.site_charges.shape
+        and close(one.site_positions, other.site_positions)
+        and close(one.site_charges, other.site_charges)
+    )
+
+
+def close(one: FloatArray, other: FloatArray) -> bool:
+    """Whether lengths or charges of one shape are the same, as text files keep them."""
+    return bool(np.abs(one - other).max(initial=0.0) <= _SAME)
 
 
 @contextmanager

@@ -70,6 +70,17 @@ class ChangingFile:
             self._since = time.monotonic()
         return self._opened
 
+    def check_writable(self) -> None:
+        """See at once that changes can be written, not after hours of work.
+
+        Raises:
+            PermissionError: they cannot.
+        """
+        folder = self._path.resolve().parent
+        for place in (folder, self._path):
+            if place.exists() and not os.access(place, os.W_OK):
+                raise PermissionError(13, "may not be written to", str(place))
+
     @property
     def age(self) -> float:
         """For how long there have been changes that nobody else sees, in seconds."""

@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 
 from pidelta.data.embedding import difference
-from pidelta.data.frames import Frame, Label, LabelKind, check_fits, named
+from pidelta.data.frames import Frame, Label, LabelKind, check_fits, close, named, same_surroundings
 from pidelta.data.groups import check_seal, read_group, seal, write_group
 from pidelta.data.hdf5_files import ChangingFile
 from pidelta.errors import DataError
@@ -40,7 +40,6 @@ _FRAME_VALUES = {"charge": int, "multiplicity": int, "source": str}
 _LABEL_ARRAYS = dict.fromkeys(("gradient", "site_gradient", "charges"), np.float64)
 _LABEL_VALUES = {"method": str, "program": str, "energy": float}
 _SEAL, _FAILURES = "checksum", "failures"  # attributes that hold checksums of others
-_SAME = 2e-5  # bohr and e: compact stores and text files round
 _LONGEST = 30.0  # s, for which changes are lost by a kill
 
 ROUNDED: Mapping[str, float] = {"site_positions": 1e-5, "site_charges": 1e-7, "site_gradient": 1e-8}
@@ -80,6 +79,8 @@ class FrameStore:
             raise DataError(f"{path}: no such file of frames")
         with self._reading():
             try:
+                if mode == "a":
+                    self._hdf5.check_writable()
                 if not path.exists() or (mode == "a" and not len(self._file)):
                     self._begin(compact)
                 self._check()
@@ -232,8 +233,8 @@ class FrameStore:
             other = self.frame(index)
             self._known.append((other.numbers, other.positions))
         for index, (numbers, positions) in enumerate(self._known):
-            alike = np.array_equal(frame.numbers, numbers) and _close(frame.positions, positions)
-            if alike and _same_surroundings(frame, self.frame(index)):
+            alike = np.array_equal(frame.numbers, numbers) and close(frame.positions, positions)
+            if alike and same_surroundings(frame, self.frame(index)):
                 return index
         return None
 
@@ -381,19 +382,6 @@ def _failures(frame: h5py.Group) -> dict[str, str]:
     """Why a frame lacks labels, by the name of the attribute."""
     starts = tuple(_failure(kind, "") for kind in get_args(LabelKind))
     return {name: str(reason) for name, reason in frame.attrs.items() if name.startswith(starts)}
-
-
-def _same_surroundings(one: Frame, other: Frame) -> bool:
-    return (
-        (one.charge, one.multiplicity) == (other.charge, other.multiplicity)
-        and one.site_charges.shape == other.site_charges.shape
-        and _close(one.site_positions, other.site_positions)
-        and _close(one.site_charges, other.site_charges)
-    )
-
-
-def _close(one: FloatArray, other: FloatArray) -> bool:
-    return bool(np.abs(one - other).max(initial=0.0) <= _SAME)
 
 
 def _failure(kind: LabelKind, method: str) -> str:

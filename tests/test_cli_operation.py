@@ -181,6 +181,9 @@ def test_evaluate_keeps_a_file_when_it_fails(tmp_path, run, fail):
     assert output.read_text() == "earlier"
     assert run("evaluate", config, "--output", output) == 0
     assert len(json.loads(output.read_text())["frames"]) == 1
+    for name in ("pidelta.yaml", "h2.xyz", "frames.xyz"):
+        line = fail("evaluate", config, "--frames", tmp_path / "frames.xyz", "--output", tmp_path / name)
+        assert f"{name}: expected an output that is not read" in line
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from ase.units import Bohr, Hartree
 from typer.testing import CliRunner
 
 from pidelta.cli.data import data
+from pidelta.data.embedding import difference
 from pidelta.data.exchange import read_xyz, write_deepmd, write_mlp_qmmm, write_xyz
 from pidelta.data.frames import Frame, Label, LabelledFrame
 from pidelta.data.store import FrameStore
@@ -43,6 +44,7 @@ def labelled(seed: int, sites: int) -> LabelledFrame:
 
 
 SET = [labelled(1, 6), labelled(2, 9), labelled(3, 6)]
+PAIRS = [(item.frame, {"reference": item.reference, "low": item.low}) for item in SET]
 
 
 def assert_same(found: Frame, label: Label, item: LabelledFrame, atol: float) -> None:
@@ -58,7 +60,7 @@ def assert_same(found: Frame, label: Label, item: LabelledFrame, atol: float) ->
 
 def test_xyz_comes_back_and_ase_reads_it(tmp_path):
     path = tmp_path / "frames.xyz"
-    assert write_xyz(path, SET) == 3
+    assert write_xyz(path, PAIRS) == 3
     for (frame, labels), item in zip(read_xyz(path), SET, strict=True):
         assert frame.source == item.frame.source
         assert labels["low"].method == "DFTB3"
@@ -87,7 +89,7 @@ def test_xyz_of_a_molecule_of_another_program(tmp_path):
 
 
 def test_deepmd_folders_are_read_by_dpdata(tmp_path):
-    assert write_deepmd(tmp_path / "deepmd", SET) == 3
+    assert write_deepmd(tmp_path / "deepmd", PAIRS) == 3
     systems = dpdata.MultiSystems(
         *(
             system
@@ -112,7 +114,7 @@ def test_deepmd_folders_are_read_by_dpdata(tmp_path):
 
 
 def test_mlp_qmmm_arrays(tmp_path):
-    assert write_mlp_qmmm(tmp_path, SET) == 3
+    assert write_mlp_qmmm(tmp_path, PAIRS) == 3
     arrays = {path.stem: np.load(path) for path in tmp_path.glob("*.npy")}
     np.testing.assert_array_equal(arrays["N_mm"], [[6], [9], [6]])
     assert arrays["mm_grad_high"].shape == (3, 9, 3)
@@ -208,3 +210,118 @@ def test_the_commands(tmp_path):
     for added in ("3 frames and 6 labels", "0 frames and 0 labels"):
         result = run.invoke(data, ["import", str(tmp_path / "f.xyz"), "--output", again])
         assert f"{added} added, 3 frames in all" in result.output
+
+
+def store_of(path, items, kinds=("reference", "low")):
+    with FrameStore(path, "a") as store:
+        for index, item in enumerate(items):
+            store.append(item.frame)
+            for kind in kinds:
+                store.set_label(index, kind, getattr(item, kind))
+    return path
+
+
+def test_the_reference_alone_is_exported(tmp_path, run, fail, capsys):
+    path = store_of(tmp_path / "frames.h5", SET, ["reference"])
+    assert run("data", "export", path, "--output", tmp_path / "f.xyz") == 0
+    snapshots = list(read_xyz(tmp_path / "f.xyz"))
+    assert [set(labels) for _, labels in snapshots] == [{"reference"}] * 3
+    for (frame, labels), item in zip(snapshots, SET, strict=True):
+        assert_same(frame, labels["reference"], item, atol=2e-8)
+    deepmd = ["--format", "deepmd", "--output", tmp_path / "deepmd"]
+    line = fail("data", "export", path, *deepmd)
+    assert "expected frames with low labels, found none; --total writes the reference itself" in line
+    assert run("data", "export", path, *deepmd, "--total") == 0
+    energies = np.load(tmp_path / "deepmd" / "12" / "set.000" / "energy.npy")
+    np.testing.assert_allclose(energies, [SET[1].reference.energy * Hartree])
+    forces = np.load(tmp_path / "deepmd" / "12" / "set.000" / "force.npy")
+    gradient = np.concatenate([SET[1].reference.gradient, SET[1].reference.site_gradient])
+    np.testing.assert_allclose(forces[0], (-gradient * FORCE).ravel())
+    arrays = ["--format", "mlp_qmmm", "--output", tmp_path / "arrays"]
+    assert "expected frames with low labels, found none" in fail("data", "export", path, *arrays)
+    assert "--total: expected --format xyz or deepmd" in fail("data", "export", path, *arrays, "--total")
+
+
+def test_total_leaves_the_low_level_out(tmp_path, run):
+    path = store_of(tmp_path / "frames.h5", SET)
+    assert run("data", "export", path, "--total", "--output", tmp_path / "f.xyz") == 0
+    assert [set(labels) for _, labels in read_xyz(tmp_path / "f.xyz")] == [{"reference"}] * 3
+
+
+def test_embedding_provenance_and_dipole_come_back(tmp_path, run):
+    dipole = np.array([0.1, -0.2, 1e-5])
+    item = replace(SET[0], reference=replace(SET[0].reference, properties={"dipole": dipole}))
+    path = store_of(tmp_path / "frames.h5", [item])
+    embedding = {"scheme": "cutoff", "cutoff": 26.456165, "switch": 3.779452}
+    provenance = {"structure": 'a "b".gro sha256 0012; c.gro', "pidelta": "0.1.0"}
+    with FrameStore(path, "a") as store:
+        store.set_embedding(embedding)
+        store.set_provenance(provenance)
+    assert run("data", "export", path, "--output", tmp_path / "f.xyz") == 0
+    for output in (tmp_path / "again.h5", path):
+        assert run("data", "import", tmp_path / "f.xyz", "--output", output) == 0
+    with FrameStore(tmp_path / "again.h5") as store:
+        assert store.provenance == provenance
+        assert difference(embedding, store.embedding) is None
+        label = store.label(0, "reference", item.reference.method)
+    np.testing.assert_allclose(label.properties["dipole"], dipole, rtol=1e-12)
+    with FrameStore(path) as store:
+        assert (len(store), store.provenance) == (1, provenance)
+
+
+HEADER = "Properties=species:S:1:pos:R:3:REF_forces:R:3 REF_energy=-27.2 REF_method=HF"
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "message"),
+    [
+        (HEADER, "H 0 0 nan 0 0 0", "expected finite numbers, found others in positions"),
+        (HEADER, "H 0 0 1 0 0 nan", "label by HF: expected finite numbers, found others in gradient"),
+        (HEADER.replace("-27.2", "nan"), "H 0 0 1 0 0 0", "expected finite numbers, found others in energy"),
+        (HEADER.replace("-27.2", "low"), "H 0 0 1 0 0 0", "expected numbers in REF_energy, found 'low'"),
+        (
+            HEADER.replace("forces:R:3", "forces:R:2"),
+            "H 0 0 1 0 0",
+            "expected REF_forces of shape (2, 3)",
+        ),
+        (HEADER + " charge=abc", "H 0 0 1 0 0 0", "expected numbers in charge, found 'abc'"),
+        (HEADER + " charge=0.5", "H 0 0 1 0 0 0", "expected an integer in charge, found 0.5"),
+        (HEADER + ' multiplicity="1 2"', "H 0 0 1 0 0 0", "expected multiplicity of shape (), found (2,)"),
+        (HEADER + " multiplicity=nan", "H 0 0 1 0 0 0", "expected an integer in multiplicity, found nan"),
+        (HEADER + " REF_dipole=1.0", "H 0 0 1 0 0 0", "expected REF_dipole of shape (3,), found ()"),
+    ],
+)
+def test_snapshots_that_are_wrong_are_one_line(tmp_path, fail, header, row, message):
+    """With file and snapshot; and nothing of the file is added."""
+    path = tmp_path / "wrong.xyz"
+    good = f"2\n{HEADER}\nH 0 0 0 0 0 0\nH 0 0 1 0 0 0\n"
+    path.write_text(f"{good}2\n{header}\n{row}\n{row}\n")
+    line = fail("data", "import", path, "--output", tmp_path / "frames.h5")
+    assert f"{path}: snapshot 1: " in line
+    assert message in line
+    assert not (tmp_path / "frames.h5").exists()
+
+
+def test_an_empty_file_is_an_error(tmp_path, fail):
+    (tmp_path / "empty.xyz").touch()
+    line = fail("data", "import", tmp_path / "empty.xyz", "--output", tmp_path / "frames.h5")
+    assert "empty.xyz: expected a snapshot of extended XYZ, found none" in line
+
+
+def test_an_output_is_no_input(tmp_path, fail):
+    path, other = store_of(tmp_path / "frames.h5", SET), tmp_path / "other"
+    other.symlink_to(path)
+    before = path.read_bytes()
+    settings = tmp_path / "train.yaml"
+    settings.touch()
+    for command in (
+        ["data", "export", path, "--output", path],
+        ["data", "export", path, "--format", "orca", "--output", other],
+        ["data", "import", path, "--output", other],
+        ["data", "pack", path, "--output", other],
+        ["train", path, "--settings", settings, "--output", other],
+        ["train", path, "--settings", settings, "--output", settings],
+        ["test", path, "--model", tmp_path / "delta.pt", "--output", path],
+    ):
+        assert ": expected an output that is not read, found it among the inputs" in fail(*command)
+    assert path.read_bytes() == before

@@ -26,7 +26,7 @@ def test_differences_are_those_of_the_labels(file):
     with FrameStore(file) as store:
         summary, frames = summarise(store), list(store)
     expected = [analytic_difference(frame) for frame in frames]
-    found = summary.difference
+    found = summary.values
     energies = np.array([energy for energy, _, _ in expected])
     np.testing.assert_allclose(found.energies, KCAL_PER_MOL * (energies - energies.mean()), rtol=1e-6)
     unit = KCAL_PER_MOL / ANGSTROM
@@ -47,7 +47,7 @@ def test_distances_are_those_of_the_nearest_atom(file):
         summary, frame = summarise(store), store.frame(0)
     by_hand = [min(np.linalg.norm(site - atom) for atom in frame.positions) for site in frame.site_positions]
     np.testing.assert_allclose(
-        summary.difference.distances[: len(by_hand)], ANGSTROM * np.array(by_hand), rtol=1e-6
+        summary.values.distances[: len(by_hand)], ANGSTROM * np.array(by_hand), rtol=1e-6
     )
     assert summary.closest[0] == pytest.approx(ANGSTROM * min(by_hand), rel=1e-6)
 
@@ -91,3 +91,41 @@ def test_a_number_that_changed_is_found(file, fail, name):
 
 def test_what_is_no_file_of_frames(tmp_path, fail):
     assert "no such file of frames" in fail("data", "info", tmp_path / "none.h5")
+
+
+@pytest.mark.parametrize("kind", ["reference", "low"])
+def test_labels_of_one_kind_are_drawn(file, tmp_path, run, capsys, kind):
+    path = tmp_path / "one.h5"
+    with FrameStore(file) as source, FrameStore(path, "a") as store:
+        for index, frame in enumerate(source):
+            store.append(frame)
+            if index > 1:
+                store.set_label(index, kind, source.label(index, kind, f"toy {kind}"))
+    with FrameStore(path) as store:
+        found = summarise(store).values
+        labels = [store.label(index, kind, f"toy {kind}") for index in range(2, 8)]
+    assert (found.name, found.frames.tolist()) == (kind, [2, 3, 4, 5, 6, 7])
+    energies = np.array([label.energy for label in labels])
+    np.testing.assert_allclose(found.energies, KCAL_PER_MOL * (energies - energies.mean()), rtol=1e-6)
+    unit = KCAL_PER_MOL / ANGSTROM
+    np.testing.assert_allclose(found.gradients, [unit * label.gradient for label in labels], rtol=1e-6)
+    assert run("data", "info", path) == 0
+    assert f"{kind}, 6 frames" in capsys.readouterr().out
+    assert path.with_name("one-info.png").stat().st_size > 10_000
+
+
+def test_failures_are_shown_where_no_frame_has_a_label(tmp_path, file, run, capsys):
+    path = tmp_path / "failed.h5"
+    with FrameStore(file) as source, FrameStore(path, "a") as store:
+        store.append(source.frame(0))
+        store.set_failure(0, "reference", "PBE/STO-3G", "it did not converge")
+    assert run("data", "info", path) == 0
+    printed = capsys.readouterr().out
+    assert "reference labels: 0 frames, PBE/STO-3G\n" in printed
+    assert "no such label of frame 0: it did not converge" in printed
+
+
+def test_a_picture_does_not_take_the_place_of_the_file(file, fail):
+    before = file.read_bytes()
+    assert "expected an output that is not read" in fail("data", "info", file, "--output", file)
+    assert file.read_bytes() == before

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from conftest import ROOT
+from delta_frames import random_frame
+from pidelta.data.store import FrameStore
 
 
 @pytest.fixture
@@ -53,3 +58,63 @@ def test_nudged_elastic_band(printed):
     assert np.argmax(energies) == 3
     assert energies[3] * 23.0605 == pytest.approx(barrier, abs=0.01)
     assert barrier == pytest.approx(2.78 + 3.71, abs=0.1)  # B3LYP's, and the error that tests/quality has
+
+
+@pytest.fixture
+def label_array(tmp_path):
+    """Run tasks of the array that labels frames, by a `pidelta` that prints what it would label."""
+    program = tmp_path / "pidelta"
+    program.write_text(
+        f'#!/bin/bash\nif [ $1 = label ]; then echo "$@"; else exec {sys.executable} -m pidelta "$@"; fi\n'
+    )
+    program.chmod(0o755)
+
+    def run(task, count, first=0):
+        array = {"ID": task, "COUNT": count, "MIN": first}
+        slurm = {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in array.items()}
+        path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+        return subprocess.run(
+            ["bash", str(ROOT / "examples" / "label.sbatch"), "frames.h5", "--xc", "PBE"],
+            cwd=tmp_path,
+            env={**os.environ, **slurm, "SLURM_CPUS_PER_TASK": "4", "PATH": path},
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+def add_frames(path, seeds):
+    with FrameStore(path, "a") as store:
+        for seed in seeds:
+            store.append(random_frame(seed, source=f"run.pos_0.xyz step {seed}"))
+
+
+def sources(path):
+    with FrameStore(path) as store:
+        return [int(frame.source.rpartition(" ")[2]) for frame in store]
+
+
+def test_an_array_labels_all_frames(tmp_path, label_array):
+    """However many there are, also those that are added later."""
+    add_frames(tmp_path / "frames.h5", range(5))
+    for task in (1, 2):  # an array that begins at 1
+        done = label_array(task, 2, first=1)
+        assert done.returncode == 0, done.stderr
+        assert f"label frames-{task - 1}-of-2.h5 --workers 4 --xc PBE" in done.stdout
+    parts = [tmp_path / f"frames-{part}-of-2.h5" for part in range(2)]
+    assert [sources(part) for part in parts] == [[0, 2, 4], [1, 3]]
+    add_frames(tmp_path / "frames.h5", range(5, 8))
+    assert label_array(2, 2, first=1).returncode == 0
+    assert sources(parts[1]) == [1, 3, 5, 7]
+    other = label_array(1, 1, first=1)  # a task alone would label all frames
+    assert (other.returncode, other.stdout) == (2, "")
+    assert "expected parts of an array of 1 tasks; submit the whole array as before" in other.stderr
+
+
+def test_a_task_without_frames_says_so(tmp_path, label_array):
+    add_frames(tmp_path / "frames.h5", range(2))
+    done = label_array(2, 3)
+    assert done.returncode == 2
+    assert done.stderr == "pidelta: frames.h5: expected a frame after the first 2, found none\n"
+    assert not list(tmp_path.glob("frames-*"))

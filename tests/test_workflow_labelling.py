@@ -290,6 +290,10 @@ def test_labels_that_are_not_finite_are_refused(store):
 
 
 def test_a_released_store_is_open_to_others(store):
+    store.release()
+    assert len(FrameStore(store.path)) == 3
+    store.set_failure(0, "reference", "method", "no reason")
+    assert FrameStore(store.path).failures("reference", "method") == {}  # reading does not wait
     command = (
         "import sys; from pathlib import Path; from pidelta.data.store import FrameStore\n"
         "with FrameStore(Path(sys.argv[1]), 'a') as store: store.append(store.frame(0)); print(len(store))"
@@ -303,6 +307,7 @@ def test_a_released_store_is_open_to_others(store):
     output, _ = process.communicate(timeout=30.0)
     assert output == "4\n"
     assert len(store) == 4
+    assert store.failures("reference", "method") == {0: "no reason"}
 
 
 def test_a_compact_store_rounds_charges_alone(store, tmp_path):
@@ -321,7 +326,7 @@ def test_a_compact_store_rounds_charges_alone(store, tmp_path):
         full.set_embedding({"scheme": "cutoff"})
         full.set_provenance({"structure": "water.gro"})
         full.append(frame)
-        full.append(replace(frame, source="another"))
+        full.append(replace(frame, positions=frame.positions + 0.1))
         full.set_label(0, "reference", label)
         full.set_label(0, "low", replace(label, method="low"))
     packed = tmp_path / "packed.h5"
@@ -343,7 +348,7 @@ def test_a_compact_store_rounds_charges_alone(store, tmp_path):
     assert pack([tmp_path / "full.h5"], packed, ["reference", "low"], labelled=False) == 2
     with FrameStore(packed) as found:
         assert found.methods("low") == {"low": [0]}
-    with pytest.raises(DataError, match="expected another file than the output"):
+    with pytest.raises(DataError, match="expected an output that is not read"):
         pack([packed], packed, ["reference"], labelled=True)
 
 
@@ -391,6 +396,12 @@ def test_labels_by_other_methods_and_versions_stay(tmp_path, store, fake, monkey
     with FrameStore(path) as frames:
         assert frames.programs("reference", QUICK.method) == {"PySCF 99.1": 2}
         assert frames.programs("reference", other.method) == {program: 2}
+
+
+def test_a_file_without_frames_is_an_error(tmp_path, fail):
+    with FrameStore(tmp_path / "empty.h5", "a"):
+        pass
+    assert "empty.h5: expected frames to label, found none" in fail("label", tmp_path / "empty.h5")
 
 
 def test_a_label_is_not_overwritten_without_being_told(store, fake):
@@ -465,7 +476,7 @@ def test_a_cut_store_is_refused(store, share):
 def test_a_number_changed_in_a_store_is_refused(store, fake):
     """Through HDF5 itself, which sees nothing wrong."""
     labelling.write_labels(store, "reference", QUICK.method, labelling.reference_labels(store, [0], QUICK, 1))
-    group = store._file["frames/000000"]
+    group = store._hdf5.changed["frames/000000"]
     group["site_charges"][0] += 1e-9
     with pytest.raises(DataError, match="frame 0: expected numbers that fit their checksum"):
         store.frame(0)
@@ -477,7 +488,7 @@ def test_a_number_changed_in_a_store_is_refused(store, fake):
 
 def test_a_label_of_another_frame_is_refused(store, fake):
     labelling.write_labels(store, "reference", QUICK.method, labelling.reference_labels(store, [0], QUICK, 1))
-    store._file.copy("frames/000000/labels", store._file["frames/000002"])
+    store._hdf5.changed.copy("frames/000000/labels", store._file["frames/000002"])
     with pytest.raises(DataError, match="reference label of frame 2"):
         store.label(2, "reference", QUICK.method)
 
@@ -486,13 +497,13 @@ def test_a_label_of_another_frame_is_refused(store, fake):
 def test_a_misspelt_name_in_a_store_is_refused(store, fake, name):
     """Else its labels would be passed over as if they had never been."""
     labelling.write_labels(store, "reference", QUICK.method, labelling.reference_labels(store, [0], QUICK, 1))
-    store._file["frames/000000"].move(name, name[:-1] + "z")
+    store._hdf5.changed["frames/000000"].move(name, name[:-1] + "z")
     with pytest.raises(DataError, match="frame 0: expected its arrays and labels, found"):
         store.methods("reference")
 
 
 def test_lost_frames_and_old_stores_are_refused(store):
-    del store._file["frames/000001"]
+    del store._hdf5.changed["frames/000001"]
     store.release()
     with pytest.raises(DataError, match="expected 2 frames in a row"):
         FrameStore(store.path)

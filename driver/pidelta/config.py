@@ -207,6 +207,15 @@ class Config(Section):
         return tuple(term for term in TERMS if sections[term] is not None)
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """The structure and the other files that are read, but for those of the section qm."""
+        topology = () if self.mm is None or self.mm.topology is None else (self.mm.topology,)
+        parameters = () if self.mm is None else self.mm.parameters
+        models = () if self.delta is None else self.delta.models
+        charges = () if self.point_charges is None else (self.point_charges,)
+        return (self.structure, *topology, *parameters, *models, *charges)
+
+    @property
     def path(self) -> Path:
         """The file it was read from, for messages."""
         return self._path

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+from pidelta.errors import DataError
 
 
 @contextmanager
@@ -23,26 +25,47 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO]:  # type: ignore[type
         OSError: the file or its folder cannot be written to; at once, before anything is computed.
     """
     encoding = None if "b" in mode else "utf-8"
-    target = path.resolve()
-    if target.exists() and not target.is_file():
-        with target.open(mode, encoding=encoding) as stream:
+    if path.exists() and not path.is_file():
+        with path.open(mode, encoding=encoding) as stream:
             yield stream
         return
+    with replacement(path) as partial, partial.open(mode, encoding=encoding) as stream:
+        yield stream
+
+
+@contextmanager
+def replacement(path: Path) -> Iterator[Path]:
+    """The path of a file to make, which takes the place of an existing one in the end; as `replacing`.
+
+    It is for what is not written as a stream. A kill leaves the existing file as it was.
+    """
+    target = path.resolve()
     if target.exists() and not os.access(target, os.W_OK):
         raise PermissionError(13, "may not be written to", str(path))
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with partial.open(mode, encoding=encoding) as stream:
-            yield stream
+        yield partial
         if target.exists():
             partial.chmod(target.stat().st_mode)
         partial.replace(target)
     except OSError as error:
-        if error.filename in (None, str(partial)):  # of a full disk Python does not know the file
+        # Of a full disk Python does not know the file; errors of HDF5 may have no number.
+        if error.errno is not None and error.filename in (None, str(partial)):
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_distinct(output: Path, inputs: Iterable[Path]) -> None:
+    """See that a command would not write over what it reads.
+
+    Raises:
+        DataError: the output is one of the inputs, by whatever name.
+    """
+    for path in inputs:
+        if path.exists() and output.exists() and path.samefile(output):
+            raise DataError(f"{output}: expected an output that is not read, found it among the inputs")
 
 
 def back_up(path: Path) -> Path | None:

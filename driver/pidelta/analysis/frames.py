@@ -1,4 +1,4 @@
-"""What is in a store of frames: its regions, trajectories and labels, and how far its methods differ."""
+"""What is in a store of frames: its regions, trajectories, labels, and how far methods differ."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from ase.data import chemical_symbols
 
 from pidelta.analysis.pages import draw
 from pidelta.analysis.sections import Curve, Panel, Picture
+from pidelta.data.frames import LabelKind
 from pidelta.data.splits import trajectory_and_step
-from pidelta.data.store import FrameStore, LabelKind
+from pidelta.data.store import FrameStore
 from pidelta.delta.assessment import GRADIENT_UNIT
 from pidelta.delta.base import formula
 from pidelta.state import FloatArray, IntArray
@@ -46,10 +47,11 @@ class LabelGroup:
 
 
 @dataclass(frozen=True, eq=False)
-class Difference:
-    """Reference less low-level labels of F frames of one region, in kcal/mol and kcal/mol/angstrom.
+class LabelValues:
+    """Labels of F frames of one region, or their difference, in kcal/mol and kcal/mol/angstrom.
 
     Attributes:
+        name: ``reference - low``, or the kind where there is but one.
         numbers: (n,) atomic numbers.
         frames: (F,) indices.
         energies: (F,) less their mean, as absolute energies of methods differ.
@@ -58,6 +60,7 @@ class Difference:
         distances: (sum of m,) of these charges from the nearest QM atom in angstrom.
     """
 
+    name: str
     numbers: IntArray
     frames: IntArray
     energies: FloatArray
@@ -76,8 +79,9 @@ class StoreSummary:
         sites: (F,) number of point charges.
         closest: (F,) distance of the nearest of them from a QM atom in angstrom, infinite without any.
         net: (F,) their sum in e.
-        labels: by kind and method.
-        difference: of the first methods of both kinds; None where no frame has both, or regions differ.
+        labels: by kind and method, also where all frames failed.
+        values: of the first methods of both kinds, or of one kind where no frame has both; None where none
+            has a label, or regions differ.
     """
 
     regions: Mapping[str, int]
@@ -86,7 +90,7 @@ class StoreSummary:
     closest: FloatArray
     net: FloatArray
     labels: tuple[LabelGroup, ...]
-    difference: Difference | None
+    values: LabelValues | None
 
     def __len__(self) -> int:
         return len(self.sites)
@@ -105,7 +109,7 @@ def summarise(store: FrameStore, track: Track = iter) -> StoreSummary:
     labels = tuple(
         LabelGroup(kind, method, tuple(indices), store.programs(kind, method), store.failures(kind, method))
         for kind in get_args(LabelKind)
-        for method, indices in store.methods(kind).items()
+        for method, indices in _methods(store, kind).items()
     )
     regions: Counter[str] = Counter()
     steps: dict[str, list[int]] = {}
@@ -128,32 +132,45 @@ def summarise(store: FrameStore, track: Track = iter) -> StoreSummary:
         closest=np.array(closest) * BOHR_IN_ANGSTROM,
         net=np.array(net),
         labels=labels,
-        difference=_difference(store, labels) if len(regions) == 1 else None,
+        values=_values(store, labels) if len(regions) == 1 else None,
     )
 
 
-def _difference(store: FrameStore, labels: Sequence[LabelGroup]) -> Difference | None:
-    reference, low = (
-        next((group for group in labels if group.kind == kind), None) for kind in get_args(LabelKind)
-    )
-    if reference is None or low is None:
-        return None
-    frames = sorted({*reference.frames} & {*low.frames})
-    if not frames:
+def _methods(store: FrameStore, kind: LabelKind) -> dict[str, list[int]]:
+    """Frames that have a label by each method, none of one by which all failed."""
+    found = store.methods(kind)
+    return found | {method: [] for method in store.failed_methods(kind) if method not in found}
+
+
+def _values(store: FrameStore, labels: Sequence[LabelGroup]) -> LabelValues | None:
+    groups: dict[LabelKind, LabelGroup] = {}
+    for group in labels:
+        if group.frames:
+            groups.setdefault(group.kind, group)
+    reference, low = groups.get("reference"), groups.get("low")
+    if reference is not None and low is not None and {*reference.frames} & {*low.frames}:
+        name, frames = "reference - low", sorted({*reference.frames} & {*low.frames})
+    elif groups:
+        first = reference or groups["low"]
+        groups = {first.kind: first}
+        name, frames = first.kind, list(first.frames)
+    else:
         return None
     energies, gradients, site_gradients, distances = [], [], [], []
     for index in frames:
         frame = store.frame(index)
-        high = store.label(index, "reference", reference.method)
-        cheap = store.label(index, "low", low.method)
-        assert high is not None
-        assert cheap is not None
-        energies.append(high.energy - cheap.energy)
-        gradients.append(high.gradient - cheap.gradient)
-        site_gradients.append(high.site_gradient - cheap.site_gradient)
+        signed = [
+            (-1.0 if kind == "low" and len(groups) > 1 else 1.0, store.label(index, kind, group.method))
+            for kind, group in groups.items()
+        ]
+        found = [(sign, label) for sign, label in signed if label is not None]
+        energies.append(sum(sign * label.energy for sign, label in found))
+        gradients.append(sum(sign * label.gradient for sign, label in found))
+        site_gradients.append(sum(sign * label.site_gradient for sign, label in found))
         distances.append(_nearest(frame.positions, frame.site_positions))
     relative = np.array(energies) - np.mean(energies)
-    return Difference(
+    return LabelValues(
+        name=name,
         numbers=store.frame(0).numbers,
         frames=np.array(frames, dtype=np.int64),
         energies=relative * HARTREE_IN_KCAL_PER_MOL,
@@ -169,40 +186,40 @@ def _nearest(atoms: FloatArray, sites: FloatArray) -> FloatArray:
     return np.asarray(np.sqrt((vectors**2).sum(axis=2).min(axis=1)))
 
 
-def draw_difference(difference: Difference, path: Path) -> None:
+def draw_values(values: LabelValues, path: Path) -> None:
     """Energies by frame, gradients by element, and those on charges by distance, into a PNG file."""
-    by_frame = Curve("", difference.frames.astype(np.float64), difference.energies)
+    by_frame = Curve("", values.frames.astype(np.float64), values.energies)
     panels = (
-        Panel("energy, less its mean", "frame", "reference - low / (kcal/mol)", (by_frame,)),
+        Panel("energy, less its mean", "frame", f"{values.name} / (kcal/mol)", (by_frame,)),
         Panel(
             "QM gradient by element",
-            "reference - low / (kcal/mol/Å)",
+            f"{values.name} / (kcal/mol/Å)",
             "density",
-            tuple(_distributions(difference)),
+            tuple(_distributions(values)),
         ),
         Panel(
             "gradient on charges, RMS",
             "distance from the QM region / Å",
-            "reference - low / (kcal/mol/Å)",
-            (_by_distance(difference),),
+            f"{values.name} / (kcal/mol/Å)",
+            (_by_distance(values),),
         ),
     )
-    draw(Picture(path.stem, "reference less low level", panels), path)
+    draw(Picture(path.stem, f"labels: {values.name}", panels), path)
 
 
-def _distributions(difference: Difference) -> Iterable[Curve]:
-    widest = float(np.abs(difference.gradients).max()) or 1.0  # of two methods that agree
+def _distributions(values: LabelValues) -> Iterable[Curve]:
+    widest = float(np.abs(values.gradients).max()) or 1.0  # of two methods that agree
     edges = np.linspace(-widest, widest, _BINS + 1)
-    for number in np.unique(difference.numbers):
-        values = difference.gradients[:, difference.numbers == number]
-        density, _ = np.histogram(values, edges, density=True)
+    for number in np.unique(values.numbers):
+        chosen = values.gradients[:, values.numbers == number]
+        density, _ = np.histogram(chosen, edges, density=True)
         yield Curve(chemical_symbols[number], 0.5 * (edges[1:] + edges[:-1]), density)
 
 
-def _by_distance(difference: Difference) -> Curve:
-    bins = (difference.distances / _WIDTH).astype(np.int64)
+def _by_distance(values: LabelValues) -> Curve:
+    bins = (values.distances / _WIDTH).astype(np.int64)
     count = np.maximum(np.bincount(bins), 1)
-    mean = np.bincount(bins, weights=(difference.site_gradients**2).mean(axis=1)) / count
+    mean = np.bincount(bins, weights=(values.site_gradients**2).mean(axis=1)) / count
     shown = np.flatnonzero(mean)
     middles = np.asarray((shown + 0.5) * _WIDTH, dtype=np.float64)
     return Curve("", middles, np.asarray(np.sqrt(mean[shown]), dtype=np.float64))

@@ -11,10 +11,11 @@ from rich.progress import track
 from rich.table import Table
 
 from pidelta.cli.exchange import export, import_
+from pidelta.output_files import check_distinct
 
 if TYPE_CHECKING:
-    from pidelta.analysis.frames import Difference, StoreSummary
-    from pidelta.data.store import LabelKind
+    from pidelta.analysis.frames import LabelValues, StoreSummary
+    from pidelta.data.frames import LabelKind
 
 data = typer.Typer(name="data", help="Files of frames.", no_args_is_help=True)
 data.command("export")(export)
@@ -30,11 +31,13 @@ def info(
 ) -> None:
     """Read all of a file of frames: its regions, trajectories, charges and labels, and whether it is whole.
 
-    Where frames have labels of both kinds, a picture shows how far the methods differ.
+    A picture shows how far reference and low level differ, or the labels where there are those of one kind.
     """
-    from pidelta.analysis.frames import draw_difference, summarise
+    from pidelta.analysis.frames import draw_values, summarise
     from pidelta.data.store import FrameStore
 
+    picture = output or file.with_name(f"{file.stem}-info.png")
+    check_distinct(picture, [file])
     console = Console(width=110)
     with FrameStore(file) as store:
         summary = summarise(store, lambda frames: track(frames, "reading", transient=True))
@@ -43,16 +46,16 @@ def info(
     console.print(_table(summary, embedding, provenance))
     for group in summary.labels:
         programs = ", ".join(f"{name or 'a program not named'} ({n})" for name, n in group.programs.items())
-        text = f"{group.kind} labels: {len(group.frames)} frames, {group.method}; {programs}"
+        text = f"{group.kind} labels: {len(group.frames)} frames, {group.method}"
+        text += f"; {programs}" if programs else ""
         console.print(text, soft_wrap=True)
         for index, reason in group.failures.items():
             console.print(f"no such label of frame {index}: {reason}", soft_wrap=True)
-    if summary.difference is None:
-        console.print("no picture: no frame has labels of both kinds, or the regions differ")
+    if summary.values is None:
+        console.print("no picture: no frame has a label, or the regions differ")
         return
-    console.print(_differences(summary.difference))
-    picture = output or file.with_name(f"{file.stem}-info.png")
-    draw_difference(summary.difference, picture)
+    console.print(_value_table(summary.values))
+    draw_values(summary.values, picture)
     console.print(f"picture: {picture}", soft_wrap=True)
 
 
@@ -65,16 +68,19 @@ def pack(
     ] = False,
     labelled: Annotated[bool, typer.Option("--labelled", help="Leave out frames without a label.")] = False,
     skip: Annotated[int, typer.Option(min=0, help="Frames of each file to pass over.")] = 0,
+    every: Annotated[int, typer.Option(min=1, help="Take each such frame.")] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="Frames from each file at most.")] = None,
 ) -> None:
     """Put frames and DFT labels of several files into a compact one, half the size.
 
     It rounds the point charges: positions to 1e-5 bohr, charges to 1e-7 e, gradients to 1e-8 hartree/bohr.
+    The same frame in several files is kept once, with all its labels. A frame whose source another one has
+    gets the name of its file before it. A kill leaves the compact file as it was.
     """
     from pidelta.data.packing import pack
 
     kinds: list[LabelKind] = ["reference", "low"] if low else ["reference"]
-    count = pack(files, output, kinds, labelled=labelled, skip=skip, limit=limit)
+    count = pack(files, output, kinds, labelled=labelled, skip=skip, every=every, limit=limit)
     print(f"{output}: {count} frames, {output.stat().st_size / 2**20:.1f} MiB")
 
 
@@ -106,21 +112,21 @@ def _setting(name: str, value: str | float) -> str:
     return f"{name} {value}" if isinstance(value, str) else f"{name} {value * BOHR_IN_ANGSTROM / 10.0:.3g} nm"
 
 
-def _differences(difference: Difference) -> Table:
+def _value_table(values: LabelValues) -> Table:
     import numpy as np
 
     table = Table(
-        title=f"Reference less low level, {len(difference.frames)} frames",
+        title=f"{values.name}, {len(values.frames)} frames",
         caption="energies less their mean in kcal/mol, gradients in kcal/mol/Å",
     )
     for heading in ("", "mean absolute", "RMS", "largest"):
         table.add_column(heading, justify="left" if not heading else "right")
-    for name, values in (
-        ("energy", difference.energies),
-        ("gradient on QM atoms", difference.gradients),
-        ("gradient on charges", difference.site_gradients),
+    for name, array in (
+        ("energy", values.energies),
+        ("gradient on QM atoms", values.gradients),
+        ("gradient on charges", values.site_gradients),
     ):
-        if values.size:
-            size = np.abs(values)
+        if array.size:
+            size = np.abs(array)
             table.add_row(name, f"{size.mean():.4f}", f"{np.sqrt((size**2).mean()):.4f}", f"{size.max():.3f}")
     return table

@@ -18,7 +18,7 @@ from pidelta.cli.uncertainty import warnings
 from pidelta.config import load_config
 from pidelta.errors import ConfigError, RunError, StructureError
 from pidelta.ipi.observers import Observer, UncertaintyMonitor
-from pidelta.output_files import replacing
+from pidelta.output_files import check_distinct, replacing
 from pidelta.state import Evaluation, FloatArray, IntArray, json_values, parse_terms
 from pidelta.units import ANGSTROM
 
@@ -39,6 +39,8 @@ def evaluate(
 ) -> None:
     """Energies, gradients and charges of the structure or of FRAMES, in atomic units."""
     settings, chosen = load_config(config), chosen_terms(terms)
+    if output is not None:
+        check_distinct(output, [config, *settings.files, *([] if frames is None else [frames])])
 
     from pidelta.setup import Setup
 

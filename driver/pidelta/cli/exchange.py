@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from pidelta.output_files import check_distinct
+
+if TYPE_CHECKING:
+    from pidelta.data.exchange import Labels
+    from pidelta.data.frames import Frame
 
 
 class Format(str, Enum):
@@ -31,27 +38,59 @@ def export(
     ] = Format.xyz,
     reference: MethodOption = None,
     low: MethodOption = None,
+    total: Annotated[
+        bool,
+        typer.Option("--total", help="The reference itself, not less the low level; for xyz and deepmd."),
+    ] = False,
     keywords: Annotated[
         str | None, typer.Option(help="Of ORCA's inputs, such as 'PBE0 D4 def2-TZVP'.")
     ] = None,
 ) -> None:
-    """Write frames that have both labels as other programs read them, or inputs of ORCA for all frames."""
-    from pidelta.data import exchange
-    from pidelta.data.labelled import read_labelled
+    """Write frames that have both labels as other programs read them, or inputs of ORCA for all frames.
 
+    Files without low-level labels give the reference alone, by --total or as xyz.
+    """
+    from pidelta.data import exchange
+    from pidelta.data.labelled import common_origin
+    from pidelta.errors import DataError
+
+    check_distinct(output, files)
+    if total and (format_ not in (Format.xyz, Format.deepmd) or low is not None):
+        raise DataError("--total: expected --format xyz or deepmd and no --low")
     if format_ is Format.orca:
         _write_orca(files, output, keywords)
         return
-    found = read_labelled(files, reference=reference, low=low)
-    for note in found.notes:
+    items, notes = _chosen(files, format_, total, reference, low)
+    for note in notes:
         print(f"note: {note}")
     if format_ is Format.xyz:
-        count = exchange.write_xyz(output, found.frames)
+        count = exchange.write_xyz(output, items, common_origin(files))
     elif format_ is Format.deepmd:
-        count = exchange.write_deepmd(output, found.frames)
+        count = exchange.write_deepmd(output, items)
     else:
-        count = exchange.write_mlp_qmmm(output, found.frames)
+        count = exchange.write_mlp_qmmm(output, items)
     print(f"{output}: {count} frames")
+
+
+def _chosen(
+    files: list[Path], format_: Format, total: bool, reference: str | None, low: str | None
+) -> tuple[list[tuple[Frame, Labels]], Sequence[str]]:
+    """The frames to write with their labels, and notes on what was passed over."""
+    from pidelta.data.labelled import has_labels, read_labelled, read_reference
+    from pidelta.errors import DataError
+
+    lacks_low = low is None and not has_labels(files, "low")
+    if total or (format_ is Format.xyz and lacks_low):
+        bare, notes = read_reference(files, reference)
+        return [(frame, {"reference": label}) for frame, label in bare], notes
+    if format_ is Format.deepmd and lacks_low:
+        raise DataError(
+            f"{', '.join(map(str, files))}: expected frames with low labels, found none; --total writes the "
+            "reference itself"
+        )
+    found = read_labelled(files, reference=reference, low=low)
+    items: list[tuple[Frame, Labels]] = [(item.frame, item.labels) for item in found.frames]
+    return items, found.notes
 
 
 def _write_orca(files: list[Path], output: Path, keywords: str | None) -> None:
@@ -78,19 +117,25 @@ def import_(
 ) -> None:
     """Add frames and labels of other programs to a file of frames.
 
-    Labels go to the frame of the same atoms and charges, if there is one.
+    Labels go to the frame of the same atoms and charges, if there is one. After an error nothing is added.
     """
-    from pidelta.data.exchange import read_xyz
+    from pidelta.data.exchange import read_origin, read_xyz
     from pidelta.data.store import FrameStore
     from pidelta.errors import DataError
     from pidelta.qm.orca import read_output
 
-    with FrameStore(output, "a") as store:
+    check_distinct(output, files)
+    with FrameStore(output, "a", whole=True) as store:
         before, added = len(store), 0
         for file in files:
             if not file.is_file():
                 raise DataError(f"{file}: no such file")
             is_xyz = file.suffix in (".xyz", ".extxyz")
+            if is_xyz:
+                embedding, provenance = read_origin(file)
+                if embedding:
+                    store.set_embedding(embedding)
+                store.set_provenance(provenance)
             for frame, labels in read_xyz(file, method) if is_xyz else [read_output(file, method)]:
                 place = store.find(frame)
                 place = store.append(frame) if place is None else place

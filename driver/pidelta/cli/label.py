@@ -17,9 +17,11 @@ from pidelta.cli.counting import shown
 from pidelta.cli.processors import allowed_processors
 from pidelta.config import Config, load_config
 from pidelta.errors import ConfigError, DataError
+from pidelta.output_files import check_distinct
 
 if TYPE_CHECKING:
-    from pidelta.data.store import FrameStore, LabelKind
+    from pidelta.data.frames import LabelKind
+    from pidelta.data.store import FrameStore
     from pidelta.qm.reference import ReferenceSettings
     from pidelta.setup import Setup
     from pidelta.workflow.labelling import Outcome
@@ -37,6 +39,7 @@ def sample(
 ) -> None:
     """Cut QM regions and their point charges out of trajectories, as frames to label."""
     settings = load_config(config)
+    check_distinct(output, [config, *settings.files, *trajectories])
 
     from pidelta.data.store import FrameStore
     from pidelta.setup import Setup
@@ -118,6 +121,8 @@ def label(
     from pidelta.setup import Setup
 
     with open_frames(frames) as store:
+        if not len(store):
+            raise DataError(f"{frames}: expected frames to label, found none")
         if config is None:
             reference = ReferenceSettings(
                 xc=xc,

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from pidelta.cli.processors import allowed_processors
 from pidelta.errors import DataError
-from pidelta.output_files import replacing
+from pidelta.output_files import check_distinct, replacing
 
 if TYPE_CHECKING:
     from pidelta.data.labelled import LabelledSet
@@ -43,6 +43,7 @@ def train(
     from pidelta.delta.training.run import prepare_training
     from pidelta.delta.training.settings import read_training_file
 
+    check_distinct(output, [settings, *frames])
     file = read_training_file(settings)
     labelled = _read(frames, file.embedding.as_mapping(), reference, low)
     data = prepare_training(
@@ -103,6 +104,8 @@ def test(
 
     if output is not None and not output.parent.is_dir():
         raise DataError(f"{output}: expected a folder that exists, found none at {output.parent}")
+    if output is not None:
+        check_distinct(output, [*frames, *model])
     members = [load_correction(path) for path in model]
     committee = Committee(members)
     known = committee.provenance

@@ -15,8 +15,7 @@ from ase.data import chemical_symbols
 from ase.io.extxyz import read_extxyz, write_extxyz
 from ase.units import Bohr, Hartree
 
-from pidelta.data.frames import Frame, Label, LabelledFrame
-from pidelta.data.store import LabelKind
+from pidelta.data.frames import Frame, Label, LabelKind, named
 from pidelta.errors import DataError
 from pidelta.output_files import replacing
 from pidelta.state import FloatArray
@@ -24,22 +23,32 @@ from pidelta.state import FloatArray
 _GRADIENT = Hartree / Bohr
 _PREFIXES: Mapping[LabelKind, str] = {"reference": "REF", "low": "LOW"}
 
+Labels = Mapping[LabelKind, Label]
 
-def write_xyz(path: Path, frames: Iterable[LabelledFrame]) -> int:
+
+Origin = tuple[Mapping[str, str | float], Mapping[str, str]]
+"""Embedding of frames (lengths in bohr; empty where unknown) and provenance, as a `FrameStore` has them."""
+
+
+def write_xyz(path: Path, frames: Iterable[tuple[Frame, Labels]], origin: Origin = ({}, {})) -> int:
     """Write extended XYZ, as ASE, MACE and others read it; return the number of frames.
 
     QM atoms come first, then the point charges; the column ``qm`` tells them apart and ``site_charge`` holds
-    the charges in e. ``REF_energy`` and ``REF_forces`` are those of the reference, ``LOW_energy`` and
-    ``LOW_forces`` those of the low level.
+    the charges in e. ``REF_energy``, ``REF_forces`` and, in e angstrom, ``REF_dipole`` are those of the
+    reference, ``LOW_energy`` and ``LOW_forces`` those of the low level. Positions have 8 decimals. Other
+    properties of labels and reasons why frames have none are left out.
     """
-    images = [_to_atoms(item) for item in frames]
+    embedding, provenance = origin
+    known: dict[str, str | float] = {f"provenance_{name}": text for name, text in provenance.items()}
+    for name, value in embedding.items():
+        known[f"embedding_{name}"] = value if isinstance(value, str) else value * Bohr
+    images = [_to_atoms(frame, labels, known) for frame, labels in frames]
     with replacing(path) as stream:
         write_extxyz(stream, images, write_results=False)
     return len(images)
 
 
-def _to_atoms(item: LabelledFrame) -> Atoms:
-    frame = item.frame
+def _to_atoms(frame: Frame, labels: Labels, known: Mapping[str, str | float]) -> Atoms:
     n, m = len(frame.numbers), len(frame.site_numbers)
     atoms = Atoms(
         numbers=np.concatenate([frame.numbers, frame.site_numbers]),
@@ -47,19 +56,21 @@ def _to_atoms(item: LabelledFrame) -> Atoms:
     )
     atoms.arrays["qm"] = np.repeat([1, 0], [n, m])
     atoms.arrays["site_charge"] = np.concatenate([np.zeros(n), frame.site_charges])
-    atoms.info.update(charge=frame.charge, multiplicity=frame.multiplicity, source=frame.source)
-    for kind, prefix in _PREFIXES.items():
-        label: Label = getattr(item, kind)
+    atoms.info.update(charge=frame.charge, multiplicity=frame.multiplicity, source=frame.source, **known)
+    for kind, label in labels.items():
+        prefix = _PREFIXES[kind]
         atoms.info[f"{prefix}_energy"] = label.energy * Hartree
         atoms.info[f"{prefix}_method"] = label.method
         atoms.info[f"{prefix}_program"] = label.program
+        if "dipole" in label.properties:
+            atoms.info[f"{prefix}_dipole"] = label.properties["dipole"] * Bohr
         forces = -np.concatenate([label.gradient, label.site_gradient]) * _GRADIENT
         atoms.arrays[f"{prefix}_forces"] = forces
         atoms.arrays[f"{prefix}_charge"] = np.concatenate([label.charges, np.zeros(m)])
     return atoms
 
 
-def read_xyz(path: Path, method: str | None = None) -> Iterator[tuple[Frame, dict[LabelKind, Label]]]:
+def read_xyz(path: Path, method: str | None = None) -> Iterator[tuple[Frame, Labels]]:
     """Read extended XYZ as `write_xyz` writes it, or of molecules without charges.
 
     Without ``REF_energy`` and ``REF_forces`` those named ``energy`` and ``forces`` are taken.
@@ -69,22 +80,51 @@ def read_xyz(path: Path, method: str | None = None) -> Iterator[tuple[Frame, dic
         method: of the labels, where the file does not say.
 
     Raises:
-        DataError: the file cannot be read, or does not say by which method its energies are.
+        DataError: the file cannot be read, something in it is no number or not finite, or it does not say by
+            which method its energies are.
     """
+    for index, atoms in enumerate(_images(path)):
+        with named(f"{path}: snapshot {index}"):
+            snapshot = _from_atoms(atoms, f"{path} step {index}", method)
+        yield snapshot
+
+
+def read_origin(path: Path) -> Origin:
+    """Embedding and provenance of the first snapshot of extended XYZ, as `write_xyz` writes them.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    embedding: dict[str, str | float] = {}
+    provenance: dict[str, str] = {}
+    for key, value in _images(path)[0].info.items():
+        place, _, name = key.partition("_")
+        if place == "embedding":
+            embedding[name] = value if isinstance(value, str) else float(value) / Bohr
+        elif place == "provenance":
+            provenance[name] = str(value)
+    return embedding, provenance
+
+
+def _images(path: Path) -> list[Atoms]:
     try:
         with path.open(encoding="utf-8") as stream:
             images = list(read_extxyz(stream, slice(None)))
-    except (OSError, ValueError, KeyError, IndexError, StopIteration) as error:
+    except Exception as error:  # ASE raises whatever its parsing hits
         raise DataError(f"{path}: expected extended XYZ ({' '.join(str(error).split())})") from None
-    for index, atoms in enumerate(images):
-        yield _from_atoms(atoms, f"{path}: snapshot {index}", f"{path} step {index}", method)
+    if not images:
+        raise DataError(f"{path}: expected a snapshot of extended XYZ, found none")
+    return images
 
 
-def _from_atoms(
-    atoms: Atoms, where: str, source: str, method: str | None
-) -> tuple[Frame, dict[LabelKind, Label]]:
-    qm = np.asarray(atoms.arrays.get("qm", np.ones(len(atoms)))) > 0
-    charges = np.asarray(atoms.arrays.get("site_charge", np.zeros(len(atoms))), dtype=np.float64)
+def _from_atoms(atoms: Atoms, source: str, method: str | None) -> tuple[Frame, Labels]:
+    known: dict[str, Any] = dict(atoms.info) | dict(atoms.arrays)
+    if atoms.calc is not None:
+        results = {name: value for name, value in atoms.calc.results.items() if name in ("energy", "forces")}
+        known = {f"REF_{name}": value for name, value in results.items()} | known
+    count = len(atoms)
+    qm = _numbers(known, "qm", (count,), 1.0) > 0
+    charges = _numbers(known, "site_charge", (count,), 0.0)
     positions = atoms.positions / Bohr
     frame = Frame(
         numbers=atoms.numbers[qm].astype(np.int64),
@@ -92,46 +132,66 @@ def _from_atoms(
         site_positions=positions[~qm],
         site_charges=charges[~qm],
         site_numbers=atoms.numbers[~qm].astype(np.int64),
-        charge=int(atoms.info.get("charge", 0)),
-        multiplicity=int(atoms.info.get("multiplicity", 1)),
-        source=str(atoms.info.get("source", source)),
+        charge=_integer(known, "charge", 0),
+        multiplicity=_integer(known, "multiplicity", 1),
+        source=str(known.get("source", source)),
     )
-    known: dict[str, Any] = dict(atoms.info) | dict(atoms.arrays)
-    if atoms.calc is not None:
-        results = {name: value for name, value in atoms.calc.results.items() if name in ("energy", "forces")}
-        known = {f"REF_{name}": value for name, value in results.items()} | known
     labels: dict[LabelKind, Label] = {}
     for kind, prefix in _PREFIXES.items():
         if f"{prefix}_energy" not in known:
             continue
         if f"{prefix}_forces" not in known:
-            raise DataError(f"{where}: expected {prefix}_forces beside {prefix}_energy, found none")
+            raise DataError(f"expected {prefix}_forces beside {prefix}_energy, found none")
         name = known.get(f"{prefix}_method", method)
         if name is None:
-            raise DataError(f"{where}: expected {prefix}_method, found none: name it by --method")
-        gradient = -np.asarray(known[f"{prefix}_forces"]) / _GRADIENT
+            raise DataError(f"expected {prefix}_method, found none: name it by --method")
+        gradient = -_numbers(known, f"{prefix}_forces", (count, 3)) / _GRADIENT
+        dipole = f"{prefix}_dipole"
         labels[kind] = Label(
             method=str(name),
-            energy=float(known[f"{prefix}_energy"]) / Hartree,
+            energy=float(_numbers(known, f"{prefix}_energy", ())) / Hartree,
             gradient=gradient[qm],
             site_gradient=gradient[~qm],
-            charges=np.asarray(known.get(f"{prefix}_charge", np.zeros(len(atoms))))[qm],
+            charges=_numbers(known, f"{prefix}_charge", (count,), 0.0)[qm],
             program=str(known.get(f"{prefix}_program", "")),
+            properties={"dipole": _numbers(known, dipole, (3,)) / Bohr} if dipole in known else {},
         )
     return frame, labels
 
 
-def write_deepmd(folder: Path, frames: Iterable[LabelledFrame]) -> int:
+def _numbers(
+    known: Mapping[str, Any], name: str, shape: tuple[int, ...], default: float | None = None
+) -> FloatArray:
+    """Numbers of this shape by their name; all of them `default` where there are none."""
+    if name not in known and default is not None:
+        return np.full(shape, default)
+    try:
+        found = np.asarray(known[name], dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError(f"expected numbers in {name}, found {known[name]!r:.40}") from None
+    if found.shape != shape:
+        raise DataError(f"expected {name} of shape {shape}, found {found.shape}")
+    return found
+
+
+def _integer(known: Mapping[str, Any], name: str, default: int) -> int:
+    value = float(_numbers(known, name, (), default))
+    if not value.is_integer():
+        raise DataError(f"expected an integer in {name}, found {known[name]}")
+    return int(value)
+
+
+def write_deepmd(folder: Path, frames: Iterable[tuple[Frame, Labels]]) -> int:
     """Write DeePMD-kit's ``deepmd/npy/mixed``, as dpdata reads it; return the number of frames.
 
     Frames of as many atoms share a folder. Point charges have types of their own, ``mO`` and ``mH``, as range
     correction asks for (DPRc: Zeng, Giese, Ekesan, York, JCTC 2021, 17, 6993). Energies and forces are the
-    reference less the low level.
+    reference less the low level, or those of the reference where frames have no low-level label.
     """
-    by_size: dict[int, list[LabelledFrame]] = {}
-    for item in frames:
-        by_size.setdefault(len(item.frame.numbers) + len(item.frame.site_numbers), []).append(item)
-    types = sorted({name for group in by_size.values() for item in group for name in _types(item.frame)})
+    by_size: dict[int, list[tuple[Frame, Labels]]] = {}
+    for frame, labels in frames:
+        by_size.setdefault(len(frame.numbers) + len(frame.site_numbers), []).append((frame, labels))
+    types = sorted({name for group in by_size.values() for frame, _ in group for name in _types(frame)})
     for size, group in by_size.items():
         place = folder / f"{size}"
         (place / "set.000").mkdir(parents=True, exist_ok=True)
@@ -139,14 +199,11 @@ def write_deepmd(folder: Path, frames: Iterable[LabelledFrame]) -> int:
         (place / "type.raw").write_text("0\n" * size, encoding="utf-8")
         (place / "nopbc").touch()
         arrays: dict[str, list[Any]] = {name: [] for name in ("coord", "energy", "force", "real_atom_types")}
-        for item in group:
-            frame, reference, low = item.frame, item.reference, item.low
+        for frame, labels in group:
+            energy, gradient = _target(labels)
             positions = np.concatenate([frame.positions, frame.site_positions])
-            gradient = np.concatenate(
-                [reference.gradient - low.gradient, reference.site_gradient - low.site_gradient]
-            )
             arrays["coord"].append((positions * Bohr).ravel())
-            arrays["energy"].append((reference.energy - low.energy) * Hartree)
+            arrays["energy"].append(energy * Hartree)
             arrays["force"].append((-gradient * _GRADIENT).ravel())
             arrays["real_atom_types"].append([types.index(name) for name in _types(frame)])
         for name, values in arrays.items():
@@ -156,23 +213,33 @@ def write_deepmd(folder: Path, frames: Iterable[LabelledFrame]) -> int:
     return sum(map(len, by_size.values()))
 
 
+def _target(labels: Labels) -> tuple[float, FloatArray]:
+    """Energy and gradient (n + m, 3) of the reference, less those of the low level if it is there."""
+    reference, low = labels["reference"], labels.get("low")
+    energy, gradient = reference.energy, np.concatenate([reference.gradient, reference.site_gradient])
+    if low is None:
+        return energy, gradient
+    return energy - low.energy, gradient - np.concatenate([low.gradient, low.site_gradient])
+
+
 def _types(frame: Frame) -> list[str]:
     names = [chemical_symbols[number] for number in frame.numbers]
     return names + [f"m{chemical_symbols[number]}" for number in frame.site_numbers]
 
 
-def write_mlp_qmmm(folder: Path, frames: Iterable[LabelledFrame]) -> int:
+def write_mlp_qmmm(folder: Path, frames: Iterable[tuple[Frame, Labels]]) -> int:
     """Write the folder of arrays of mlp_qmmm's adapter ``numpy_folder``; return the number of frames.
+
+    Frames have labels of both kinds.
 
     Energies are less their means, as that program keeps single precision. Rows beyond the atoms of a frame
     are zero.
     """
     items = list(frames)
     folder.mkdir(parents=True, exist_ok=True)
-    means = {kind: np.mean([getattr(item, kind).energy for item in items]) for kind in ("reference", "low")}
+    means = {kind: np.mean([labels[kind].energy for _, labels in items]) for kind in _PREFIXES}
     columns: dict[str, list[Any]] = {}
-    for item in items:
-        frame = item.frame
+    for frame, labels in items:
         values: dict[str, Any] = {
             "N_qm": [len(frame.numbers)],
             "N_mm": [len(frame.site_numbers)],
@@ -181,8 +248,8 @@ def write_mlp_qmmm(folder: Path, frames: Iterable[LabelledFrame]) -> int:
             "mm_coords": frame.site_positions * Bohr,
             "mm_Q": frame.site_charges,
         }
-        for kind, suffix in (("reference", "high"), ("low", "low")):
-            label: Label = getattr(item, kind)
+        for kind, label in labels.items():
+            suffix = "high" if kind == "reference" else "low"
             values[f"E_{suffix}"] = [(label.energy - means[kind]) * Hartree]
             values[f"qm_grad_{suffix}"] = label.gradient * _GRADIENT
             values[f"mm_grad_{suffix}"] = label.site_gradient * _GRADIENT

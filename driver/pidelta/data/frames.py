@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from pidelta.errors import DataError
 from pidelta.state import FloatArray, IntArray, Region
+
+LabelKind = Literal["reference", "low"]
+
+_SAME = 2e-5  # bohr and e: compact stores and text files round
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,9 @@ class Frame:
         charge: total charge of the QM region in e.
         multiplicity: 2S + 1.
         source: where the frame comes from, such as a trajectory, its step and bead.
+
+    Raises:
+        DataError: arrays do not fit each other, or a number is not finite.
     """
 
     numbers: IntArray
@@ -47,14 +56,20 @@ class Frame:
         )
 
     def __post_init__(self) -> None:
+        where = f"frame {self.source}".rstrip()
         n, m = len(self.numbers), len(self.site_charges)
         for name, array, shape in (
+            ("numbers", self.numbers, (n,)),
             ("positions", self.positions, (n, 3)),
             ("site_positions", self.site_positions, (m, 3)),
+            ("site_charges", self.site_charges, (m,)),
             ("site_numbers", self.site_numbers, (m,)),
         ):
-            if array.shape != shape:
-                raise DataError(f"frame {self.source}: expected {name} of shape {shape}, found {array.shape}")
+            _check_array(where, name, array, shape)
+        if n and self.numbers.min() < 1:
+            raise DataError(
+                f"{where}: expected atomic numbers of QM atoms from 1 on, found {self.numbers.min()}"
+            )
 
 
 @dataclass(frozen=True)
@@ -74,7 +89,7 @@ class Label:
         properties: what else is known, by name, such as ``dipole`` (3,) in e bohr about the origin.
 
     Raises:
-        DataError: a number is not finite.
+        DataError: arrays do not fit each other, or a number is not finite.
     """
 
     method: str
@@ -86,15 +101,17 @@ class Label:
     properties: Mapping[str, FloatArray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        named: dict[str, FloatArray | float] = {
-            "energy": self.energy,
-            "gradient": self.gradient,
-            "site_gradient": self.site_gradient,
-            "charges": self.charges,
-        }
-        for name, values in (named | dict(self.properties)).items():
-            if not np.isfinite(values).all():
-                raise DataError(f"label by {self.method}: expected finite numbers, found others in {name}")
+        where = f"label by {self.method}"
+        n, m = len(self.gradient), len(self.site_gradient)
+        for name, values, shape in (
+            ("energy", self.energy, ()),
+            ("gradient", self.gradient, (n, 3)),
+            ("site_gradient", self.site_gradient, (m, 3)),
+            ("charges", self.charges, (n,)),
+        ):
+            _check_array(where, name, values, shape)
+        for name, values in self.properties.items():
+            _check_array(where, name, values, np.shape(values))
 
     def __str__(self) -> str:
         return f"{self.program}: {self.method}" if self.program else self.method
@@ -107,3 +124,58 @@ class LabelledFrame:
     frame: Frame
     reference: Label
     low: Label
+
+    def __post_init__(self) -> None:
+        for label in self.labels.values():
+            check_fits(label, len(self.frame.numbers), len(self.frame.site_numbers))
+
+    @property
+    def labels(self) -> dict[LabelKind, Label]:
+        """Both by their kind."""
+        return {"reference": self.reference, "low": self.low}
+
+
+def check_fits(label: Label, atoms: int, sites: int) -> None:
+    """Compare a label with the numbers of QM atoms and point charges of its frame.
+
+    Raises:
+        DataError: they differ.
+    """
+    for name, array, count in (
+        ("gradient", label.gradient, atoms),
+        ("site_gradient", label.site_gradient, sites),
+    ):
+        _check_array(f"label by {label.method}", name, array, (count, 3))
+
+
+def _check_array(
+    where: str, name: str, values: FloatArray | IntArray | float, shape: tuple[int, ...]
+) -> None:
+    if np.shape(values) != shape:
+        raise DataError(f"{where}: expected {name} of shape {shape}, found {np.shape(values)}")
+    if not np.isfinite(values).all():
+        raise DataError(f"{where}: expected finite numbers, found others in {name}")
+
+
+def same_surroundings(one: Frame, other: Frame) -> bool:
+    """Whether frames are in the same point charges, charge and multiplicity, as text files keep them."""
+    return (
+        (one.charge, one.multiplicity) == (other.charge, other.multiplicity)
+        and one.site_charges.shape == other.site_charges.shape
+        and close(one.site_positions, other.site_positions)
+        and close(one.site_charges, other.site_charges)
+    )
+
+
+def close(one: FloatArray, other: FloatArray) -> bool:
+    """Whether lengths or charges of one shape are the same, as text files keep them."""
+    return bool(np.abs(one - other).max(initial=0.0) <= _SAME)
+
+
+@contextmanager
+def named(where: str) -> Iterator[None]:
+    """Say in which file and place a frame or label is wrong."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pidelta.data.embedding import difference
-from pidelta.data.frames import LabelledFrame
-from pidelta.data.store import FrameStore, LabelKind
+from pidelta.data.frames import Frame, Label, LabelKind, LabelledFrame
+from pidelta.data.store import FrameStore, merged
 from pidelta.errors import DataError
 
 
@@ -75,12 +75,61 @@ def read_labelled(
     return LabelledSet(tuple(found), tuple(notes))
 
 
-def _choose(paths: Sequence[Path], kind: LabelKind, wanted: str | None) -> str:
-    """The one method of a kind that is meant."""
+def read_reference(
+    paths: Sequence[Path], reference: str | None = None
+) -> tuple[list[tuple[Frame, Label]], list[str]]:
+    """Read the frames that have labels by the reference, whether they have low-level ones or not.
+
+    Args:
+        paths: the stores.
+        reference: as in `read_labelled`.
+
+    Returns:
+        Frames with their labels, and notes as in `LabelledSet`.
+
+    Raises:
+        DataError: there is no such label, or there are several methods and none is named.
+    """
+    method = _choose(paths, "reference", reference)
+    found: list[tuple[Frame, Label]] = []
+    notes: list[str] = []
+    for path in paths:
+        with FrameStore(path) as store:
+            labels = [store.label(index, "reference", method) for index in range(len(store))]
+            found += [(store.frame(index), label) for index, label in enumerate(labels) if label is not None]
+            if missing := labels.count(None):
+                notes.append(f"{path}: {missing} of {len(store)} frames lack a label and are passed over")
+    return found, notes
+
+
+def has_labels(paths: Sequence[Path], kind: LabelKind) -> bool:
+    """Whether a store has a label of this kind."""
+    return bool(_methods(paths, kind))
+
+
+def common_origin(paths: Sequence[Path]) -> tuple[dict[str, str | float], dict[str, str]]:
+    """The embedding that all stores have, or else none, and the provenance of all."""
+    embeddings: list[dict[str, str | float]] = []
+    provenance: dict[str, str] = {}
+    for path in paths:
+        with FrameStore(path) as store:
+            embeddings.append(store.embedding or {})
+            provenance = merged(provenance, store.provenance)
+    alike = not any(difference(embeddings[0], other) for other in embeddings)
+    return embeddings[0] if alike else {}, provenance
+
+
+def _methods(paths: Sequence[Path], kind: LabelKind) -> list[str]:
     methods: dict[str, None] = {}
     for path in paths:
         with FrameStore(path) as store:
             methods |= dict.fromkeys(store.methods(kind))
+    return list(methods)
+
+
+def _choose(paths: Sequence[Path], kind: LabelKind, wanted: str | None) -> str:
+    """The one method of a kind that is meant."""
+    methods = _methods(paths, kind)
     if not methods:
         raise DataError(f"{_names(paths)}: expected frames with {kind} labels, found none")
     fitting = [method for method in methods if wanted is None or method == wanted]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import count, islice
 from pathlib import Path
 
-from pidelta.data.store import FrameStore, LabelKind
+from pidelta.data.frames import LabelKind
+from pidelta.data.splits import trajectory_and_step
+from pidelta.data.store import FrameStore
 from pidelta.errors import DataError
+from pidelta.output_files import check_distinct
 
 
 def pack(
@@ -17,39 +21,48 @@ def pack(
     *,
     labelled: bool,
     skip: int = 0,
+    every: int = 1,
     limit: int | None = None,
 ) -> int:
     """Copy what a compact store does not have yet; started again, it adds frames and labels that are new.
+
+    Frames are the same where `FrameStore.find` says so, whatever their sources; of two labels by one method
+    the first stays. Where another frame has a source already, the file's name is put before the source, so
+    that a split does not take two trajectories for one. The store is written whole or not at all.
 
     Args:
         paths: the stores, in whose order frames are copied.
         output: the compact store; see `pidelta.data.store.ROUNDED` for what it rounds.
         kinds: of the labels that are copied.
         labelled: whether frames without any such label are left out.
-        skip, limit: how many of its frames are passed over in each store, and copied at most.
+        skip, every, limit: of each store, how many frames are passed over first, each such frame is copied,
+            and so many at most.
 
     Returns:
         The number of frames in the compact store.
 
     Raises:
-        DataError: a store cannot be read, or its frames were cut with another embedding than those before.
+        DataError: a store cannot be read, its frames were cut with another embedding than those before, or
+            there is nothing to copy.
     """
-    with FrameStore(output, "a", compact=True) as target:
-        places = {frame.source: index for index, frame in enumerate(target)}
+    check_distinct(output, paths)
+    with FrameStore(output, "a", compact=True, whole=True) as target:
+        copied = 0
         for path in paths:
-            if path.resolve() == output.resolve():
-                raise DataError(f"{path}: expected another file than the output")
             with FrameStore(path) as store:
                 if store.embedding is not None:
                     target.set_embedding(store.embedding)
                 target.set_provenance(store.provenance)
-                for index in islice(
-                    _chosen(store, kinds, labelled), skip, None if limit is None else skip + limit
-                ):
-                    frame = store.frame(index)
-                    if frame.source not in places:
-                        places[frame.source] = target.append(frame)
-                    _copy_labels(store, index, target, places[frame.source], kinds)
+                stop = None if limit is None else skip + every * limit
+                chosen = list(islice(_chosen(store, kinds, labelled), skip, stop, every))
+                for index, place in _copy_frames(path, store, chosen, target):
+                    _copy_labels(store, index, target, place, kinds)
+                copied += len(chosen)
+        if not copied:
+            what = "labelled frame" if labelled else "frame"
+            after = f" after the first {skip}" if skip else ""
+            names = ", ".join(str(path) for path in paths)
+            raise DataError(f"{names}: expected a {what}{after}, found none")
         return len(target)
 
 
@@ -57,6 +70,40 @@ def _chosen(store: FrameStore, kinds: Sequence[LabelKind], labelled: bool) -> li
     if not labelled:
         return list(range(len(store)))
     return sorted({index for kind in kinds for indices in store.methods(kind).values() for index in indices})
+
+
+def _copy_frames(
+    path: Path, store: FrameStore, chosen: Sequence[int], target: FrameStore
+) -> list[tuple[int, int]]:
+    """Copy the frames that are new; return where in the target each one is."""
+    taken = {frame.source for frame in target}
+    places = {index: target.find(store.frame(index)) for index in chosen}
+    new = {index: store.frame(index).source for index, place in places.items() if place is None}
+    trajectories = {_trajectory(source) for source in new.values() if source in taken}
+    renamed = {source for source in new.values() if _trajectory(source) in trajectories}
+    prefix = next(
+        name for name in _prefixes(path) if not taken.intersection(f"{name}: {source}" for source in renamed)
+    )
+    for index, source in new.items():
+        # The same frame may be twice in a store.
+        frame = store.frame(index)
+        place = target.find(frame)
+        if place is None:
+            name = f"{prefix}: {source}" if source in renamed else source
+            place = target.append(replace(frame, source=name))
+        places[index] = place
+    return [(index, place) for index, place in places.items() if place is not None]
+
+
+def _trajectory(source: str) -> str:
+    """The trajectory of a source; one without a step is its own."""
+    name, step = trajectory_and_step(source, -1)
+    return source if step < 0 else name
+
+
+def _prefixes(path: Path) -> Iterator[str]:
+    yield path.stem
+    yield from (f"{path.stem} ({number})" for number in count(2))
 
 
 def _copy_labels(

@@ -2,30 +2,30 @@
 
 Frame k is the group ``frames/k`` (six digits), with the arrays of a `Frame` under their own names. Its labels
 are the groups ``labels/KIND/METHOD`` in it. Every frame and label carries a checksum of all its numbers and
-words, as HDF5 has none for most of them; that of a label takes in the frame it belongs to. Arrays with an
-attribute ``unit`` hold integers, multiples of it.
+words; that of a label takes in the frame it belongs to. So do the words of the file and the reasons why
+frames have no label, but for files of earlier versions. Arrays with an attribute ``unit`` hold integers,
+multiples of it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import h5py
 import numpy as np
 
 from pidelta.data.embedding import difference
-from pidelta.data.frames import Frame, Label
+from pidelta.data.frames import Frame, Label, LabelKind, check_fits, close, named, same_surroundings
+from pidelta.data.groups import check_seal, read_group, seal, write_group
+from pidelta.data.hdf5_files import ChangingFile
 from pidelta.errors import DataError
-
-LabelKind = Literal["reference", "low"]
+from pidelta.state import FloatArray, IntArray
 
 _SCHEMA = "pidelta frames 3"
 _READABLE = ("pidelta frames 2", _SCHEMA)  # 2 has nothing rounded, and no properties or provenance
@@ -39,10 +39,8 @@ _FRAME_ARRAYS = {
 _FRAME_VALUES = {"charge": int, "multiplicity": int, "source": str}
 _LABEL_ARRAYS = dict.fromkeys(("gradient", "site_gradient", "charges"), np.float64)
 _LABEL_VALUES = {"method": str, "program": str, "energy": float}
-_LARGE = {"compression": "gzip", "compression_opts": 9, "shuffle": True}
-_SMALL = 500  # numbers, below which compression takes more than it saves
-_SAME = 2e-5  # bohr and e: compact stores and text files round
-_PATIENCE, _PAUSE = 600.0, 0.05  # s, with a file that another process has open
+_SEAL, _FAILURES = "checksum", "failures"  # attributes that hold checksums of others
+_LONGEST = 30.0  # s, for which changes are lost by a kill
 
 ROUNDED: Mapping[str, float] = {"site_positions": 1e-5, "site_charges": 1e-7, "site_gradient": 1e-8}
 """To what multiples (bohr, e, hartree/bohr) a compact store rounds what it holds of the point charges.
@@ -55,60 +53,68 @@ class FrameStore:
     """An HDF5 file of frames, and of the labels that each has by kind and method.
 
     ``reference`` labels come from DFT, ``low`` labels from the low-level method; a delta model learns their
-    difference. Use it as a context manager; every write is flushed, so a killed job loses one frame at most.
-    While it is open to write, others wait; `release` lets them in.
+    difference. Use it as a context manager. What is written is safe, and seen by others, after `release`,
+    half a minute or the end, whichever comes first; a kill leaves the file as it was then. One process writes
+    at a time, and others that write wait.
 
     Args:
         path: the file.
         mode: ``r`` to read, ``a`` to read and write (the file is made where there is none).
         compact: whether a new file rounds numbers of the point charges, see `ROUNDED`: half the size.
+        whole: whether everything is written at the end alone, and nothing after an error.
 
     Raises:
         DataError: there is no such file, or it is not a store of frames, or damaged, or another process has
             it open for longer than ten minutes.
     """
 
-    def __init__(self, path: Path, mode: Literal["r", "a"] = "r", compact: bool = False) -> None:
+    def __init__(
+        self, path: Path, mode: Literal["r", "a"] = "r", compact: bool = False, *, whole: bool = False
+    ) -> None:
         self.path = path
-        self._mode = mode
-        # What HDF5 writes by its latest version is smaller, but not readable after a kill: to be made anew.
-        self._version = "latest" if compact else "earliest"
-        self._opened: h5py.File | None = None
+        self._whole = whole
+        self._hdf5 = ChangingFile(path, compact)
+        self._known: list[tuple[IntArray, FloatArray]] = []
         if mode == "r" and not path.exists():
             raise DataError(f"{path}: no such file of frames")
         with self._reading():
-            if mode == "a" and not self._file.attrs and len(self._file) == 0:
-                self._file.attrs["schema"] = _SCHEMA
-                self._file.attrs["compact"] = compact
-                self._file.create_group("frames")
             try:
+                if mode == "a":
+                    self._hdf5.check_writable()
+                if not path.exists() or (mode == "a" and not len(self._file)):
+                    self._begin(compact)
                 self._check()
             except BaseException:
-                self.release()
+                self._hdf5.discard()
                 raise
+
+    def _begin(self, compact: bool) -> None:
+        file = self._hdf5.changed
+        if not len(file):  # nobody else did it meanwhile
+            file.attrs.update(schema=_SCHEMA, compact=compact)
+            file.create_group("frames")
+            seal(file, _SEAL, _words(file))
+        if not self._whole:
+            self.release()
 
     @property
     def _file(self) -> h5py.File:
-        if self._opened is None:
-            self._opened = self._open()
-        return self._opened
+        return self._hdf5.content
 
-    def _open(self) -> h5py.File:
-        """Open the file once nobody else has it in a way that excludes this."""
-        end = time.monotonic() + _PATIENCE
-        while time.monotonic() < end:
-            with suppress(BlockingIOError):
-                return h5py.File(self.path, self._mode, libver=self._version)
-            time.sleep(_PAUSE)
-        raise DataError(
-            f"{self.path}: expected a file that nobody else writes, found it in use for {_PATIENCE:.0f} s"
-        )
+    @contextmanager
+    def _writing(self) -> Iterator[h5py.File]:
+        """To change the file, which keeps nothing of what HDF5 could not write."""
+        try:
+            yield self._hdf5.changed
+        except (OSError, RuntimeError):
+            self._hdf5.discard()
+            raise
+        if self._hdf5.age > _LONGEST and not self._whole:
+            self.release()
 
     def release(self) -> None:
-        """Close the file until it is needed again, so that others can read or write meanwhile."""
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+        """Close the file until it is needed again, so that others see what it holds, and can write."""
+        self._hdf5.release()
 
     def _check(self) -> None:
         schema = self._file.attrs.get("schema")
@@ -117,6 +123,7 @@ class FrameStore:
             if schema == "pidelta frames 1":
                 advice = ", of an earlier version: sample and label anew"
             raise DataError(f"{self.path}: expected the schema {_SCHEMA!r}, found {schema!r}{advice}")
+        check_seal(str(self.path), self._file, _SEAL, _words(self._file))
         names = list(self._file["frames"])
         if names != [_name(index) for index in range(len(names))]:
             raise DataError(f"{self.path}: expected {len(names)} frames in a row, found gaps: it is damaged")
@@ -139,6 +146,8 @@ class FrameStore:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if error is not None and self._whole:
+            self._hdf5.discard()
         self.release()
 
     def __len__(self) -> int:
@@ -165,13 +174,13 @@ class FrameStore:
         Raises:
             DataError: the file holds frames that were cut with another one.
         """
-        known = self.embedding
-        if known is not None:
-            if differs := difference(known, settings):
+        with self._writing() as file:
+            known = self.embedding
+            if known is None:
+                self._set_word(file, "embedding", json.dumps(dict(settings)))
+            elif differs := difference(known, settings):
                 key, expected, found = differs
                 raise DataError(f"{self.path}: expected frames cut with {key} {expected}, found {found}")
-            return
-        self._file.attrs["embedding"] = json.dumps(dict(settings))
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -181,21 +190,27 @@ class FrameStore:
 
     def set_provenance(self, content: Mapping[str, str]) -> None:
         """Record where frames come from; what differs from before is kept beside it."""
-        merged = self.provenance
-        for name, text in content.items():
-            known = merged.get(name, text).split("; ")
-            merged[name] = "; ".join(known if text in known else [*known, text])
-        self._file.attrs["provenance"] = json.dumps(merged)
+        with self._writing() as file:
+            self._set_word(file, "provenance", json.dumps(merged(self.provenance, content)))
+
+    @staticmethod
+    def _set_word(file: h5py.File, name: str, text: str) -> None:
+        file.attrs[name] = text
+        seal(file, _SEAL, _words(file))
 
     def append(self, frame: Frame) -> int:
         """Add a frame and return its index."""
-        index = len(self)
-        group = self._file.create_group(None)  # without a name until it is complete: see set_label
         content = {name: getattr(frame, name) for name in (*_FRAME_ARRAYS, *_FRAME_VALUES)}
-        self._write(group, content, _FRAME_ARRAYS, _FRAME_VALUES)
-        self._file["frames"][_name(index)] = group
-        self._file.flush()
+        with self._writing() as file:
+            index = len(self)
+            group = file.create_group(None)  # without a name until it is complete: see set_label
+            write_group(group, content, _FRAME_ARRAYS, _FRAME_VALUES, self._rounded)
+            file["frames"][_name(index)] = group
         return index
+
+    @property
+    def _rounded(self) -> Mapping[str, float]:
+        return ROUNDED if self._file.attrs.get("compact", False) else {}
 
     def frame(self, index: int) -> Frame:
         """Read one frame.
@@ -204,18 +219,22 @@ class FrameStore:
             DataError: there is none, or it is damaged.
         """
         with self._reading():
-            return Frame(**self._read(f"frame {index}", self._group(index), _FRAME_ARRAYS, _FRAME_VALUES))
+            where, group = f"{self.path}: frame {index}", self._group(index)
+            content = read_group(where, group, _FRAME_ARRAYS, _FRAME_VALUES)
+            with named(where):
+                return Frame(**content)
 
     def find(self, frame: Frame) -> int | None:
-        """The index of the frame with these atoms and charges, as text files keep them, or None."""
-        for index, other in enumerate(self):
-            if (
-                np.array_equal(frame.numbers, other.numbers)
-                and frame.site_positions.shape == other.site_positions.shape
-                and np.allclose(frame.positions, other.positions, rtol=0.0, atol=_SAME)
-                and np.allclose(frame.site_positions, other.site_positions, rtol=0.0, atol=_SAME)
-                and np.allclose(frame.site_charges, other.site_charges, rtol=0.0, atol=_SAME)
-            ):
+        """The index of the frame that is the same, as text files and compact stores keep it, or None.
+
+        The source and the elements of the point charges do not count.
+        """
+        for index in range(len(self._known), len(self)):
+            other = self.frame(index)
+            self._known.append((other.numbers, other.positions))
+        for index, (numbers, positions) in enumerate(self._known):
+            alike = np.array_equal(frame.numbers, numbers) and close(frame.positions, positions)
+            if alike and same_surroundings(frame, self.frame(index)):
                 return index
         return None
 
@@ -233,21 +252,24 @@ class FrameStore:
         Raises:
             DataError: there is no such frame, or there is an earlier label and `replace` is not set.
         """
-        frame = self._group(index)
-        target = frame.create_group(None)
         content = {name: getattr(label, name) for name in (*_LABEL_ARRAYS, *_LABEL_VALUES)}
         arrays = _LABEL_ARRAYS | dict.fromkeys(map(_property, label.properties), np.float64)
         content |= {_property(name): value for name, value in label.properties.items()}
-        self._write(target, content, arrays, _LABEL_VALUES, frame.attrs["checksum"])
-        labels = frame.require_group(f"labels/{kind}")
         name = _escape(label.method)
-        if name in labels:
-            if not replace:
+        with self._writing():
+            frame = self._group(index)
+            with named(f"{self.path}: frame {index}"):
+                check_fits(label, len(frame["numbers"]), len(frame["site_charges"]))
+            if f"labels/{kind}/{name}" in frame and not replace:
                 raise DataError(f"{self.path}: frame {index} has a {kind} label by {label.method} already")
-            del labels[name]
-        labels[name] = target
-        frame.attrs.pop(_failure(kind, label.method), None)
-        self._file.flush()
+            target = frame.create_group(None)
+            write_group(target, content, arrays, _LABEL_VALUES, self._rounded, frame.attrs["checksum"])
+            labels = frame.require_group(f"labels/{kind}")
+            if name in labels:
+                del labels[name]
+            labels[name] = target
+            if frame.attrs.pop(_failure(kind, label.method), None) is not None:
+                seal(frame, _FAILURES, _failures(frame), frame.attrs["checksum"])
 
     def label(self, index: int, kind: LabelKind, method: str) -> Label | None:
         """Read a label, or None where the frame has none of this kind by this method.
@@ -260,18 +282,17 @@ class FrameStore:
             name = f"labels/{kind}/{_escape(method)}"
             if name not in frame:
                 return None
-            what = f"{kind} label of frame {index}"
+            what = f"{self.path}: {kind} label of frame {index}"
             group = frame[name]
             properties = list(group.get("properties", ()))
             arrays = _LABEL_ARRAYS | dict.fromkeys(map(_property, properties), np.float64)
-            content = self._read(what, group, arrays, _LABEL_VALUES, frame.attrs["checksum"])
+            content = read_group(what, group, arrays, _LABEL_VALUES, frame.attrs["checksum"])
             own = {key: content.pop(_property(key)) for key in properties}
-            try:
+            with named(f"{self.path}: frame {index}"):
                 label = Label(**content, properties=own)
-            except DataError as error:
-                raise DataError(f"{self.path}: frame {index}: {error}") from None
+                check_fits(label, len(frame["numbers"]), len(frame["site_charges"]))
             if label.method != method:
-                raise DataError(f"{self.path}: {what}: expected one by {method!r}, found {label.method!r}")
+                raise DataError(f"{what}: expected one by {method!r}, found {label.method!r}")
             return label
 
     def methods(self, kind: LabelKind) -> dict[str, list[int]]:
@@ -317,56 +338,50 @@ class FrameStore:
 
     def set_failure(self, index: int, kind: LabelKind, method: str, reason: str) -> None:
         """Record why a frame has no label; a label that comes later takes its place."""
-        self._group(index).attrs[_failure(kind, method)] = reason
-        self._file.flush()
+        with self._writing():
+            frame = self._group(index)
+            frame.attrs[_failure(kind, method)] = reason
+            seal(frame, _FAILURES, _failures(frame), frame.attrs["checksum"])
 
     def failures(self, kind: LabelKind, method: str) -> dict[int, str]:
         """Why frames have no label of this kind by this method, by index."""
+        name = _failure(kind, method)
+        return {index: found[name] for index, found in enumerate(self._all_failures()) if name in found}
+
+    def failed_methods(self, kind: LabelKind) -> list[str]:
+        """The methods by which some frame failed to get a label of this kind."""
+        start = _failure(kind, "")
+        names = dict.fromkeys(name for found in self._all_failures() for name in found)
+        return [name.removeprefix(start) for name in names if name.startswith(start)]
+
+    def _all_failures(self) -> Iterator[dict[str, str]]:
         with self._reading():
-            groups = ((index, self._group(index)) for index in range(len(self)))
-            name = _failure(kind, method)
-            return {index: str(group.attrs[name]) for index, group in groups if name in group.attrs}
-
-    def _read(
-        self,
-        what: str,
-        group: h5py.Group,
-        arrays: Mapping[str, Any],
-        values: Mapping[str, Any],
-        owner: str = "",
-    ) -> dict[str, Any]:
-        content = {name: _array(group[name], kind) for name, kind in arrays.items()}
-        content |= {name: kind(group.attrs[name]) for name, kind in values.items()}
-        if group.attrs["checksum"] != _checksum(content, owner):
-            raise DataError(f"{self.path}: {what}: expected numbers that fit their checksum: it is damaged")
-        return content
-
-    def _write(
-        self,
-        group: h5py.Group,
-        content: Mapping[str, Any],
-        arrays: Mapping[str, Any],
-        values: Mapping[str, Any],
-        owner: str = "",
-    ) -> None:
-        own = {name: kind(content[name]) for name, kind in values.items()}
-        rounded = ROUNDED if self._file.attrs.get("compact", False) else {}
-        for name, kind in arrays.items():
-            array = np.asarray(content[name], dtype=kind)
-            options = _LARGE | {"chunks": array.shape} if array.size > _SMALL else {}
-            if name in rounded:
-                integers = np.rint(array / rounded[name]).astype(np.int32)
-                group.create_dataset(name, data=integers, **options).attrs["unit"] = rounded[name]
-            else:
-                group.create_dataset(name, data=array, **options)
-            own[name] = _array(group[name], kind)
-        group.attrs.update({name: own[name] for name in values}, checksum=_checksum(own, owner))
+            for index in range(len(self)):
+                frame = self._group(index)
+                found = _failures(frame)
+                where = f"{self.path}: failures of frame {index}"
+                check_seal(where, frame, _FAILURES, found, frame.attrs["checksum"])
+                yield found
 
 
-def _array(data: h5py.Dataset, kind: Any) -> Any:
-    """The numbers of a dataset, whether they are rounded or not."""
-    unit = data.attrs.get("unit")
-    return np.asarray(data[()], dtype=kind) if unit is None else data[()] * float(unit)
+def merged(provenance: Mapping[str, str], content: Mapping[str, str]) -> dict[str, str]:
+    """Two provenances as one; what differs under a name stands beside each other."""
+    found = dict(provenance)
+    for name, text in content.items():
+        known = found.get(name, "").split("; ") if name in found else []
+        found[name] = "; ".join([*known, *(part for part in text.split("; ") if part not in known)])
+    return found
+
+
+def _words(file: h5py.File) -> dict[str, str]:
+    """What a file says of itself."""
+    return {name: str(value) for name, value in file.attrs.items() if name != _SEAL}
+
+
+def _failures(frame: h5py.Group) -> dict[str, str]:
+    """Why a frame lacks labels, by the name of the attribute."""
+    starts = tuple(_failure(kind, "") for kind in get_args(LabelKind))
+    return {name: str(reason) for name, reason in frame.attrs.items() if name.startswith(starts)}
 
 
 def _failure(kind: LabelKind, method: str) -> str:
@@ -376,21 +391,6 @@ def _failure(kind: LabelKind, method: str) -> str:
 
 def _property(name: str) -> str:
     return f"properties/{name}"
-
-
-def _checksum(content: Mapping[str, Any], owner: str) -> str:
-    """Eight bytes, in hexadecimal digits, that change with any number, shape or word of a group.
-
-    `owner` is the checksum of the frame that a label belongs to.
-    """
-    digest = hashlib.blake2b(owner.encode(), digest_size=8)
-    for name in sorted(content):
-        value = content[name]
-        if isinstance(value, np.ndarray):
-            digest.update(f"{name} {value.shape} ".encode() + np.ascontiguousarray(value).tobytes())
-        else:
-            digest.update(f"{name} {value!r} ".encode())
-    return digest.hexdigest()
 
 
 def _name(index: int) -> str:

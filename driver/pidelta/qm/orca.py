@@ -15,8 +15,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from ase.units import Bohr
 
-from pidelta.data.frames import Frame, Label
-from pidelta.data.store import LabelKind
+from pidelta.data.frames import Frame, Label, LabelKind, named
 from pidelta.errors import DataError
 from pidelta.output_files import replacing
 from pidelta.state import FloatArray, IntArray
@@ -74,24 +73,25 @@ def read_output(path: Path, method: str | None = None) -> tuple[Frame, dict[Labe
         raise DataError(
             f"{path.with_suffix('.pcgrad')}: expected {len(sites)} point charges, found {len(site_gradient)}"
         )
-    frame = Frame(
-        numbers=numbers,
-        positions=positions,
-        site_positions=sites,
-        site_charges=charges,
-        site_numbers=np.zeros(len(charges), dtype=np.int64),
-        charge=int(_found(path, text, r"Total Charge\s+Charge\s+\.+\s+(-?\d+)")),
-        multiplicity=int(_found(path, text, r"Multiplicity\s+Mult\s+\.+\s+(\d+)")),
-        source=str(path),
-    )
-    label = Label(
-        method=method or " ".join(_found(path, text, r"^\|\s*\d+>\s*!\s*(.+)$").split()),
-        energy=energy,
-        gradient=gradient,
-        site_gradient=site_gradient,
-        charges=_mulliken(path, text, len(numbers)),
-        program="ORCA " + _found(path, text, r"Program Version\s+(\S+)"),
-    )
+    with named(str(path)):
+        frame = Frame(
+            numbers=numbers,
+            positions=positions,
+            site_positions=sites,
+            site_charges=charges,
+            site_numbers=np.zeros(len(charges), dtype=np.int64),
+            charge=int(_found(path, text, r"Total Charge\s+Charge\s+\.+\s+(-?\d+)")),
+            multiplicity=int(_found(path, text, r"Multiplicity\s+Mult\s+\.+\s+(\d+)")),
+            source=str(path),
+        )
+        label = Label(
+            method=method or " ".join(_found(path, text, r"^\|\s*\d+>\s*!\s*(.+)$").split()),
+            energy=energy,
+            gradient=gradient,
+            site_gradient=site_gradient,
+            charges=_mulliken(path, text, len(numbers)),
+            program="ORCA " + _found(path, text, r"Program Version\s+(\S+)"),
+        )
     return frame, {"reference": label}
 
 

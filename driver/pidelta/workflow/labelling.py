@@ -11,8 +11,8 @@ from concurrent.futures.process import BrokenProcessPool
 import numpy as np
 
 from pidelta.core.threads import one_thread
-from pidelta.data.frames import Frame, Label
-from pidelta.data.store import FrameStore, LabelKind
+from pidelta.data.frames import Frame, Label, LabelKind
+from pidelta.data.store import FrameStore
 from pidelta.errors import DataError, RunError
 from pidelta.qm.base import QMEngine
 from pidelta.qm.reference import ReferenceSettings, error_of_gradient, label_frame

@@ -15,10 +15,11 @@ import typer
 from typer.testing import CliRunner
 
 from delta_frames import write_store
-from pidelta.cli import train as commands
+from pidelta.cli import test as testing
+from pidelta.cli import train as training
 from pidelta.data.labelled import read_labelled
 from pidelta.data.store import FrameStore
-from pidelta.delta.assessment import assess
+from pidelta.delta.assessment import GRADIENT_UNIT, assess
 from pidelta.delta.committee import Committee
 from pidelta.delta.coverage import Coverage
 from pidelta.delta.loading import load_correction
@@ -200,8 +201,8 @@ def test_a_stopped_training_resumes_without_loss(data, tmp_path):
 
 def test_commands_train_and_test(small_store, tmp_path):
     app = typer.Typer()
-    app.command()(commands.train)
-    app.command()(commands.test)
+    app.command()(training.train)
+    app.command()(testing.test)
     runner = CliRunner()
     arguments = ["--settings", str(settings_file(tmp_path, 3)), "--output", str(tmp_path / "out")]
     result = runner.invoke(
@@ -211,6 +212,15 @@ def test_commands_train_and_test(small_store, tmp_path):
     )
     assert result.exit_code == 0
     assert "delta-1.pt" in result.output
+    for k in range(2):
+        folder = tmp_path / "out" / f"delta-{k}.validation"
+        names = {"report.md", "report.json", "parity.png", "errors.png"}
+        assert {path.name for path in folder.iterdir()} == names
+        log = json.loads((tmp_path / "out" / f"delta-{k}.json").read_text())
+        page = json.loads((folder / "report.json").read_text())
+        assert [frame["source"] for frame in page["frames"]] == log["validation_sources"]
+        best = min(log["epochs"], key=lambda row: row["validation_loss"])["qm_gradient_rmse"]
+        assert page["errors"]["low + delta"]["qm_gradient"][1] == pytest.approx(best * GRADIENT_UNIT)
     table = tmp_path / "table.json"
     models = [f"--model={tmp_path / 'out' / f'delta-{k}.pt'}" for k in range(2)]
     result = runner.invoke(

@@ -117,7 +117,7 @@ def summarise(store: FrameStore, track: Track = iter) -> StoreSummary:
         trajectory, step = trajectory_and_step(frame.source, index)
         steps.setdefault(trajectory, []).append(step)
         sites.append(len(frame.site_charges))
-        closest.append(float(_nearest(frame.positions, frame.site_positions).min(initial=np.inf)))
+        closest.append(float(nearest(frame.positions, frame.site_positions).min(initial=np.inf)))
         net.append(float(frame.site_charges.sum()))
         for group in labels:
             store.label(index, group.kind, group.method)  # reading compares it with its checksum
@@ -151,7 +151,7 @@ def _difference(store: FrameStore, labels: Sequence[LabelGroup]) -> Difference |
         energies.append(high.energy - cheap.energy)
         gradients.append(high.gradient - cheap.gradient)
         site_gradients.append(high.site_gradient - cheap.site_gradient)
-        distances.append(_nearest(frame.positions, frame.site_positions))
+        distances.append(nearest(frame.positions, frame.site_positions))
     relative = np.array(energies) - np.mean(energies)
     return Difference(
         numbers=store.frame(0).numbers,
@@ -163,7 +163,7 @@ def _difference(store: FrameStore, labels: Sequence[LabelGroup]) -> Difference |
     )
 
 
-def _nearest(atoms: FloatArray, sites: FloatArray) -> FloatArray:
+def nearest(atoms: FloatArray, sites: FloatArray) -> FloatArray:
     """(m,) distance of each site from its nearest atom."""
     vectors = sites[:, None] - atoms
     return np.asarray(np.sqrt((vectors**2).sum(axis=2).min(axis=1)))

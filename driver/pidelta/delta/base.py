@@ -125,6 +125,14 @@ class JointCorrection(Correction, Protocol):
         """
 
 
+@runtime_checkable
+class RangedCorrection(Correction, Protocol):
+    """A correction that knows where the atoms of its training frames lie."""
+
+    def atom_extrapolation(self, region: Region) -> FloatArray:
+        """How far each QM atom lies from them, (B, n); above 1 the model extrapolates."""
+
+
 def check_fits(
     provenance: Provenance,
     *,

@@ -85,25 +85,32 @@ class Coverage:
     sites: tuple[Ellipsoid, ...]
 
     def extrapolation(self, features: FloatArray, species: IntArray) -> FloatArray:
-        """How far structures lie from the training frames.
+        """How far structures lie from the training frames: the distance (B,) of the farthest atom.
+
+        Arguments are those of `by_atom`.
+        """
+        return np.asarray(self.by_atom(features, species).max(axis=1))
+
+    def by_atom(self, features: FloatArray, species: IntArray) -> FloatArray:
+        """How far atoms lie from those of the training frames.
 
         Args:
             features: (B, n, D).
             species: (n,) place of each atom's element.
 
         Returns:
-            (B,) distance of the farthest atom. At 1 it is 1.25 times as far from the training frames as the
-            farthest atom in frames that were held back from them.
+            (B, n) distances. At 1 an atom is 1.25 times as far from the training frames as the farthest atom
+            in frames that were held back from them.
         """
         count = len(self.structure[0].mean)
-        distances = []
+        distances = np.empty(features.shape[:2])
         for element in set(species.tolist()):
             own = features[:, species == element]
-            distances += [
+            distances[:, species == element] = np.maximum(
                 self.structure[element].distances(own[..., :count]),
                 self.sites[element].distances(own[..., count:]),
-            ]
-        return np.asarray(np.concatenate(distances, axis=1).max(axis=1))
+            )
+        return distances
 
     @classmethod
     def of_training(

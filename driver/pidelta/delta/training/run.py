@@ -171,8 +171,25 @@ def train_models(
 def _train_member(
     settings: TrainingSettings, paths: Sequence[Path], data: TrainingSet, k: int, report: EpochReport
 ) -> None:
-    own = settings.model_copy(update={"seed": settings.seed + k})
-    _train_one(data, own, paths[k], partial(report, k))
+    _train_one(data, member_settings(settings, k), paths[k], partial(report, k))
+
+
+def member_settings(settings: TrainingSettings, k: int) -> TrainingSettings:
+    """The settings of model k of a committee, which has a seed of its own."""
+    return settings.model_copy(update={"seed": settings.seed + k})
+
+
+def split_frames(sources: Sequence[str], settings: TrainingSettings) -> tuple[IntArray, IntArray]:
+    """Indices of the frames that a model learns from, and of those that validate it.
+
+    Args:
+        sources: of all frames.
+        settings: those of the model (`member_settings`).
+
+    Raises:
+        DataError: there are too few frames to divide.
+    """
+    return split_by_source(sources, settings.validation_fraction, settings.seed)
 
 
 def _train_one(
@@ -183,7 +200,7 @@ def _train_one(
 ) -> None:
     from pidelta.delta.training.fitting import Fit
 
-    train, validation = split_by_source(data.sources, settings.validation_fraction, settings.seed)
+    train, validation = split_frames(data.sources, settings)
     networks = initial_networks(data, train, settings.seed)
     fit = Fit(networks, data.groups, data.settings, train, validation, settings)
     best = _run(fit, settings, _checkpoints(path), report)

@@ -117,7 +117,8 @@ def _outside(errors: ModelErrors) -> list[str]:
     count = sum(len(frame.outside) for frame in beyond)
     lines = [
         f"{count} of {atoms} QM atoms, in {len(beyond)} of {len(known)} frames, lie beyond the descriptor "
-        "ranges of the training (`delta_extrapolation` above 1)."
+        "ranges of the training (`delta_extrapolation` above 1); the farthest of all is at "
+        f"{max(max(frame.extrapolation or ()) for frame in known):.2f}."
     ]
     if not beyond:
         return lines

@@ -34,6 +34,7 @@ def draw_parity(errors: ModelErrors, path: Path) -> None:
         axis.set_xlabel("reference", fontsize=9)
         tidy(axis)
         axis.tick_params(labelsize=8)
+        axis.locator_params(nbins=5)
     figure.axes[0].set_ylabel("method", fontsize=9)
     handles = figure.axes[0].get_lines()[:2]
     figure.legend(
@@ -53,7 +54,7 @@ def _draw_parity(axis: Axes, values: Parity) -> None:
     every = np.concatenate([reference, low, corrected, [0.0]])
     margin = 0.04 * float(np.ptp(every)) or 1.0
     ends = (float(every.min()) - margin, float(every.max()) + margin)
-    axis.plot(ends, ends, "--", color=_GREY, linewidth=0.8)
+    axis.plot(ends, ends, "--", color=_GREY, linewidth=0.8, zorder=1)
     axis.set(xlim=ends, ylim=ends, aspect="equal")
 
 
@@ -85,7 +86,7 @@ def _draw_bars(axis: Axes, shares: Sequence[Share]) -> None:
         axis.set_yscale("log")
     tidy(axis)
     axis.grid(visible=False, axis="x")
-    names = [share.name.replace(" to ", "-") for share in shares]
+    names = [share.name.replace(" to ", "-").replace("beyond", ">") for share in shares]
     axis.set_xticks(places, names, fontsize=8)
 
 

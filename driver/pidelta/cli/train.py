@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pidelta.cli.processors import allowed_processors
 from pidelta.cli.test import read_frames, write_errors
+from pidelta.errors import SetupError
 
 if TYPE_CHECKING:
     from pidelta.data.labelled import LabelledSet
@@ -30,15 +31,28 @@ def train(
         str | None, typer.Option(help="Method of the low-level labels, or a part of its text.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Models trained at once.")] = allowed_processors(),
+    start: Annotated[
+        list[Path] | None,
+        typer.Option("--from", metavar="MODEL", help="An earlier model to go on from; repeat: one for each."),
+    ] = None,
 ) -> None:
     """Train delta models on reference - low-level labels: OUTPUT/delta-0.pt, delta-1.pt, ..."""
     from pidelta.delta.training.run import prepare_training
     from pidelta.delta.training.settings import read_training_file
+    from pidelta.delta.training.starts import read_starts
 
     file = read_training_file(settings)
+    starts = read_starts(start or [])
+    if len(starts) not in (0, 1, models):
+        raise SetupError(
+            f"--from: expected one model, or {models} for --models {models}, found {len(starts)}"
+        )
     labelled = read_frames(frames, file.embedding.as_mapping(), reference, low)
     data = prepare_training(
-        file, labelled.frames, lambda items: track(items, description="descriptors", transient=True)
+        file,
+        labelled.frames,
+        lambda items: track(items, description="descriptors", transient=True),
+        starts,
     )
     print(
         f"{len(data.sources)} frames: {data.provenance.reference} - {data.provenance.low_level}, "

@@ -96,15 +96,16 @@ def _validate(
     from pidelta.delta.training.run import member_settings, split_frames
 
     folder = path.with_suffix(".validation")
-    if (folder / PAGE).exists():
+    page = folder / PAGE
+    if page.exists() and page.stat().st_mtime >= path.stat().st_mtime:
         return
     _, validation = split_frames(data.sources, member_settings(settings, place))
     committee = Committee([load_correction(path)])
     items = [labelled.frames[index] for index in validation]
     predictions = predict(committee, track(items, description=path.stem, transient=True))
-    notes = [
-        "These frames chose the epoch that was kept, and descriptor ranges come from them, too: errors on "
-        "other trajectories are larger."
-    ]
+    note = "These frames chose the epoch that was kept, and descriptor ranges come from them, too"
+    more = "" if settings.validation_trajectories else ": errors on other trajectories are larger"
     places = [labelled.places[index] for index in validation]
-    write_errors(folder, f"Validation of {path.name}", committee, [path], predictions, places, notes)
+    write_errors(
+        folder, f"Validation of {path.name}", committee, [path], predictions, places, [f"{note}{more}."]
+    )

@@ -278,6 +278,10 @@ def _components(group: TargetGroup, rows: torch.Tensor) -> torch.Tensor:
 
 
 def _rows(groups: Sequence[TargetGroup], frames: IntArray) -> list[torch.Tensor]:
-    """Rows of each group that hold the given frames."""
+    """Rows of each group that hold the given frames, each as often as it is given."""
     wanted = torch.from_numpy(frames)
-    return [torch.nonzero(torch.isin(group.frames, wanted)).squeeze(1) for group in groups]
+    rows = []
+    for group in groups:  # their frames are ascending
+        places = torch.searchsorted(group.frames, wanted).clamp(max=len(group.frames) - 1)
+        rows.append(places[group.frames[places] == wanted])
+    return rows

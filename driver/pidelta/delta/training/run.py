@@ -18,7 +18,7 @@ import torch
 from scipy.spatial import KDTree
 
 from pidelta.data.frames import LabelledFrame
-from pidelta.data.splits import split_by_source
+from pidelta.data.splits import hold_out, resample_by_source, split_by_source
 from pidelta.delta.base import Provenance
 from pidelta.delta.coverage import Coverage, CoverageGroup
 from pidelta.delta.descriptors import DescriptorSettings, check_short_cutoff
@@ -84,7 +84,10 @@ def prepare_training(
 
     Raises:
         ModelError: the short-range cutoff does not fit the embedding, or an earlier model not the training.
+        DataError: the frames cannot be divided as the settings say.
     """
+    sources = tuple(item.frame.source for item in frames)
+    split_frames(sources, file.training)  # what is wrong with it is said before the long work
     first = frames[0]
     elements = np.unique(np.concatenate([item.frame.numbers for item in frames]))
     settings = file.model_settings(tuple(elements.tolist()), ())
@@ -103,7 +106,6 @@ def prepare_training(
     if starts:
         settings = settings_of_starts(starts, file.model, settings, provenance)
         provenance = replace(provenance, site_elements=settings.mm_elements)
-    sources = tuple(item.frame.source for item in frames)
     kind = model_kinds()[file.model]
     groups = prepare(settings, kind.field, track(frames))
     seen = [coverage_group(kind, settings, group) for group in groups]
@@ -193,16 +195,22 @@ def member_settings(settings: TrainingSettings, k: int) -> TrainingSettings:
 
 
 def split_frames(sources: Sequence[str], settings: TrainingSettings) -> tuple[IntArray, IntArray]:
-    """Indices of the frames that a model learns from, and of those that validate it.
+    """Indices of the frames that a model learns from, repeated by a bootstrap, and of those that validate it.
 
     Args:
         sources: of all frames.
         settings: those of the model (`member_settings`).
 
     Raises:
-        DataError: there are too few frames to divide.
+        DataError: there are too few frames to divide, or no trajectory of a name in the settings.
     """
-    return split_by_source(sources, settings.validation_fraction, settings.seed)
+    if settings.validation_trajectories:
+        train, validation = hold_out(sources, settings.validation_trajectories)
+    else:
+        train, validation = split_by_source(sources, settings.validation_fraction, settings.seed)
+    if settings.bootstrap:
+        train = resample_by_source(sources, train, settings.seed)
+    return train, validation
 
 
 def _train_one(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pidelta.data.splits import folds_by_source, split_by_source
+from pidelta.data.splits import folds_by_source, hold_out, resample_by_source, split_by_source
 from pidelta.errors import DataError
 
 # Two trajectories of four beads, in the order of files: bead 0 of all steps, then bead 1, ...
@@ -63,3 +63,49 @@ def test_folds_hold_every_frame_back_once_and_keep_steps_together():
     assert len(folds_by_source(SOURCES[:2], 5)) == 2
     with pytest.raises(DataError, match="at least 2 steps"):
         folds_by_source(SOURCES[:1], 5)
+
+
+def test_trajectories_are_held_out_by_name_with_all_their_beads_and_steps():
+    for name in ("b.pos.xyz", "b.p"):
+        train, validation = hold_out(SOURCES, [name])
+        assert {place(SOURCES[index])[0] for index in validation} == {"b"}
+        assert {place(SOURCES[index])[0] for index in train} == {"a"}
+        assert len(train) == len(validation) == 200
+
+
+def test_a_whole_name_is_that_trajectory_and_a_part_all_that_have_it():
+    sources = ["hot step 1", "hot-2 step 1", "cold step 1", "drawn from modes"]
+    for names, expected in (
+        (["hot"], [0]),
+        (["ot"], [0, 1]),
+        (["hot", "cold"], [0, 2]),
+        (["drawn from modes"], [3]),
+    ):
+        assert hold_out(sources, names)[1].tolist() == expected
+
+
+def test_a_name_of_no_trajectory_and_no_frames_left_are_said():
+    with pytest.raises(DataError) as info:
+        hold_out(SOURCES, ["a", "warm"])
+    message = (
+        "training: expected trajectories of the frames for validation (a.pos.xyz, b.pos.xyz), found 'warm'"
+    )
+    assert str(info.value) == message
+    with pytest.raises(DataError, match="expected frames of other trajectories than those for validation"):
+        hold_out(SOURCES, ["pos"])
+
+
+def test_a_bootstrap_draws_whole_blocks_of_the_training_frames():
+    train, validation = split_by_source(SOURCES, 0.2, seed=0)
+    drawn = resample_by_source(SOURCES, train, seed=1)
+    assert not set(drawn) & set(validation)
+    counts = np.bincount(drawn, minlength=len(SOURCES))
+    assert counts.max() > 1
+    # Of many blocks a share of 1/e is not drawn.
+    assert 0.45 < np.mean(counts[train] > 0) < 0.8
+    for index, source in enumerate(SOURCES):  # beads of a step together
+        assert all(
+            counts[k] == counts[index] for k in range(len(SOURCES)) if place(SOURCES[k]) == place(source)
+        )
+    assert resample_by_source(SOURCES, train, seed=1).tolist() == drawn.tolist()
+    assert resample_by_source(SOURCES, train, seed=2).tolist() != drawn.tolist()

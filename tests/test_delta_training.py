@@ -15,10 +15,11 @@ import typer
 from typer.testing import CliRunner
 
 from delta_frames import write_store
-from pidelta.cli import train as commands
+from pidelta.cli import test as testing
+from pidelta.cli import train as training
 from pidelta.data.labelled import read_labelled
 from pidelta.data.store import FrameStore
-from pidelta.delta.assessment import assess
+from pidelta.delta.assessment import GRADIENT_UNIT, assess
 from pidelta.delta.committee import Committee
 from pidelta.delta.coverage import Coverage
 from pidelta.delta.loading import load_correction
@@ -200,8 +201,8 @@ def test_a_stopped_training_resumes_without_loss(data, tmp_path):
 
 def test_commands_train_and_test(small_store, tmp_path):
     app = typer.Typer()
-    app.command()(commands.train)
-    app.command()(commands.test)
+    app.command()(training.train)
+    app.command()(testing.test)
     runner = CliRunner()
     arguments = ["--settings", str(settings_file(tmp_path, 3)), "--output", str(tmp_path / "out")]
     result = runner.invoke(
@@ -211,6 +212,15 @@ def test_commands_train_and_test(small_store, tmp_path):
     )
     assert result.exit_code == 0
     assert "delta-1.pt" in result.output
+    for k in range(2):
+        folder = tmp_path / "out" / f"delta-{k}.validation"
+        names = {"report.md", "report.json", "parity.png", "errors.png"}
+        assert {path.name for path in folder.iterdir()} == names
+        log = json.loads((tmp_path / "out" / f"delta-{k}.json").read_text())
+        page = json.loads((folder / "report.json").read_text())
+        assert [frame["source"] for frame in page["frames"]] == log["validation_sources"]
+        best = min(log["epochs"], key=lambda row: row["validation_loss"])["qm_gradient_rmse"]
+        assert page["errors"]["low + delta"]["qm_gradient"][1] == pytest.approx(best * GRADIENT_UNIT)
     table = tmp_path / "table.json"
     models = [f"--model={tmp_path / 'out' / f'delta-{k}.pt'}" for k in range(2)]
     result = runner.invoke(
@@ -219,6 +229,41 @@ def test_commands_train_and_test(small_store, tmp_path):
     assert result.exit_code == 0
     errors = json.loads(table.read_text())["errors"]
     assert errors["low + delta"]["qm_gradient"][0] < errors["low"]["qm_gradient"][0]
+
+
+def test_repeated_frames_count_as_often_as_they_are_drawn(both):
+    """The loss over rows with a repeated frame is that of the rows written out."""
+    settings, prepared = both["response"]
+    frames = np.arange(len(prepared.sources))
+    networks = initial_networks(prepared, frames, settings.seed)
+    drawn = np.array([0, 2, 2, 5])
+    fit = Fit(networks, prepared.groups, prepared.settings, drawn, frames, settings)
+    (rows,) = fit.train_rows
+    assert prepared.groups[0].frames[rows].tolist() == [0, 2, 2, 5]
+    assert sum(len(batch[1]) for batch in fit._batches(fit.train_rows)) == 4
+
+
+def test_members_are_validated_on_trajectories_by_name_and_learn_from_draws(small_store, tmp_path):
+    path = settings_file(tmp_path, 1)
+    text = path.read_text().replace("seed: 3", "seed: 3, bootstrap: true, validation_trajectories: [warm]")
+    path.write_text(text)
+    file = read_training_file(path)
+    items = read_labelled([small_store]).frames
+    with pytest.raises(DataError, match=r"^training: expected trajectories .*\(run.pos.xyz\), found 'warm'$"):
+        prepare_training(file, items, lambda frames: pytest.fail("descriptors before the split"))
+    named = [
+        replace(item, frame=replace(item.frame, source=item.frame.source.replace("run", name)))
+        for item, name in zip(items, ["cold", "cold", "cold", "warm"] * 8, strict=True)
+    ]
+    prepared = prepare_training(file, named)
+    logs = [
+        json.loads(trained.with_suffix(".json").read_text())
+        for trained in train_models(prepared, file.training, tmp_path / "out", models=2)
+    ]
+    for log in logs:
+        assert log["validation_sources"] == [item.frame.source for item in named[3::4]]
+        assert len(log["train_sources"]) > len(set(log["train_sources"]))
+    assert logs[0]["train_sources"] != logs[1]["train_sources"]
 
 
 def test_frames_of_another_low_level_are_refused(small_store, data, tmp_path):
@@ -363,6 +408,10 @@ def test_held_out_frames_are_within_the_coverage_and_long_bonds_beyond_it(store,
         (
             "model: hdnnp\nembedding: {cutoff: 1.4 nm, switch: 0.2 nm}\nnetworks: {pair_width: 3}",
             "networks.pair_width: not an option of the model hdnnp",
+        ),
+        (
+            "embedding: {scheme: fixed}\ntraining: {validation_fraction: 0.2, validation_trajectories: [a]}",
+            "training: expected validation_fraction or validation_trajectories, found both",
         ),
         ("embedding: [", "not a YAML file"),
         ("embedding: {cutoff: 1.4 nm, switch: 0.2 nm}\ntraining: {epochs: 0}", "training.epochs"),

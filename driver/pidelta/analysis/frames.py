@@ -121,7 +121,7 @@ def summarise(store: FrameStore, track: Track = iter) -> StoreSummary:
         trajectory, step = trajectory_and_step(frame.source, index)
         steps.setdefault(trajectory, []).append(step)
         sites.append(len(frame.site_charges))
-        closest.append(float(_nearest(frame.positions, frame.site_positions).min(initial=np.inf)))
+        closest.append(float(nearest(frame.positions, frame.site_positions).min(initial=np.inf)))
         net.append(float(frame.site_charges.sum()))
         for group in labels:
             store.label(index, group.kind, group.method)  # reading compares it with its checksum
@@ -167,7 +167,7 @@ def _values(store: FrameStore, labels: Sequence[LabelGroup]) -> LabelValues | No
         energies.append(sum(sign * label.energy for sign, label in found))
         gradients.append(sum(sign * label.gradient for sign, label in found))
         site_gradients.append(sum(sign * label.site_gradient for sign, label in found))
-        distances.append(_nearest(frame.positions, frame.site_positions))
+        distances.append(nearest(frame.positions, frame.site_positions))
     relative = np.array(energies) - np.mean(energies)
     return LabelValues(
         name=name,
@@ -180,7 +180,7 @@ def _values(store: FrameStore, labels: Sequence[LabelGroup]) -> LabelValues | No
     )
 
 
-def _nearest(atoms: FloatArray, sites: FloatArray) -> FloatArray:
+def nearest(atoms: FloatArray, sites: FloatArray) -> FloatArray:
     """(m,) distance of each site from its nearest atom."""
     vectors = sites[:, None] - atoms
     return np.asarray(np.sqrt((vectors**2).sum(axis=2).min(axis=1)))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
+from pidelta.analysis.model_pictures import draw_spread
 from pidelta.analysis.pages import table_row, write_text
 from pidelta.analysis.plots import COLOURS, DPI, new_figure, tidy
 from pidelta.workflow.learning.rounds import Round, RoundResult, Selection, read_selection
@@ -30,8 +31,8 @@ def write_learning_page(root: Path, results: Sequence[RoundResult], command: str
     selections = [read_selection(Round(root, result.number).selection) for result in results]
     draw_errors(results, root / _CURVE)
     _draw_maps(selections, root / _MAPS)
-    _draw_spread(results[-1], root / _SPREAD)
     last = results[-1]
+    draw_spread(np.array(last.energy_spread), np.array(last.energy_errors), root / _SPREAD)
     lines = [
         "# Learning a delta model, round by round",
         "",
@@ -154,22 +155,3 @@ def _draw_map(axis: Axes, number: int, selection: Selection) -> None:
     axis.set_ylabel("second", fontsize=8)
     tidy(axis)
     axis.tick_params(labelsize=8)
-
-
-def _draw_spread(result: RoundResult, path: Path) -> None:
-    figure = new_figure(4.6, 3.6)
-    axis = figure.subplots()
-    spread, errors = np.array(result.energy_spread), np.abs(result.energy_errors)
-    end = 1.05 * float(max(spread.max(), errors.max(), 1e-6))
-    line = np.array([0.0, end])
-    axis.fill_between(line, 0.0, line, color=COLOURS[2], alpha=0.15, linewidth=0.0, label="within the spread")
-    axis.fill_between(
-        line, line, 2.0 * line, color=COLOURS[1], alpha=0.12, linewidth=0.0, label="within twice"
-    )
-    axis.scatter(spread, errors, s=14, color=COLOURS[0])
-    axis.set(xlim=(0.0, end), ylim=(0.0, end))
-    axis.set_xlabel("calibrated spread / kcal/mol", fontsize=9)
-    axis.set_ylabel("error of the energy / kcal/mol", fontsize=9)
-    axis.legend(frameon=False, fontsize=8, loc="upper left")
-    tidy(axis)
-    figure.savefig(path, dpi=DPI)

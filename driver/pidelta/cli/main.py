@@ -47,7 +47,8 @@ def _app() -> typer.Typer:
     from pidelta.cli.report import report
     from pidelta.cli.run import run
     from pidelta.cli.slater_koster import slater_koster
-    from pidelta.cli.train import test, train
+    from pidelta.cli.test import test
+    from pidelta.cli.train import train
 
     class Commands(TyperGroup):
         """The subcommands; Ctrl-C in one of them ends it in one line, not in typer's "Aborted"."""

@@ -1,26 +1,20 @@
-"""``pidelta train`` and ``pidelta test``: delta models from labelled frames, and their errors."""
+"""``pidelta train``: delta models from labelled frames."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
-from rich.table import Table
 
 from pidelta.cli.processors import allowed_processors
-from pidelta.errors import DataError
-from pidelta.output_files import check_distinct, replacing
+from pidelta.cli.test import read_frames, write_errors
+from pidelta.errors import SetupError
+from pidelta.output_files import check_distinct
 
 if TYPE_CHECKING:
     from pidelta.data.labelled import LabelledSet
-    from pidelta.delta.assessment import ErrorSummary
-    from pidelta.delta.calibration import Reliability
     from pidelta.delta.training.run import TrainingSet
     from pidelta.delta.training.settings import TrainingSettings
 
@@ -38,35 +32,37 @@ def train(
         str | None, typer.Option(help="Method of the low-level labels, or a part of its text.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Models trained at once.")] = allowed_processors(),
+    start: Annotated[
+        list[Path] | None,
+        typer.Option("--from", metavar="MODEL", help="An earlier model to go on from; repeat: one for each."),
+    ] = None,
 ) -> None:
     """Train delta models on reference - low-level labels: OUTPUT/delta-0.pt, delta-1.pt, ..."""
     from pidelta.delta.training.run import prepare_training
     from pidelta.delta.training.settings import read_training_file
+    from pidelta.delta.training.starts import read_starts
 
     check_distinct(output, [settings, *frames])
     file = read_training_file(settings)
-    labelled = _read(frames, file.embedding.as_mapping(), reference, low)
+    starts = read_starts(start or [])
+    if len(starts) not in (0, 1, models):
+        raise SetupError(
+            f"--from: expected one model, or {models} for --models {models}, found {len(starts)}"
+        )
+    labelled = read_frames(frames, file.embedding.as_mapping(), reference, low)
     data = prepare_training(
-        file, labelled.frames, lambda items: track(items, description="descriptors", transient=True)
+        file,
+        labelled.frames,
+        lambda items: track(items, description="descriptors", transient=True),
+        starts,
     )
     print(
         f"{len(data.sources)} frames: {data.provenance.reference} - {data.provenance.low_level}, "
         f"{data.settings.feature_count} features"
     )
-    for path in _train_with_progress(data, file.training, output, models, resume, workers):
+    for place, path in enumerate(_train_with_progress(data, file.training, output, models, resume, workers)):
         print(f"wrote {path}")
-
-
-def _read(
-    frames: list[Path], embedding: Mapping[str, str | float], reference: str | None, low: str | None
-) -> LabelledSet:
-    """Labelled frames, with notes on what was passed over."""
-    from pidelta.data.labelled import read_labelled
-
-    labelled = read_labelled(frames, embedding, reference, low)
-    for note in labelled.notes:
-        print(f"note: {note}")
-    return labelled
+        _validate(data, file.training, labelled, place, path)
 
 
 def _train_with_progress(
@@ -91,62 +87,27 @@ def _train_with_progress(
             raise typer.Exit(130) from None
 
 
-def test(
-    frames: Annotated[list[Path], typer.Argument(help="Files of labelled frames not trained on.")],
-    model: Annotated[list[Path], typer.Option(help="A model; repeat for a committee.")],
-    output: Annotated[Path | None, typer.Option(help="Write the table as JSON too.")] = None,  # noqa: PT028
+def _validate(
+    data: TrainingSet, settings: TrainingSettings, labelled: LabelledSet, place: int, path: Path
 ) -> None:
-    """Compare the low level alone and with the delta model with the reference."""
-    from pidelta.delta.assessment import assess
-    from pidelta.delta.calibration import calibrate
+    """Write the errors of a model on its validation frames beside it, unless they are there."""
+    from pidelta.analysis.pages import PAGE
+    from pidelta.delta.assessment import predict
     from pidelta.delta.committee import Committee
     from pidelta.delta.loading import load_correction
+    from pidelta.delta.training.run import member_settings, split_frames
 
-    if output is not None and not output.parent.is_dir():
-        raise DataError(f"{output}: expected a folder that exists, found none at {output.parent}")
-    if output is not None:
-        check_distinct(output, [*frames, *model])
-    members = [load_correction(path) for path in model]
-    committee = Committee(members)
-    known = committee.provenance
-    labelled = _read(frames, known.embedding, known.reference, known.low_level)
-    errors = assess(committee, track(labelled.frames, description="frames", transient=True))
-    Console().print(_error_table(errors, len(labelled)))
-    reliability = calibrate(members, labelled.frames) if len(members) > 1 else None
-    if reliability is not None:
-        _show_reliability(reliability)
-    if output is not None:
-        factors = None if reliability is None else asdict(reliability.calibration)
-        content: dict[str, object] = {
-            "calibration": factors,
-            "frames": len(labelled),
-            "models": [str(path) for path in model],
-            "units": "kcal/mol, kcal/mol/angstrom; pairs are MAE, RMSE",
-            "errors": {name: asdict(summary) for name, summary in errors.items()},
-        }
-        with replacing(output) as stream:
-            stream.write(json.dumps(content, indent=1) + "\n")
-
-
-def _show_reliability(reliability: Reliability) -> None:
-    """How far the spread is true, and the keys of a configuration that make it so."""
-    factor, inside = reliability.calibration, 100.0 * reliability.inside()
-    print(
-        f"spread of the models: {inside:.0f} % of the energies are within it, times its factor (68 % if "
-        "errors were normal). In the section delta:"
+    folder = path.with_suffix(".validation")
+    page = folder / PAGE
+    if page.exists() and page.stat().st_mtime >= path.stat().st_mtime:
+        return
+    _, validation = split_frames(data.sources, member_settings(settings, place))
+    committee = Committee([load_correction(path)])
+    items = [labelled.frames[index] for index in validation]
+    predictions = predict(committee, track(items, description=path.stem, transient=True))
+    note = "These frames chose the epoch that was kept, and descriptor ranges come from them, too"
+    more = "" if settings.validation_trajectories else ": errors on other trajectories are larger"
+    places = [labelled.places[index] for index in validation]
+    write_errors(
+        folder, f"Validation of {path.name}", committee, [path], predictions, places, [f"{note}{more}."]
     )
-    print(f"  calibration: {{energy: {factor.energy:.3g}, force: {factor.force:.3g}}}")
-    print(f"  offset: {reliability.offset:.6f} hartree   # for a weighted baseline (baseline_error)")
-
-
-def _error_table(errors: dict[str, ErrorSummary], count: int) -> Table:
-    table = Table(
-        title=f"MAE (RMSE) against the reference, {count} frames",
-        caption="Energies in kcal/mol after removing each method's mean error, as absolute energies differ; "
-        "gradients in kcal/mol/Å",
-    )
-    for heading in ("method", "energy", "QM gradient", "MM gradient", "MM gradient within 5 Å"):
-        table.add_column(heading, justify="left" if heading == "method" else "right")
-    for name, summary in errors.items():
-        table.add_row(name, *(f"{mae:.4f} ({rmse:.4f})" for mae, rmse in asdict(summary).values()))
-    return table

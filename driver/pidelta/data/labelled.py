@@ -19,10 +19,12 @@ class LabelledSet:
 
     Attributes:
         frames: in the order of the stores.
+        places: the store of each frame, and its number there.
         notes: lines on what was passed over, or cannot be judged.
     """
 
     frames: tuple[LabelledFrame, ...]
+    places: tuple[tuple[Path, int], ...]
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -49,6 +51,7 @@ def read_labelled(
     """
     methods = (_choose(paths, "reference", reference), _choose(paths, "low", low))
     found: list[LabelledFrame] = []
+    places: list[tuple[Path, int]] = []
     notes: list[str] = []
     for path in paths:
         with FrameStore(path) as store:
@@ -62,6 +65,7 @@ def read_labelled(
                 labels = (store.label(index, "reference", methods[0]), store.label(index, "low", methods[1]))
                 if labels[0] is not None and labels[1] is not None:
                     found.append(LabelledFrame(store.frame(index), labels[0], labels[1]))
+                    places.append((path, index))
                     _check_alike(found[0], found[-1], path, index)
             missing = len(store) - (len(found) - before)
             if missing:
@@ -72,7 +76,7 @@ def read_labelled(
     if len(programs) > 1:
         counts = ", ".join(f"{name} ({count})" for name, count in programs.items())
         notes.append(f"reference labels by one method come from several programs: {counts}")
-    return LabelledSet(tuple(found), tuple(notes))
+    return LabelledSet(tuple(found), tuple(places), tuple(notes))
 
 
 def read_reference(

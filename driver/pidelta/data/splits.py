@@ -13,6 +13,7 @@ from pidelta.state import IntArray
 
 _STEP = re.compile(r"\bstep\W*(\d+)", re.IGNORECASE)
 # i-PI writes one trajectory file a bead (prefix.pos_3.xyz): beads of one step belong together.
+_FEW = 8  # names in a message
 _BEAD = re.compile(r"\bbead\W*\d+|_\d+(?=\.\w+)", re.IGNORECASE)
 
 
@@ -45,6 +46,59 @@ def split_by_source(
         if len(validation) >= fraction * len(sources):
             break
     return _divide(len(sources), validation)
+
+
+def hold_out(sources: Sequence[str], names: Sequence[str]) -> tuple[IntArray, IntArray]:
+    """Split frames by whole trajectories.
+
+    Args:
+        sources: as in `split_by_source`.
+        names: of trajectories for validation, without step and bead, or parts of names. One that is a
+            whole name means that trajectory alone.
+
+    Returns:
+        Indices of the training frames and of the validation frames, both ascending, neither empty.
+
+    Raises:
+        DataError: a name fits no trajectory, or no frame is left to train on.
+    """
+    trajectories = [trajectory_name(source) for source in sources]
+    known = list(dict.fromkeys(trajectories))
+    chosen: set[str] = set()
+    for name in names:
+        fitting = {each for each in known if each == name} or {each for each in known if name in each}
+        if not fitting:
+            listed = ", ".join(known[:_FEW]) + (", ..." if len(known) > _FEW else "")
+            raise DataError(
+                f"training: expected trajectories of the frames for validation ({listed}), found {name!r}"
+            )
+        chosen |= fitting
+    if chosen.issuperset(known):
+        raise DataError(
+            "training: expected frames of other trajectories than those for validation, found none"
+        )
+    held_back = [index for index, trajectory in enumerate(trajectories) if trajectory in chosen]
+    return _divide(len(sources), held_back)
+
+
+def resample_by_source(sources: Sequence[str], frames: IntArray, seed: int, blocks: int = 20) -> IntArray:
+    """Draw blocks of consecutive steps of trajectories with replacement, as many as there are: a bootstrap.
+
+    Args:
+        sources: as in `split_by_source`.
+        frames: indices of those to draw from.
+        seed: seed of the draw.
+        blocks: as there.
+
+    Returns:
+        Indices, ascending, some of them more than once.
+
+    Raises:
+        DataError: there are fewer than two steps.
+    """
+    pieces = _pieces([sources[index] for index in frames], blocks)
+    drawn = np.random.default_rng(seed).integers(len(pieces), size=len(pieces))
+    return np.asarray(np.sort(frames[[index for piece in drawn for index in pieces[piece]]]))
 
 
 def folds_by_source(sources: Sequence[str], folds: int, blocks: int = 20) -> list[tuple[IntArray, IntArray]]:
@@ -85,6 +139,12 @@ def _pieces(sources: Sequence[str], blocks: int) -> list[list[int]]:
             for start in range(0, len(places), length)
         ]
     return pieces
+
+
+def trajectory_name(source: str) -> str:
+    """What a trajectory is called: its source without step and bead."""
+    trajectory, _ = trajectory_and_step(source, 0)
+    return trajectory.strip() or source
 
 
 def trajectory_and_step(source: str, index: int) -> tuple[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
 
 NEAR = 5.0 * ANGSTROM
 GRADIENT_UNIT = HARTREE_IN_KCAL_PER_MOL / BOHR_IN_ANGSTROM
+LOW, CORRECTED = "low", "low + delta"
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,50 @@ class ErrorSummary:
     near_gradient: tuple[float, float]
 
 
-def assess(model: Correction, frames: Iterable[LabelledFrame]) -> dict[str, ErrorSummary]:
-    """Errors of the low level alone (``low``) and with the correction (``low + delta``).
+@dataclass(frozen=True)
+class MethodErrors:
+    """Method less reference for a frame of n QM atoms and m sites, in atomic units.
+
+    Attributes:
+        energy: with the constant by which the energies of methods differ.
+        gradient, site_gradient: (n, 3) and (m, 3).
+    """
+
+    energy: float
+    gradient: FloatArray
+    site_gradient: FloatArray
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A frame with its labels, and what a correction makes of it."""
+
+    item: LabelledFrame
+    result: CorrectionResult
+
+    def errors(self, method: str) -> MethodErrors:
+        """Errors of the low level alone (`LOW`) or with the correction (`CORRECTED`)."""
+        low, reference = self.item.low, self.item.reference
+        energy = low.energy - reference.energy
+        gradient = low.gradient - reference.gradient
+        site_gradient = low.site_gradient - reference.site_gradient
+        if method == CORRECTED:
+            slopes = self.result.gradient
+            energy = energy + float(self.result.energy[0])
+            gradient = gradient + slopes.positions[0]
+            site_gradient = site_gradient + slopes.site_positions[0]
+        return MethodErrors(energy, gradient, site_gradient)
+
+
+def predict(model: Correction, frames: Iterable[LabelledFrame]) -> list[Prediction]:
+    """Evaluate a correction on labelled frames.
 
     Raises:
         ModelError: the frames are of another QM region, or were labelled with other methods, than those the
             model was trained on.
     """
     known = model.provenance
-    items: list[tuple[LabelledFrame, CorrectionResult]] = []
+    predictions: list[Prediction] = []
     for item in frames:
         frame = item.frame
         for name, expected, found in (
@@ -53,44 +89,44 @@ def assess(model: Correction, frames: Iterable[LabelledFrame]) -> dict[str, Erro
         ):
             if expected != found:
                 raise ModelError(f"frame {frame.source}: expected {name} {expected!r}, found {found!r}")
-        result = model.evaluate(frame.region)
-        items.append((item, result))
-    return {
-        "low": _summary(items, lambda result: (0.0, 0.0, 0.0)),
-        "low + delta": _summary(
-            items,
-            lambda result: (
-                result.energy[0],
-                result.gradient.positions[0],
-                result.gradient.site_positions[0],
-            ),
-        ),
-    }
+        predictions.append(Prediction(item, model.evaluate(frame.region)))
+    return predictions
 
 
-def _summary(
-    items: list[tuple[LabelledFrame, CorrectionResult]],
-    correction: Callable[[CorrectionResult], tuple[float | FloatArray, ...]],
-) -> ErrorSummary:
+def assess(model: Correction, frames: Iterable[LabelledFrame]) -> dict[str, ErrorSummary]:
+    """Errors of the low level alone (``low``) and with the correction (``low + delta``).
+
+    Errors raised are those of `predict`.
+    """
+    return summarise(predict(model, frames))
+
+
+def summarise(predictions: Sequence[Prediction]) -> dict[str, ErrorSummary]:
+    """Errors of the low level alone and with the correction, over all frames."""
+    return {method: _summary(predictions, method) for method in (LOW, CORRECTED)}
+
+
+def _summary(predictions: Sequence[Prediction], method: str) -> ErrorSummary:
     energies, qm, mm, near = [], [], [], []
-    for item, result in items:
-        energy, gradient, site_gradient = correction(result)
-        energies.append(item.low.energy + energy - item.reference.energy)
-        qm.append((item.low.gradient + gradient - item.reference.gradient).ravel())
-        errors = item.low.site_gradient + site_gradient - item.reference.site_gradient
-        mm.append(errors.ravel())
-        vectors = item.frame.site_positions[:, None] - item.frame.positions
-        near.append(errors[(np.sum(vectors**2, axis=2) < NEAR**2).any(axis=1)].ravel())
+    for prediction in predictions:
+        errors, frame = prediction.errors(method), prediction.item.frame
+        energies.append(errors.energy)
+        qm.append(errors.gradient.ravel())
+        mm.append(errors.site_gradient.ravel())
+        vectors = frame.site_positions[:, None] - frame.positions
+        is_near = (np.sum(vectors**2, axis=2) < NEAR**2).any(axis=1)
+        near.append(errors.site_gradient[is_near].ravel())
     energy_errors = np.array(energies)
     return ErrorSummary(
-        energy=_errors(energy_errors - energy_errors.mean(), HARTREE_IN_KCAL_PER_MOL),
-        qm_gradient=_errors(np.concatenate(qm), GRADIENT_UNIT),
-        mm_gradient=_errors(np.concatenate(mm), GRADIENT_UNIT),
-        near_gradient=_errors(np.concatenate(near), GRADIENT_UNIT),
+        energy=mean_errors(energy_errors - energy_errors.mean(), HARTREE_IN_KCAL_PER_MOL),
+        qm_gradient=mean_errors(np.concatenate(qm), GRADIENT_UNIT),
+        mm_gradient=mean_errors(np.concatenate(mm), GRADIENT_UNIT),
+        near_gradient=mean_errors(np.concatenate(near), GRADIENT_UNIT),
     )
 
 
-def _errors(errors: FloatArray, unit: float) -> tuple[float, float]:
+def mean_errors(errors: FloatArray, unit: float = 1.0) -> tuple[float, float]:
+    """Mean absolute and root mean square of errors times a unit; zero of none."""
     if not errors.size:
         return 0.0, 0.0
     return float(np.abs(errors).mean()) * unit, float(np.sqrt((errors**2).mean())) * unit

@@ -27,6 +27,7 @@ class Provenance:
         compositions: the atomic numbers of each QM region of the training, each in ascending order.
         site_elements: atomic numbers of the sites that came near the QM atoms, ascending.
         charge, multiplicity: of the QM region.
+        start: SHA-256 of the file of the earlier model whose weights the training began with, or empty.
     """
 
     low_level: str
@@ -36,6 +37,7 @@ class Provenance:
     site_elements: tuple[int, ...]
     charge: int = 0
     multiplicity: int = 1
+    start: str = ""
 
     def check_composition(self, numbers: IntArray) -> None:
         """Whether a QM region of these atomic numbers (n,), in any order, was trained on.
@@ -125,6 +127,14 @@ class JointCorrection(Correction, Protocol):
         """
 
 
+@runtime_checkable
+class RangedCorrection(Correction, Protocol):
+    """A correction that knows where the atoms of its training frames lie."""
+
+    def atom_extrapolation(self, region: Region) -> FloatArray:
+        """How far each QM atom lies from them, (B, n); above 1 the model extrapolates."""
+
+
 def check_fits(
     provenance: Provenance,
     *,
@@ -163,20 +173,26 @@ def check_alike(models: Sequence[Provenance]) -> None:
     Raises:
         ModelError: something differs; the message names what.
     """
-    first = models[0]
     for place, other in enumerate(models[1:], start=1):
-        for name, expected, found in (
-            ("low-level method", first.low_level, other.low_level),
-            ("reference", first.reference, other.reference),
-            ("charge", first.charge, other.charge),
-            ("multiplicity", first.multiplicity, other.multiplicity),
-            *_pairs(first.embedding, other.embedding),
-        ):
-            if not same(expected, found):
-                raise ModelError(
-                    f"committee: expected the {name} of model 0, {expected!r}, for model {place}, "
-                    f"found {found!r}"
-                )
+        if differs := difference(models[0], other):
+            name, expected, found = differs
+            raise ModelError(
+                f"committee: expected the {name} of model 0, {expected!r}, for model {place}, found {found!r}"
+            )
+
+
+def difference(one: Provenance, other: Provenance) -> tuple[str, object, object] | None:
+    """The first of the methods, embeddings and charges in which two trainings differ: name and values."""
+    for name, expected, found in (
+        ("low-level method", one.low_level, other.low_level),
+        ("reference", one.reference, other.reference),
+        ("charge", one.charge, other.charge),
+        ("multiplicity", one.multiplicity, other.multiplicity),
+        *_pairs(one.embedding, other.embedding),
+    ):
+        if not same(expected, found):
+            return name, expected, found
+    return None
 
 
 def _pairs(

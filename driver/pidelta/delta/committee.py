@@ -7,7 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from pidelta.delta.base import Correction, CorrectionResult, JointCorrection, Provenance, check_alike
+from pidelta.delta.base import (
+    Correction,
+    CorrectionResult,
+    JointCorrection,
+    Provenance,
+    RangedCorrection,
+    check_alike,
+)
 from pidelta.delta.spread import Calibration, force_deviation, weigh_down
 from pidelta.errors import ModelError
 from pidelta.state import FloatArray, Region, RegionGradient
@@ -100,6 +107,15 @@ class Committee:
         if self._baseline_error is not None:
             mean, properties["delta_weight"] = weigh_down(mean, members, spread**2, self._baseline_error)
         return replace(mean, properties=properties)
+
+    def atom_extrapolation(self, region: Region) -> FloatArray | None:
+        """How far each QM atom lies from the training: (B, n), the largest of the members that know it.
+
+        None where none does.
+        """
+        ranged = [member for member in self.members if isinstance(member, RangedCorrection)]
+        found = [member.atom_extrapolation(region) for member in ranged]
+        return np.asarray(np.max(found, axis=0)) if found else None
 
 
 def _common(provenances: Sequence[Provenance]) -> Provenance:

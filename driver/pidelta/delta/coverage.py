@@ -79,35 +79,49 @@ class Coverage:
     Attributes:
         structure, sites: for each element the ellipsoid of the features that depend on QM atoms alone,
             and of those that see the sites around them.
+        earlier: of the models that the training began with, whose frames count as much.
     """
 
     structure: tuple[Ellipsoid, ...]
     sites: tuple[Ellipsoid, ...]
+    earlier: tuple[Coverage, ...] = ()
 
     def extrapolation(self, features: FloatArray, species: IntArray) -> FloatArray:
-        """How far structures lie from the training frames.
+        """How far structures lie from the training frames: the distance (B,) of the farthest atom.
+
+        Arguments are those of `by_atom`.
+        """
+        return np.asarray(self.by_atom(features, species).max(axis=1))
+
+    def by_atom(self, features: FloatArray, species: IntArray) -> FloatArray:
+        """How far atoms lie from those of the training frames.
 
         Args:
             features: (B, n, D).
             species: (n,) place of each atom's element.
 
         Returns:
-            (B,) distance of the farthest atom. At 1 it is 1.25 times as far from the training frames as the
-            farthest atom in frames that were held back from them.
+            (B, n) distances. At 1 an atom is 1.25 times as far from the training frames as the farthest atom
+            in frames that were held back from them.
         """
         count = len(self.structure[0].mean)
-        distances = []
+        distances = np.empty(features.shape[:2])
         for element in set(species.tolist()):
             own = features[:, species == element]
-            distances += [
+            distances[:, species == element] = np.maximum(
                 self.structure[element].distances(own[..., :count]),
                 self.sites[element].distances(own[..., count:]),
-            ]
-        return np.asarray(np.concatenate(distances, axis=1).max(axis=1))
+            )
+        known = [coverage.by_atom(features, species) for coverage in self.earlier]
+        return np.asarray(np.min([distances, *known], axis=0))
 
     @classmethod
     def of_training(
-        cls, settings: DescriptorSettings, groups: Sequence[CoverageGroup], sources: Sequence[str]
+        cls,
+        settings: DescriptorSettings,
+        groups: Sequence[CoverageGroup],
+        sources: Sequence[str],
+        earlier: Sequence[Coverage] = (),
     ) -> Coverage:
         """The coverage of prepared frames; its unit comes from frames held back, as for validation.
 
@@ -115,6 +129,7 @@ class Coverage:
             settings: the descriptors.
             groups: features of all frames.
             sources: where each frame comes from.
+            earlier: of the models that the training began with; they know elements that no frame has.
         """
         count = settings.structure_count
         structure_blocks = settings.coverage_blocks[:2]
@@ -123,29 +138,37 @@ class Coverage:
         parts: list[tuple[Ellipsoid, Ellipsoid]] = []
         for element in range(len(settings.elements)):
             features, frames = _atoms(groups, element)
+            if not len(features):
+                parts.append((earlier[0].structure[element], earlier[0].sites[element]))
+                continue
             structure = _ellipsoid(features[:, :count], frames, folds, structure_blocks)
             parts.append((structure, _ellipsoid(features[:, count:], frames, folds, site_blocks)))
-        return cls(tuple(part[0] for part in parts), tuple(part[1] for part in parts))
+        before = [each for known in earlier for each in (replace(known, earlier=()), *known.earlier)]
+        distinct = {each.digest: each for each in before}
+        own = tuple(part[0] for part in parts), tuple(part[1] for part in parts)
+        return cls(*own, tuple(distinct.values()))
 
     @property
     def digest(self) -> bytes:
         """Equal for equal coverages."""
         arrays = [array for part in (*self.structure, *self.sites) for array in vars(part).values()]
-        return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).digest()
+        before = [coverage.digest for coverage in self.earlier]
+        return hashlib.sha256(b"".join([*(array.tobytes() for array in arrays), *before])).digest()
 
-    def content(self) -> dict[str, list[dict[str, torch.Tensor]]]:
+    def content(self) -> dict[str, Any]:
         """What a model's file holds of it; the directions, by far the most, in single precision."""
-        return {
+        parts = {
             name: [
                 {
                     "mean": torch.from_numpy(part.mean),
                     "scale": torch.from_numpy(part.scale),
                     "directions": torch.from_numpy(part.directions).float(),
                 }
-                for part in parts
+                for part in ellipsoids
             ]
-            for name, parts in (("structure", self.structure), ("sites", self.sites))
+            for name, ellipsoids in (("structure", self.structure), ("sites", self.sites))
         }
+        return {**parts, "earlier": [coverage.content() for coverage in self.earlier]}
 
     @classmethod
     def from_content(cls, content: Mapping[str, Any], settings: DescriptorSettings) -> Coverage:
@@ -169,7 +192,8 @@ class Coverage:
             for part in parts[name]:
                 if not part.mean.shape == part.scale.shape == part.directions.shape[:1] == (width,):
                     raise ValueError(f"{name} coverage: expected {width} features")
-        return cls(**parts)
+        earlier = tuple(cls.from_content(each, settings) for each in content.get("earlier", ()))
+        return cls(**parts, earlier=earlier)
 
 
 def _atoms(groups: Sequence[CoverageGroup], element: int) -> tuple[FloatArray, IntArray]:

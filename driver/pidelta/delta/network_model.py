@@ -99,6 +99,12 @@ class NetworkModel(ABC):
         _, result = self.evaluate_with((), region)
         return result
 
+    def atom_extrapolation(self, region: Region) -> FloatArray:
+        """How far the QM atoms lie from those of the training: (B, n), see `Coverage.by_atom`."""
+        found = RegionFeatures(self.settings, self.field, region)
+        seen = self.coverage_features(self.settings, found.features())
+        return self.coverage.by_atom(seen, found.species)
+
     def evaluate_with(
         self, others: Sequence[NetworkModel], region: Region
     ) -> tuple[FloatArray, CorrectionResult]:

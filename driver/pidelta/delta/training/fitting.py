@@ -54,6 +54,7 @@ class Fit(lightning.LightningModule):
         descriptors: the descriptors of the targets.
         train, validation: indices of the frames in the list that was prepared.
         settings: the training settings.
+        start: hash of the earlier model that the networks are from, or empty.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Fit(lightning.LightningModule):
         train: IntArray,
         validation: IntArray,
         settings: TrainingSettings,
+        start: str = "",
     ) -> None:
         super().__init__()
         self.networks = networks
@@ -73,6 +75,7 @@ class Fit(lightning.LightningModule):
         self.train_rows = _rows(groups, train)
         self.validation_rows = _rows(groups, validation)
         self.fit_settings = settings
+        self.start = start
         self.history: list[dict[str, float]] = []
         unit = self._mean_squares()
         self.weights = {"energy": 1.0}
@@ -165,22 +168,30 @@ class Fit(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Write the errors of this epoch into the history."""
-        errors = {name: torch.cat([part[name] for part in self._errors]).detach() for name in self._errors[0]}
-        loss = self._loss(errors).mean() / self.loss_unit
-        self.log("validation_loss", loss)
+        errors = self._validation_row()
+        self.log("validation_loss", errors["validation_loss"])
         weights = [count for _, count in self._train_losses]
         self.history.append(
             {
                 "epoch": float(self.current_epoch),
                 "train_loss": float(np.average([value for value, _ in self._train_losses], weights=weights)),
-                "validation_loss": float(loss),
-                **{
-                    f"{name}_rmse": float(value.mean().clamp(min=0.0).sqrt())
-                    for name, value in errors.items()
-                },
+                **errors,
                 "learning_rate": self.trainer.optimizers[0].param_groups[0]["lr"],
             }
         )
+
+    def _validation_row(self) -> dict[str, float]:
+        """Loss and root mean square errors from the collected errors."""
+        errors = {name: torch.cat([part[name] for part in self._errors]).detach() for name in self._errors[0]}
+        rmse = {f"{name}_rmse": float(value.mean().clamp(min=0.0).sqrt()) for name, value in errors.items()}
+        return {"validation_loss": float(self._loss(errors).mean() / self.loss_unit), **rmse}
+
+    def validation_errors(self) -> dict[str, float]:
+        """Loss and root mean square errors of the average as it is, on the validation frames."""
+        self.on_validation_epoch_start()
+        for index, batch in enumerate(self.val_dataloader()):
+            self.validation_step(batch, index)
+        return self._validation_row()
 
     def train_dataloader(self) -> _Loader:
         """Batches of an epoch; the order depends on the seed and the epoch alone, so that it can resume."""
@@ -228,7 +239,7 @@ class Fit(lightning.LightningModule):
         """
         self.history = list(checkpoint["history"])
         for key, found in self._origin().items():
-            expected = checkpoint["origin"][key]
+            expected = checkpoint["origin"].get(key, found)  # a key that is younger than the checkpoint
             if expected != found:
                 raise ConfigError(f"{key}: expected {expected!r} of the training to resume, found {found!r}")
 
@@ -238,6 +249,7 @@ class Fit(lightning.LightningModule):
         return {
             **{f"training.{key}": value for key, value in training.items()},
             **{f"descriptors.{key}": value for key, value in asdict(self.descriptors).items()},
+            "SHA-256 of the model to start from": self.start or "none",
             "frames: sum of (reference - low level)": float(sum(group.energy.sum() for group in self.groups)),
         }
 
@@ -266,6 +278,10 @@ def _components(group: TargetGroup, rows: torch.Tensor) -> torch.Tensor:
 
 
 def _rows(groups: Sequence[TargetGroup], frames: IntArray) -> list[torch.Tensor]:
-    """Rows of each group that hold the given frames."""
+    """Rows of each group that hold the given frames, each as often as it is given."""
     wanted = torch.from_numpy(frames)
-    return [torch.nonzero(torch.isin(group.frames, wanted)).squeeze(1) for group in groups]
+    rows = []
+    for group in groups:  # their frames are ascending
+        places = torch.searchsorted(group.frames, wanted).clamp(max=len(group.frames) - 1)
+        rows.append(places[group.frames[places] == wanted])
+    return rows

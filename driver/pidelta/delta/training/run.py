@@ -18,7 +18,7 @@ import torch
 from scipy.spatial import KDTree
 
 from pidelta.data.frames import LabelledFrame
-from pidelta.data.splits import split_by_source
+from pidelta.data.splits import hold_out, resample_by_source, split_by_source
 from pidelta.delta.base import Provenance
 from pidelta.delta.coverage import Coverage, CoverageGroup
 from pidelta.delta.descriptors import DescriptorSettings, check_short_cutoff
@@ -26,6 +26,7 @@ from pidelta.delta.loading import model_kinds
 from pidelta.delta.network_model import FeatureNetworks, NetworkModel
 from pidelta.delta.training.parallel import in_processes
 from pidelta.delta.training.settings import TrainingFile, TrainingSettings
+from pidelta.delta.training.starts import Start, settings_of_starts
 from pidelta.delta.training.targets import TargetGroup, prepare
 from pidelta.errors import DataError, MissingExtraError
 from pidelta.output_files import replacing
@@ -54,7 +55,8 @@ class TrainingSet:
         provenance: methods, embedding and compositions of the frames.
         sources: where each frame comes from.
         groups: features and targets.
-        coverage: where the features lie.
+        coverage: where the features lie, with those that the earlier models were trained on.
+        starts: earlier models to begin with: none, one for all models, or one for each.
     """
 
     kind: type[NetworkModel]
@@ -63,19 +65,29 @@ class TrainingSet:
     sources: tuple[str, ...]
     groups: list[TargetGroup]
     coverage: Coverage
+    starts: tuple[Start, ...] = ()
 
 
-def prepare_training(file: TrainingFile, frames: Sequence[LabelledFrame], track: Track = iter) -> TrainingSet:
+def prepare_training(
+    file: TrainingFile,
+    frames: Sequence[LabelledFrame],
+    track: Track = iter,
+    starts: tuple[Start, ...] = (),
+) -> TrainingSet:
     """Compute descriptors and targets of all frames.
 
     Args:
         file: the settings.
         frames: labelled frames, alike in methods.
         track: wraps the frames, to show progress.
+        starts: earlier models to begin with.
 
     Raises:
-        ModelError: the short-range cutoff does not fit the embedding.
+        ModelError: the short-range cutoff does not fit the embedding, or an earlier model not the training.
+        DataError: the frames cannot be divided as the settings say.
     """
+    sources = tuple(item.frame.source for item in frames)
+    split_frames(sources, file.training)  # what is wrong with it is said before the long work
     first = frames[0]
     elements = np.unique(np.concatenate([item.frame.numbers for item in frames]))
     settings = file.model_settings(tuple(elements.tolist()), ())
@@ -91,12 +103,14 @@ def prepare_training(file: TrainingFile, frames: Sequence[LabelledFrame], track:
         charge=first.frame.charge,
         multiplicity=first.frame.multiplicity,
     )
-    sources = tuple(item.frame.source for item in frames)
+    if starts:
+        settings = settings_of_starts(starts, file.model, settings, provenance)
+        provenance = replace(provenance, site_elements=settings.mm_elements)
     kind = model_kinds()[file.model]
     groups = prepare(settings, kind.field, track(frames))
     seen = [coverage_group(kind, settings, group) for group in groups]
-    coverage = Coverage.of_training(settings, seen, sources)
-    return TrainingSet(kind, settings, provenance, sources, groups, coverage)
+    coverage = Coverage.of_training(settings, seen, sources, [start.model.coverage for start in starts])
+    return TrainingSet(kind, settings, provenance, sources, groups, coverage, starts)
 
 
 def _elements_near(frames: Sequence[LabelledFrame], cutoff: float) -> tuple[int, ...]:
@@ -171,8 +185,32 @@ def train_models(
 def _train_member(
     settings: TrainingSettings, paths: Sequence[Path], data: TrainingSet, k: int, report: EpochReport
 ) -> None:
-    own = settings.model_copy(update={"seed": settings.seed + k})
-    _train_one(data, own, paths[k], partial(report, k))
+    start = data.starts[k % len(data.starts)] if data.starts else None
+    _train_one(data, member_settings(settings, k), paths[k], partial(report, k), start)
+
+
+def member_settings(settings: TrainingSettings, k: int) -> TrainingSettings:
+    """The settings of model k of a committee, which has a seed of its own."""
+    return settings.model_copy(update={"seed": settings.seed + k})
+
+
+def split_frames(sources: Sequence[str], settings: TrainingSettings) -> tuple[IntArray, IntArray]:
+    """Indices of the frames that a model learns from, repeated by a bootstrap, and of those that validate it.
+
+    Args:
+        sources: of all frames.
+        settings: those of the model (`member_settings`).
+
+    Raises:
+        DataError: there are too few frames to divide, or no trajectory of a name in the settings.
+    """
+    if settings.validation_trajectories:
+        train, validation = hold_out(sources, settings.validation_trajectories)
+    else:
+        train, validation = split_by_source(sources, settings.validation_fraction, settings.seed)
+    if settings.bootstrap:
+        train = resample_by_source(sources, train, settings.seed)
+    return train, validation
 
 
 def _train_one(
@@ -180,14 +218,27 @@ def _train_one(
     settings: TrainingSettings,
     path: Path,
     report: Callable[[History], None],
+    start: Start | None,
 ) -> None:
     from pidelta.delta.training.fitting import Fit
 
-    train, validation = split_by_source(data.sources, settings.validation_fraction, settings.seed)
-    networks = initial_networks(data, train, settings.seed)
-    fit = Fit(networks, data.groups, data.settings, train, validation, settings)
-    best = _run(fit, settings, _checkpoints(path), report)
-    networks.load_state_dict(best)
+    train, validation = split_frames(data.sources, settings)
+    provenance = data.provenance
+    if start is None:
+        networks = initial_networks(data, train, settings.seed)
+    else:
+        networks = data.kind.networks_class(data.settings)
+        networks.load_state_dict(start.model.networks.state_dict())
+        compositions = start.model.provenance.compositions
+        provenance = replace(provenance, start=start.digest, compositions=compositions)
+    fit = Fit(networks, data.groups, data.settings, train, validation, settings, provenance.start)
+    first = None if start is None else fit.validation_errors()
+    state = _run(fit, settings, _checkpoints(path), report)
+    kept = min(fit.history, key=lambda row: row["validation_loss"])
+    if start is not None and first is not None and first["validation_loss"] <= kept["validation_loss"]:
+        # No epoch is better than the earlier model.
+        kept, state = first, start.model.networks.state_dict()
+    networks.load_state_dict(state)
     log = {
         "settings": settings.model_dump(),
         "reference": data.provenance.reference,
@@ -195,25 +246,17 @@ def _train_one(
         "train_sources": [data.sources[index] for index in train],
         "validation_sources": [data.sources[index] for index in validation],
         "units": "hartree, hartree/bohr; losses relative to the low level alone",
+        "start": None
+        if start is None
+        else {"model": str(start.path), "sha256": start.digest, "errors": first},
         "epochs": fit.history,
     }
     with replacing(path.with_suffix(".json")) as stream:
         stream.write(json.dumps(log, indent=1) + "\n")
     plot_learning_curve(fit.history, path.with_suffix(".png"))
     # The model comes last: where it is, the training is complete.
-    data.kind(
-        data.settings,
-        networks,
-        data.coverage,
-        _validation_error(fit.history),
-        data.provenance,
-    ).save(path)
+    data.kind(data.settings, networks, data.coverage, kept["energy_rmse"], provenance).save(path)
     shutil.rmtree(_checkpoints(path))
-
-
-def _validation_error(history: History) -> float:
-    """Error of the energy in the epoch whose weights are kept."""
-    return min(history, key=lambda row: row["validation_loss"])["energy_rmse"]
 
 
 def initial_networks(data: TrainingSet, train: IntArray, seed: int) -> FeatureNetworks:

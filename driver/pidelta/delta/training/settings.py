@@ -92,7 +92,10 @@ class TrainingSettings(Section):
         qm_gradient_weight, mm_gradient_weight: of the loss; by default from the training frames, so that for
             a model that predicts a constant energy the term of the QM gradient is 100 times that of the
             energy, and the term of the MM gradient 30 times.
-        validation_fraction: share of the frames that is held back.
+        validation_fraction: share of the frames that is held back, in blocks of consecutive steps.
+        validation_trajectories: names, or parts of names, of trajectories that are held back instead.
+        bootstrap: whether each model learns from blocks of its training frames that are drawn with
+            replacement, so that the models of a committee differ more.
     """
 
     seed: Annotated[int, Field(ge=0)] = 0
@@ -105,6 +108,14 @@ class TrainingSettings(Section):
     qm_gradient_weight: NotNegative | None = None
     mm_gradient_weight: NotNegative | None = None
     validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    validation_trajectories: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    bootstrap: bool = False
+
+    @model_validator(mode="after")
+    def _check_validation(self) -> TrainingSettings:
+        if self.validation_trajectories and "validation_fraction" in self.model_fields_set:
+            raise ValueError("expected validation_fraction or validation_trajectories, found both")
+        return self
 
 
 class TrainingFile(Section):

@@ -1,0 +1,140 @@
+"""``pidelta test``: errors of delta models on labelled frames."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from pidelta.errors import DataError
+from pidelta.output_files import check_distinct, replacing
+
+if TYPE_CHECKING:
+    from pidelta.data.labelled import LabelledSet
+    from pidelta.delta.assessment import ErrorSummary, Prediction
+    from pidelta.delta.calibration import Reliability
+    from pidelta.delta.committee import Committee
+
+
+def test(
+    frames: Annotated[list[Path], typer.Argument(help="Files of labelled frames not trained on.")],
+    model: Annotated[list[Path], typer.Option(help="A model; repeat for a committee.")],
+    output: Annotated[Path | None, typer.Option(help="Write the table as JSON too.")] = None,  # noqa: PT028
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write a page with pictures, and report.json, into a folder."),
+    ] = None,  # noqa: PT028
+) -> None:
+    """Compare the low level alone and with the delta model with the reference."""
+    from pidelta.delta.assessment import predict, summarise
+    from pidelta.delta.calibration import reliability as reliability_of
+    from pidelta.delta.committee import Committee
+    from pidelta.delta.loading import load_correction
+
+    if output is not None and not output.parent.is_dir():
+        raise DataError(f"{output}: expected a folder that exists, found none at {output.parent}")
+    if output is not None:
+        check_distinct(output, [*frames, *model])
+    members = [load_correction(path) for path in model]
+    committee = Committee(members, force_deviation=len(members) > 1)
+    known = committee.provenance
+    labelled = read_frames(frames, known.embedding, known.reference, known.low_level)
+    predictions = predict(committee, track(labelled.frames, description="frames", transient=True))
+    errors = summarise(predictions)
+    Console().print(_error_table(errors, len(labelled)))
+    reliability = reliability_of(predictions) if len(members) > 1 else None
+    if reliability is not None:
+        _show_reliability(reliability)
+    if output is not None:
+        factors = None if reliability is None else asdict(reliability.calibration)
+        content: dict[str, object] = {
+            "calibration": factors,
+            "frames": len(labelled),
+            "models": [str(path) for path in model],
+            "units": "kcal/mol, kcal/mol/angstrom; pairs are MAE, RMSE",
+            "errors": {name: asdict(summary) for name, summary in errors.items()},
+        }
+        with replacing(output) as stream:
+            stream.write(json.dumps(content, indent=1) + "\n")
+    if report is not None:
+        title = f"Errors on {len(labelled)} frames"
+        write_errors(report, title, committee, model, predictions, labelled.places, labelled.notes)
+
+
+def read_frames(
+    frames: list[Path], embedding: Mapping[str, str | float], reference: str | None, low: str | None
+) -> LabelledSet:
+    """Labelled frames, with notes on what was passed over."""
+    from pidelta.data.labelled import read_labelled
+
+    labelled = read_labelled(frames, embedding, reference, low)
+    for note in labelled.notes:
+        print(f"note: {note}")
+    return labelled
+
+
+def write_errors(
+    folder: Path,
+    title: str,
+    committee: Committee,
+    models: Sequence[Path],
+    predictions: Sequence[Prediction],
+    places: Sequence[tuple[Path, int]],
+    notes: Sequence[str],
+) -> None:
+    """Write the page of the errors of models, and say where it is.
+
+    Args:
+        folder: made where there is none.
+        title: of the page.
+        committee: of the models.
+        models: their files.
+        predictions: of the committee.
+        places: the file of each frame, and its number there.
+        notes: for the page.
+    """
+    from pidelta.analysis.model_errors import model_errors
+    from pidelta.analysis.model_page import write_model_page
+    from pidelta.analysis.pages import PAGE
+
+    known = committee.provenance
+    facts = [
+        ("models", ", ".join(map(str, models))),
+        ("frames", f"{len(places)} of {', '.join(dict.fromkeys(str(path) for path, _ in places))}"),
+        ("reference", known.reference),
+        ("low level", known.low_level),
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_model_page(model_errors(committee, predictions, places), folder, title, facts, notes)
+    print(f"report: {folder / PAGE}")
+
+
+def _show_reliability(reliability: Reliability) -> None:
+    """How far the spread is true, and the keys of a configuration that make it so."""
+    factor, inside = reliability.calibration, 100.0 * reliability.inside()
+    print(
+        f"spread of the models: {inside:.0f} % of the energies are within it, times its factor (68 % if "
+        "errors were normal). In the section delta:"
+    )
+    print(f"  calibration: {{energy: {factor.energy:.3g}, force: {factor.force:.3g}}}")
+    print(f"  offset: {reliability.offset:.6f} hartree   # for a weighted baseline (baseline_error)")
+
+
+def _error_table(errors: dict[str, ErrorSummary], count: int) -> Table:
+    table = Table(
+        title=f"MAE (RMSE) against the reference, {count} frames",
+        caption="Energies in kcal/mol after removing each method's mean error, as absolute energies differ; "
+        "gradients in kcal/mol/Å",
+    )
+    for heading in ("method", "energy", "QM gradient", "MM gradient", "MM gradient within 5 Å"):
+        table.add_column(heading, justify="left" if heading == "method" else "right")
+    for name, summary in errors.items():
+        table.add_row(name, *(f"{mae:.4f} ({rmse:.4f})" for mae, rmse in asdict(summary).values()))
+    return table

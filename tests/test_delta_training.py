@@ -29,6 +29,7 @@ from pidelta.delta.training.run import coverage_group, initial_networks, prepare
 from pidelta.delta.training.settings import read_training_file
 from pidelta.delta.training.targets import prepare
 from pidelta.errors import ConfigError, DataError, ModelError, RunError
+from pidelta.units import ANGSTROM
 
 SETTINGS = """
 model: {model}
@@ -95,6 +96,17 @@ def test_frames_cut_with_another_embedding_are_refused(tmp_path):
     assert len(read_labelled([path], {"scheme": "cutoff", "cutoff": 16.0, "switch": 3.0})) == 4
 
 
+def weighted_square(item, errors):
+    """Mean over components; each site counts as the cube of its distance, in 3 angstrom."""
+    nearest = [min(np.linalg.norm(item.frame.positions - site, axis=1)) for site in item.frame.site_positions]
+    return np.mean(
+        [
+            (distance / (3.0 * ANGSTROM)) ** 3 * (error**2).mean()
+            for distance, error in zip(nearest, errors, strict=True)
+        ]
+    )
+
+
 @KINDS
 def test_gradients_count_more_than_energies_unless_the_settings_say_how_much(small_store, both, model):
     settings, prepared = both[model]
@@ -105,7 +117,7 @@ def test_gradients_count_more_than_energies_unless_the_settings_say_how_much(sma
     squares = {
         "qm_gradient": np.mean([(item.reference.gradient - item.low.gradient) ** 2 for item in items]),
         "mm_gradient": np.mean(
-            [(item.reference.site_gradient - item.low.site_gradient) ** 2 for item in items]
+            [weighted_square(item, item.reference.site_gradient - item.low.site_gradient) for item in items]
         ),
     }
     arguments = networks, prepared.groups, prepared.settings, frames, frames
@@ -134,7 +146,7 @@ def test_errors_of_the_loss_are_those_of_the_model(small_store, both, model):
         expected = {
             "energy": (result.energy[0] - reference.energy + low.energy) ** 2,
             "qm_gradient": (qm_error**2).mean(),
-            "mm_gradient": (mm_error**2).mean(),
+            "mm_gradient": weighted_square(item, mm_error),
         }
         for name, value in expected.items():
             assert float(errors[name][place].detach()) == pytest.approx(value, rel=1e-7), name
@@ -150,7 +162,7 @@ def test_a_known_function_is_learnt(store, tmp_path, model):
     low, corrected = errors["low"], errors["low + delta"]
     assert corrected.energy[1] < 0.25 * low.energy[1]
     assert corrected.qm_gradient[1] < 0.15 * low.qm_gradient[1]
-    assert corrected.mm_gradient[1] < 0.4 * low.mm_gradient[1]
+    assert corrected.mm_gradient[0] < 0.35 * low.mm_gradient[0]
     log = json.loads(path.with_suffix(".json").read_text())
     assert len(log["epochs"]) <= 40
     assert not set(log["train_sources"]) & set(log["validation_sources"])

@@ -4,10 +4,10 @@ Positions never change in training, so features and Jacobians are constants. Wit
 networks, the QM gradient is J a, and the derivative of the networks in the positions themselves. For the
 environment only the squared error of the loss is needed,
 
-    |A^T a - t|^2 = a^T (A A^T) a - 2 a^T (A t) + t^T t,
+    sum_j w_j |A_j^T a - t_j|^2 = a^T (A W A^T) a - 2 a^T (A W t) + t^T W t,
 
-with A of shape (n K, 3 m): the Gram matrix A A^T, (n K, n K), stands for the m sites, so that a training step
-costs the same for 10 and for 10,000 of them.
+with A of shape (n K, 3 m): the Gram matrix A W A^T, (n K, n K), stands for the m sites, so that a training
+step costs the same for 10 and for 10,000 of them. The weight w of a site is in `site_weights`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.spatial import KDTree
 
-from pidelta.data.frames import LabelledFrame
+from pidelta.data.frames import Frame, LabelledFrame
 from pidelta.delta.descriptors import DescriptorSettings, species_index
 from pidelta.delta.region_features import FieldKind, RegionFeatures
 from pidelta.state import FloatArray
+from pidelta.units import ANGSTROM
+
+_UNIT_DISTANCE = 3.0 * ANGSTROM  # where a site counts once
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,8 @@ class TargetGroup:
         positions: (F, n, 3) of the QM atoms in bohr.
         features: (F, n, D).
         jacobian: (F, n D, 3 n) d(feature)/dR of the QM atoms.
-        gram, projection: (F, n K, n K) A A^T and (F, n K) A t of the environment, see the module.
-        site_square: (F,) t^T t.
+        gram, projection: (F, n K, n K) A W A^T and (F, n K) A W t of the environment, see the module.
+        site_square: (F,) t^T W t.
         site_count: (F,) number of sites m.
         energy: (F,) reference - low level in hartree.
         gradient: (F, 3 n) its gradient in hartree/bohr.
@@ -85,17 +89,30 @@ def _prepare_frame(
     jacobian, at_sites = (torch.from_numpy(array) for array in features.jacobian())
     target = _difference(reference.site_gradient, low.site_gradient)
     at_sites = at_sites.flatten(2).flatten(0, 1)
+    weights = torch.from_numpy(site_weights(frame)).repeat_interleave(3)
+    weighted = at_sites * weights
     return {
         "positions": torch.from_numpy(frame.positions),
         "features": torch.from_numpy(features.features()[0]),
         "jacobian": jacobian.flatten(2).flatten(0, 1),
-        "gram": at_sites @ at_sites.mT,
-        "projection": at_sites @ target,
-        "site_square": target @ target,
+        "gram": weighted @ at_sites.mT,
+        "projection": weighted @ target,
+        "site_square": target @ (weights * target),
         "site_count": torch.tensor(len(frame.site_charges), dtype=torch.float64),
         "energy": torch.tensor(reference.energy - low.energy, dtype=torch.float64),
         "gradient": _difference(reference.gradient, low.gradient),
     }
+
+
+def site_weights(frame: Frame) -> FloatArray:
+    """How much the gradient on each site counts, (m,): as the cube of its distance to the nearest QM atom.
+
+    What a dipole does to a charge falls as that cube, so that gradients are compared relative to their size.
+    With equal weights the few sites within 3 angstrom are nearly all of the loss, and the dipole and
+    quadrupole of the region, which all others feel, stay wrong.
+    """
+    distances, _ = KDTree(frame.positions).query(frame.site_positions)
+    return np.asarray((distances / _UNIT_DISTANCE) ** 3)
 
 
 def _difference(reference: FloatArray, low: FloatArray) -> torch.Tensor:

@@ -186,6 +186,7 @@ def check_results(whole, folder):
     assert selection.sampled == {"1-md": 12, "2-principal-components": 4, "3-wigner": 4}
     write_learning_page(whole, results, "pidelta learn learn.yaml")
     page = (whole / "page.md").read_text()
+    assert "parts by trajectory or time" in page
     assert "10 labelled frames to train on, 6 to test on" in page
     for picture in ("errors.png", "frames.png", "spread.png"):
         assert picture in page

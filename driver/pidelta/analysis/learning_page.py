@@ -62,7 +62,7 @@ def write_learning_page(root: Path, results: Sequence[RoundResult], command: str
         "",
         f"The spread of the models is multiplied by {last.calibration[0]:.2f} for energies and "
         f"{last.calibration[1]:.2f} for forces, so that its mean square is that of the errors on the test "
-        f"frames. {100.0 * last.inside:.0f} % of the energies are within it (68 % if errors were normal).",
+        f"frames. {_judgement(last)}",
         "",
         f"![errors against spread]({_SPREAD})",
     ]
@@ -74,6 +74,12 @@ def write_learning_page(root: Path, results: Sequence[RoundResult], command: str
     if notes:
         lines += ["", "## What went wrong", "", *notes]
     write_text(root / PAGE, "\n".join(lines) + "\n")
+
+
+def _judgement(result: RoundResult) -> str:
+    if result.judgement is not None:
+        return str(result.judgement)
+    return f"{100.0 * result.inside:.0f} % of the energies of these same frames are within it."
 
 
 def _error_table(results: Sequence[RoundResult]) -> list[str]:

@@ -25,24 +25,32 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO]:  # type: ignore[type
     encoding = None if "b" in mode else "utf-8"
     target = path.resolve()
     if target.exists() and not target.is_file():
-        with target.open(mode, encoding=encoding) as stream:
+        with _named(path), target.open(mode, encoding=encoding) as stream:
             yield stream
         return
     if target.exists() and not os.access(target, os.W_OK):
         raise PermissionError(13, "may not be written to", str(path))
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with partial.open(mode, encoding=encoding) as stream:
-            yield stream
-        if target.exists():
-            partial.chmod(target.stat().st_mode)
-        partial.replace(target)
-    except OSError as error:
-        if error.filename in (None, str(partial)):  # of a full disk Python does not know the file
-            raise OSError(error.errno, error.strerror, str(path)) from None
-        raise
+        with _named(path, partial):
+            with partial.open(mode, encoding=encoding) as stream:
+                yield stream
+            if target.exists():
+                partial.chmod(target.stat().st_mode)
+            partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(path: Path, partial: Path | None = None) -> Iterator[None]:
+    """Let errors name the file: of a full disk Python does not know it."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename in (None, str(partial)):
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
 
 
 def back_up(path: Path) -> Path | None:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from pidelta.analysis.pages import table_row, write_text
-from pidelta.analysis.plots import COLOURS, DPI, new_figure, tidy
+from pidelta.analysis.plots import COLOURS, new_figure, save, tidy
 from pidelta.workflow.learning.rounds import Round, RoundResult, Selection, read_selection
 
 PAGE = "page.md"
@@ -134,7 +134,7 @@ def draw_errors(results: Sequence[RoundResult], path: Path) -> None:
         frameon=False,
         fontsize=8,
     )
-    figure.savefig(path, dpi=DPI)
+    save(figure, path)
 
 
 def _draw_maps(selections: Sequence[Selection], path: Path) -> None:
@@ -147,7 +147,7 @@ def _draw_maps(selections: Sequence[Selection], path: Path) -> None:
         _draw_map(axis, number, selection)
     for axis in axes[len(shown) :]:
         axis.set_visible(False)
-    figure.savefig(path, dpi=DPI)
+    save(figure, path)
 
 
 def _draw_map(axis: Axes, number: int, selection: Selection) -> None:
@@ -178,4 +178,4 @@ def _draw_spread(result: RoundResult, path: Path) -> None:
     axis.set_ylabel("error of the energy / kcal/mol", fontsize=9)
     axis.legend(frameon=False, fontsize=8, loc="upper left")
     tidy(axis)
-    figure.savefig(path, dpi=DPI)
+    save(figure, path)

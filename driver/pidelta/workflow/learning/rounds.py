@@ -164,9 +164,10 @@ def completed(root: Path) -> list[RoundResult]:
                 if content[name] is not None:
                     content[name] = ErrorSummary(**{key: tuple(v) for key, v in content[name].items()})
             if (judgement := content.get("judgement")) is not None:
-                content["judgement"] = Judgement(
-                    **{key: tuple(v) if isinstance(v, list) else v for key, v in judgement.items()}
-                )
+                pairs: dict[str, Any] = {
+                    k: tuple(v) if isinstance(v, list) else v for k, v in judgement.items()
+                }
+                content["judgement"] = Judgement(**pairs)
             results.append(RoundResult(**content))
         except (TypeError, KeyError, AttributeError, ValueError):
             raise _malformed(path) from None

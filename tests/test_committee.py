@@ -36,7 +36,9 @@ def config(tmp_path_factory):
         shutil.copy(SOURCE / name, folder)
     text = (SOURCE / "pidelta.yaml").read_text()
     names = ", ".join(COMMITTEE_PROPERTIES)
-    (folder / "pidelta.yaml").write_text(text.replace("delta-2.pt]", f"delta-2.pt], properties: [{names}]"))
+    assert "delta-2.pt]\n" in text
+    text = text.replace("delta-2.pt]\n", f"delta-2.pt]\n  properties: [{names}]\n")
+    (folder / "pidelta.yaml").write_text(text)
     return folder / "pidelta.yaml"
 
 
@@ -63,7 +65,8 @@ def test_members_are_those_of_models_alone_and_their_mean_is_the_energy(setup, t
     np.testing.assert_allclose(pot.mean(axis=1), both.energy, rtol=1e-12)
     np.testing.assert_allclose(force.mean(axis=1), -both.gradient.reshape(2, -1), atol=1e-12)
     np.testing.assert_allclose(virial.mean(axis=1), both.virial.reshape(2, -1), atol=1e-10)
-    np.testing.assert_allclose(pot.std(axis=1, ddof=1), both.properties["delta_standard_deviation"])
+    spread = setup.config.delta.calibration.energy * pot.std(axis=1, ddof=1)
+    np.testing.assert_allclose(spread, both.properties["delta_standard_deviation"])
     for member in range(3):
         alone = setup.evaluator(terms, member).evaluate(positions, cells)
         assert set(COMMITTEE_PROPERTIES).isdisjoint(alone.properties)

@@ -60,6 +60,12 @@ def test_folds_hold_every_frame_back_once_and_keep_steps_together():
         assert sorted([*train, *held_back]) == list(range(len(SOURCES)))
         assert not {place(SOURCES[index]) for index in held_back} & {place(SOURCES[index]) for index in train}
     assert sorted(index for _, held_back in folds for index in held_back) == list(range(len(SOURCES)))
+    uneven = [
+        f"a.pos_{bead}.xyz step {step}"
+        for step, beads in ((0, 16), (1, 1), (2, 9), (3, 1))
+        for bead in range(beads)
+    ]
+    assert [len(held_back) for _, held_back in folds_by_source(uneven, 3)] == [16, 9, 2]
     assert len(folds_by_source(SOURCES[:2], 5)) == 2
     with pytest.raises(DataError, match="at least 2 steps"):
         folds_by_source(SOURCES[:1], 5)

@@ -98,18 +98,65 @@ class Guess:
         return CorrectionResult(errors[:1], gradient)
 
 
-def test_calibration_finds_how_much_larger_errors_are_than_the_spread():
+def guessed(members, count, sources=lambda place: "", factor=lambda place: 1.0):
+    """Frames on which each member errs by a shared 3, `factor` times as large, and an own 1."""
+    items = []
+    for place in range(count):
+        frame = random_frame(place, source=sources(place))
+        key = int(abs(frame.positions[0, 0]) * 1e12)
+        shared = (factor(place) - 1.0) * SHARED * np.random.default_rng(key).normal(size=13)
+        zeros = np.zeros((24, 3)), np.zeros(4)
+        low, reference = (
+            Label("", sign * shared[0] / 2, sign * shared[1:].reshape(4, 3) / 2, *zeros)
+            for sign in (1.0, -1.0)
+        )
+        items.append(LabelledFrame(frame, reference, low))
+    return [Guess(seed, SHARED, 1.0) for seed in range(members)], items
+
+
+SHARED = 3.0
+
+
+@pytest.mark.parametrize("members", [2, 4])
+def test_calibration_finds_how_much_larger_errors_are_than_the_spread(members):
     """Members err by a shared 3 and an own 1: the mean of 4 by sqrt(9 + 1/4), their spread is 1."""
-    frames = [random_frame(seed) for seed in range(300)]
-    zero = Label("", 0.0, np.zeros((4, 3)), np.zeros((24, 3)), np.zeros(4))
-    items = [LabelledFrame(frame, zero, zero) for frame in frames]
-    found = calibrate([Guess(seed, 3.0, 1.0) for seed in range(4)], items)
-    expected = np.sqrt(9.0 + 0.25)
+    found = calibrate(*guessed(members, 300))
+    expected = np.sqrt(9.0 + 1.0 / members)
     assert found.calibration.energy == pytest.approx(expected, rel=0.1)
     assert found.calibration.force == pytest.approx(expected, rel=0.05)
     calibrated = found.calibration.force * found.force_spread
     assert np.mean(calibrated**2) == pytest.approx(np.mean(found.force_errors**2), rel=1e-12)
-    assert 0.5 < found.inside() < 0.7  # 0.68 for many members
+
+
+@pytest.mark.parametrize(("members", "energies"), [(2, 0.5), (4, 0.609)])
+def test_a_true_factor_covers_what_normal_errors_have_it_cover(members, energies):
+    """The share of |t| < 1 for t of K - 1 degrees of freedom: arctan for two members, tables for four."""
+    found = calibrate(*guessed(members, 300)).judgement
+    assert found.parts == 5
+    rng = np.random.default_rng(5)
+    atoms = rng.normal(size=(100_000, 3)), rng.normal(size=(100_000, members, 3))
+    forces = np.mean((atoms[0] ** 2).mean(axis=1) < atoms[1].var(axis=1, ddof=1).mean(axis=1))
+    assert found.expected == (pytest.approx(energies, abs=1e-3), pytest.approx(forces, abs=5e-3))
+    assert found.inside == (pytest.approx(energies, abs=0.07), pytest.approx(forces, abs=0.04))
+    assert 0.75 < found.energy_ratios[0] < found.energy_ratios[1] < 1.3
+    assert 0.9 < found.force_ratios[0] < found.force_ratios[1] < 1.1
+
+
+def test_a_factor_is_not_judged_by_the_frames_that_it_was_fitted_to():
+    """One of five trajectories errs three times as much: others are judged by factors that it is part of."""
+    sources = [f"{name}.pos_0.xyz step {step}" for name in "abcde" for step in range(60)]
+    members, items = guessed(4, 300, sources.__getitem__, lambda place: 1.0 if place < 240 else 3.0)
+    found = calibrate(members, items).judgement
+    own, large = 9.0 + 0.25, 81.0 + 0.25
+    others = 4.0 * own / (3.0 * own + large)
+    assert found.force_ratios[1] == pytest.approx(np.sqrt(large / own), rel=0.1)
+    assert found.force_ratios[0] == pytest.approx(np.sqrt(others), rel=0.1)
+    assert found.energy_ratios[1] == pytest.approx(np.sqrt(large / own), rel=0.25)
+
+
+def test_few_frames_are_no_judgement():
+    assert calibrate(*guessed(2, 2)).judgement is None
+    assert calibrate(*guessed(2, 3)).judgement.parts == 3
 
 
 def test_a_committee_is_calibrated_as_pidelta_test_says(tmp_path, run, capsys):
@@ -122,6 +169,7 @@ def test_a_committee_is_calibrated_as_pidelta_test_says(tmp_path, run, capsys):
     printed = capsys.readouterr().out
     energy = float(printed.split("energy: ")[1].split(",")[0])
     offset = float(printed.split("offset: ")[1].split(" hartree")[0])
+    assert "In 5 parts by trajectory or time" in printed
     with FrameStore(tmp_path / "frames.h5") as store:
         frames = list(store)
         methods = ("toy low", "toy reference")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -186,6 +187,7 @@ def check_results(whole, folder):
     assert selection.sampled == {"1-md": 12, "2-principal-components": 4, "3-wigner": 4}
     write_learning_page(whole, results, "pidelta learn learn.yaml")
     page = (whole / "page.md").read_text()
+    assert "parts by trajectory or time" in page
     assert "10 labelled frames to train on, 6 to test on" in page
     for picture in ("errors.png", "frames.png", "spread.png"):
         assert picture in page
@@ -342,6 +344,18 @@ def test_settings_of_the_training_are_checked_before_anything_is_sampled(folder,
     (folder / "train.yaml").write_text(text)
     line = fail("learn", folder / "learn.yaml")
     assert re.search(expected, line), line
+    assert not (folder / "learn" / "round-00").exists()
+
+
+def test_what_a_later_step_needs_is_looked_for_before_anything_is_sampled(folder, fail, monkeypatch):
+    settings = folder / "learn.yaml"
+    good = settings.read_text()
+    settings.write_text(good.replace("STO-3G", "def2-NONSENSE"))
+    assert "expected one that PySCF has for H, found 'def2-NONSENSE'" in fail("learn", settings)
+    settings.write_text(good)
+    monkeypatch.setitem(sys.modules, "skmatter.sample_selection", None)
+    line = fail("learn", folder / "learn.yaml")
+    assert "picking diverse frames needs the package skmatter: pip install 'pidelta[learn]'" in line
     assert not (folder / "learn" / "round-00").exists()
 
 

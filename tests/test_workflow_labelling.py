@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -356,6 +360,87 @@ def test_a_frame_that_cannot_be_labelled_stops_everything(store, fake):
     store.append(replace(store.frame(0), multiplicity=3))
     with pytest.raises(SetupError, match="not closed-shell"):
         list(labelling.reference_labels(store, [3, 0], QUICK, 1))
+
+
+class Dying:
+    """A pool whose worker is killed by the frames that are named."""
+
+    def __init__(self, deadly):
+        self.deadly, self.started = deadly, 0
+
+    def __call__(self, workers, context, initializer):
+        self.started += 1
+        return self
+
+    def submit(self, task, frame, *arguments):
+        future = Future()
+        if frame.source.endswith(self.deadly):
+            future.set_exception(BrokenProcessPool())
+        else:
+            future.set_result(task(frame, *arguments))
+        return future
+
+    def shutdown(self, **options):
+        pass
+
+
+def test_a_frame_that_kills_its_worker_is_set_aside(store, fake, monkeypatch):
+    monkeypatch.setattr(labelling, "ProcessPoolExecutor", pool := Dying(("step 0",)))
+    outcomes = labelling.reference_labels(store, [0, 2], QUICK, 1)
+    (failure,) = labelling.write_labels(store, "reference", QUICK.method, outcomes)
+    assert failure.startswith("frame 0: its worker process died, perhaps for want of memory")
+    assert pool.started == 2
+    assert store.unlabelled("reference", QUICK.method) == [1, 0]
+
+
+def test_workers_that_die_one_after_the_other_end_the_labelling(store, fake, monkeypatch):
+    monkeypatch.setattr(labelling, "ProcessPoolExecutor", Dying(("step 0", "step 20", "step 40")))
+    outcomes = labelling.reference_labels(store, [0, 1, 2] * 3, QUICK, 2)
+    with pytest.raises(RunError, match="5 worker processes died one after the other"):
+        labelling.write_labels(store, "reference", QUICK.method, outcomes)
+    assert len(store.failures("reference", QUICK.method)) == 3
+
+
+def test_a_worker_that_is_killed_takes_one_frame_with_it(store, monkeypatch):
+    """For real, as soon as it is there."""
+    outcomes, victims = labelling.reference_labels(store, [0, 1, 2], QUICK, 1), []
+
+    def kill():
+        deadline = time.monotonic() + 60.0
+        while not victims and time.monotonic() < deadline:
+            victims.extend(multiprocessing.active_children())
+            time.sleep(0.01)
+        os.kill(victims[0].pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    failures = labelling.write_labels(store, "reference", QUICK.method, outcomes)
+    thread.join()
+    assert len(failures) == 1
+    assert "frame 0: its worker process died" in failures[0]
+    assert store.unlabelled("reference", QUICK.method) == [0]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--basis", "def2-NONSENSE"), "basis: expected one that PySCF has for H, found 'def2-NONSENSE'"),
+        (("--auxiliary-basis", "nonsense"), "auxiliary_basis: expected one that PySCF has for H"),
+        (("--xc", "NONSENSE"), "xc: expected a functional that PySCF has, found 'NONSENSE'"),
+        (("--xc", "PBE-D3BJ"), "xc: expected a functional"),
+        (("--xc", "revTPSS", "--dispersion", "d4"), "found no published D4 parameters for revTPSS"),
+    ],
+)
+def test_a_wrong_level_of_theory_is_said_before_workers_start(
+    store, options, expected, run, monkeypatch, capsys
+):
+    store.release()
+    monkeypatch.setattr(labelling, "ProcessPoolExecutor", None)
+    assert run("label", store.path, *options) == 2
+    printed = capsys.readouterr()
+    (line,) = printed.err.strip().splitlines()
+    assert expected in line
+    assert printed.out == ""
 
 
 def label(*arguments):

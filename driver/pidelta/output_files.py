@@ -26,7 +26,7 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO]:  # type: ignore[type
     """
     encoding = None if "b" in mode else "utf-8"
     if path.exists() and not path.is_file():
-        with path.open(mode, encoding=encoding) as stream:
+        with _named(path), path.open(mode, encoding=encoding) as stream:
             yield stream
         return
     with replacement(path) as partial, partial.open(mode, encoding=encoding) as stream:
@@ -44,15 +44,11 @@ def replacement(path: Path) -> Iterator[Path]:
         raise PermissionError(13, "may not be written to", str(path))
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        yield partial
-        if target.exists():
-            partial.chmod(target.stat().st_mode)
-        partial.replace(target)
-    except OSError as error:
-        # Of a full disk Python does not know the file; errors of HDF5 may have no number.
-        if error.errno is not None and error.filename in (None, str(partial)):
-            raise OSError(error.errno, error.strerror, str(path)) from None
-        raise
+        with _named(path, partial):
+            yield partial
+            if target.exists():
+                partial.chmod(target.stat().st_mode)
+            partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -66,6 +62,17 @@ def check_distinct(output: Path, inputs: Iterable[Path]) -> None:
     for path in inputs:
         if path.exists() and output.exists() and path.samefile(output):
             raise DataError(f"{output}: expected an output that is not read, found it among the inputs")
+
+
+@contextmanager
+def _named(path: Path, partial: Path | None = None) -> Iterator[None]:
+    """Let errors name the file: of a full disk Python does not know it. Errors of HDF5 may have no number."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(partial)):
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
 
 
 def back_up(path: Path) -> Path | None:

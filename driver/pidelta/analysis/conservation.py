@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pidelta.analysis.ipi_output import read_properties
-from pidelta.analysis.plots import COLOURS, DPI, new_figure, tidy
+from pidelta.analysis.plots import COLOURS, new_figure, save, tidy
 from pidelta.analysis.statistics import mean_with_error
 from pidelta.analysis.summary import Drift, fit_drift, time_in_ps
 from pidelta.errors import DataError
@@ -99,4 +99,4 @@ def plot_conservation(results: Sequence[Conservation], path: Path) -> None:
         tidy(axis)
     panels[-1].set_xlabel("time / ps")
     panels[-1].set_xlim(0.0, max(float(np.max(result.time_ps)) for result in results))
-    figure.savefig(path, dpi=DPI)
+    save(figure, path)

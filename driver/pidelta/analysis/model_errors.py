@@ -155,7 +155,7 @@ def model_errors(
         mm_distances=mm.shares(bins, _interval),
         mm_elements=mm.shares(mm.numbers, _element),
         frames=tuple(_frames(committee, predictions, places, low, corrected)),
-        reliability=reliability(predictions) if len(committee.members) > 1 else None,
+        reliability=reliability(predictions, len(committee.members)) if len(committee.members) > 1 else None,
     )
 
 

@@ -133,11 +133,14 @@ def _outside(errors: ModelErrors) -> list[str]:
 
 def _trust(found: Reliability) -> str:
     energy, force = found.calibration.energy, found.calibration.force
+    inside = 100.0 * found.inside(), 100.0 * found.forces_inside()
+    judgement = found.judgement or (
+        f"{inside[0]:.0f} % of the energies and {inside[1]:.0f} % of the forces on QM atoms of these same "
+        "frames are within it."
+    )
     return (
         f"The spread of the models, times {energy:.3g} for energies and {force:.3g} for forces, has the mean "
-        f"square of the errors on these frames. {100.0 * found.inside():.0f} % of the energies are within it "
-        f"(68 % if errors were normal), and {100.0 * found.forces_inside():.0f} % of the forces on QM atoms "
-        "(61 %)."
+        f"square of the errors on these frames. {judgement}"
     )
 
 
@@ -166,5 +169,6 @@ def _json(
             "calibration": asdict(found.calibration),
             "energies_inside": found.inside(),
             "forces_inside": found.forces_inside(),
+            "judgement": None if found.judgement is None else asdict(found.judgement),
         },
     }

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from pidelta.analysis.model_errors import ModelErrors, Parity, Share
-from pidelta.analysis.plots import COLOURS, DPI, new_figure, tidy
+from pidelta.analysis.plots import COLOURS, new_figure, save, tidy
 from pidelta.state import FloatArray
 
 _GREY = "#8a8a8a"
@@ -40,7 +40,7 @@ def draw_parity(errors: ModelErrors, path: Path) -> None:
     figure.legend(
         handles, _LEGEND, loc="outside lower center", ncols=2, frameon=False, fontsize=8, markerscale=3.0
     )
-    figure.savefig(path, dpi=DPI)
+    save(figure, path)
 
 
 def _draw_parity(axis: Axes, values: Parity) -> None:
@@ -74,7 +74,7 @@ def draw_shares(errors: ModelErrors, path: Path) -> None:
         axis.set_xlabel(label, fontsize=9)
     axes[0].set_ylabel("RMSE / kcal/mol/Å", fontsize=9)
     figure.legend(axes[0].containers, _LEGEND, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-    figure.savefig(path, dpi=DPI)
+    save(figure, path)
 
 
 def _draw_bars(axis: Axes, shares: Sequence[Share]) -> None:
@@ -107,4 +107,4 @@ def draw_spread(spread: FloatArray, errors: FloatArray, path: Path) -> None:
     axis.set_ylabel("error of the energy / kcal/mol", fontsize=9)
     axis.legend(frameon=False, fontsize=8, loc="upper left")
     tidy(axis)
-    figure.savefig(path, dpi=DPI)
+    save(figure, path)

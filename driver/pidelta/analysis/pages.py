@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pidelta.analysis.plots import COLOURS, DPI, new_figure, tidy
+from pidelta.analysis.plots import COLOURS, DPI, new_figure, save, tidy
 from pidelta.analysis.sections import Curve, Number, Panel, Picture, Report, Section
 from pidelta.output_files import replacing
 from pidelta.state import FloatArray
@@ -101,7 +101,7 @@ def draw(picture: Picture, path: Path) -> None:
         axis.ticklabel_format(axis="y", style="plain")
     for axis in axes[count:]:
         axis.set_visible(False)
-    figure.savefig(path, dpi=DPI * 2 // 3)
+    save(figure, path, DPI * 2 // 3)
 
 
 def _power_of_ten(panel: Panel) -> int:

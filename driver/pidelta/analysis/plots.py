@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from pidelta.output_files import replacing
 
 _BLUE, _ORANGE, _GREEN, _GREY = "#2f6db3", "#d8702a", "#3a8f5c", "#5a5a5a"
 COLOURS = (_BLUE, _ORANGE, _GREEN, "#8a5aa8")
@@ -30,3 +34,13 @@ def tidy(axis: Axes) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25, linewidth=0.5)
     axis.tick_params(labelsize=9)
+
+
+def save(figure: Figure, path: Path, dpi: int = DPI) -> None:
+    """Write a picture, whole or not at all; its name ends in its format, PNG where it does not say.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with replacing(path, "wb") as stream:
+        figure.savefig(stream, format=path.suffix.removeprefix(".") or "png", dpi=dpi)

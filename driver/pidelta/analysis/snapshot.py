@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
 
-from pidelta.analysis.plots import DPI, new_figure
+from pidelta.analysis.plots import new_figure, save
 from pidelta.state import FloatArray, IntArray, System
 from pidelta.units import BOHR_IN_ANGSTROM
 
@@ -44,7 +44,7 @@ def draw_snapshot(path: Path, system: System, shown: IntArray, bonds: IntArray) 
     axis.set_ylim(-0.04 * edges[1], 1.04 * edges[1])
     axis.set_xlabel("x / angstrom")
     axis.set_ylabel("y / angstrom")
-    figure.savefig(path, dpi=DPI)
+    save(figure, path)
 
 
 def _draw(

@@ -177,8 +177,11 @@ def label_with_dft(
     check_every: int | None = None,
 ) -> list[str]:
     """Label frames with DFT, with a progress bar; print and return what went wrong with which."""
+    from pidelta.qm.reference import check_level
     from pidelta.workflow import labelling
 
+    if indices:
+        check_level(settings, store.frame(indices[0]).numbers)
     for program, count in store.programs("reference", settings.method).items():
         if program != settings.program and not replace:
             print(f"note: {count} frames have labels by this method from {program}, which stay")

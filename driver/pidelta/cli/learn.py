@@ -92,9 +92,12 @@ def _check_training(file: LearningFile, setup: Setup) -> None:
     """See that labels can be made, and that they suit the training, before the first frame is sampled."""
     from pidelta.data.embedding import difference
     from pidelta.delta.training.settings import read_training_file
-    from pidelta.qm.reference import ReferenceSettings
+    from pidelta.qm.reference import ReferenceSettings, check_level
+    from pidelta.workflow.learning.selection import load_picker
 
-    _ = ReferenceSettings(**file.label.model_dump()).method
+    check_level(ReferenceSettings(**file.label.model_dump()), setup.qm_region.numbers)
+    if file.select.method != "random":
+        load_picker()
     found = read_training_file(file.training).embedding.as_mapping()
     if differs := difference(setup.qm_region.surroundings.settings, found):
         key, expected, given = differs

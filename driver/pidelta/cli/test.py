@@ -49,13 +49,15 @@ def test(
     predictions = predict(committee, track(labelled.frames, description="frames", transient=True))
     errors = summarise(predictions)
     Console().print(_error_table(errors, len(labelled)))
-    reliability = reliability_of(predictions) if len(members) > 1 else None
+    reliability = reliability_of(predictions, len(members)) if len(members) > 1 else None
     if reliability is not None:
         _show_reliability(reliability)
     if output is not None:
         factors = None if reliability is None else asdict(reliability.calibration)
+        judgement = None if reliability is None else reliability.judgement
         content: dict[str, object] = {
             "calibration": factors,
+            "judgement": None if judgement is None else asdict(judgement),
             "frames": len(labelled),
             "models": [str(path) for path in model],
             "units": "kcal/mol, kcal/mol/angstrom; pairs are MAE, RMSE",
@@ -118,13 +120,11 @@ def write_errors(
 
 def _show_reliability(reliability: Reliability) -> None:
     """How far the spread is true, and the keys of a configuration that make it so."""
-    factor, inside = reliability.calibration, 100.0 * reliability.inside()
-    print(
-        f"spread of the models: {inside:.0f} % of the energies are within it, times its factor (68 % if "
-        "errors were normal). In the section delta:"
-    )
+    factor = reliability.calibration
+    print("factors that make the spread of the models as large as errors are, in the section delta:")
     print(f"  calibration: {{energy: {factor.energy:.3g}, force: {factor.force:.3g}}}")
     print(f"  offset: {reliability.offset:.6f} hartree   # for a weighted baseline (baseline_error)")
+    print(reliability.judgement or "too few frames to judge these factors on others than those of their fit")
 
 
 def _error_table(errors: dict[str, ErrorSummary], count: int) -> Table:

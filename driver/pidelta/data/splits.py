@@ -104,6 +104,8 @@ def resample_by_source(sources: Sequence[str], frames: IntArray, seed: int, bloc
 def folds_by_source(sources: Sequence[str], folds: int, blocks: int = 20) -> list[tuple[IntArray, IntArray]]:
     """Splits as those of `split_by_source`, without chance, in which every frame is held back once.
 
+    The parts held back are about equal: the largest blocks are dealt first, each to the smallest part so far.
+
     Args:
         sources: as there.
         folds: number of splits; less where there are fewer steps.
@@ -112,8 +114,9 @@ def folds_by_source(sources: Sequence[str], folds: int, blocks: int = 20) -> lis
     Raises:
         DataError: there are fewer than two steps to divide.
     """
-    pieces = _pieces(sources, blocks)
-    dealt = [[index for piece in pieces[fold::folds] for index in piece] for fold in range(folds)]
+    dealt: list[list[int]] = [[] for _ in range(folds)]
+    for piece in sorted(_pieces(sources, blocks), key=len, reverse=True):
+        min(dealt, key=len).extend(piece)
     return [_divide(len(sources), held_back) for held_back in dealt if held_back]
 
 

@@ -31,8 +31,12 @@ class FolderLock:
     def __init__(self, folder: Path, owner: str) -> None:
         self._path = folder / _NAME
         self.descriptor = self._open()
-        os.ftruncate(self.descriptor, 0)
-        os.write(self.descriptor, f"{os.getpid()} {owner}".encode())
+        try:
+            os.ftruncate(self.descriptor, 0)
+            os.write(self.descriptor, f"{os.getpid()} {owner}".encode())
+        except OSError as error:  # a full disk
+            self.release()
+            raise OSError(error.errno, error.strerror, str(self._path)) from None
 
     def release(self) -> None:
         """Let others run here."""

@@ -121,6 +121,25 @@ class ReferenceSettings:
             raise MissingExtraError("pyscf", "label", "a DFT label") from None
 
 
+def check_level(settings: ReferenceSettings, numbers: IntArray) -> None:
+    """See that a level of theory is known, and has a basis and a dispersion for elements, before any work.
+
+    Args:
+        settings: the level of theory.
+        numbers: (n,) atomic numbers.
+
+    Raises:
+        MissingExtraError: PySCF, or the package of the dispersion, is not installed.
+        SettingError: PySCF does not know the functional or a basis, or there is no such dispersion for it.
+        SetupError: an element has no dispersion.
+    """
+    _ = settings.method
+    _checked_functional(importlib.import_module("pyscf.dft"), settings)
+    _check_bases(importlib.import_module("pyscf.gto"), settings, numbers)
+    if settings.damping is not None and settings.dispersion != "none":
+        Dispersion(numbers, settings.dispersion, settings.damping)
+
+
 def label_frame(frame: Frame, settings: ReferenceSettings) -> Label:
     """Energy, gradients, Mulliken charges and dipole of a frame by DFT, with the MM charges as point charges.
 
@@ -243,8 +262,7 @@ def _molecule(frame: Frame, settings: ReferenceSettings) -> Any:
         if not (distances > 0.1).all():
             raise GeometryError(f"frame {frame.source}: {what} sits on a QM atom, or is not finite")
     gto = importlib.import_module("pyscf.gto")
-    for key, basis in (("basis", settings.basis), ("auxiliary_basis", settings.fitting_basis)):
-        _check_basis(gto, key, basis, frame.numbers)
+    _check_bases(gto, settings, frame.numbers)
     atoms = [
         (int(number), tuple(point)) for number, point in zip(frame.numbers, frame.positions, strict=True)
     ]
@@ -260,16 +278,17 @@ def _dispersion(frame: Frame, settings: ReferenceSettings) -> tuple[float, Float
     return float(energies[0]), gradients[0]
 
 
-def _check_basis(gto: Any, key: str, basis: str, numbers: IntArray) -> None:
-    for symbol in {chemical_symbols[number] for number in numbers}:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PySCF advises to install further packages
-            try:
-                gto.basis.load(basis, symbol)
-            except (KeyError, RuntimeError):
-                raise SettingError(
-                    key, f"expected one that PySCF has for {symbol}, found {basis!r}"
-                ) from None
+def _check_bases(gto: Any, settings: ReferenceSettings, numbers: IntArray) -> None:
+    for key, basis in (("basis", settings.basis), ("auxiliary_basis", settings.fitting_basis)):
+        for symbol in sorted({chemical_symbols[number] for number in numbers}):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # PySCF advises to install further packages
+                try:
+                    gto.basis.load(basis, symbol)
+                except (KeyError, RuntimeError):
+                    raise SettingError(
+                        key, f"expected one that PySCF has for {symbol}, found {basis!r}"
+                    ) from None
 
 
 def _functional(dft: Any, name: str) -> str:
@@ -279,6 +298,20 @@ def _functional(dft: Any, name: str) -> str:
         dft.libxc.parse_xc(xc)
     except (KeyError, ValueError):
         raise SettingError("xc", f"expected a functional that PySCF has, found {name!r}") from None
+    return xc
+
+
+def _checked_functional(dft: Any, settings: ReferenceSettings) -> str:
+    """The functional as PySCF names it, one whose dispersion is not counted twice."""
+    xc = _functional(dft, settings.xc)
+    if re.search(r"-d[34]", xc.lower()) or dft.numint.NumInt()._xc_type(xc) == "HF":
+        raise SettingError(
+            "xc", f"expected a functional without dispersion in its name, found {settings.xc!r}"
+        )
+    if dft.libxc.is_nlc(xc) and settings.dispersion != "d3bj":
+        raise SettingError(
+            "dispersion", f"expected d3bj, which replaces VV10 of {xc}, found {settings.dispersion}"
+        )
     return xc
 
 
@@ -295,15 +328,7 @@ def _has_exchange(name: str) -> bool:
 def _kohn_sham(molecule: Any, field: FloatArray, settings: ReferenceSettings) -> Any:
     """PySCF's object in the field of the charges; its energy lacks what nuclei and charges share."""
     dft = importlib.import_module("pyscf.dft")
-    xc = _functional(dft, settings.xc)
-    if re.search(r"-d[34]", xc.lower()) or dft.numint.NumInt()._xc_type(xc) == "HF":
-        raise SettingError(
-            "xc", f"expected a functional without dispersion in its name, found {settings.xc!r}"
-        )
-    if dft.libxc.is_nlc(xc) and settings.dispersion != "d3bj":
-        raise SettingError(
-            "dispersion", f"expected d3bj, which replaces VV10 of {xc}, found {settings.dispersion}"
-        )
+    xc = _checked_functional(dft, settings)
     scf = dft.UKS(molecule, xc=xc) if settings.unrestricted else dft.RKS(molecule, xc=xc)
     scf.nlc = 0
     core = scf.get_hcore() + field

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 
 import numpy as np
 
@@ -24,6 +25,10 @@ Outcome = tuple[int, Label | RunError]
 WORST_GRADIENT = 2e-4
 """Error of a gradient in hartree/bohr beyond which a label is refused; that of a grid at rest is 5e-5."""
 
+_DEATHS = 5
+"""Workers that may die in a row before labelling gives up: each took one frame with it."""
+_WANT = "perhaps for want of memory: use fewer --workers"
+
 
 def reference_labels(
     store: FrameStore,
@@ -34,7 +39,8 @@ def reference_labels(
 ) -> Iterator[Outcome]:
     """Label frames with DFT in worker processes of one thread each, in the order they finish.
 
-    A frame whose gradient is not the difference of energies has no label, but the error.
+    A frame whose gradient is not the difference of energies, or whose worker dies, has no label, but the
+    error.
 
     Args:
         store: the frames; only read here, and open to others while labels are computed.
@@ -45,28 +51,45 @@ def reference_labels(
 
     Raises:
         SetupError: a frame or the level of theory cannot be labelled at all.
-        RunError: a worker died.
+        RunError: one worker after the other died.
     """
     context = multiprocessing.get_context("spawn")
-    with one_thread(), ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
-        waiting = iter(enumerate(indices))
-        running: dict[Future[Label], int] = {}
+
+    def new_worker() -> ProcessPoolExecutor:
+        # A pool of one: where several processes share a pool, nobody knows which frame killed it.
+        return ProcessPoolExecutor(1, context, initializer=_start_worker)
+
+    waiting = iter(enumerate(indices))
+    idle = [new_worker() for _ in range(workers)]
+    running: dict[Future[Label], tuple[int, ProcessPoolExecutor]] = {}
+    deaths = 0
+    with one_thread():
         try:
             while True:
-                # Few frames more than workers are under way, so that the rest need not be in memory.
-                for place, index in waiting:
+                for place, index in islice(waiting, len(idle)):
                     check = check_every is not None and place % check_every == 0
-                    running[pool.submit(_label, store.frame(index), settings, check)] = index
-                    if len(running) >= 2 * workers:
-                        break
+                    worker = idle.pop()
+                    running[worker.submit(_label, store.frame(index), settings, check)] = index, worker
                 if not running:
                     return
                 store.release()
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
-                    yield running.pop(future), _result(future)
+                    index, worker = running.pop(future)
+                    idle.append(worker)
+                    outcome, died = _result(future)
+                    deaths = deaths + 1 if died else 0
+                    if died:
+                        worker.shutdown()
+                        idle[-1] = new_worker()
+                    yield index, outcome
+                    if deaths == _DEATHS:
+                        raise RunError(
+                            f"labelling: {deaths} worker processes died one after the other; {_WANT}"
+                        )
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in [*idle, *(worker for _, worker in running.values())]:
+                worker.shutdown(cancel_futures=True)
 
 
 def _label(frame: Frame, settings: ReferenceSettings, check: bool) -> Label:
@@ -79,15 +102,14 @@ def _label(frame: Frame, settings: ReferenceSettings, check: bool) -> Label:
     return label
 
 
-def _result(future: Future[Label]) -> Label | RunError:
+def _result(future: Future[Label]) -> tuple[Label | RunError, bool]:
+    """The outcome of a frame, and whether its worker died."""
     try:
-        return future.result()
+        return future.result(), False
     except BrokenProcessPool:
-        raise RunError(
-            "labelling: a worker process died, perhaps for want of memory; use fewer --workers"
-        ) from None
+        return RunError(f"its worker process died, {_WANT}"), True
     except RunError as error:
-        return error
+        return error, False
 
 
 def _start_worker() -> None:

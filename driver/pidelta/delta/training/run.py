@@ -360,4 +360,5 @@ def plot_learning_curve(history: Sequence[dict[str, float]], path: Path) -> None
     right.set(xlabel="epoch", ylabel="validation RMSE")
     left.legend()
     right.legend()
-    figure.savefig(path, dpi=150)
+    with replacing(path, "wb") as stream:
+        figure.savefig(stream, format="png", dpi=150)

@@ -155,6 +155,7 @@ class Loop:
                 inside=reliability.inside(),
                 energy_errors=(reliability.energy_errors * HARTREE_IN_KCAL_PER_MOL).tolist(),
                 energy_spread=(spread * HARTREE_IN_KCAL_PER_MOL).tolist(),
+                judgement=reliability.judgement,
             ),
         )
 

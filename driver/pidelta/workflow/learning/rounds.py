@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pidelta.delta.assessment import ErrorSummary
+from pidelta.delta.calibration import Judgement
 from pidelta.errors import DataError
 from pidelta.output_files import replacing
 from pidelta.units import ANGSTROM, KCAL_PER_MOL
@@ -111,8 +112,10 @@ class RoundResult:
         before: errors of the models that drove the sampling on the test frames of this round, which they led
             to; None in the first.
         calibration: factors of the spread of energy and forces.
-        inside: share of energies whose error is below the calibrated spread.
+        inside: share of energies whose error is below the calibrated spread, on the frames of its fit.
         energy_errors, energy_spread: of each test frame, the spread calibrated.
+        judgement: of the factors on test frames held back from their fit; None where they are too few, or an
+            earlier version wrote the round.
     """
 
     number: int
@@ -126,6 +129,7 @@ class RoundResult:
     inside: float
     energy_errors: list[float]
     energy_spread: list[float]
+    judgement: Judgement | None = None
 
 
 def write_json(path: Path, item: Selection | RoundResult) -> None:
@@ -159,6 +163,11 @@ def completed(root: Path) -> list[RoundResult]:
             for name in ("low", "corrected", "before"):
                 if content[name] is not None:
                     content[name] = ErrorSummary(**{key: tuple(v) for key, v in content[name].items()})
+            if (judgement := content.get("judgement")) is not None:
+                pairs: dict[str, Any] = {
+                    k: tuple(v) if isinstance(v, list) else v for k, v in judgement.items()
+                }
+                content["judgement"] = Judgement(**pairs)
             results.append(RoundResult(**content))
         except (TypeError, KeyError, AttributeError, ValueError):
             raise _malformed(path) from None

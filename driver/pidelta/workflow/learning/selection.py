@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from ase.data import covalent_radii
@@ -39,6 +40,19 @@ def descriptors(frames: Sequence[Frame]) -> FloatArray:
     return np.asarray((rows - rows.mean(axis=0)) / deviation.clip(floor))
 
 
+def load_picker() -> Any:
+    """The class of farthest-point sampling.
+
+    Raises:
+        MissingExtraError: scikit-matter is not installed.
+    """
+    try:
+        from skmatter.sample_selection import FPS
+    except ImportError:
+        raise MissingExtraError("skmatter", "learn", "picking diverse frames") from None
+    return FPS
+
+
 def farthest(candidates: FloatArray, known: FloatArray, count: int) -> IntArray:
     """Pick candidates one after the other, each the farthest from all that are known or picked.
 
@@ -53,15 +67,12 @@ def farthest(candidates: FloatArray, known: FloatArray, count: int) -> IntArray:
     Raises:
         MissingExtraError: scikit-matter is not installed.
     """
-    try:
-        from skmatter.sample_selection import FPS
-    except ImportError:
-        raise MissingExtraError("skmatter", "learn", "picking diverse frames") from None
+    sampling = load_picker()
     count = min(count, len(candidates))
     if not count or len(candidates) == 1:
         return np.arange(count)
     start = list(range(len(known))) or [0]
-    picker = FPS(initialize=start, n_to_select=len(known) + count)
+    picker = sampling(initialize=start, n_to_select=len(known) + count)
     picker.fit(np.concatenate([known, candidates]))
     return np.asarray(picker.selected_idx_[len(known) : len(known) + count] - len(known), dtype=np.int64)
 

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Makes the rows of models.csv that are missing, from the labels in uracil/labels and benzene/labels, then models.md
+# and models.png: some two hours of one core for all. Started again, it goes on where it stopped. Needs pidelta[train].
+#
+#     bash repeat.sh [FOLDER]     FOLDER takes frames with low-level labels; frames by default
+set -euo pipefail
+cd "$(dirname "$0")"
+
+frames=${1:-frames}
+mkdir -p "$frames"
+for molecule in uracil benzene; do
+    sets=("$molecule"/labels/train-*.h5)
+    [ "$molecule" = benzene ] || sets=(uracil/labels/hot-*.h5 "${sets[@]}")
+    pidelta data pack "${sets[@]}" --output "$frames/$molecule.h5"
+    pidelta data pack "$molecule/labels/heldout.h5" --output "$frames/$molecule-heldout.h5"
+    for part in "" -heldout; do
+        pidelta label "$frames/$molecule$part.h5" --low "$molecule/sampling.yaml"
+    done
+done
+
+models() {
+    python models.py "$frames/$1.h5" "$frames/$1-heldout.h5" --name "$1" --epochs 200 --workers 2 "${@:2}"
+}
+models uracil --frames 50 100 200 400 --variants response
+models benzene --frames 50 100 200 --variants response
+models uracil --frames 50 100 200 400 --seeds 1 --variants hdnnp "response, without DFTB"
+models uracil --frames 100 400 --seeds 1 --variants "hdnnp, without DFTB" "response, energies alone"
+models uracil --frames 100 --seeds 1 --variants "hdnnp, energies alone" "response, without DFTB, energies alone" \
+    "response, charges within 6 Å" "response, charges within 8 Å" "response, charges within 10 Å" \
+    "response, charges within 12 Å"
+models benzene --frames 50 200 --seeds 1 --variants hdnnp "response, without DFTB"
+models uracil --frames 100 --variants "response, no field coupling" "response, E0 shares its layer" \
+    "response, no short-range term" "response, small" "response, large"
+python models.py --page

@@ -97,11 +97,11 @@ def test_frames_cut_with_another_embedding_are_refused(tmp_path):
 
 
 def weighted_square(item, errors):
-    """Mean over components; each site counts as the cube of its distance, in 3 angstrom."""
+    """Mean over components; each site counts as the square of its distance, in 3 angstrom."""
     nearest = [min(np.linalg.norm(item.frame.positions - site, axis=1)) for site in item.frame.site_positions]
     return np.mean(
         [
-            (distance / (3.0 * ANGSTROM)) ** 3 * (error**2).mean()
+            (distance / (3.0 * ANGSTROM)) ** 2 * (error**2).mean()
             for distance, error in zip(nearest, errors, strict=True)
         ]
     )

@@ -354,7 +354,7 @@ def plot_learning_curve(history: Sequence[dict[str, float]], path: Path) -> None
     for name, unit, label in (
         ("energy_rmse", HARTREE_IN_KCAL_PER_MOL, "energy, kcal/mol"),
         ("qm_gradient_rmse", per_angstrom, "QM gradient, kcal/mol/Å"),
-        ("mm_gradient_rmse", per_angstrom, "MM gradient · (d / 3 Å)$^{3/2}$, kcal/mol/Å"),
+        ("mm_gradient_rmse", per_angstrom, "MM gradient · d / 3 Å, kcal/mol/Å"),
     ):
         right.semilogy(epochs, [row[name] * unit for row in history], label=label)
     right.set(xlabel="epoch", ylabel="validation RMSE")

@@ -80,7 +80,7 @@ class TrainingSettings(Section):
 
     The loss is (dE)^2 + w0/(3 n) |QM gradient error|^2 + w1/(3 m) |MM gradient error|^2 in atomic units, with
     w0 `qm_gradient_weight` and w1 `mm_gradient_weight` in bohr^2 (Boeselt, Thuerlemann, Riniker, JCTC 17,
-    2641 (2021)). Here the error of an MM site at a distance d from the QM atoms counts (d / 3 angstrom)^3
+    2641 (2021)). Here the error of an MM site at a distance d from the QM atoms counts (d / 3 angstrom)^2
     times. The weights of the epoch with the least validation loss are kept.
 
     Attributes:

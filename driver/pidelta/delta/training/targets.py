@@ -105,14 +105,14 @@ def _prepare_frame(
 
 
 def site_weights(frame: Frame) -> FloatArray:
-    """How much the gradient on each site counts, (m,): as the cube of its distance to the nearest QM atom.
+    """How much the gradient on each site counts, (m,): as the square of its distance to the nearest QM atom.
 
-    What a dipole does to a charge falls as that cube, so that gradients are compared relative to their size.
-    With equal weights the few sites within 3 angstrom are nearly all of the loss, and the dipole and
-    quadrupole of the region, which all others feel, stay wrong.
+    What a dipole does to a charge falls as the cube of the distance. With equal weights the few sites within
+    3 angstrom are nearly all of the loss, and the dipole and quadrupole of the region, which all others feel,
+    stay wrong. With the cube the far ones improve a little more, at the cost of hydrogen bonds.
     """
     distances, _ = KDTree(frame.positions).query(frame.site_positions)
-    return np.asarray((distances / _UNIT_DISTANCE) ** 3)
+    return np.asarray((distances / _UNIT_DISTANCE) ** 2)
 
 
 def _difference(reference: FloatArray, low: FloatArray) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -199,7 +201,7 @@ def test_uncertain_structures_are_kept_for_labels(tmp_path):
     path, sample = tmp_path / "uncertain.h5", sample_of(setup)
     positions = np.concatenate([sample.positions[:1], sample.positions[:1] + 0.1])
     cells = np.repeat(sample.cells[:1], 2, axis=0)
-    observer = UncertainFrames(path, setup.qm_region, setup.system, 1.0)
+    observer = UncertainFrames(path, setup.qm_region, setup.system, 1.0, setup.origin)
 
     def see(spread, reach):
         properties = {SPREAD: np.array(spread), EXTRAPOLATION: np.array(reach)}
@@ -212,8 +214,10 @@ def test_uncertain_structures_are_kept_for_labels(tmp_path):
         see([5.0, 4.0], [0.5, 0.5])
     see([5.0, 4.0], [0.5, 0.5])
     with FrameStore(path) as store:
-        kept = list(store)
+        kept, origin = list(store), store.provenance
     assert len(kept) == 2
+    digest = hashlib.sha256(setup.config.structure.read_bytes()).hexdigest()[:16]
+    assert origin["structure"] == f"{setup.config.structure.name} sha256 {digest}"
     particles = setup.qm_region.particles.place(positions, cells)  # with the charge sites of the water
     for frame, own in zip(kept, (1, 0), strict=True):
         region = setup.surroundings.cut(particles[own : own + 1], cells[:1])

@@ -141,7 +141,7 @@ def learn(folder, root, lives=10**6):
     """Start the loop with stand-ins, once."""
     setup = Setup(load_config(folder / "pidelta.yaml"))
     file = read_learning_file(folder / "learn.yaml")
-    subject = Subject(setup.system, setup.qm_region, ("mm", "low"))
+    subject = Subject(setup.system, setup.qm_region, ("mm", "low"), setup.origin)
     return Loop(root, file, subject, StandIns(setup, lives), lambda results: None).run()
 
 
@@ -162,6 +162,8 @@ def test_a_loop_that_is_stopped_anywhere_ends_in_the_same_state(folder):
         for name in ("frames", "test_frames"):
             with FrameStore(getattr(one, name)) as first, FrameStore(getattr(other, name)) as second:
                 assert len(first) == len(second) == (5 if name == "frames" else 3)
+                assert {"structure", "pidelta", "learn"} <= set(first.provenance)
+                assert '"temperature":' in first.provenance["learn"]
                 for a, b in zip(first, second, strict=True):
                     assert a.source == b.source
                     # Charges start from those of the last call, which a stop forgets: 1e-8 e.
@@ -217,7 +219,7 @@ def test_a_run_that_fails_counts_as_far_as_it_went(folder):
     text = LEARN.replace("rounds: 2", "rounds: 1").replace("frames: 5", "frames: 3")
     (folder / "learn.yaml").write_text(text)
     file = read_learning_file(folder / "learn.yaml")
-    subject = Subject(setup.system, setup.qm_region, ("mm", "low"))
+    subject = Subject(setup.system, setup.qm_region, ("mm", "low"), setup.origin)
     tasks = Failing(setup)
     tasks.kept = 1
     with pytest.raises(RunError, match="fell apart"):
@@ -251,7 +253,7 @@ def test_windows_begin_where_the_one_before_ended_and_later_where_they_ended_the
     text = LEARN.replace(f"  - {DYNAMICS}\n", f"  - {DYNAMICS}\n  - {umbrella}\n", 1)
     (folder / "learn.yaml").write_text(text)
     setup = Setup(load_config(folder / "pidelta.yaml"))
-    subject = Subject(setup.system, setup.qm_region, ("mm", "low"))
+    subject = Subject(setup.system, setup.qm_region, ("mm", "low"), setup.origin)
     tasks = Recording(setup)
     file = read_learning_file(folder / "learn.yaml")
     Loop(folder / "out", file, subject, tasks, lambda results: None).run()
@@ -282,7 +284,7 @@ def test_a_spring_that_is_changed_while_its_window_runs_is_refused(folder):
         Loop(folder / "out", file, subject, Stopping(setup), lambda results: None).run()
 
     setup = Setup(load_config(folder / "pidelta.yaml"))
-    subject = Subject(setup.system, setup.qm_region, ("mm", "low"))
+    subject = Subject(setup.system, setup.qm_region, ("mm", "low"), setup.origin)
     for _ in range(2):
         with pytest.raises(StoppedError):
             start("1 angstrom")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,7 +13,7 @@ from rich.progress import track
 
 from pidelta.cli.counting import shown
 from pidelta.cli.processors import allowed_processors
-from pidelta.config import Config, load_config
+from pidelta.config import load_config
 from pidelta.errors import ConfigError, DataError
 from pidelta.output_files import check_distinct
 
@@ -48,7 +46,7 @@ def sample(
     setup = Setup(settings)
     with FrameStore(output, "a") as store:
         store.set_embedding(setup.surroundings.settings)
-        store.set_provenance(_provenance(settings))
+        store.set_provenance(setup.origin)
         added = 0
         for trajectory in track(trajectories, "sampling", console=Console(stderr=True)):
             added += sampling.sample(
@@ -63,17 +61,6 @@ def sample(
                 limit=limit,
             )
         print(f"{output}: {added} frames added, {len(store)} in all")
-
-
-def _provenance(config: Config) -> dict[str, str]:
-    """The files behind frames by name and checksum, and the version of pidelta."""
-    files = {"structure": config.structure, "topology": None if config.mm is None else config.mm.topology}
-    found = {name: path for name, path in files.items() if path is not None}
-    digests = {
-        name: f"{path.name} sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
-        for name, path in found.items()
-    }
-    return {**digests, "pidelta": version("pidelta")}
 
 
 def label(

@@ -53,7 +53,7 @@ def learn(
     _check_atoms(settings, file, setup)
     _check_training(file, setup)
     terms = tuple(term for term in config.terms if term != "delta")
-    subject = Subject(setup.system, setup.qm_region, terms)
+    subject = Subject(setup.system, setup.qm_region, terms, setup.origin)
     command = shlex.join(["pidelta", "learn", settings.name])
 
     def report(results: Sequence[RoundResult]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 from functools import cached_property
+from importlib.metadata import version
 from typing import Literal, get_args
 
 import numpy as np
@@ -73,6 +75,18 @@ class Setup:
     def name_differences(self) -> tuple[NameDifference, ...]:
         """Names in the structure file that are others in the topology."""
         return self._inputs.name_differences
+
+    @cached_property
+    def origin(self) -> dict[str, str]:
+        """What frames cut from this set-up come from: the files by name and checksum, and the program."""
+        topology = None if self.config.mm is None else self.config.mm.topology
+        files = {"structure": self.config.structure, "topology": topology}
+        digests = {
+            name: f"{path.name} sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+            for name, path in files.items()
+            if path is not None
+        }
+        return {**digests, "pidelta": version("pidelta")}
 
     @cached_property
     def qm_indices(self) -> IntArray:
@@ -295,7 +309,9 @@ class Setup:
         assert delta is not None
         if delta.save_uncertain is not None:
             observers.append(
-                UncertainFrames(delta.save_uncertain, self.qm_region, self.system, self.spread_threshold)
+                UncertainFrames(
+                    delta.save_uncertain, self.qm_region, self.system, self.spread_threshold, self.origin
+                )
             )
         if delta.stop_above is not None:
             observers.append(SpreadLimit(delta.stop_above))

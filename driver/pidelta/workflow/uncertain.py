@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,12 +32,20 @@ class UncertainFrames(Observer):
         region: the QM region and the rule for its surroundings.
         system: atoms and cell.
         threshold: of the spread, in hartree.
+        origin: where the frames come from, see `FrameStore.provenance`.
         most: frames in the file above which no more are added.
     """
 
     def __init__(
-        self, path: Path, region: QMRegion, system: System, threshold: float, most: int = 500
+        self,
+        path: Path,
+        region: QMRegion,
+        system: System,
+        threshold: float,
+        origin: Mapping[str, str],
+        most: int = 500,
     ) -> None:
+        self._origin = origin
         self._path, self._region, self._system = path, region, system
         self._threshold, self._most = threshold, most
         self._wait = 0
@@ -61,6 +69,7 @@ class UncertainFrames(Observer):
         with _locked(self._path), FrameStore(self._path, "a") as store:
             if len(store) < self._most:
                 store.set_embedding(self._region.surroundings.settings)
+                store.set_provenance(self._origin)
                 source = f"uncertain step {len(store)}"
                 store.append(cut_frame(snapshot, self._region, periodic, source))
 

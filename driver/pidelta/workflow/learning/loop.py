@@ -122,6 +122,7 @@ class Loop:
         draft.unlink(missing_ok=True)
         with FrameStore(draft, "a") as store:
             store.set_embedding(self._subject.region.surroundings.settings)
+            store.set_provenance({**self._subject.origin, "learn": self._settings.sampling})
             for frame in frames:
                 store.append(frame)
         draft.replace(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -55,11 +55,13 @@ class Subject:
         system: atoms, first positions and cell.
         region: the QM region and the rule for its surroundings.
         terms: of the energy, but for the correction.
+        origin: of the set-up, see `FrameStore.provenance`.
     """
 
     system: System
     region: QMRegion
     terms: tuple[str, ...]
+    origin: Mapping[str, str]
 
     def frame(self, snapshot: Snapshot, source: str) -> Frame:
         """The QM region of a snapshot in the charges around it."""

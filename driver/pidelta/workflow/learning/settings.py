@@ -221,6 +221,12 @@ class LearningFile(Section):
             raise ValueError("sample: expected at least one source with method md, found none")
         return self
 
+    @property
+    def sampling(self) -> str:
+        """Where the frames come from, seed, temperatures and beads among it, as frames remember it."""
+        told = self.model_dump_json(include={"seed", "sample", "test"}, exclude_defaults=True)
+        return f"in atomic units {told}"
+
 
 def read_learning_file(path: Path) -> LearningFile:
     """Read and validate the settings.

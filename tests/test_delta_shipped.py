@@ -29,7 +29,7 @@ def setup():
 SETS = {
     "uracil-water": (
         ROOT / "inputs" / "studies" / "paper" / "uracil" / "labels" / "heldout.h5",
-        (0.19, 0.44, 0.0063),
+        (0.19, 0.46, 0.0046),
     ),
     "retinoic-acid-water": ("labels/heldout.h5", (0.46, 0.57, 0.0053)),
     "sam-cytosine-water": ("labels/test-0.h5", (0.65, 1.04, 0.0141)),
@@ -91,7 +91,7 @@ def test_provenance(setup):
 
 
 def test_a_stretched_bond_gives_an_alarm_that_the_spread_does_not(setup):
-    """C5-H5 longer by 0.4 angstrom: 0.9 kcal/mol more error, about which the members agree."""
+    """C5-H5 longer by 0.4 angstrom: 1.0 kcal/mol more error, about which the members agree."""
     positions = setup.system.positions
     bond = positions[BOND[1]] - positions[BOND[0]]
     found = {}

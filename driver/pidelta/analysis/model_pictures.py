@@ -105,6 +105,6 @@ def draw_spread(spread: FloatArray, errors: FloatArray, path: Path) -> None:
     axis.set(xlim=(0.0, end), ylim=(0.0, end))
     axis.set_xlabel("calibrated spread / kcal/mol", fontsize=9)
     axis.set_ylabel("error of the energy / kcal/mol", fontsize=9)
-    axis.legend(frameon=False, fontsize=8, loc="upper left")
+    axis.legend(framealpha=0.9, edgecolor="none", fontsize=8, loc="upper right")
     tidy(axis)
     save(figure, path)

@@ -62,7 +62,8 @@ def write_page(folder: Path, target: Path) -> None:
     )
     write_text(target / "convergence.md", "\n".join(page(frames, runs)) + "\n")
     small = TITLES[SMALL.prefix]
-    draw(frames[small], numbers["bonds"][small], target / "convergence.png")
+    if WHOLE in numbers["bonds"][small]:  # earlier numbers had no bond lengths: their picture stays
+        draw(frames[small], numbers["bonds"][small], target / "convergence.png")
 
 
 def add_numbers(numbers: Numbers, box: Box, folder: Path) -> None:

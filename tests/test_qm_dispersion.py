@@ -227,8 +227,11 @@ def test_dft_labels_with_dispersion():
 
 
 def test_label_command_knows_no_other_dispersion(tmp_path, monkeypatch, capsys):
-    with FrameStore(tmp_path / "f.h5", "a"):
-        pass
+    none = np.zeros((0, 3))
+    with FrameStore(tmp_path / "f.h5", "a") as store:
+        store.append(
+            Frame(np.array([1, 1]), 1.4 * np.eye(3)[:2], none, none[:, 0], none[:, 0].astype(int), 0, 1)
+        )
     monkeypatch.setattr(sys, "argv", ["pidelta", "label", str(tmp_path / "f.h5"), "--dispersion", "d2"])
     with pytest.raises(SystemExit, match="2"):
         main()

@@ -13,7 +13,7 @@ pytest.importorskip("pyscf")
 from pyscf import dft, gto, qmmm
 
 from pidelta.data.frames import Frame
-from pidelta.errors import GeometryError, RunError, SettingError, SetupError
+from pidelta.errors import DataError, GeometryError, RunError, SettingError, SetupError
 from pidelta.qm import kohn_sham as kohn_sham_module
 from pidelta.qm import reference
 from pidelta.qm.dispersion import Dispersion
@@ -221,7 +221,12 @@ def test_many_charges_in_blocks_equal_few():
         ({"numbers": np.array([52, 1, 1])}, {}, SetupError, "expects elements up to Kr.* found Te"),
         ({"site_positions": WATER.positions}, {}, GeometryError, "a point charge sits on a QM atom"),
         ({"positions": np.zeros((3, 3))}, {}, GeometryError, "an atom sits on a QM atom"),
-        ({"positions": np.full((3, 3), np.nan)}, {}, GeometryError, "not finite"),
+        (
+            {"positions": np.full((3, 3), np.nan)},
+            {},
+            DataError,
+            "expected finite numbers, found others in positions",
+        ),
         ({}, {"xc": "B4LYP"}, SettingError, "xc: expected .*found 'B4LYP'"),
         ({}, {"basis": "def3-SVP"}, SettingError, "basis: expected .*found 'def3-SVP'"),
         ({}, {"auxiliary_basis": "nothing"}, SettingError, "auxiliary_basis: expected .*found 'nothing'"),

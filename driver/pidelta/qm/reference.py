@@ -260,7 +260,7 @@ def _molecule(frame: Frame, settings: ReferenceSettings) -> Any:
         if what == "an atom":
             np.fill_diagonal(distances, np.inf)
         if not (distances > 0.1).all():
-            raise GeometryError(f"frame {frame.source}: {what} sits on a QM atom, or is not finite")
+            raise GeometryError(f"frame {frame.source}: {what} sits on a QM atom")
     gto = importlib.import_module("pyscf.gto")
     _check_bases(gto, settings, frame.numbers)
     atoms = [

@@ -167,6 +167,21 @@ def test_a_kill_while_labels_are_written_loses_none_before(tmp_path, version):
     assert [energy for _, _, energy in contents(packed)] == [-1.0, -2.0, -3.0]
 
 
+def test_a_trajectory_that_has_grown_keeps_the_name_that_packing_gave_it(tmp_path):
+    """Two files whose sources are alike, packed, and once more when the second has one frame more."""
+    one, two, packed = tmp_path / "P.h5", tmp_path / "Q.h5", tmp_path / "packed.h5"
+    write(one, [uncertain(0), uncertain(1)], [-1.0, -2.0])
+    write(two, [uncertain(3), uncertain(4)], [-3.0, -4.0])
+    pack([one, two], packed, ["reference"], labelled=False)
+    with FrameStore(two, "a") as store:
+        store.append(replace(uncertain(5), source="uncertain step 7"))
+    pack([one, two], packed, ["reference"], labelled=False)
+    with FrameStore(packed) as store:
+        sources = [frame.source for frame in store]
+    assert sources[-1] == "Q: uncertain step 7"
+    assert len(sources) == 5
+
+
 def test_a_kill_while_packing_leaves_the_file_as_it_was(tmp_path):
     source = write(tmp_path / "A.h5", [uncertain(seed, seed) for seed in range(3)], [-1.0])
     packed = tmp_path / "packed.h5"

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
+from delta_frames import random_frame
 from ipi_support import write_water
 from pidelta.analysis.plots import new_figure, save
 from pidelta.cli import run_report
+from pidelta.data.store import FrameStore
 from pidelta.ipi import simulation
 from pidelta.ipi.client_status import ClientStatus, StatusFile, read_status
 from pidelta.ipi.folder_lock import FolderLock
@@ -85,6 +87,21 @@ def test_what_was_there_before_the_disk_was_full_stays(disk):
         "picture.png": b"before",
         "page.md": b"before",
     }
+
+
+def test_frames_that_find_no_space(disk):
+    """HDF5 itself crashes where it cannot write."""
+    path = disk / "frames.h5"
+    with FrameStore(path, "a") as store:
+        store.append(random_frame(0))
+    before = path.read_bytes()
+    store = FrameStore(path, "a")
+    store.append(random_frame(1))
+    fill(disk)
+    with pytest.raises(OSError, match=r"No space left .*frames\.h5"):
+        store.release()
+    assert path.read_bytes() == before
+    assert left_over(disk) == []
 
 
 def test_a_lock_that_finds_no_space_is_not_left(disk):

@@ -29,23 +29,14 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO]:  # type: ignore[type
         with _named(path), path.open(mode, encoding=encoding) as stream:
             yield stream
         return
-    with replacement(path) as partial, partial.open(mode, encoding=encoding) as stream:
-        yield stream
-
-
-@contextmanager
-def replacement(path: Path) -> Iterator[Path]:
-    """The path of a file to make, which takes the place of an existing one in the end; as `replacing`.
-
-    It is for what is not written as a stream. A kill leaves the existing file as it was.
-    """
     target = path.resolve()
     if target.exists() and not os.access(target, os.W_OK):
         raise PermissionError(13, "may not be written to", str(path))
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         with _named(path, partial):
-            yield partial
+            with partial.open(mode, encoding=encoding) as stream:
+                yield stream
             if target.exists():
                 partial.chmod(target.stat().st_mode)
             partial.replace(target)
@@ -66,11 +57,11 @@ def check_distinct(output: Path, inputs: Iterable[Path]) -> None:
 
 @contextmanager
 def _named(path: Path, partial: Path | None = None) -> Iterator[None]:
-    """Let errors name the file: of a full disk Python does not know it. Errors of HDF5 may have no number."""
+    """Let errors name the file: of a full disk Python does not know it."""
     try:
         yield
     except OSError as error:
-        if error.errno is not None and error.filename in (None, str(partial)):
+        if error.filename in (None, str(partial)):
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
 

@@ -20,7 +20,8 @@ _WORST = 10
 _METHODS = ["low level alone", "with the models"]
 _ABOUT = (
     "kcal/mol, kcal/mol/angstrom; errors are method less reference, energies less their mean error; pairs "
-    "under errors are MAE and RMSE, all others of the low level alone and with the models"
+    "under errors are MAE and RMSE, under spread of energies and forces, all others of the low level alone "
+    "and with the models"
 )
 
 

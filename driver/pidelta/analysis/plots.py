@@ -36,6 +36,9 @@ def tidy(axis: Axes) -> None:
     axis.tick_params(labelsize=9)
 
 
+FORMATS = (".png", ".pdf", ".svg")
+
+
 def save(figure: Figure, path: Path, dpi: int = DPI) -> None:
     """Write a picture, whole or not at all; its name ends in its format, PNG where it does not say.
 

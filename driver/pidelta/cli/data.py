@@ -11,6 +11,7 @@ from rich.progress import track
 from rich.table import Table
 
 from pidelta.cli.exchange import export, import_
+from pidelta.errors import DataError
 from pidelta.output_files import check_distinct
 
 if TYPE_CHECKING:
@@ -34,9 +35,14 @@ def info(
     A picture shows how far reference and low level differ, or the labels where there are those of one kind.
     """
     from pidelta.analysis.frames import draw_values, summarise
+    from pidelta.analysis.plots import FORMATS
     from pidelta.data.store import FrameStore
 
     picture = output or file.with_name(f"{file.stem}-info.png")
+    if picture.suffix not in FORMATS:
+        raise DataError(
+            f"{picture}: expected a name that ends in {', '.join(FORMATS)}, found {picture.suffix!r}"
+        )
     check_distinct(picture, [file])
     console = Console(width=110)
     with FrameStore(file) as store:

@@ -29,7 +29,7 @@ def test(
     output: Annotated[Path | None, typer.Option(help="Write the table as JSON too.")] = None,  # noqa: PT028
     report: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Write a page with pictures, and report.json, into a folder."),
+        typer.Option(metavar="DIR", help="Write a page with pictures, and report.json, into a folder."),
     ] = None,  # noqa: PT028
 ) -> None:
     """Compare the low level alone and with the delta model with the reference."""
@@ -42,6 +42,8 @@ def test(
         raise DataError(f"{output}: expected a folder that exists, found none at {output.parent}")
     if output is not None:
         check_distinct(output, [*frames, *model])
+    if report is not None:
+        report.mkdir(parents=True, exist_ok=True)
     members = [load_correction(path) for path in model]
     committee = Committee(members, force_deviation=len(members) > 1)
     known = committee.provenance
@@ -60,7 +62,7 @@ def test(
             "judgement": None if judgement is None else asdict(judgement),
             "frames": len(labelled),
             "models": [str(path) for path in model],
-            "units": "kcal/mol, kcal/mol/angstrom; pairs are MAE, RMSE",
+            "units": "kcal/mol, kcal/mol/angstrom; pairs of errors are MAE, RMSE",
             "errors": {name: asdict(summary) for name, summary in errors.items()},
         }
         with replacing(output) as stream:

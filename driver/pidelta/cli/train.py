@@ -107,6 +107,8 @@ def _validate(
     predictions = predict(committee, track(items, description=path.stem, transient=True))
     note = "These frames chose the epoch that was kept, and descriptor ranges come from them, too"
     more = "" if settings.validation_trajectories else ": errors on other trajectories are larger"
+    if data.starts:
+        more += ". The earlier model may have learned from some of them"
     places = [labelled.places[index] for index in validation]
     write_errors(
         folder, f"Validation of {path.name}", committee, [path], predictions, places, [f"{note}{more}."]

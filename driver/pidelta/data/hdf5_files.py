@@ -1,7 +1,7 @@
 """HDF5 files that several processes read and change in turn, and that a kill leaves as they were.
 
-HDF5 changes a file in place, and one whose writer is killed may be lost. So a copy is changed, which then
-takes the place of the file.
+HDF5 changes a file in place, and one whose writer is killed may be lost; where the disk is full it crashes.
+So a copy in memory is changed, which is then written by other means, and takes the place of the file.
 """
 
 from __future__ import annotations
@@ -9,17 +9,15 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import h5py
 
 from pidelta.errors import DataError
-from pidelta.output_files import replacement
+from pidelta.output_files import replacing
 
 _PATIENCE, _PAUSE = 600.0, 0.05  # s, with a file that another process changes
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF)  # of some file systems
@@ -60,12 +58,10 @@ class ChangingFile:
         if self._opened is None or self._changes is None:
             self.release()
             with ExitStack() as stack:
-                exists = _lock_file_or_folder(self._path, stack)
-                partial = stack.enter_context(replacement(self._path))
-                if exists:
-                    shutil.copyfile(self._path, partial)
-                mode = "r+" if exists else "w"
-                self._opened = stack.enter_context(h5py.File(partial, mode, libver=self._version))
+                mode = "r+" if _lock_file_or_folder(self._path, stack) else "w"
+                self._opened = h5py.File(
+                    self._path, mode, libver=self._version, driver="core", backing_store=False, locking=False
+                )
                 self._changes = stack.pop_all()
             self._since = time.monotonic()
         return self._opened
@@ -87,22 +83,32 @@ class ChangingFile:
         return 0.0 if self._changes is None else time.monotonic() - self._since
 
     def release(self) -> None:
-        """Close the file until it is needed again, with its changes."""
+        """Close the file until it is needed again, with its changes.
+
+        Raises:
+            OSError: they cannot be written; the file stays as it was.
+        """
         opened, changes = self._opened, self._changes
         self._opened = self._changes = None
-        if changes is not None:
-            changes.close()
-        elif opened is not None:
+        if opened is None:
+            return
+        with changes or nullcontext():
+            image = None
+            if changes is not None:
+                opened.flush()
+                image = opened.id.get_file_image()
             opened.close()
+            if image is not None:
+                with replacing(self._path, "wb") as stream:
+                    stream.write(image)
 
     def discard(self) -> None:
-        """Close the file as it was at the last `release`; to be called while an error is handled."""
-        changes, self._changes = self._changes, None
-        if changes is None:
-            self.release()
-            return
-        self._opened = None
-        changes.__exit__(*sys.exc_info())
+        """Close the file as it was at the last `release`."""
+        opened, changes = self._opened, self._changes
+        self._opened = self._changes = None
+        with changes or nullcontext():
+            if opened is not None:
+                opened.close()
 
 
 def _lock_file_or_folder(path: Path, stack: ExitStack) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
@@ -79,20 +79,38 @@ def _copy_frames(
     taken = {frame.source for frame in target}
     places = {index: target.find(store.frame(index)) for index in chosen}
     new = {index: store.frame(index).source for index, place in places.items() if place is None}
-    trajectories = {_trajectory(source) for source in new.values() if source in taken}
+    before = _prefixes_before(store, places, target)
+    for source in new.values():  # another trajectory, though it shares frames
+        if f"{before.get(_trajectory(source))}: {source}" in taken:
+            before.pop(_trajectory(source))
+    trajectories = {_trajectory(source) for source in new.values() if source in taken} - set(before)
     renamed = {source for source in new.values() if _trajectory(source) in trajectories}
     prefix = next(
         name for name in _prefixes(path) if not taken.intersection(f"{name}: {source}" for source in renamed)
     )
+    before |= dict.fromkeys(trajectories, prefix)
     for index, source in new.items():
-        # The same frame may be twice in a store.
         frame = store.frame(index)
-        place = target.find(frame)
+        place = target.find(frame)  # the same frame may be twice in a store
         if place is None:
-            name = f"{prefix}: {source}" if source in renamed else source
+            own = before.get(_trajectory(source))
+            name = source if own is None else f"{own}: {source}"
             place = target.append(replace(frame, source=name))
         places[index] = place
     return [(index, place) for index, place in places.items() if place is not None]
+
+
+def _prefixes_before(
+    store: FrameStore, places: Mapping[int, int | None], target: FrameStore
+) -> dict[str, str]:
+    """What an earlier packing put before the sources of a trajectory that has grown since."""
+    found = {}
+    for index, place in places.items():
+        if place is not None:
+            own, there = store.frame(index).source, target.frame(place).source
+            if there.endswith(f": {own}"):
+                found[_trajectory(own)] = there.removesuffix(f": {own}")
+    return found
 
 
 def _trajectory(source: str) -> str:

@@ -11,9 +11,9 @@ import numpy as np
 from pidelta.errors import DataError
 from pidelta.state import IntArray
 
+_FEW = 8  # names in a message
 _STEP = re.compile(r"\bstep\W*(\d+)", re.IGNORECASE)
 # i-PI writes one trajectory file a bead (prefix.pos_3.xyz): beads of one step belong together.
-_FEW = 8  # names in a message
 _BEAD = re.compile(r"\bbead\W*\d+|_\d+(?=\.\w+)", re.IGNORECASE)
 
 

@@ -106,7 +106,9 @@ class FrameStore:
         """To change the file, which keeps nothing of what HDF5 could not write."""
         try:
             yield self._hdf5.changed
-        except (OSError, RuntimeError):
+        except DataError:  # before anything is changed
+            raise
+        except BaseException:
             self._hdf5.discard()
             raise
         if self._hdf5.age > _LONGEST and not self._whole:

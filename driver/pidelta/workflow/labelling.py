@@ -69,7 +69,12 @@ def reference_labels(
                 for place, index in islice(waiting, len(idle)):
                     check = check_every is not None and place % check_every == 0
                     worker = idle.pop()
-                    running[worker.submit(_label, store.frame(index), settings, check)] = index, worker
+                    try:
+                        future = worker.submit(_label, store.frame(index), settings, check)
+                    except BrokenProcessPool:  # it died while it waited
+                        worker = new_worker()
+                        future = worker.submit(_label, store.frame(index), settings, check)
+                    running[future] = index, worker
                 if not running:
                     return
                 store.release()
@@ -83,10 +88,8 @@ def reference_labels(
                         worker.shutdown()
                         idle[-1] = new_worker()
                     yield index, outcome
-                    if deaths == _DEATHS:
-                        raise RunError(
-                            f"labelling: {deaths} worker processes died one after the other; {_WANT}"
-                        )
+                if deaths >= _DEATHS:
+                    raise RunError(f"labelling: {deaths} worker processes died one after the other; {_WANT}")
         finally:
             for worker in [*idle, *(worker for _, worker in running.values())]:
                 worker.shutdown(cancel_futures=True)

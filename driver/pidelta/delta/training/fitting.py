@@ -239,7 +239,7 @@ class Fit(lightning.LightningModule):
         """
         self.history = list(checkpoint["history"])
         for key, found in self._origin().items():
-            expected = checkpoint["origin"].get(key, found)  # a key that is younger than the checkpoint
+            expected = checkpoint["origin"].get(key, "another version's")
             if expected != found:
                 raise ConfigError(f"{key}: expected {expected!r} of the training to resume, found {found!r}")
 
@@ -250,6 +250,7 @@ class Fit(lightning.LightningModule):
             **{f"training.{key}": value for key, value in training.items()},
             **{f"descriptors.{key}": value for key, value in asdict(self.descriptors).items()},
             "SHA-256 of the model to start from": self.start or "none",
+            "weights of MM atoms": "square of the distance",
             "frames: sum of (reference - low level)": float(sum(group.energy.sum() for group in self.groups)),
         }
 

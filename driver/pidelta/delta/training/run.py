@@ -245,7 +245,7 @@ def _train_one(
         "low_level": data.provenance.low_level,
         "train_sources": [data.sources[index] for index in train],
         "validation_sources": [data.sources[index] for index in validation],
-        "units": "hartree, hartree/bohr; losses relative to the low level alone",
+        "units": "hartree, hartree/bohr, of MM atoms times d / 3 angstrom; losses relative to the low level",
         "start": None
         if start is None
         else {"model": str(start.path), "sha256": start.digest, "errors": first},

@@ -129,3 +129,4 @@ def test_a_picture_does_not_take_the_place_of_the_file(file, fail):
     before = file.read_bytes()
     assert "expected an output that is not read" in fail("data", "info", file, "--output", file)
     assert file.read_bytes() == before
+    assert "ends in .png, .pdf, .svg, found '.foo'" in fail("data", "info", file, "--output", "x.foo")

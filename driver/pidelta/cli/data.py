@@ -39,11 +39,11 @@ def info(
     from pidelta.data.store import FrameStore
 
     picture = output or file.with_name(f"{file.stem}-info.png")
+    check_distinct(picture, [file])
     if picture.suffix not in FORMATS:
         raise DataError(
             f"{picture}: expected a name that ends in {', '.join(FORMATS)}, found {picture.suffix!r}"
         )
-    check_distinct(picture, [file])
     console = Console(width=110)
     with FrameStore(file) as store:
         summary = summarise(store, lambda frames: track(frames, "reading", transient=True))

@@ -106,9 +106,7 @@ class FrameStore:
         """To change the file, which keeps nothing of what HDF5 could not write."""
         try:
             yield self._hdf5.changed
-        except DataError:  # before anything is changed
-            raise
-        except BaseException:
+        except (OSError, RuntimeError, KeyboardInterrupt):
             self._hdf5.discard()
             raise
         if self._hdf5.age > _LONGEST and not self._whole:

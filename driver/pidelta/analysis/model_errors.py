@@ -30,6 +30,8 @@ from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
 # Narrow where hydrogen bonds and the first shell are.
 _EDGES = (0.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 14.0, np.inf)
 
+METHOD_TITLES = {LOW: "low level alone", CORRECTED: "with the models"}
+
 Pair = tuple[float, float]
 """Of the low level alone, and with the models."""
 

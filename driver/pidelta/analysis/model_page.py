@@ -8,16 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pidelta.analysis.model_errors import FrameErrors, ModelErrors, Share
+from pidelta.analysis.model_errors import METHOD_TITLES, FrameErrors, ModelErrors, Share
 from pidelta.analysis.model_pictures import draw_parity, draw_shares, draw_spread
 from pidelta.analysis.pages import DATA, PAGE, table_row, write_text
-from pidelta.delta.assessment import CORRECTED, LOW
 from pidelta.delta.calibration import Reliability
 from pidelta.units import HARTREE_IN_KCAL_PER_MOL
 
 _PARITY, _SHARES, _SPREAD = "parity.png", "errors.png", "spread.png"
 _WORST = 10
-_METHODS = ["low level alone", "with the models"]
 _ABOUT = (
     "kcal/mol, kcal/mol/angstrom; errors are method less reference, energies less their mean error; pairs "
     "under errors are MAE and RMSE, under spread of energies and forces, all others of the low level alone "
@@ -63,7 +61,7 @@ def write_model_page(
 def _summary(errors: ModelErrors) -> list[str]:
     head = ["", "energy / kcal/mol", "QM gradient / kcal/mol/Å", "MM gradient / kcal/mol/Å", "MM within 5 Å"]
     rows = []
-    for name, method in zip(_METHODS, (LOW, CORRECTED), strict=True):
+    for method, name in METHOD_TITLES.items():
         rows.append([name, *(_pair(*pair) for pair in asdict(errors.summary[method]).values())])
     return _table(head, rows)
 
@@ -76,7 +74,7 @@ def _shares(errors: ModelErrors) -> list[str]:
         ("MM element", errors.mm_elements),
     ):
         rows = [[share.name, str(share.atoms), *_cells(share)] for share in shares]
-        lines += [*_table([head, "atoms in all frames", *_METHODS], rows), ""]
+        lines += [*_table([head, "atoms in all frames", *METHOD_TITLES.values()], rows), ""]
     return lines
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from pidelta.analysis.model_errors import ModelErrors, Parity, Share
+from pidelta.analysis.model_errors import METHOD_TITLES, ModelErrors, Parity, Share
 from pidelta.analysis.plots import COLOURS, new_figure, save, tidy
 from pidelta.state import FloatArray
 
 _GREY = "#8a8a8a"
-_LEGEND = ("low level alone", "with the models")
+_LEGEND = tuple(METHOD_TITLES.values())
 _MOST_POINTS = 50_000  # of a panel; more take long and show no more
 
 

@@ -97,7 +97,7 @@ def read_origin(path: Path) -> Origin:
     """
     embedding: dict[str, str | float] = {}
     provenance: dict[str, str] = {}
-    for key, value in _images(path)[0].info.items():
+    for key, value in _images(path, slice(1))[0].info.items():
         place, _, name = key.partition("_")
         if place == "embedding":
             embedding[name] = value if isinstance(value, str) else float(value) / Bohr
@@ -106,10 +106,10 @@ def read_origin(path: Path) -> Origin:
     return embedding, provenance
 
 
-def _images(path: Path) -> list[Atoms]:
+def _images(path: Path, which: slice = slice(None)) -> list[Atoms]:
     try:
         with path.open(encoding="utf-8") as stream:
-            images = list(read_extxyz(stream, slice(None)))
+            images = list(read_extxyz(stream, which))
     except Exception as error:  # ASE raises whatever its parsing hits
         raise DataError(f"{path}: expected extended XYZ ({' '.join(str(error).split())})") from None
     if not images:

@@ -89,7 +89,7 @@ def read_reference(
         reference: as in `read_labelled`.
 
     Returns:
-        Frames with their labels, and notes as in `LabelledSet`.
+        Frames with their labels, and notes on those that have none.
 
     Raises:
         DataError: there is no such label, or there are several methods and none is named.

@@ -98,6 +98,7 @@ def random_response(
     settings = ResponseSettings(**{**elements, **cutoffs, **widths, **options})
     networks = ResponseNetworks(settings, seed)
     networks.moment_scales.copy_(torch.tensor([0.05, 0.02, 0.01]))
+    networks.near_scales.copy_(torch.tensor([0.05, 0.02, 0.01]))
     rng = torch.Generator().manual_seed(seed)
     for name, value in networks.state_dict().items():
         if name.endswith("bias") or name in ("mean", "baseline"):

@@ -11,30 +11,44 @@ import torch
 from delta_frames import random_frame, random_response
 from pidelta.delta.region_features import RegionFeatures
 from pidelta.delta.response.evaluation import JointEvaluation
-from pidelta.delta.response.multipoles import MOMENTS, SiteField
+from pidelta.delta.response.fields import ResponseField
 
 
-def moments(frame):
-    settings = random_response().settings
-    features = RegionFeatures(settings, SiteField, frame.region).features()[0]
-    return features[:, settings.structure_count : settings.structure_count + MOMENTS]
+POWERS = (5, 18)
 
 
-def test_moments_are_potential_field_and_field_gradient():
+def moments(frame, place):
+    """(n, 10) of the field of all sites, or from place 1 of that of near ones for each of `POWERS`."""
+    settings = random_response(near_powers=POWERS).settings
+    features = RegionFeatures(settings, ResponseField, frame.region).features()[0]
+    first = settings.structure_count + 10 * place
+    return features[:, first : first + 10]
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_moments_are_potential_field_and_field_gradient(place):
     """The field as minus the differences of the potential, its gradient as differences of the field."""
     frame, step = random_frame(0), 1e-4
-    found = moments(frame)
+    found = moments(frame, place)
     distances = np.linalg.norm(frame.site_positions - frame.positions[:, None], axis=2)
-    np.testing.assert_allclose(found[:, 0], (frame.site_charges / distances).sum(axis=1), rtol=1e-12)
+    weights = np.ones_like(distances)
+    if place:
+        weights = (1.0 - (distances / 9.0) ** 2).clip(0.0) ** POWERS[
+            place - 1
+        ]  # the cutoff of `random_response`
+        assert (weights == 0.0).any()
+    potential = (weights * frame.site_charges / distances).sum(axis=1)
+    np.testing.assert_allclose(found[:, 0], potential, rtol=1e-12)
     slopes = []
     for axis in range(3):
         move = step * np.eye(3)[axis]
-        upper, lower = (moments(replace(frame, positions=frame.positions + s * move)) for s in (1, -1))
+        upper, lower = (moments(replace(frame, positions=frame.positions + s * move), place) for s in (1, -1))
         slopes.append((upper - lower) / (2 * step))
-    np.testing.assert_allclose(found[:, 1:4], -np.stack([slope[:, 0] for slope in slopes], axis=1), atol=1e-9)
+    np.testing.assert_allclose(found[:, 1:4], -np.stack([slope[:, 0] for slope in slopes], axis=1), atol=1e-8)
     gradient = np.stack([slope[:, 1:4] for slope in slopes], axis=2)
-    np.testing.assert_allclose(found[:, 4:], gradient[:, [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]], atol=1e-9)
-    np.testing.assert_allclose(found[:, [4, 7, 9]].sum(axis=1), 0.0, atol=1e-12)
+    np.testing.assert_allclose(found[:, 4:], gradient[:, [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]], atol=1e-8)
+    if place == 0:
+        np.testing.assert_allclose(found[:, [4, 7, 9]].sum(axis=1), 0.0, atol=1e-12)
 
 
 @pytest.mark.parametrize("coupled", [False, True])
@@ -65,13 +79,23 @@ def test_a_region_takes_up_no_charge(seed):
     assert found[0] / found[1] == pytest.approx(4.0, rel=1e-2)
 
 
-@pytest.mark.parametrize("options", [{}, {"energy_width": 0}, {"short_width": 0}, {"field_coupling": False}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"energy_width": 0},
+        {"short_width": 0},
+        {"field_coupling": False},
+        {"near_powers": ()},
+        {"near_powers": (6,)},
+    ],
+)
 def test_energies_and_derivatives_by_hand_are_those_of_the_networks(options):
     """Two structures and three models, against the networks that are trained, and automatic derivatives."""
     models = [random_response(seed, **options) for seed in range(3)]
     frames = [random_frame(seed) for seed in range(2)]
     settings, networks = models[0].settings, [model.networks for model in models]
-    found = [RegionFeatures(settings, SiteField, frame.region) for frame in frames]
+    found = [RegionFeatures(settings, ResponseField, frame.region) for frame in frames]
     positions = np.stack([frame.positions for frame in frames])
     features = np.concatenate([own.features() for own in found])
     species = found[0].species

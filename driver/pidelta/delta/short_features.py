@@ -4,12 +4,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from pidelta.core.compilation import compiled
 from pidelta.delta.descriptors import DescriptorSettings
+from pidelta.delta.near_pairs import near_pairs
 from pidelta.delta.radial_functions import CLOSEST_SITE, gaussian_grid, radial_functions
 from pidelta.state import FloatArray, IntArray
 
@@ -37,8 +36,8 @@ class ShortFeatures:
         self._functions = gaussian_grid(CLOSEST_SITE, settings.short_cutoff, settings.short_count)
         self._count = settings.short_features
         self._pairs = [
-            _near_pairs(*structure, settings.short_cutoff)
-            for structure in zip(positions, site_positions, site_species, strict=True)
+            near_pairs(*structure, settings.short_cutoff)
+            for structure in zip(positions, site_positions, site_species < 0, strict=True)
         ]
 
     def features(self) -> FloatArray:
@@ -60,32 +59,6 @@ class ShortFeatures:
         structure = (self._positions[0], self._sites[0], self._species[0])
         _add_jacobian(*structure, *self._pairs[0], self._functions, jacobian)
         return jacobian
-
-
-@_compiled
-def _near_pairs(x, sites, species, cutoff):
-    """Atom, site (P, 2) and distance (P,) of all pairs within the cutoff whose site has a nucleus."""
-    low, high = np.full(3, np.inf), np.full(3, -np.inf)
-    for i in range(len(x)):
-        for c in range(3):
-            low[c], high[c] = min(low[c], x[i, c] - cutoff), max(high[c], x[i, c] + cutoff)
-    pairs, distances = np.empty((len(x), 2), np.int64), np.empty(len(x))
-    count = 0
-    for j in range(len(sites)):
-        a, b, c = sites[j]
-        outside = a < low[0] or a > high[0] or b < low[1] or b > high[1] or c < low[2] or c > high[2]
-        if species[j] < 0 or outside:
-            continue
-        if count + len(x) > len(distances):
-            pairs = np.concatenate((pairs, np.empty_like(pairs)))
-            distances = np.concatenate((distances, np.empty_like(distances)))
-        for i in range(len(x)):
-            r = math.sqrt((a - x[i, 0]) ** 2 + (b - x[i, 1]) ** 2 + (c - x[i, 2]) ** 2)
-            if r < cutoff:
-                pairs[count] = i, j
-                distances[count] = r
-                count += 1
-    return pairs[:count], distances[:count]
 
 
 @_compiled

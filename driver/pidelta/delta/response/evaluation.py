@@ -58,32 +58,38 @@ class JointEvaluation:
             energies (K, B) in hartree, and the derivatives of their mean in the features (B, n, D) and in the
             positions (B, n, 3) at fixed features.
         """
-        first, last = self._settings.structure_count, self._settings.structure_count + MOMENTS
+        first, last = self._settings.structure_count, self._settings.near_moments.stop
+        powers = len(self._settings.near_powers)
         moments = features[..., first:last].copy()
         moments[..., 0] -= moments[..., 0].mean(axis=1, keepdims=True)
         atoms = [np.flatnonzero(species == element) for element in range(len(self._elements))]
         models, (batch, n, _) = len(self._baseline), features.shape
         energies = np.repeat(self._baseline[:, species].sum(axis=1)[:, None], batch, axis=1)
-        outputs = np.empty((batch, models, n, COEFFICIENTS + 2 * self._settings.pair_width))
-        seen = _Invariants(moments)
+        own_count = COEFFICIENTS + powers  # what multiplies the field at an atom alone
+        outputs = np.empty((batch, models, n, own_count + 2 * self._settings.pair_width))
+        seen = _Invariants(moments[..., :MOMENTS])
         for element, own in zip(self._elements, atoms, strict=True):
             if len(own):
                 energy, outputs[:, :, own] = element.forward(features[:, own], seen.values[:, own])
                 energies += energy
-        charges, polarisabilities = outputs[..., 0], outputs[..., 1]
-        phi, field = moments[:, None, :, 0], moments[:, :, 1:4]
-        square = (field**2).sum(axis=2)[:, None]
+        # The potentials go with charges, the square of the field with the polarisability.
+        field = moments[..., 1:4]
+        multiplied = np.empty((batch, n, own_count))
+        multiplied[..., 0] = moments[..., 0]
+        multiplied[..., 1] = 0.5 * (field**2).sum(axis=2)
+        multiplied[..., COEFFICIENTS:] = moments[..., MOMENTS::MOMENTS]
+        coefficients = outputs[..., :own_count]
         pair, found = pair_energies(
-            self._pairs, positions, np.ascontiguousarray(outputs[..., COEFFICIENTS:]), moments
+            self._pairs, positions, np.ascontiguousarray(outputs[..., own_count:]), moments
         )
-        energies += (pair + (charges * phi + 0.5 * polarisabilities * square).sum(axis=2)).T
+        energies += (pair + (coefficients * multiplied[:, None]).sum(axis=(2, 3))).T
 
-        moment_slopes = found.moments
-        moment_slopes[..., 0] += charges.mean(axis=1)
-        moment_slopes[..., 1:4] += polarisabilities.mean(axis=1)[..., None] * field
-        own_slopes = np.stack(np.broadcast_arrays(phi, 0.5 * square), axis=-1) / models
+        moment_slopes, mean = found.moments, coefficients.mean(axis=1)
+        moment_slopes[..., 0] += mean[..., 0]
+        moment_slopes[..., 1:4] += mean[..., 1:2] * field
+        moment_slopes[..., MOMENTS::MOMENTS] += mean[..., COEFFICIENTS:]
         output_slopes = np.concatenate(
-            [np.broadcast_to(own_slopes, (*outputs.shape[:3], COEFFICIENTS)), found.inputs], axis=-1
+            [np.broadcast_to(multiplied[:, None] / models, coefficients.shape), found.inputs], axis=-1
         )
         slopes = np.empty_like(features)
         for element, own in zip(self._elements, atoms, strict=True):
@@ -91,7 +97,7 @@ class JointEvaluation:
                 structure, invariants, near = element.backward(output_slopes[:, :, own])
                 slopes[:, own, :first] = structure
                 slopes[:, own, last:] = near
-                moment_slopes[:, own] += seen.pull_back(invariants, own)
+                moment_slopes[:, own, :MOMENTS] += seen.pull_back(invariants, own)
         moment_slopes[..., 0] -= moment_slopes[..., 0].mean(axis=1, keepdims=True)
         slopes[..., first:last] = moment_slopes
         return energies, slopes, found.positions
@@ -136,7 +142,7 @@ class _Atoms:
         settings = self._settings
         batch, count, _ = features.shape
         own = torch.from_numpy(features.reshape(batch * count, -1))
-        structure, near = own[:, : settings.structure_count], own[:, settings.structure_count + MOMENTS :]
+        structure, near = own[:, : settings.structure_count], own[:, settings.near_moments.stop :]
         models = len(self._layers["first"][1])
         hidden = (structure @ self._first.T).reshape(len(own), models, -1).transpose(0, 1)
         hidden = hidden + self._layers["first"][1]

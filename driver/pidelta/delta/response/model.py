@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from pidelta.delta.files import Content
 from pidelta.delta.network_model import NetworkModel
 from pidelta.delta.response.evaluation import JointEvaluation
-from pidelta.delta.response.multipoles import COUNTS, MOMENTS, SiteField
+from pidelta.delta.response.fields import ResponseField
+from pidelta.delta.response.multipoles import COUNTS
 from pidelta.delta.response.networks import ResponseNetworks
 from pidelta.delta.response.settings import ResponseSettings
 from pidelta.state import FloatArray, IntArray
@@ -18,7 +20,7 @@ from pidelta.state import FloatArray, IntArray
 class Response(NetworkModel):
     """A correction that sees the sites by their potential, field and field gradient at the QM atoms.
 
-    Those nearby it sees by element and distance, too.
+    Those nearby it sees once more by these, for charge penetration, and by element and distance.
 
     See `networks.py` for its energy.
     """
@@ -26,7 +28,7 @@ class Response(NetworkModel):
     schema = "pidelta response 2"
     settings_class = ResponseSettings
     networks_class = ResponseNetworks
-    field = SiteField
+    field = ResponseField
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -48,10 +50,17 @@ class Response(NetworkModel):
     @staticmethod
     def coverage_features(settings: ResponseSettings, features: FloatArray) -> FloatArray:
         """Invariants in place of the moments: phi less its mean over the region, |F| and |H|."""
-        first = settings.structure_count
-        moments = features[..., first : first + MOMENTS]
+        moments = features[..., settings.moments]
         phi = moments[..., :1] - moments[..., :1].mean(axis=-2, keepdims=True)
         field = np.sqrt((moments[..., 1:4] ** 2).sum(axis=-1, keepdims=True))
         gradient = np.sqrt((moments[..., 4:] ** 2 * COUNTS).sum(axis=-1, keepdims=True))
-        parts = [features[..., :first], phi, field, gradient, features[..., first + MOMENTS :]]
-        return np.concatenate(parts, axis=-1)
+        structure, short = (
+            features[..., : settings.structure_count],
+            features[..., settings.near_moments.stop :],
+        )
+        return np.concatenate([structure, phi, field, gradient, short], axis=-1)
+
+    @classmethod
+    def settings_from(cls, content: Content) -> ResponseSettings:
+        """The settings of a file; earlier ones have no near field."""
+        return ResponseSettings(**{"near_powers": (), **content["settings"]})

@@ -1,15 +1,16 @@
 """The energy of a response model from the features of the QM atoms, for one model or several at once.
 
-    dE = E0(R) + sum_A [q_A phi_A + 1/2 a_A F_A^2 + S_A] + sum_(A != B) c_AB . [u.F_A, u.H_A u, phi_B - phi_A,
-         (u.F_A)^2, (phi_B - phi_A)^2, F_A.F_B, (u.F_A)(phi_B - phi_A)]
+    dE = E0(R) + sum_A [q_A phi_A + 1/2 a_A F_A^2 + q'_A phi'_A + S_A]
+         + sum_(A != B) c_AB . [u.F_A, u.H_A u, phi_B - phi_A, (u.F_A)^2, (phi_B - phi_A)^2, F_A.F_B,
+                                (u.F_A)(phi_B - phi_A), u.F'_A, u.H'_A u]
 
 with phi, F and H the potential, field and field gradient of the sites at the QM atoms, phi less its mean
-over the region, and u the unit vector from A to B. The charges q, polarisabilities a and pair coefficients c
-are networks of the descriptors of the structure: differences of charges, dipoles, quadrupoles and
-polarisabilities that follow the geometry. They see the field, too: phi, |F| and |H| at their atom, and along
-the pair u.F_A, u.H_A u, phi_B - phi_A and u.F_B; so the energy has terms of all orders in it. E0 is a network
-of the descriptors of the structure alone, S_A one of the short-range features and of what makes the
-coefficients.
+over the region, phi', F' and H' those of the near sites, see `near_field.py`, and u the unit vector from A to
+B. The charges q, polarisabilities a and pair coefficients c are networks of the descriptors of the structure:
+differences of charges, dipoles, quadrupoles and polarisabilities that follow the geometry. They see the
+field, too: phi, |F| and |H| at their atom, and along the pair u.F_A, u.H_A u, phi_B - phi_A and u.F_B; so the
+energy has terms of all orders in it. E0 is a network of the descriptors of the structure alone, S_A one of
+the short-range features and of what makes the coefficients.
 
 K models, B structures, n atoms of T elements.
 """
@@ -30,7 +31,8 @@ from pidelta.delta.response.pairs import COUPLED_TERMS, PAIR_TERMS
 from pidelta.delta.response.settings import ResponseSettings
 from pidelta.delta.scaling import scales
 
-COEFFICIENTS = 2  # q and a, before the inputs of pairs and of the short-range term
+COEFFICIENTS = 2  # q and a, before q' for each power, the inputs of pairs and those of the short-range term
+NEAR_PAIR_TERMS = 2  # u.F' and u.H' u, for each power
 SMALL_FIELDS = (0.01, 0.005)
 """Where |F| and |H| bend to a smooth minimum in `field_invariants`; hartree/(e bohr) and hartree/(e bohr^2).
 
@@ -62,15 +64,20 @@ class ResponseNetworks(FeatureNetworks):
     """
 
     moment_scales: torch.Tensor
+    near_scales: torch.Tensor
 
     def __init__(self, settings: ResponseSettings, seed: int = 0) -> None:
         super().__init__()
         self.settings = settings
-        elements, width = len(settings.elements), settings.feature_count - MOMENTS
+        elements, width = len(settings.elements), settings.structure_count + settings.short_features
+        powers = len(settings.near_powers)
         first = settings.energy_width + settings.response_width
         energy = settings.energy_width or settings.response_width
-        outputs = COEFFICIENTS + 2 * settings.pair_width + settings.short_width
+        outputs = COEFFICIENTS + powers + 2 * settings.pair_width + settings.short_width
         self.register_buffer("moment_scales", torch.ones(3, dtype=torch.float64))
+        # earlier models have none
+        near_scales = torch.ones(powers, 3, dtype=torch.float64)
+        self.register_buffer("near_scales", near_scales, persistent=powers > 0)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.first = _Layer(elements, settings.structure_count, first)
@@ -78,7 +85,7 @@ class ResponseNetworks(FeatureNetworks):
             self.energy_out = _Layer(elements, energy, 1)
             self.response = _Layer(elements, settings.response_width, outputs, 0.5)
             self.radial = _Layer(1, settings.pair_radial_count, settings.pair_width)
-            self.pair = _Layer(1, settings.pair_width, PAIR_TERMS, 0.3)
+            self.pair = _Layer(1, settings.pair_width, PAIR_TERMS + NEAR_PAIR_TERMS * powers, 0.3)
             # What they add to has a bias of its own. They begin small, as high orders are: few frames do not
             # show that.
             zero = ("bias",) if settings.field_coupling else ("weight", "bias")
@@ -103,16 +110,18 @@ class ResponseNetworks(FeatureNetworks):
         linear = torch.stack([per_field, per_gradient, per_charge])
         quadratic = torch.stack([per_field**2, per_charge**2, per_field**2, per_field * per_charge])
         coupled = torch.stack([per_field, per_gradient, per_charge, per_field])
+        near_field = 1.0 / self.near_scales
         no_mean = torch.zeros_like(self.moment_scales)
-        rest = torch.ones(self.response.bias.shape[-1] - COEFFICIENTS, dtype=torch.float64)
-        own = self.energy_scale * torch.stack([per_charge, per_field**2])
+        own = torch.cat([torch.stack([per_charge, per_field**2]), near_field[:, 0]])
+        rest = torch.ones(self.response.bias.shape[-1] - len(own), dtype=torch.float64)
+        pairs = torch.cat([linear, 0.3 * quadratic, near_field[:, 1:].flatten()])
         layers = {
             "first": self.first.scaled(structure),
             "energy": self.energy.scaled(),
             "energy_out": self.energy_out.scaled(outputs=self.energy_scale),
-            "response": self.response.scaled(outputs=torch.cat([own, rest])),
+            "response": self.response.scaled(outputs=torch.cat([self.energy_scale * own, rest])),
             "radial": self.radial.scaled(),
-            "pair": self.pair.scaled(outputs=self.energy_scale * torch.cat([linear, 0.3 * quadratic])),
+            "pair": self.pair.scaled(outputs=self.energy_scale * pairs),
             "field": self.field.scaled((no_mean, 1.0 / self.moment_scales)),
             "coupling": self.coupling.scaled((torch.zeros_like(coupled), coupled)),
         }
@@ -130,20 +139,29 @@ class ResponseNetworks(FeatureNetworks):
 
     @torch.no_grad()
     def fit_scales(self, features: Sequence[torch.Tensor], species: Sequence[torch.Tensor]) -> None:
-        """Set mean and scale of the features of each element, and the scales of phi, F and H."""
-        first, last = self.settings.structure_count, self.settings.structure_count + MOMENTS
-        near = slice(first, first + self.settings.short_features)
+        """Set mean and scale of the features of each element, and the scales of both fields."""
+        settings = self.settings
+        first, last = settings.structure_count, settings.near_moments.stop
+        short = slice(first, first + settings.short_features)
         invariant = [torch.cat([own[..., :first], own[..., last:]], dim=-1) for own in features]
         for element in range(len(self.mean)):
             self.mean[element], self.inverse_scale[element] = scales(
-                invariant, species, element, (*self.settings.structure_blocks, near)
+                invariant, species, element, (*settings.structure_blocks, short)
             )
-        moments = [own[..., first:last] for own in features]
+        moments = [own[..., settings.moments] for own in features]
         phi = torch.cat([(own[..., 0] - own[..., :1].mean(1)).flatten() for own in moments])
-        field, gradient = (torch.cat([own[..., part].flatten() for own in moments]) for part in _TENSORS)
-        for place, values in enumerate((phi, field, gradient)):
-            deviation = float(values.square().mean().sqrt())
-            self.moment_scales[place] = deviation if deviation > 0.0 else 1.0
+        self.moment_scales.copy_(_deviations(phi, moments))
+        for place, own_scales in enumerate(self.near_scales):
+            start = last - MOMENTS * (len(self.near_scales) - place)
+            near = [own[..., start : start + MOMENTS] for own in features]
+            own_scales.copy_(_deviations(torch.cat([own[..., 0].flatten() for own in near]), near))
+
+
+def _deviations(phi: torch.Tensor, moments: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Root mean squares (3,) of phi and of the components of F and H; 1 where there are none."""
+    field, gradient = (torch.cat([own[..., part].flatten() for own in moments]) for part in _TENSORS)
+    found = torch.stack([values.square().mean().sqrt() for values in (phi, field, gradient)])
+    return torch.where(found > 0.0, found, 1.0)
 
 
 class _Layer(nn.Module):
@@ -215,14 +233,16 @@ def energies(
         features: (B, n, D), raw, in the order of `ResponseSettings`.
         species: (n,) place of each atom's element.
     """
-    first, last = settings.structure_count, settings.structure_count + MOMENTS
-    phi, field, gradient = features[..., first:last].split([1, 3, 6], dim=-1)
+    phi, field, gradient = features[..., settings.moments].split([1, 3, 6], dim=-1)
+    powers = len(settings.near_powers)
+    near = features[..., settings.near_moments].unflatten(-1, (powers, MOMENTS))
     phi = (phi - phi.mean(1, keepdim=True)).squeeze(-1)
     atoms, output = _atoms(settings, weights, features, field_invariants(phi, field, gradient), species)
     charge, polarisability = output[..., 0], output[..., 1]
+    near_charge, *inputs = output[..., COEFFICIENTS:].split([powers, *[settings.pair_width] * 2], dim=-1)
     atoms = atoms + charge * phi + 0.5 * polarisability * (field * field).sum(-1)
-    inputs = output[..., COEFFICIENTS:].split(settings.pair_width, dim=-1)
-    pairs = _pairs(settings, weights, positions, inputs, (phi, field, gradient))
+    atoms = atoms + (near_charge * near[..., 0]).sum(-1)
+    pairs = _pairs(settings, weights, positions, inputs, (phi, field, gradient), near)
     total: torch.Tensor = weights.baseline[:, species].sum(1)[:, None] + atoms.sum(-1) + pairs
     return total
 
@@ -274,7 +294,7 @@ def _atoms(
         return values[:, slots].transpose(0, 1).flatten(1, 2)[None]
 
     own = of_elements(features)
-    structure, near = own[..., : settings.structure_count], own[..., settings.structure_count + MOMENTS :]
+    structure, near = own[..., : settings.structure_count], own[..., settings.near_moments.stop :]
     width = settings.energy_width
     hidden = _map(weights, "first", structure)
     in_field = silu(hidden[..., width:] + _map(weights, "field", of_elements(invariants)))
@@ -301,8 +321,9 @@ def _pairs(
     x: torch.Tensor,
     inputs: Sequence[torch.Tensor],
     moments: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    near: torch.Tensor,
 ) -> torch.Tensor:
-    """Energies (K, B) of all pairs of atoms in the field of the sites."""
+    """Energies (K, B) of all pairs of atoms in the field of the sites, and in `near` (B, n, P, 10)."""
     batch, n, _ = x.shape
     cutoff = settings.radial_cutoff
     first, second = _neighbours(x.detach(), cutoff)  # places among all atoms of the batch
@@ -313,6 +334,7 @@ def _pairs(
     radial = torch.exp(-0.5 * ((r - torch.from_numpy(centres)) / spacing) ** 2)
     own, other = (tuple(part.flatten(0, 1)[place] for part in moments) for place in (first, second))
     terms, coupled = _pair_terms(vectors / r, own, other)
+    terms = torch.cat([terms, _near_pair_terms(vectors / r, near.flatten(0, 1)[first])], dim=-1)
     one, two = (part.flatten(1, 2) for part in inputs)
     hidden = nn.functional.silu(
         one[:, first]
@@ -348,10 +370,21 @@ def _pair_terms(
     phi, field, gradient = own
     other_phi, other_field, _ = other
     along = (u * field).sum(-1)
-    products = u[:, [0, 0, 0, 1, 1, 2]] * u[:, [0, 1, 2, 1, 2, 2]] * torch.from_numpy(COUNTS)
-    curvature = (products * gradient).sum(-1)
+    curvature = (_products(u) * gradient).sum(-1)
     difference = other_phi - phi
     both = (field * other_field).sum(-1)
     terms = [along, curvature, difference, along**2, difference**2, both, along * difference]
     coupled = [along, curvature, difference, (u * other_field).sum(-1)]
     return torch.stack(terms, dim=-1), torch.stack(coupled, dim=-1)
+
+
+def _near_pair_terms(u: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
+    """u.F' and u.H' u (Q, 2 P) from u (Q, 3) and the near moments (Q, P, 10) of the first atom."""
+    _, field, gradient = near.split([1, 3, 6], dim=-1)
+    along, curvature = (u[:, None] * field).sum(-1), (_products(u)[:, None] * gradient).sum(-1)
+    return torch.stack([along, curvature], dim=-1).flatten(1)
+
+
+def _products(u: torch.Tensor) -> torch.Tensor:
+    """Products (Q, 6) of the components of u (Q, 3), as often as they stand in u.H u."""
+    return u[:, [0, 0, 0, 1, 1, 2]] * u[:, [0, 1, 2, 1, 2, 2]] * torch.from_numpy(COUNTS)

@@ -22,7 +22,10 @@ from pidelta.state import FloatArray
 _vectorised = compiled(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
 
 PAIR_TERMS = 7
-"""What the coefficients of a pair multiply: three terms linear in the field, then quadratic ones."""
+"""What the coefficients of a pair multiply: three terms linear in the field, then quadratic ones.
+
+Two more for each power of the near field follow.
+"""
 COUPLED_TERMS = 4
 """What the coefficients see of the field: the linear terms, and u.F_B."""
 
@@ -35,7 +38,7 @@ class PairNetworks:
         gaussians: R Gaussians of the distance, and where the energy of a pair ends.
         radial, bias: (K, R, p) and (K, p).
         coupling: (K, 4, p) of the three linear terms of the pair and of u.F_B.
-        coefficients, coefficients_bias: (K, 7, p) and (K, 7).
+        coefficients, coefficients_bias: (K, T, p) and (K, T) of T = 7 + 2 P terms.
     """
 
     gaussians: RadialFunctions
@@ -52,7 +55,7 @@ class PairSlopes:
 
     Attributes:
         inputs: (B, K, n, 2 p) in what the networks take from the first and the second atom.
-        moments: (B, n, 10) in phi, F and H.
+        moments: (B, n, 10 (1 + P)) in phi, F and H, then in those of the near field.
         positions: (B, n, 3).
     """
 
@@ -70,7 +73,7 @@ def pair_energies(
         networks: of the models.
         positions: (B, n, 3) in bohr.
         inputs: (B, K, n, 2 p) what the networks take from an atom as the first and as the second of a pair.
-        moments: (B, n, 10) phi, F and H.
+        moments: (B, n, 10 (1 + P)) phi, F and H, then those of the near field.
     """
     batch, models, n, _ = inputs.shape
     pairs = n * (n - 1) // 2
@@ -148,7 +151,8 @@ def _add_energies(
     centres, spacing, cutoff = functions
     models, _, width = weights.shape
     share = 1.0 / models
-    terms, slopes, u = np.empty(7), np.empty(7), np.empty(3)
+    count = coefficients.shape[1]
+    terms, slopes, u = np.empty(count), np.empty(count), np.empty(3)
     towards, total = np.empty(width), np.empty((models, width))
     u_slope = np.empty(3)
     for pair in range(len(which)):
@@ -165,12 +169,12 @@ def _add_energies(
             other_along = 0.0  # dE/d(u.F_B)
             for k in range(models):
                 towards[:] = 0.0
-                for t in range(7):
+                for t in range(count):
                     factor = share * fall * terms[t]
                     for p in range(width):
                         towards[p] += factor * coefficients[k, t, p]
                 energy = 0.0
-                for t in range(7):
+                for t in range(count):
                     value = bias[k, t]
                     for p in range(width):
                         value += (
@@ -219,14 +223,26 @@ def _add_energies(
 
 
 @_vectorised
+def _along(u, moments):
+    """u.F"""
+    return u[0] * moments[1] + u[1] * moments[2] + u[2] * moments[3]
+
+
+@_vectorised
+def _curvature(u, moments):
+    """u.H u"""
+    return (
+        u[0] * (u[0] * moments[4] + 2.0 * (u[1] * moments[5] + u[2] * moments[6]))
+        + u[1] * (u[1] * moments[7] + 2.0 * u[2] * moments[8])
+        + u[2] * u[2] * moments[9]
+    )
+
+
+@_vectorised
 def _set_linear_terms(u, own, other, terms):
     """Set those of the terms of a pair that are linear in the moments of both atoms."""
-    terms[0] = u[0] * own[1] + u[1] * own[2] + u[2] * own[3]
-    terms[1] = (
-        u[0] * (u[0] * own[4] + 2.0 * (u[1] * own[5] + u[2] * own[6]))
-        + u[1] * (u[1] * own[7] + 2.0 * u[2] * own[8])
-        + u[2] * u[2] * own[9]
-    )
+    terms[0] = _along(u, own)
+    terms[1] = _curvature(u, own)
     terms[2] = other[0] - own[0]
 
 
@@ -239,6 +255,10 @@ def _set_terms(u, own, other, terms):
     terms[4] = difference * difference
     terms[5] = own[1] * other[1] + own[2] * other[2] + own[3] * other[3]
     terms[6] = along * difference
+    for k in range((len(terms) - 7) // 2):
+        near = own[10 * (k + 1) : 10 * (k + 2)]
+        terms[7 + 2 * k] = _along(u, near)
+        terms[8 + 2 * k] = _curvature(u, near)
 
 
 @_vectorised
@@ -249,15 +269,29 @@ def _add_term_slopes(u, own, other, terms, slopes, own_slopes, other_slopes, u_s
     own_slopes[0] -= difference
     other_slopes[0] += difference
     for c in range(3):
-        own_slopes[1 + c] += along * u[c] + slopes[5] * other[1 + c]
+        own_slopes[1 + c] += slopes[5] * other[1 + c]
         other_slopes[1 + c] += slopes[5] * own[1 + c]
-    curvature = slopes[1]
-    own_slopes[4] += curvature * u[0] * u[0]
-    own_slopes[5] += 2.0 * curvature * u[0] * u[1]
-    own_slopes[6] += 2.0 * curvature * u[0] * u[2]
-    own_slopes[7] += curvature * u[1] * u[1]
-    own_slopes[8] += 2.0 * curvature * u[1] * u[2]
-    own_slopes[9] += curvature * u[2] * u[2]
-    u_slope[0] = along * own[1] + 2.0 * curvature * (own[4] * u[0] + own[5] * u[1] + own[6] * u[2])
-    u_slope[1] = along * own[2] + 2.0 * curvature * (own[5] * u[0] + own[7] * u[1] + own[8] * u[2])
-    u_slope[2] = along * own[3] + 2.0 * curvature * (own[6] * u[0] + own[8] * u[1] + own[9] * u[2])
+        u_slope[c] = 0.0
+    _add_linear_slopes(u, own, along, slopes[1], own_slopes, u_slope)
+    for k in range((len(slopes) - 7) // 2):
+        first, last = 10 * (k + 1), 10 * (k + 2)
+        _add_linear_slopes(
+            u, own[first:last], slopes[7 + 2 * k], slopes[8 + 2 * k], own_slopes[first:last], u_slope
+        )
+
+
+@_vectorised
+def _add_linear_slopes(u, moments, along, curvature, slopes, u_slope):
+    """Add the derivatives in moments and unit vector of an energy with those in u.F and u.H u."""
+    for c in range(3):
+        slopes[1 + c] += along * u[c]
+    slopes[4] += curvature * u[0] * u[0]
+    slopes[5] += 2.0 * curvature * u[0] * u[1]
+    slopes[6] += 2.0 * curvature * u[0] * u[2]
+    slopes[7] += curvature * u[1] * u[1]
+    slopes[8] += 2.0 * curvature * u[1] * u[2]
+    slopes[9] += curvature * u[2] * u[2]
+    twice = 2.0 * curvature
+    u_slope[0] += along * moments[1] + twice * (moments[4] * u[0] + moments[5] * u[1] + moments[6] * u[2])
+    u_slope[1] += along * moments[2] + twice * (moments[5] * u[0] + moments[7] * u[1] + moments[8] * u[2])
+    u_slope[2] += along * moments[3] + twice * (moments[6] * u[0] + moments[8] * u[1] + moments[9] * u[2])

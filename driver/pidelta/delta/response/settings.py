@@ -20,6 +20,8 @@ class ResponseSettings(DescriptorSettings):
         pair_width, short_width: of the networks of pairs and of the short-range term; 0 for `short_width`
             leaves out that term.
         field_coupling: whether coefficients see the field, see `networks.py`.
+        near_powers: of the functions of the distance by which charges within `short_cutoff` count once more,
+            see `near_field.py`.
     """
 
     pair_radial_count: int = 12
@@ -28,11 +30,23 @@ class ResponseSettings(DescriptorSettings):
     pair_width: int = 48
     short_width: int = 24
     field_coupling: bool = True
+    near_powers: tuple[int, ...] = (5, 18)
 
     @property
     def feature_count(self) -> int:
-        """Number of features of an atom: of the structure, the moments, short-range ones."""
-        return self.structure_count + MOMENTS + self.short_features
+        """Number of features of an atom: of the structure, the moments, near moments, short-range ones."""
+        return int(self.near_moments.stop) + self.short_features
+
+    @property
+    def moments(self) -> slice:
+        """Where the moments of all charges are among the features."""
+        return slice(self.structure_count, self.structure_count + MOMENTS)
+
+    @property
+    def near_moments(self) -> slice:
+        """Where the moments of near charges are, for each power."""
+        first = int(self.moments.stop)
+        return slice(first, first + MOMENTS * len(self.near_powers))
 
     @property
     def coverage_blocks(self) -> tuple[slice, ...]:

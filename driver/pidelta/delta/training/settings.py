@@ -73,6 +73,7 @@ class NetworkOptions(Section):
     pair_width: Count | None = None
     short_width: Width | None = None
     field_coupling: bool | None = None
+    near_powers: tuple[Annotated[int, Field(ge=5)], ...] | None = None
 
 
 class TrainingSettings(Section):

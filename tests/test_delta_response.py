@@ -13,7 +13,6 @@ from pidelta.delta.region_features import RegionFeatures
 from pidelta.delta.response.evaluation import JointEvaluation
 from pidelta.delta.response.fields import ResponseField
 
-
 POWERS = (5, 18)
 
 

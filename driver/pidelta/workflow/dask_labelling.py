@@ -196,7 +196,7 @@ def _finished(running: Mapping[Any, int]) -> list[Any]:
     wait, patience = importlib.import_module("distributed").wait, _PAUSE
     try:
         return list(wait(list(running), timeout=patience, return_when="FIRST_COMPLETED").done)
-    except TimeoutError:
+    except asyncio.TimeoutError:
         return []
 
 

@@ -6,6 +6,7 @@ the command line can print it as it is and exit with code 2.
 
 from __future__ import annotations
 
+import copyreg
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 class PideltaError(Exception):
     """Base of all errors a user of pidelta can cause or meet."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # As it is, not made anew from its message: some have other arguments, and come from worker processes.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class SetupError(PideltaError):

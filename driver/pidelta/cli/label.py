@@ -87,7 +87,15 @@ def label(
     check_every: Annotated[
         int | None, typer.Option(min=1, help="Compare gradients with differences of energies every N frames.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Frames computed at once.")] = allowed_processors(),
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Frames computed at once; by default one for each processor.")
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="Compute on the workers of this dask scheduler: its address, or the file that it wrote."
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Frames to label now at most.")] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Label frames again that have a label by this method.")
@@ -102,6 +110,8 @@ def label(
             f"--dispersion: expected none with --low, whose configuration has qm.dftb.dispersion, "
             f"found {dispersion}"
         )
+    if scheduler is not None and (low is not None or workers is not None):
+        raise ConfigError("--scheduler: expected neither --low nor --workers with it, found one of them")
     config = None if low is None else load_config(low)
 
     from pidelta.qm.reference import ReferenceSettings
@@ -120,7 +130,9 @@ def label(
                 unrestricted=unrestricted,
             )
             indices = _wanted(store, "reference", reference.method, replace)[:limit]
-            failures = label_with_dft(store, indices, reference, workers, replace, check_every)
+            failures = label_with_dft(
+                store, indices, reference, workers or scheduler or allowed_processors(), replace, check_every
+            )
         else:
             failures = label_with_low_level(store, Setup(config), limit, replace)
     if failures:
@@ -159,11 +171,14 @@ def label_with_dft(
     store: FrameStore,
     indices: list[int],
     settings: ReferenceSettings,
-    workers: int,
+    workers: int | str,
     replace: bool = False,
     check_every: int | None = None,
 ) -> list[str]:
-    """Label frames with DFT, with a progress bar; print and return what went wrong with which."""
+    """Label frames with DFT, with a progress bar; print and return what went wrong with which.
+
+    `workers` is the number of processes, or the address or file of a dask scheduler.
+    """
     from pidelta.qm.reference import check_level
     from pidelta.workflow import labelling
 
@@ -172,8 +187,13 @@ def label_with_dft(
     for program, count in store.programs("reference", settings.method).items():
         if program != settings.program and not replace:
             print(f"note: {count} frames have labels by this method from {program}, which stay")
-    workers = min(workers, len(indices) or 1)
-    outcomes = labelling.reference_labels(store, indices, settings, workers, check_every)
+    if isinstance(workers, str):
+        from pidelta.workflow.dask_labelling import dask_labels
+
+        outcomes = dask_labels(store, indices, settings, workers, check_every)
+    else:
+        workers = min(workers, len(indices) or 1)
+        outcomes = labelling.reference_labels(store, indices, settings, workers, check_every)
     return _label(store, "reference", settings.method, len(indices), outcomes, replace)
 
 

@@ -25,7 +25,7 @@ Outcome = tuple[int, Label | RunError]
 WORST_GRADIENT = 2e-4
 """Error of a gradient in hartree/bohr beyond which a label is refused; that of a grid at rest is 5e-5."""
 
-_DEATHS = 5
+DEATHS = 5
 """Workers that may die in a row before labelling gives up: each took one frame with it."""
 _WANT = "perhaps for want of memory: use fewer --workers"
 
@@ -70,10 +70,10 @@ def reference_labels(
                     check = check_every is not None and place % check_every == 0
                     worker = idle.pop()
                     try:
-                        future = worker.submit(_label, store.frame(index), settings, check)
+                        future = worker.submit(checked_label, store.frame(index), settings, check)
                     except BrokenProcessPool:  # it died while it waited
                         worker = new_worker()
-                        future = worker.submit(_label, store.frame(index), settings, check)
+                        future = worker.submit(checked_label, store.frame(index), settings, check)
                     running[future] = index, worker
                 if not running:
                     return
@@ -88,14 +88,20 @@ def reference_labels(
                         worker.shutdown()
                         idle[-1] = new_worker()
                     yield index, outcome
-                if deaths >= _DEATHS:
+                if deaths >= DEATHS:
                     raise RunError(f"labelling: {deaths} worker processes died one after the other; {_WANT}")
         finally:
             for worker in [*idle, *(worker for _, worker in running.values())]:
                 worker.shutdown(cancel_futures=True)
 
 
-def _label(frame: Frame, settings: ReferenceSettings, check: bool) -> Label:
+def checked_label(frame: Frame, settings: ReferenceSettings, check: bool) -> Label:
+    """Label a frame with DFT and, if asked to, compare its gradient with a difference of energies.
+
+    Raises:
+        SetupError: the frame or the level of theory cannot be labelled.
+        RunError: it has no label, or the two differ by more than `WORST_GRADIENT`.
+    """
     label = label_frame(frame, settings)
     if check and (error := error_of_gradient(frame, label, settings)) > WORST_GRADIENT:
         raise RunError(

@@ -99,12 +99,6 @@ class NetworkModel(ABC):
         _, result = self.evaluate_with((), region)
         return result
 
-    def atom_extrapolation(self, region: Region) -> FloatArray:
-        """How far the QM atoms lie from those of the training: (B, n), see `Coverage.by_atom`."""
-        found = RegionFeatures(self.settings, self.field, region)
-        seen = self.coverage_features(self.settings, found.features())
-        return self.coverage.by_atom(seen, found.species)
-
     def evaluate_with(
         self, others: Sequence[NetworkModel], region: Region
     ) -> tuple[FloatArray, CorrectionResult]:
@@ -131,9 +125,9 @@ class NetworkModel(ABC):
         # The members of one training have the same coverage.
         coverages = {member.coverage_digest: member.coverage for member in members}.values()
         seen = self.coverage_features(self.settings, values)
-        distances = [coverage.extrapolation(seen, found.species) for coverage in coverages]
-        properties = {"delta_extrapolation": np.max(distances, axis=0)}
-        return energies, CorrectionResult(energies.mean(axis=0), gradient, properties)
+        distances = np.max([coverage.by_atom(seen, found.species) for coverage in coverages], axis=0)
+        properties = {"delta_extrapolation": distances.max(axis=1)}
+        return energies, CorrectionResult(energies.mean(axis=0), gradient, properties, distances)
 
     def _evaluate(
         self, networks: Sequence[Any], positions: FloatArray, features: FloatArray, species: IntArray

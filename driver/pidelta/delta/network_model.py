@@ -48,6 +48,10 @@ class NetworkModel(ABC):
         validation_error: root mean square error of the energy on frames held back from training, in hartree.
         provenance: what it was trained on.
 
+    Attributes:
+        dtype: in which the networks are evaluated, ``torch.float64`` unless it is set; features, the field of
+            the sites, sums over atoms and results are float64.
+
     Raises:
         ModelError: the short-range cutoff reaches into the region where the embedding scales charges.
     """
@@ -72,12 +76,12 @@ class NetworkModel(ABC):
         self.coverage_digest = coverage.digest
         self.validation_error = validation_error
         self.provenance = provenance
+        self.dtype = torch.float64
 
     @property
     def shared_work(self) -> Hashable:
         """Models with the same descriptors compute them once."""
-        settings: DescriptorSettings = self.settings
-        return settings
+        return self.settings, self.dtype
 
     @property
     def properties(self) -> tuple[str, ...]:

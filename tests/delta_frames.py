@@ -9,7 +9,10 @@ import torch
 
 from pidelta.data.frames import Frame, Label
 from pidelta.data.store import FrameStore
+from pidelta.delta.assessment import Prediction
 from pidelta.delta.base import Provenance
+from pidelta.delta.calibration import Reliability, reliability
+from pidelta.delta.committee import Committee
 from pidelta.delta.coverage import Coverage, Ellipsoid
 from pidelta.delta.descriptors import DescriptorSettings
 from pidelta.delta.hdnnp.model import HDNNP
@@ -117,3 +120,10 @@ def unit_coverage(settings: DescriptorSettings) -> Coverage:
 
     structure = settings.structure_count
     return Coverage(spheres(structure), spheres(settings.coverage_blocks[-1].stop - structure))
+
+
+def calibrate(members, items) -> Reliability:
+    """The spread of members on frames, whatever methods these are labelled by."""
+    committee = Committee(members, force_deviation=True)
+    predictions = [Prediction(item, committee.evaluate(item.frame.region)) for item in items]
+    return reliability(predictions, len(members))

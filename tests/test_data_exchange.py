@@ -248,6 +248,25 @@ def test_total_leaves_the_low_level_out(tmp_path, run):
     assert [set(labels) for _, labels in read_xyz(tmp_path / "f.xyz")] == [{"reference"}] * 3
 
 
+@pytest.mark.parametrize("options", [["--total"], []])
+def test_frames_that_are_not_alike_are_not_exported_together(tmp_path, run, fail, capsys, options):
+    """Of one embedding and one charge; what does not say so is said."""
+    paths = [store_of(tmp_path / f"{place}.h5", [item]) for place, item in enumerate(SET[:2])]
+    export = ["data", "export", *paths, "--output", tmp_path / "f.xyz", *options]
+    with FrameStore(paths[0], "a") as store:
+        store.set_embedding({"scheme": "cutoff", "cutoff": 26.456165})
+    assert run(*export) == 0
+    silent = f"note: {paths[1]}: does not say with which embedding its frames were cut"
+    assert silent in " ".join(capsys.readouterr().out.split())
+    with FrameStore(paths[1], "a") as store:
+        store.set_embedding({"scheme": "cutoff", "cutoff": 22.676713})
+    line = fail(*export)
+    assert f"{paths[1]}: expected frames cut with cutoff 1.4 nm, as {paths[0]}, found 1.2 nm" in line
+    ion = replace(SET[2], frame=replace(SET[2].frame, charge=1))
+    export[3] = store_of(tmp_path / "ion.h5", [ion])
+    assert "ion.h5: frame 0: expected charge -1, found 1" in fail(*export)
+
+
 def test_embedding_provenance_and_dipole_come_back(tmp_path, run):
     dipole = np.array([0.1, -0.2, 1e-5])
     item = replace(SET[0], reference=replace(SET[0].reference, properties={"dipole": dipole}))

@@ -90,6 +90,22 @@ def test_one_geometry_in_two_files_is_one_frame_with_both_labels(tmp_path):
     assert contents(tmp_path / "packed.h5") == [("uncertain step 0", frame.positions[0, 0], -1.0)]
 
 
+def test_packing_reads_each_frame_once(tmp_path, monkeypatch):
+    paths = [
+        write(tmp_path / f"{name}.h5", [uncertain(seed, step) for step, seed in enumerate(seeds)])
+        for name, seeds in (("A", (1, 2)), ("B", (2, 3, 4)))
+    ]
+    read, frame = [], FrameStore.frame
+    monkeypatch.setattr(
+        FrameStore, "frame", lambda self, index: read.append((self.path, index)) or frame(self, index)
+    )
+    assert pack(paths, tmp_path / "packed.h5", ["reference"], labelled=False) == 4
+    assert sorted(place for place in read if place[0] in paths) == [
+        *((paths[0], index) for index in range(2)),
+        *((paths[1], index) for index in range(3)),
+    ]
+
+
 def test_every_and_skip_deal_frames_out(tmp_path):
     path = write(tmp_path / "A.h5", [uncertain(seed, seed) for seed in range(5)])
     for skip, steps in ((0, [0, 2, 4]), (1, [1, 3])):

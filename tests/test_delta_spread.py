@@ -7,12 +7,11 @@ import hashlib
 import numpy as np
 import pytest
 
-from delta_frames import random_frame, random_model, write_store
+from delta_frames import calibrate, random_frame, random_model, write_store
 from pidelta.config import load_config
 from pidelta.data.frames import Label, LabelledFrame
 from pidelta.data.store import FrameStore
 from pidelta.delta.base import CorrectionResult
-from pidelta.delta.calibration import calibrate
 from pidelta.delta.committee import Committee
 from pidelta.delta.spread import Calibration
 from pidelta.errors import ConfigError, ModelError, RunError

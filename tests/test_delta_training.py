@@ -243,6 +243,22 @@ def test_commands_train_and_test(small_store, tmp_path):
     assert errors["low + delta"]["qm_gradient"][0] < errors["low"]["qm_gradient"][0]
 
 
+def test_complete_models_go_with_the_frames_that_they_were_validated_on(data, tmp_path):
+    """Otherwise a page of validation is of frames that the model learned from."""
+    settings, prepared = data
+    settings = settings.model_copy(update={"epochs": 1})
+    (path,) = train_models(prepared, settings, tmp_path)
+    assert train_models(prepared, settings, tmp_path, resume=True) == [path]
+    log = path.with_suffix(".json")
+    renamed = replace(prepared, sources=tuple(f"other {source}" for source in prepared.sources))
+    with pytest.raises(ConfigError, match=r"delta-0.json: expected the \d+ validation frames that it names"):
+        train_models(renamed, settings, tmp_path, models=2, resume=True)
+    assert sorted(tmp_path.iterdir()) == [log, path.with_suffix(".png"), path]
+    log.unlink()
+    with pytest.raises(DataError, match=r"delta-0.json: expected the log of a model"):
+        train_models(prepared, settings, tmp_path, resume=True)
+
+
 def test_repeated_frames_count_as_often_as_they_are_drawn(both):
     """The loss over rows with a repeated frame is that of the rows written out."""
     settings, prepared = both["response"]

@@ -15,10 +15,12 @@ import pytest
 from conftest import ROOT
 from ipi_support import unique_address
 from pidelta.analysis.ipi_output import read_properties
+from pidelta.ipi.dynamics_input import Dynamics, write_input
 from pidelta.ipi.simulation import read_simulation
+from pidelta.workflow.preparing.ipi_inputs import write_inputs
 
 INPUTS = ROOT / "inputs"
-FILES = sorted(INPUTS.rglob("*.xml"))
+FILES = sorted([*INPUTS.rglob("*.xml"), *INPUTS.rglob("*.xml.template")])
 STEPS = 2
 COMMAND = re.compile(r"pidelta run (inputs/[^\s`]+\.xml(?: --\w+ [^\s`]+)*)")
 # A box, an optimisation, beads with a bias, replicas. The others take as long, and are slow ones.
@@ -99,12 +101,42 @@ def test_ipi_knows_all_that_an_input_says(name):
     assert read_simulation(path).total_steps > STEPS
 
 
+def waits(text):
+    """Whether each forcefield of an input that has batches lets them fill.
+
+    With i-PI's default of <latency> they go out before. An <ffdirect> without a thread does not look at it.
+    """
+    batches = [
+        forcefield
+        for forcefield in ElementTree.fromstring(text).iter()
+        if int(forcefield.findtext("batch_size", "1")) > 1
+        and (forcefield.tag != "ffdirect" or forcefield.get("threaded", "false").lower() == "true")
+    ]
+    return [float(forcefield.findtext("latency", "1e-4")) >= 1e-3 for forcefield in batches]
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.relative_to(INPUTS)}")
 def test_batches_wait_until_all_beads_are_queued(path):
-    """With i-PI's default of <latency> they go out before."""
-    for ffsocket in ElementTree.parse(path).iter("ffsocket"):
-        if int(ffsocket.findtext("batch_size", "1")) > 1:
-            assert float(ffsocket.findtext("latency", "1e-4")) >= 1e-3
+    assert all(waits(path.read_text().replace("$beads", "8")))
+
+
+def test_batches_of_inputs_that_are_written_wait_too(script, tmp_path):
+    """Those of `pidelta prepare`, of `pidelta learn`, and of the scripts that write inputs by themselves."""
+    write_inputs(tmp_path, "init.pdb", ("mm", "low"), 1e-3, 1)
+    written = [(tmp_path / f"{kind}.xml").read_text() for kind in ("pimd", "sample")]
+    write_input(
+        tmp_path / "learn.xml", Dynamics(("mm",), 20.0, 10, 1e-3, None, 1, beads=8), Path("a.xyz"), "address"
+    )
+    written.append((tmp_path / "learn.xml").read_text())
+    study = script("contraction", "study")
+    written.append(study._input(study.SMALL, study.SAMPLED, study.WAYS[study.SAMPLED], 10))
+    dynamics = script("studies/paper", "dynamics")
+    ring = dynamics.Dynamics(name="a", box="b", seed=1, length=1.0, spacing=0.1, beads=8, few=4)
+    written.append(dynamics.input_of(ring))
+    for text in written:
+        found = waits(text)
+        assert found
+        assert all(found)
 
 
 @pytest.mark.parametrize(

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from delta_frames import NUMBERS, random_frame, random_model, random_response, write_store
+from delta_frames import NUMBERS, calibrate, random_frame, random_model, random_response, write_store
 from pidelta.analysis.model_errors import model_errors
 from pidelta.data.frames import Frame, Label, LabelledFrame
 from pidelta.data.labelled import read_labelled
-from pidelta.delta.assessment import GRADIENT_UNIT, predict
+from pidelta.delta.assessment import GRADIENT_UNIT, predict, summarise
 from pidelta.delta.base import CorrectionResult
-from pidelta.delta.calibration import calibrate
+from pidelta.delta.calibration import reliability
 from pidelta.delta.committee import Committee
 from pidelta.delta.loading import load_correction
+from pidelta.delta.region_features import RegionFeatures
 from pidelta.state import RegionGradient
 from pidelta.units import ANGSTROM, HARTREE_IN_KCAL_PER_MOL
 
@@ -74,20 +76,16 @@ class Known:
 class Ranged(Known):
     """The distance of O from the training is 0.5, in the second frame 1.5, and that of H 0.6."""
 
-    def __init__(self):
-        super().__init__()
-        self.asked = 0
-
-    def atom_extrapolation(self, region):
-        self.asked += 1
-        return np.array([[1.5 if self.asked == 2 else 0.5, 0.6]])
+    def evaluate(self, region):
+        result = super().evaluate(region)
+        return replace(result, atom_extrapolation=np.array([[1.5 if self.place == 2 else 0.5, 0.6]]))
 
 
 @pytest.fixture
 def known():
-    committee = Committee([Ranged()])
-    predictions = predict(committee, [labelled(place) for place in range(3)])
-    return model_errors(committee, predictions, [(Path("f.h5"), 2 * place) for place in range(3)])
+    predictions = predict(Committee([Ranged()]), [labelled(place) for place in range(3)])
+    places = [(Path("f.h5"), 2 * place) for place in range(3)]
+    return model_errors(predictions, places, summarise(predictions), None)
 
 
 def test_shares_hold_the_errors_of_their_atoms_alone(known):
@@ -148,22 +146,23 @@ def test_a_committee_covers_the_errors_that_are_within_its_spread():
     members = [Known(), Known(ENERGIES + 0.1, shift=0.02)]
     committee = Committee(members, force_deviation=True)
     predictions = predict(committee, [labelled(place) for place in range(3)])
-    errors = model_errors(committee, predictions, [(Path("f.h5"), place) for place in range(3)])
-    assert errors.reliability.inside() == pytest.approx(2.0 / 3.0)
-    assert errors.reliability.calibration.energy == pytest.approx(np.sqrt(2.0) / (0.1 / np.sqrt(2.0)))
-    assert errors.reliability.forces_inside() == pytest.approx(5.0 / 6.0)
-    assert all(found.extrapolation is None for found in errors.frames)
+    found = reliability(predictions, len(members))
+    assert found.inside() == pytest.approx(2.0 / 3.0)
+    assert found.calibration.energy == pytest.approx(np.sqrt(2.0) / (0.1 / np.sqrt(2.0)))
+    assert found.forces_inside() == pytest.approx(5.0 / 6.0)
+    assert all(each.result.atom_extrapolation is None for each in predictions)
 
 
 @pytest.mark.parametrize("kind", [random_model, random_response])
 def test_the_farthest_atom_is_what_the_model_warns_of(kind):
     model, region = kind(3), random_frame(7).region
-    distances = model.atom_extrapolation(region)
+    result = model.evaluate(region)
+    distances = result.atom_extrapolation
     assert distances.shape == (1, len(NUMBERS))
-    warned = model.evaluate(region).properties["delta_extrapolation"]
-    assert distances.max() == pytest.approx(warned[0], rel=1e-12)
-    other = kind(4)
-    np.testing.assert_allclose(Committee([model, other]).atom_extrapolation(region), distances, rtol=1e-12)
+    assert distances.max() == result.properties["delta_extrapolation"][0]
+    for one_by_one in (False, True):
+        found = Committee([model, kind(4)], force_deviation=one_by_one).evaluate(region).atom_extrapolation
+        np.testing.assert_allclose(found, distances, rtol=1e-12)
 
 
 def test_regions_of_different_size_are_calibrated_together():
@@ -204,15 +203,18 @@ def columns(page, title):
     return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in (rows[0], *rows[2:])]
 
 
-def test_the_command_writes_a_page_with_pictures_and_all_numbers(tmp_path, run, capsys):
+def test_the_command_writes_a_page_with_pictures_and_all_numbers(tmp_path, run, capsys, monkeypatch):
     write_store(tmp_path / "frames.h5", 12, seed=30)
     models = []
     for seed in range(2):
         models += ["--model", tmp_path / f"{seed}.pt"]
         random_response(seed).save(models[-1])
     folder = tmp_path / "out" / "page"
+    evaluated, features = [], RegionFeatures.features
+    monkeypatch.setattr(RegionFeatures, "features", lambda self: evaluated.append(self) or features(self))
     assert run("test", tmp_path / "frames.h5", *models, "--report", folder) == 0
     assert f"report: {folder / 'report.md'}" in capsys.readouterr().out
+    assert len(evaluated) == 2 * 12  # each frame once by each model
     names = ["errors.png", "parity.png", "report.json", "report.md", "spread.png"]
     assert sorted(path.name for path in folder.iterdir()) == names
     page, data = (folder / "report.md").read_text(), json.loads((folder / "report.json").read_text())

@@ -122,7 +122,8 @@ class DeltaConfig(Section):
     ready for `pidelta label`; `stop_above` ends a run. `baseline_error` is the error that the low level is
     trusted to have: the models count the less, the more they differ beyond it, by the weight e^2/(e^2 +
     spread^2). `offset` is taken off the energy of each model: the difference of two methods may be hundreds
-    of hartree, and a weighted baseline multiplies it by a weight that changes.
+    of hartree, and a weighted baseline multiplies it by a weight that changes. `precision` is that of the
+    networks; descriptors, the field and sums stay in float64.
 
     `properties` are results to report: the spread of forces on each QM atom, `delta_force_deviation`; and of
     each member, of the terms that are evaluated, energies, forces and virials, as i-PI's ``ffcommittee``
@@ -139,6 +140,7 @@ class DeltaConfig(Section):
     stop_above: Energy | None = Field(None, gt=0.0)
     baseline_error: Energy | None = Field(None, gt=0.0)
     offset: Energy | None = None
+    precision: Literal["float64", "float32"] = "float64"
 
     @model_validator(mode="after")
     def _check_baseline(self) -> DeltaConfig:

@@ -195,10 +195,11 @@ def _input(box: Box, name: str, way: Way, steps: int) -> str:
     for (n, inner), parts in _sockets(box, way).items():
         levels = [0, 1] if inner else [1, 0]
         weights = f"<mts_weights> {levels} </mts_weights>" if way.nmts > 1 else ""
+        latency = "<latency> 0.003 </latency> " if n > 1 else ""
         address = f"pidelta-study-{os.getpid()}-{parts[0]}"
         sockets.append(
             f"<ffsocket name='{parts[0]}' mode='unix' pbc='false'> "
-            f"<address>{address}</address> <batch_size> {min(n, 8)} </batch_size> "
+            f"<address>{address}</address> <batch_size> {min(n, 8)} </batch_size> {latency}"
             f"<parameters> {{terms: {'+'.join(parts)}}} </parameters> "
             "</ffsocket>"
         )

@@ -1,9 +1,10 @@
 """Time of the delta term for uracil in 900 waters: both kinds of models, a committee of three, several beads.
 
-Run: python tests/benchmarks/delta.py [--models FILE ...] [--batches 1 8 32] [--repeats 20]
+Run: python tests/benchmarks/delta.py [--models FILE ...] [--batches 1 8 32] [--repeats 20] [--float32]
 
 The term is timed alone, from a `Region` to its gradient, on one thread. The committees take turns; medians of
-CPU time. Their weights are random, as the time does not depend on them; `--models` adds a committee of files.
+CPU time. Their weights are random, as the time does not depend on them; `--models` adds a committee of files,
+`--float32` each committee with its networks in float32.
 """
 
 import argparse
@@ -59,13 +60,21 @@ def main():
     parser.add_argument("--models", nargs="+", type=Path, default=[])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--float32", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     setup = Setup(load_config(URACIL / "pidelta.yaml"))
-    corrections = {name: committee(name, rng) for name in model_kinds()}
-    if arguments.models:
-        corrections["files"] = Committee([load_correction(path) for path in arguments.models])
+    corrections = {}
+    for dtype in (torch.float64, torch.float32)[: 2 if arguments.float32 else 1]:
+        more = "" if dtype == torch.float64 else ", float32"
+        own = {name: committee(name, rng) for name in model_kinds()}
+        if arguments.models:
+            own["files"] = Committee([load_correction(path) for path in arguments.models])
+        for name, correction in own.items():
+            for member in correction.members:
+                member.dtype = dtype
+            corrections[name + more] = Committee(correction.members)
     table = Table("structures", *corrections, title=f"delta term, {MEMBERS} models: ms a structure")
     for batch in arguments.batches:
         shape = (batch, *setup.system.positions.shape)

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from pidelta.analysis.model_pictures import draw_spread
 from pidelta.analysis.pages import table_row, write_text
 from pidelta.analysis.plots import COLOURS, new_figure, save, tidy
+from pidelta.delta.calibration import verdict
 from pidelta.workflow.learning.rounds import Round, RoundResult, Selection, read_selection
 
 PAGE = "page.md"
@@ -63,7 +64,7 @@ def write_learning_page(root: Path, results: Sequence[RoundResult], command: str
         "",
         f"The spread of the models is multiplied by {last.calibration[0]:.2f} for energies and "
         f"{last.calibration[1]:.2f} for forces, so that its mean square is that of the errors on the test "
-        f"frames. {_judgement(last)}",
+        f"frames. {verdict(last.judgement, last.inside)}",
         "",
         f"![errors against spread]({_SPREAD})",
     ]
@@ -75,12 +76,6 @@ def write_learning_page(root: Path, results: Sequence[RoundResult], command: str
     if notes:
         lines += ["", "## What went wrong", "", *notes]
     write_text(root / PAGE, "\n".join(lines) + "\n")
-
-
-def _judgement(result: RoundResult) -> str:
-    if result.judgement is not None:
-        return str(result.judgement)
-    return f"{100.0 * result.inside:.0f} % of the energies of these same frames are within it."
 
 
 def _error_table(results: Sequence[RoundResult]) -> list[str]:

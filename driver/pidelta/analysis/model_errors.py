@@ -20,10 +20,8 @@ from pidelta.delta.assessment import (
     ErrorSummary,
     Prediction,
     mean_errors,
-    summarise,
 )
-from pidelta.delta.calibration import Reliability, reliability
-from pidelta.delta.committee import Committee
+from pidelta.delta.calibration import Reliability
 from pidelta.state import FloatArray, IntArray
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
 
@@ -119,14 +117,17 @@ class ModelErrors:
 
 
 def model_errors(
-    committee: Committee, predictions: Sequence[Prediction], places: Sequence[tuple[Path, int]]
+    predictions: Sequence[Prediction],
+    places: Sequence[tuple[Path, int]],
+    summary: Mapping[str, ErrorSummary],
+    reliability: Reliability | None,
 ) -> ModelErrors:
-    """Take the errors of a committee on frames apart.
+    """Take the errors of models on frames apart.
 
     Args:
-        committee: of one model or more; of several it gives `delta_force_deviation`.
-        predictions: of it, at least one.
+        predictions: of the models, at least one.
         places: the file of each frame, and its number there.
+        summary, reliability: of these predictions.
     """
     frames = [each.item.frame for each in predictions]
     references = [each.item.reference for each in predictions]
@@ -147,7 +148,7 @@ def model_errors(
     )
     reference, low, corrected = ((values - values.mean()) * HARTREE_IN_KCAL_PER_MOL for values in energies)
     return ModelErrors(
-        summary=summarise(predictions),
+        summary=summary,
         parity={
             "energy": Parity(reference, reference + low, reference + corrected),
             "qm_gradient": qm.parity(),
@@ -156,8 +157,8 @@ def model_errors(
         qm_elements=qm.shares(qm.numbers, _element),
         mm_distances=mm.shares(bins, _interval),
         mm_elements=mm.shares(mm.numbers, _element),
-        frames=tuple(_frames(committee, predictions, places, low, corrected)),
-        reliability=reliability(predictions, len(committee.members)) if len(committee.members) > 1 else None,
+        frames=tuple(_frames(predictions, places, low, corrected)),
+        reliability=reliability,
     )
 
 
@@ -197,7 +198,6 @@ def _interval(place: int) -> str:
 
 
 def _frames(
-    committee: Committee,
     predictions: Sequence[Prediction],
     places: Sequence[tuple[Path, int]],
     low: FloatArray,
@@ -206,7 +206,7 @@ def _frames(
     """Errors of each frame; `low` and `corrected` (F,) are those of the energies."""
     for place, (prediction, (path, number)) in enumerate(zip(predictions, places, strict=True)):
         frame = prediction.item.frame
-        distances = committee.atom_extrapolation(frame.region)
+        distances = prediction.result.atom_extrapolation
         before, after = prediction.errors(LOW), prediction.errors(CORRECTED)
         yield FrameErrors(
             file=str(path),

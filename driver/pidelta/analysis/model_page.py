@@ -11,7 +11,7 @@ from typing import Any
 from pidelta.analysis.model_errors import METHOD_TITLES, FrameErrors, ModelErrors, Share
 from pidelta.analysis.model_pictures import draw_parity, draw_shares, draw_spread
 from pidelta.analysis.pages import DATA, PAGE, table_row, write_text
-from pidelta.delta.calibration import Reliability
+from pidelta.delta.calibration import Reliability, verdict
 from pidelta.units import HARTREE_IN_KCAL_PER_MOL
 
 _PARITY, _SHARES, _SPREAD = "parity.png", "errors.png", "spread.png"
@@ -132,14 +132,9 @@ def _outside(errors: ModelErrors) -> list[str]:
 
 def _trust(found: Reliability) -> str:
     energy, force = found.calibration.energy, found.calibration.force
-    inside = 100.0 * found.inside(), 100.0 * found.forces_inside()
-    judgement = found.judgement or (
-        f"{inside[0]:.0f} % of the energies and {inside[1]:.0f} % of the forces on QM atoms of these same "
-        "frames are within it."
-    )
     return (
         f"The spread of the models, times {energy:.3g} for energies and {force:.3g} for forces, has the mean "
-        f"square of the errors on these frames. {judgement}"
+        f"square of the errors on these frames. {verdict(found.judgement, found.inside())}"
     )
 
 

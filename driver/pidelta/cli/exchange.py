@@ -60,11 +60,12 @@ def export(
     if format_ is Format.orca:
         _write_orca(files, output, keywords)
         return
+    embedding, provenance, silent = common_origin(files)
     items, notes = _chosen(files, format_, total, reference, low)
-    for note in notes:
+    for note in (*silent, *notes):
         print(f"note: {note}")
     if format_ is Format.xyz:
-        count = exchange.write_xyz(output, items, common_origin(files))
+        count = exchange.write_xyz(output, items, (embedding, provenance))
     elif format_ is Format.deepmd:
         count = exchange.write_deepmd(output, items)
     else:

@@ -17,10 +17,11 @@ from pidelta.errors import DataError
 from pidelta.output_files import check_distinct, replacing
 
 if TYPE_CHECKING:
+    from pidelta.analysis.model_errors import ModelErrors
     from pidelta.data.labelled import LabelledSet
-    from pidelta.delta.assessment import ErrorSummary, Prediction
+    from pidelta.delta.assessment import ErrorSummary
+    from pidelta.delta.base import Provenance
     from pidelta.delta.calibration import Reliability
-    from pidelta.delta.committee import Committee
 
 
 def test(
@@ -68,8 +69,10 @@ def test(
         with replacing(output) as stream:
             stream.write(json.dumps(content, indent=1) + "\n")
     if report is not None:
-        title = f"Errors on {len(labelled)} frames"
-        write_errors(report, title, committee, model, predictions, labelled.places, labelled.notes)
+        from pidelta.analysis.model_errors import model_errors
+
+        details = model_errors(predictions, labelled.places, errors, reliability)
+        write_errors(report, f"Errors on {len(labelled)} frames", known, model, details, labelled.notes)
 
 
 def read_frames(
@@ -87,10 +90,9 @@ def read_frames(
 def write_errors(
     folder: Path,
     title: str,
-    committee: Committee,
+    known: Provenance,
     models: Sequence[Path],
-    predictions: Sequence[Prediction],
-    places: Sequence[tuple[Path, int]],
+    errors: ModelErrors,
     notes: Sequence[str],
 ) -> None:
     """Write the page of the errors of models, and say where it is.
@@ -98,35 +100,35 @@ def write_errors(
     Args:
         folder: made where there is none.
         title: of the page.
-        committee: of the models.
+        known: what the models were trained on.
         models: their files.
-        predictions: of the committee.
-        places: the file of each frame, and its number there.
+        errors: of them.
         notes: for the page.
     """
-    from pidelta.analysis.model_errors import model_errors
     from pidelta.analysis.model_page import write_model_page
     from pidelta.analysis.pages import PAGE
 
-    known = committee.provenance
+    files = ", ".join(dict.fromkeys(frame.file for frame in errors.frames))
     facts = [
         ("models", ", ".join(map(str, models))),
-        ("frames", f"{len(places)} of {', '.join(dict.fromkeys(str(path) for path, _ in places))}"),
+        ("frames", f"{len(errors.frames)} of {files}"),
         ("reference", known.reference),
         ("low level", known.low_level),
     ]
     folder.mkdir(parents=True, exist_ok=True)
-    write_model_page(model_errors(committee, predictions, places), folder, title, facts, notes)
+    write_model_page(errors, folder, title, facts, notes)
     print(f"report: {folder / PAGE}")
 
 
 def _show_reliability(reliability: Reliability) -> None:
     """How far the spread is true, and the keys of a configuration that make it so."""
+    from pidelta.delta.calibration import verdict
+
     factor = reliability.calibration
     print("factors that make the spread of the models as large as errors are, in the section delta:")
     print(f"  calibration: {{energy: {factor.energy:.3g}, force: {factor.force:.3g}}}")
     print(f"  offset: {reliability.offset:.6f} hartree   # for a weighted baseline (baseline_error)")
-    print(reliability.judgement or "too few frames to judge these factors on others than those of their fit")
+    print(verdict(reliability.judgement, reliability.inside()))
 
 
 def _error_table(errors: dict[str, ErrorSummary], count: int) -> Table:

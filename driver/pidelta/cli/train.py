@@ -91,8 +91,9 @@ def _validate(
     data: TrainingSet, settings: TrainingSettings, labelled: LabelledSet, place: int, path: Path
 ) -> None:
     """Write the errors of a model on its validation frames beside it, unless they are there."""
+    from pidelta.analysis.model_errors import model_errors
     from pidelta.analysis.pages import PAGE
-    from pidelta.delta.assessment import predict
+    from pidelta.delta.assessment import predict, summarise
     from pidelta.delta.committee import Committee
     from pidelta.delta.loading import load_correction
     from pidelta.delta.training.run import member_settings, split_frames
@@ -110,6 +111,6 @@ def _validate(
     if data.starts:
         more += ". The earlier model may have learned from some of them"
     places = [labelled.places[index] for index in validation]
-    write_errors(
-        folder, f"Validation of {path.name}", committee, [path], predictions, places, [f"{note}{more}."]
-    )
+    errors = model_errors(predictions, places, summarise(predictions), None)
+    title = f"Validation of {path.name}"
+    write_errors(folder, title, committee.provenance, [path], errors, [f"{note}{more}."])

@@ -66,16 +66,13 @@ def read_labelled(
                 if labels[0] is not None and labels[1] is not None:
                     found.append(LabelledFrame(store.frame(index), labels[0], labels[1]))
                     places.append((path, index))
-                    _check_alike(found[0], found[-1], path, index)
+                    _check_alike(found[0].frame, found[-1].frame, path, index)
             missing = len(store) - (len(found) - before)
             if missing:
                 notes.append(f"{path}: {missing} of {len(store)} frames lack a label and are passed over")
     if not found:
         raise DataError(f"{_names(paths)}: expected frames with reference and low-level labels, found none")
-    programs = Counter(item.reference.program or "a program not named" for item in found)
-    if len(programs) > 1:
-        counts = ", ".join(f"{name} ({count})" for name, count in programs.items())
-        notes.append(f"reference labels by one method come from several programs: {counts}")
+    notes += _programs([item.reference for item in found])
     return LabelledSet(tuple(found), tuple(places), tuple(notes))
 
 
@@ -92,7 +89,8 @@ def read_reference(
         Frames with their labels, and notes on those that have none.
 
     Raises:
-        DataError: there is no such label, or there are several methods and none is named.
+        DataError: there is no such label, there are several methods and none is named, or the frames differ
+            in charge or multiplicity.
     """
     method = _choose(paths, "reference", reference)
     found: list[tuple[Frame, Label]] = []
@@ -100,10 +98,13 @@ def read_reference(
     for path in paths:
         with FrameStore(path) as store:
             labels = [store.label(index, "reference", method) for index in range(len(store))]
-            found += [(store.frame(index), label) for index, label in enumerate(labels) if label is not None]
+            for index, label in enumerate(labels):
+                if label is not None:
+                    found.append((store.frame(index), label))
+                    _check_alike(found[0][0], found[-1][0], path, index)
             if missing := labels.count(None):
                 notes.append(f"{path}: {missing} of {len(store)} frames lack a label and are passed over")
-    return found, notes
+    return found, [*notes, *_programs([label for _, label in found])]
 
 
 def has_labels(paths: Sequence[Path], kind: LabelKind) -> bool:
@@ -111,16 +112,29 @@ def has_labels(paths: Sequence[Path], kind: LabelKind) -> bool:
     return bool(_methods(paths, kind))
 
 
-def common_origin(paths: Sequence[Path]) -> tuple[dict[str, str | float], dict[str, str]]:
-    """The embedding that all stores have, or else none, and the provenance of all."""
-    embeddings: list[dict[str, str | float]] = []
+def common_origin(paths: Sequence[Path]) -> tuple[dict[str, str | float], dict[str, str], list[str]]:
+    """The embedding that all stores have, none where one does not say, the provenance of all, and notes.
+
+    Raises:
+        DataError: two stores were cut with different embeddings.
+    """
+    embeddings: dict[Path, dict[str, str | float]] = {}
     provenance: dict[str, str] = {}
     for path in paths:
         with FrameStore(path) as store:
-            embeddings.append(store.embedding or {})
             provenance = merged(provenance, store.provenance)
-    alike = not any(difference(embeddings[0], other) for other in embeddings)
-    return embeddings[0] if alike else {}, provenance
+            if store.embedding is None:
+                continue
+            embeddings[path] = store.embedding
+        first = next(iter(embeddings))
+        if differs := difference(embeddings[first], embeddings[path]):
+            key, expected, found = differs
+            raise DataError(f"{path}: expected frames cut with {key} {expected}, as {first}, found {found}")
+    silent = [path for path in dict.fromkeys(paths) if path not in embeddings]
+    if not embeddings or silent:
+        notes = [f"{path}: does not say with which embedding its frames were cut" for path in silent]
+        return {}, provenance, notes if embeddings else []
+    return embeddings[paths[0]], provenance, []
 
 
 def _methods(paths: Sequence[Path], kind: LabelKind) -> list[str]:
@@ -145,10 +159,19 @@ def _choose(paths: Sequence[Path], kind: LabelKind, wanted: str | None) -> str:
     return fitting[0]
 
 
-def _check_alike(first: LabelledFrame, other: LabelledFrame, path: Path, index: int) -> None:
+def _programs(labels: Sequence[Label]) -> list[str]:
+    """A note where reference labels come from several programs."""
+    programs = Counter(label.program or "a program not named" for label in labels)
+    if len(programs) < 2:
+        return []
+    counts = ", ".join(f"{name} ({count})" for name, count in programs.items())
+    return [f"reference labels by one method come from several programs: {counts}"]
+
+
+def _check_alike(first: Frame, other: Frame, path: Path, index: int) -> None:
     for name, expected, found in (
-        ("charge", first.frame.charge, other.frame.charge),
-        ("multiplicity", first.frame.multiplicity, other.frame.multiplicity),
+        ("charge", first.charge, other.charge),
+        ("multiplicity", first.multiplicity, other.multiplicity),
     ):
         if expected != found:
             raise DataError(f"{path}: frame {index}: expected {name} {expected}, found {found}")

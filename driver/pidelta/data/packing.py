@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
 
-from pidelta.data.frames import LabelKind
+from pidelta.data.frames import Frame, LabelKind
 from pidelta.data.splits import trajectory_and_step
 from pidelta.data.store import FrameStore
 from pidelta.errors import DataError
@@ -47,17 +47,18 @@ def pack(
     """
     check_distinct(output, paths)
     with FrameStore(output, "a", compact=True, whole=True) as target:
-        copied = 0
+        copied, sources = 0, [frame.source for frame in target]
         for path in paths:
             with FrameStore(path) as store:
                 if store.embedding is not None:
                     target.set_embedding(store.embedding)
                 target.set_provenance(store.provenance)
                 stop = None if limit is None else skip + every * limit
-                chosen = list(islice(_chosen(store, kinds, labelled), skip, stop, every))
-                for index, place in _copy_frames(path, store, chosen, target):
+                chosen = islice(_chosen(store, kinds, labelled), skip, stop, every)
+                frames = {index: store.frame(index) for index in chosen}
+                for index, place in _copy_frames(path, frames, target, sources):
                     _copy_labels(store, index, target, place, kinds)
-                copied += len(chosen)
+                copied += len(frames)
         if not copied:
             what = "labelled frame" if labelled else "frame"
             after = f" after the first {skip}" if skip else ""
@@ -73,41 +74,49 @@ def _chosen(store: FrameStore, kinds: Sequence[LabelKind], labelled: bool) -> li
 
 
 def _copy_frames(
-    path: Path, store: FrameStore, chosen: Sequence[int], target: FrameStore
+    path: Path, frames: Mapping[int, Frame], target: FrameStore, sources: list[str]
 ) -> list[tuple[int, int]]:
-    """Copy the frames that are new; return where in the target each one is."""
-    taken = {frame.source for frame in target}
-    places = {index: target.find(store.frame(index)) for index in chosen}
-    new = {index: store.frame(index).source for index, place in places.items() if place is None}
-    before = _prefixes_before(store, places, target)
-    for source in new.values():  # another trajectory, though it shares frames
+    """Copy the frames that are new; return where in the target each one is.
+
+    Args:
+        path: the file that they are from.
+        frames: by their index there.
+        target: where they go.
+        sources: of the frames of the target; it grows with them.
+    """
+    taken = set(sources)
+    places = {index: target.find(frame) for index, frame in frames.items()}
+    new = [frame.source for index, frame in frames.items() if places[index] is None]
+    before = _prefixes_before(frames, places, sources)
+    for source in new:  # another trajectory, though it shares frames
         if f"{before.get(_trajectory(source))}: {source}" in taken:
             before.pop(_trajectory(source))
-    trajectories = {_trajectory(source) for source in new.values() if source in taken} - set(before)
-    renamed = {source for source in new.values() if _trajectory(source) in trajectories}
+    trajectories = {_trajectory(source) for source in new if source in taken} - set(before)
+    renamed = {source for source in new if _trajectory(source) in trajectories}
     prefix = next(
         name for name in _prefixes(path) if not taken.intersection(f"{name}: {source}" for source in renamed)
     )
     before |= dict.fromkeys(trajectories, prefix)
-    for index, source in new.items():
-        frame = store.frame(index)
-        place = target.find(frame)  # the same frame may be twice in a store
+    for index, frame in frames.items():
+        place = places[index]
         if place is None:
-            own = before.get(_trajectory(source))
-            name = source if own is None else f"{own}: {source}"
-            place = target.append(replace(frame, source=name))
+            place = target.find(frame)  # the same frame may be twice in a store
+        if place is None:
+            own = before.get(_trajectory(frame.source))
+            sources.append(frame.source if own is None else f"{own}: {frame.source}")
+            place = target.append(replace(frame, source=sources[-1]))
         places[index] = place
     return [(index, place) for index, place in places.items() if place is not None]
 
 
 def _prefixes_before(
-    store: FrameStore, places: Mapping[int, int | None], target: FrameStore
+    frames: Mapping[int, Frame], places: Mapping[int, int | None], sources: Sequence[str]
 ) -> dict[str, str]:
     """What an earlier packing put before the sources of a trajectory that has grown since."""
     found = {}
     for index, place in places.items():
         if place is not None:
-            own, there = store.frame(index).source, target.frame(place).source
+            own, there = frames[index].source, sources[place]
             if there.endswith(f": {own}"):
                 found[_trajectory(own)] = there.removesuffix(f": {own}")
     return found

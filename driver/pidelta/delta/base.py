@@ -77,11 +77,14 @@ class CorrectionResult:
         energy: (B,) in hartree.
         gradient: dE/d of the arrays of the region.
         properties: further results by name, each of shape (B, ...).
+        atom_extrapolation: (B, n) what ``delta_extrapolation`` is the largest of; None where nothing is known
+            of the training frames.
     """
 
     energy: FloatArray
     gradient: RegionGradient
     properties: Mapping[str, FloatArray] = field(default_factory=dict)
+    atom_extrapolation: FloatArray | None = None
 
 
 class Correction(Protocol):
@@ -125,14 +128,6 @@ class JointCorrection(Correction, Protocol):
 
         Errors are those of `evaluate`.
         """
-
-
-@runtime_checkable
-class RangedCorrection(Correction, Protocol):
-    """A correction that knows where the atoms of its training frames lie."""
-
-    def atom_extrapolation(self, region: Region) -> FloatArray:
-        """How far each QM atom lies from them, (B, n); above 1 the model extrapolates."""
 
 
 def check_fits(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from pidelta.data.frames import LabelledFrame
 from pidelta.data.splits import folds_by_source
 from pidelta.delta.assessment import CORRECTED, Prediction
-from pidelta.delta.base import Correction
-from pidelta.delta.committee import Committee
 from pidelta.delta.spread import Calibration
 from pidelta.errors import DataError
 from pidelta.state import FloatArray, IntArray
@@ -84,11 +81,19 @@ class Reliability:
         return float((self.force_errors <= self.calibration.force * self.force_spread).mean())
 
 
-def calibrate(members: Sequence[Correction], frames: Iterable[LabelledFrame]) -> Reliability:
-    """Compare the errors of the mean of K members, K > 1, with their spread on frames held out."""
-    committee = Committee(members, force_deviation=True)
-    predictions = [Prediction(item, committee.evaluate(item.frame.region)) for item in frames]
-    return reliability(predictions, len(members))
+def verdict(judgement: Judgement | None, inside: float) -> str:
+    """A sentence on how true the calibrated spread is.
+
+    Args:
+        judgement: on frames held back from the fit of the factors, where there is one.
+        inside: share of the energies whose error is below the spread, on the frames of the fit.
+    """
+    if judgement is not None:
+        return str(judgement)
+    return (
+        "These factors are not judged on frames held back from their fit, which takes three parts by "
+        f"trajectory or time; of the energies of the fit {100.0 * inside:.0f} % are within the spread."
+    )
 
 
 def reliability(predictions: Sequence[Prediction], members: int) -> Reliability:

@@ -12,7 +12,6 @@ from pidelta.delta.base import (
     CorrectionResult,
     JointCorrection,
     Provenance,
-    RangedCorrection,
     check_alike,
 )
 from pidelta.delta.spread import Calibration, force_deviation, weigh_down
@@ -81,7 +80,8 @@ class Committee:
     def evaluate(self, region: Region) -> CorrectionResult:
         """The mean of the members, with their energies and spread as properties.
 
-        ``delta_extrapolation`` is the largest of the members that have it. Errors are those of the members.
+        Distances from the training are the largest of the members that have them. Errors are those of the
+        members.
         """
         one_by_one = self._force_deviation or self._baseline_error is not None
         groups = [[each] for each in enumerate(self.members)] if one_by_one else self._groups
@@ -96,26 +96,17 @@ class Committee:
         if len(energies) > 1:
             spread = self._calibration.energy * energies.std(axis=0, ddof=1)
         properties = {"delta_energies": energies.T.copy(), "delta_standard_deviation": spread}
-        distances = [
-            result.properties[_EXTRAPOLATION] for _, result in results if _EXTRAPOLATION in result.properties
-        ]
+        members = [result for _, result in results]
+        distances = [each.properties[_EXTRAPOLATION] for each in members if _EXTRAPOLATION in each.properties]
         if distances:
             properties[_EXTRAPOLATION] = np.max(distances, axis=0)
-        members = [result for _, result in results]
+        known = [each.atom_extrapolation for each in members if each.atom_extrapolation is not None]
+        by_atom = np.asarray(np.max(known, axis=0)) if known else None
         if self._force_deviation:
             properties["delta_force_deviation"] = self._calibration.force * force_deviation(members)
         if self._baseline_error is not None:
             mean, properties["delta_weight"] = weigh_down(mean, members, spread**2, self._baseline_error)
-        return replace(mean, properties=properties)
-
-    def atom_extrapolation(self, region: Region) -> FloatArray | None:
-        """How far each QM atom lies from the training: (B, n), the largest of the members that know it.
-
-        None where none does.
-        """
-        ranged = [member for member in self.members if isinstance(member, RangedCorrection)]
-        found = [member.atom_extrapolation(region) for member in ranged]
-        return np.asarray(np.max(found, axis=0)) if found else None
+        return replace(mean, properties=properties, atom_extrapolation=by_atom)
 
 
 def _common(provenances: Sequence[Provenance]) -> Provenance:

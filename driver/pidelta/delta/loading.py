@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pidelta.delta.base import Correction
 from pidelta.delta.files import read_file
@@ -14,8 +14,15 @@ if TYPE_CHECKING:
     from pidelta.delta.network_model import NetworkModel
 
 
-def load_correction(path: Path) -> Correction:
+Precision = Literal["float64", "float32"]
+
+
+def load_correction(path: Path, precision: Precision = "float64") -> Correction:
     """Read a model file of any kind.
+
+    Args:
+        path: the file.
+        precision: in which its networks are evaluated, see `NetworkModel.dtype`.
 
     Raises:
         ModelError: the file is missing, damaged, of an unknown schema, or incomplete.
@@ -29,12 +36,17 @@ def load_correction(path: Path) -> Correction:
             f"{path}: expected the schema {' or '.join(map(repr, kinds))}, found {schema!r}{advice}"
         )
     try:
-        return kinds[schema].from_content(content)
+        model = kinds[schema].from_content(content)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).split("\n", 1)[0]
         raise ModelError(f"{path}: expected a complete model {schema!r} ({reason})") from None
+    if precision == "float32":
+        import torch
+
+        model.dtype = torch.float32
+    return model
 
 
 def model_kinds() -> Mapping[str, type[NetworkModel]]:

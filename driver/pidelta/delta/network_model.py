@@ -48,6 +48,10 @@ class NetworkModel(ABC):
         validation_error: root mean square error of the energy on frames held back from training, in hartree.
         provenance: what it was trained on.
 
+    Attributes:
+        dtype: in which the networks are evaluated, ``torch.float64`` unless it is set; features, the field of
+            the sites, sums over atoms and results are float64.
+
     Raises:
         ModelError: the short-range cutoff reaches into the region where the embedding scales charges.
     """
@@ -72,12 +76,12 @@ class NetworkModel(ABC):
         self.coverage_digest = coverage.digest
         self.validation_error = validation_error
         self.provenance = provenance
+        self.dtype = torch.float64
 
     @property
     def shared_work(self) -> Hashable:
         """Models with the same descriptors compute them once."""
-        settings: DescriptorSettings = self.settings
-        return settings
+        return self.settings, self.dtype
 
     @property
     def properties(self) -> tuple[str, ...]:
@@ -98,12 +102,6 @@ class NetworkModel(ABC):
         """
         _, result = self.evaluate_with((), region)
         return result
-
-    def atom_extrapolation(self, region: Region) -> FloatArray:
-        """How far the QM atoms lie from those of the training: (B, n), see `Coverage.by_atom`."""
-        found = RegionFeatures(self.settings, self.field, region)
-        seen = self.coverage_features(self.settings, found.features())
-        return self.coverage.by_atom(seen, found.species)
 
     def evaluate_with(
         self, others: Sequence[NetworkModel], region: Region
@@ -131,9 +129,9 @@ class NetworkModel(ABC):
         # The members of one training have the same coverage.
         coverages = {member.coverage_digest: member.coverage for member in members}.values()
         seen = self.coverage_features(self.settings, values)
-        distances = [coverage.extrapolation(seen, found.species) for coverage in coverages]
-        properties = {"delta_extrapolation": np.max(distances, axis=0)}
-        return energies, CorrectionResult(energies.mean(axis=0), gradient, properties)
+        distances = np.max([coverage.by_atom(seen, found.species) for coverage in coverages], axis=0)
+        properties = {"delta_extrapolation": distances.max(axis=1)}
+        return energies, CorrectionResult(energies.mean(axis=0), gradient, properties, distances)
 
     def _evaluate(
         self, networks: Sequence[Any], positions: FloatArray, features: FloatArray, species: IntArray

@@ -118,7 +118,7 @@ def make_correction(delta: DeltaConfig, region: QMRegion, low_level: str) -> Com
     models: list[Correction] = []
     seen: dict[bytes, Path] = {}
     for path in delta.models:
-        model = load_correction(path)
+        model = load_correction(path, delta.precision)
         digest = hashlib.sha256(path.read_bytes()).digest()
         if digest in seen:
             raise ModelError(f"{path}: expected models that differ, found the same as in {seen[digest]}")

@@ -42,6 +42,28 @@ def check_correction(model: Correction, frame: Frame, cutoffs: Sequence[float]) 
         check_smooth_structure(model, frame, cutoff)
 
 
+def check_single_precision(model: Correction, frame: Frame) -> None:
+    """The checks of a correction whose networks are evaluated in float32, to what e = 1.2e-7 of it allows.
+
+    Central differences of an energy that is rounded by e are best with a step of e^(1/3); the step and the
+    rounding then cost e^(2/3) each. Everything else is a sum of many rounded numbers, whose errors add up as
+    the root of their count: 32 e for a thousand. Smoothness is that of descriptors, which are float64, and
+    drowns in the rounding.
+
+    Args:
+        model, frame: as in `check_correction`.
+    """
+    epsilon = float(np.finfo(np.float32).eps)
+    rounding = 32.0 * epsilon * float(np.abs(_evaluate(model, [frame]).gradient.positions).max(initial=1.0))
+    check_properties(model, frame)
+    check_derivatives(model, frame, epsilon ** (1.0 / 3.0), 2.0 * epsilon ** (2.0 / 3.0))
+    check_invariance(model, frame, rounding)
+    check_permutation(model, frame, rounding)
+    check_batch_and_padding(model, frame, rounding)
+    check_inputs_and_memory(model, frame)
+    check_composition(model, frame)
+
+
 def check_properties(model: Correction, frame: Frame) -> None:
     """The properties that the model says it gives, one value or row for each structure."""
     found = _evaluate(model, [frame, frame]).properties

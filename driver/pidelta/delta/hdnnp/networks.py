@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -26,6 +27,10 @@ class AtomicNetworks(FeatureNetworks):
     def __init__(self, settings: HDNNPSettings, seed: int = 0) -> None:
         super().__init__()
         self._blocks = settings.blocks
+        self._dtype = torch.float64
+        self._other: tuple[AtomicNetworks] | None = (
+            None  # in a tuple, as a module would be a part of this one
+        )
         elements, features = len(settings.elements), settings.feature_count
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -42,8 +47,16 @@ class AtomicNetworks(FeatureNetworks):
             atoms = torch.nonzero(species == element).squeeze(1)
             if len(atoms):
                 scaled = (features[:, atoms] - self.mean[element]) * self.inverse_scale[element]
-                energy = energy + self.energy_scale * network(scaled).sum(dim=(1, 2))
+                own = network(scaled.to(self._dtype)).double()
+                energy = energy + self.energy_scale * own.sum(dim=(1, 2))
         return energy
+
+    def converted(self, dtype: torch.dtype) -> AtomicNetworks:
+        """A copy whose networks are evaluated in another type; what is added up stays float64."""
+        other = copy.deepcopy(self)
+        other.networks.to(dtype)
+        other._dtype = dtype
+        return other
 
     @torch.no_grad()
     def fit_scales(self, features: Sequence[torch.Tensor], species: Sequence[torch.Tensor]) -> None:

@@ -25,13 +25,21 @@ class JointEvaluation:
     Args:
         settings: of the models.
         networks: their parameters.
+        dtype: in which the networks of the atoms are evaluated. The field, pairs and all sums are float64.
     """
 
-    def __init__(self, settings: ResponseSettings, networks: Sequence[ResponseNetworks]) -> None:
+    def __init__(
+        self,
+        settings: ResponseSettings,
+        networks: Sequence[ResponseNetworks],
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
         self._settings = settings
         weights = stacked(networks)
         self._baseline = weights.baseline.numpy()
-        self._elements = [_Atoms(settings, weights, element) for element in range(len(settings.elements))]
+        self._elements = [
+            _Atoms(settings, weights, element, dtype) for element in range(len(settings.elements))
+        ]
         radial, radial_bias, coupling, _, pair, pair_bias = (
             part[:, 0] for name in ("radial", "coupling", "pair") for part in weights.layers[name]
         )
@@ -80,7 +88,10 @@ class JointEvaluation:
         multiplied[..., COEFFICIENTS:] = moments[..., MOMENTS::MOMENTS]
         coefficients = outputs[..., :own_count]
         pair, found = pair_energies(
-            self._pairs, positions, np.ascontiguousarray(outputs[..., own_count:]), moments
+            self._pairs,
+            np.ascontiguousarray(positions),
+            np.ascontiguousarray(outputs[..., own_count:]),
+            moments,
         )
         energies += (pair + (coefficients * multiplied[:, None]).sum(axis=(2, 3))).T
 
@@ -121,12 +132,18 @@ class _Invariants:
 
 
 class _Atoms:
-    """The networks of the atoms of one element, of K models; `backward` goes with the last `forward`."""
+    """The networks of the atoms of one element, of K models; `backward` goes with the last `forward`.
 
-    def __init__(self, settings: ResponseSettings, weights: Weights, element: int) -> None:
+    All that they are given and give is float64, whatever they are evaluated in.
+    """
+
+    def __init__(
+        self, settings: ResponseSettings, weights: Weights, element: int, dtype: torch.dtype
+    ) -> None:
         self._settings = settings
+        self._dtype = dtype
         self._layers = {
-            name: (matrix[:, element], bias[:, element])
+            name: (matrix[:, element].to(dtype), bias[:, element].to(dtype))
             for name, (matrix, bias) in weights.layers.items()
             if name not in ("radial", "coupling", "pair")
         }
@@ -141,13 +158,13 @@ class _Atoms:
         """
         settings = self._settings
         batch, count, _ = features.shape
-        own = torch.from_numpy(features.reshape(batch * count, -1))
+        own = torch.from_numpy(features.reshape(batch * count, -1)).to(self._dtype)
         structure, near = own[:, : settings.structure_count], own[:, settings.near_moments.stop :]
         models = len(self._layers["first"][1])
         hidden = (structure @ self._first.T).reshape(len(own), models, -1).transpose(0, 1)
         hidden = hidden + self._layers["first"][1]
         width = settings.energy_width
-        seen = torch.from_numpy(invariants.reshape(len(own), -1))
+        seen = torch.from_numpy(invariants.reshape(len(own), -1)).to(self._dtype)
         hidden[..., width:] += self._map("field", seen.expand(models, -1, -1))
         self._hidden = _Silu(hidden)
         shared = self._hidden.value
@@ -163,8 +180,8 @@ class _Atoms:
             energy = energy + self._map("short_out", self._short.value)
         self._shape = (models, batch, count)
         return (
-            energy.reshape(self._shape).sum(2).numpy(),
-            output.reshape(*self._shape, -1).transpose(0, 1).numpy(),
+            energy.reshape(self._shape).double().sum(2).numpy(),
+            output.reshape(*self._shape, -1).transpose(0, 1).double().numpy(),
         )
 
     def backward(self, slopes: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -175,9 +192,9 @@ class _Atoms:
         """
         settings = self._settings
         models, batch, count = self._shape
-        parts = [torch.from_numpy(slopes).transpose(0, 1).reshape(models, batch * count, -1)]
-        near = torch.zeros(batch * count, settings.short_features, dtype=torch.float64)
-        share = torch.full((models, batch * count, 1), 1.0 / models, dtype=torch.float64)
+        parts = [torch.from_numpy(slopes).to(self._dtype).transpose(0, 1).reshape(models, batch * count, -1)]
+        near = torch.zeros(batch * count, settings.short_features, dtype=self._dtype)
+        share = torch.full((models, batch * count, 1), 1.0 / models, dtype=self._dtype)
         if settings.short_width:
             short = self._short.backward(self._back("short_out", share))
             short = self._near.backward(self._back("short", short))
@@ -190,9 +207,9 @@ class _Atoms:
         invariants = self._back("field", hidden[..., settings.energy_width :]).sum(0)
         structure = hidden.transpose(0, 1).flatten(1) @ self._first
         return (
-            structure.reshape(batch, count, -1).numpy(),
-            invariants.reshape(batch, count, -1).numpy(),
-            near.reshape(batch, count, -1).numpy(),
+            structure.reshape(batch, count, -1).double().numpy(),
+            invariants.reshape(batch, count, -1).double().numpy(),
+            near.reshape(batch, count, -1).double().numpy(),
         )
 
     def _map(self, name: str, x: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from pidelta.delta.files import Content
 from pidelta.delta.network_model import NetworkModel
@@ -32,7 +33,7 @@ class Response(NetworkModel):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._joint: dict[tuple[ResponseNetworks, ...], JointEvaluation] = {}
+        self._joint: dict[tuple[tuple[ResponseNetworks, ...], torch.dtype], JointEvaluation] = {}
 
     def _evaluate(
         self,
@@ -42,9 +43,9 @@ class Response(NetworkModel):
         species: IntArray,
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         # What is made of their weights is kept for the next call: for this model alone, and in a committee.
-        together = tuple(networks)
+        together = tuple(networks), self.dtype
         if together not in self._joint:
-            self._joint[together] = JointEvaluation(self.settings, networks)
+            self._joint[together] = JointEvaluation(self.settings, networks, self.dtype)
         return self._joint[together](positions, features, species)
 
     @staticmethod

@@ -28,7 +28,7 @@ from pidelta.delta.training.parallel import in_processes
 from pidelta.delta.training.settings import TrainingFile, TrainingSettings
 from pidelta.delta.training.starts import Start, settings_of_starts
 from pidelta.delta.training.targets import TargetGroup, prepare
-from pidelta.errors import DataError, MissingExtraError
+from pidelta.errors import ConfigError, DataError, MissingExtraError
 from pidelta.output_files import replacing
 from pidelta.state import IntArray
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
@@ -158,7 +158,8 @@ def train_models(
     Raises:
         MissingExtraError: Lightning is not installed.
         DataError: there are too few frames, or `output` holds models and `resume` is not set.
-        ConfigError: settings or frames differ from those of the training to resume.
+        ConfigError: settings or frames differ from those of the training to resume; of models that are
+            complete, the frames that they were validated on.
         KeyboardInterrupt: the training was stopped; at most the epoch under way is lost.
     """
     try:
@@ -172,6 +173,9 @@ def train_models(
             raise DataError(
                 f"{path}: expected no earlier training here, found one: resume it or move it away"
             )
+    for k, path in enumerate(paths):
+        if path.exists():
+            _check_frames(path.with_suffix(".json"), data.sources, member_settings(settings, k))
     waiting = [k for k, path in enumerate(paths) if not path.exists()]
     task = partial(_train_member, settings, paths)
     if min(workers, len(waiting)) > 1:
@@ -180,6 +184,20 @@ def train_models(
         for k in waiting:
             task(data, k, report)
     return paths
+
+
+def _check_frames(log: Path, sources: Sequence[str], settings: TrainingSettings) -> None:
+    """Whether a model that is complete would be validated on the same frames again."""
+    try:
+        expected = json.loads(log.read_text(encoding="utf-8"))["validation_sources"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(f"{log}: expected the log of a model that is complete, found none to read") from None
+    found = [sources[index] for index in split_frames(sources, settings)[1]]
+    if expected != found:
+        raise ConfigError(
+            f"{log}: expected the {len(expected)} validation frames that it names, found others: frames or "
+            "their division changed, so train anew"
+        )
 
 
 def _train_member(

@@ -12,9 +12,9 @@ import yaml
 from pidelta.data.frames import Frame
 from pidelta.data.labelled import read_labelled
 from pidelta.data.store import FrameStore
-from pidelta.delta.assessment import ErrorSummary, assess
+from pidelta.delta.assessment import ErrorSummary, assess, predict, summarise
 from pidelta.delta.base import Correction
-from pidelta.delta.calibration import Reliability, calibrate
+from pidelta.delta.calibration import Reliability, reliability
 from pidelta.delta.committee import Committee
 from pidelta.delta.loading import load_correction
 from pidelta.output_files import replacing
@@ -132,15 +132,15 @@ class Loop:
         rounds = current.and_before()
         members = _load(models)
         labelled = read_labelled([each.test_frames for each in rounds])
-        errors = assess(Committee(members), labelled.frames)
-        reliability = calibrate(members, labelled.frames)
-        write_delta(current.committee, models, reliability, self._settings.trust)
+        predictions = predict(Committee(members, force_deviation=True), labelled.frames)
+        errors, found = summarise(predictions), reliability(predictions, len(members))
+        write_delta(current.committee, models, found, self._settings.trust)
         before: ErrorSummary | None = None
         if current.before is not None:
             earlier = Committee(_load(current.before.model_files()))
             before = assess(earlier, read_labelled([current.test_frames]).frames)["low + delta"]
-        factor = reliability.calibration
-        spread = factor.energy * reliability.energy_spread
+        factor = found.calibration
+        spread = factor.energy * found.energy_spread
         self._clock.tick()
         write_json(
             current.result,
@@ -153,10 +153,10 @@ class Loop:
                 corrected=errors["low + delta"],
                 before=before,
                 calibration=(factor.energy, factor.force),
-                inside=reliability.inside(),
-                energy_errors=(reliability.energy_errors * HARTREE_IN_KCAL_PER_MOL).tolist(),
+                inside=found.inside(),
+                energy_errors=(found.energy_errors * HARTREE_IN_KCAL_PER_MOL).tolist(),
                 energy_spread=(spread * HARTREE_IN_KCAL_PER_MOL).tolist(),
-                judgement=reliability.judgement,
+                judgement=found.judgement,
             ),
         )
 

@@ -40,9 +40,10 @@ EMBEDDING = {"scheme": "cutoff", "cutoff": "1.4 nm", "switch": "0.2 nm"}
 SWITCH = 2.0 * ANGSTROM
 NO_GRADIENTS = {"training": {"qm_gradient_weight": 0.0, "mm_gradient_weight": 0.0}}
 # `low` leaves out DFTB: the model learns the reference itself. `cutoff` in angstrom is where it sees charges.
-# `response 1` is the model before the field acted on its coefficients.
-FIRST = {"networks": {"response_width": 64, "pair_width": 24, "field_coupling": False}}
-KINDS = {"hdnnp": {"model": "hdnnp"}, "response": {}, "response 1": FIRST}
+# `response 1` is the model before the field acted on its coefficients, `response 2` that before the near field.
+FIRST = {"networks": {"response_width": 64, "pair_width": 24, "field_coupling": False, "near_powers": ()}}
+SECOND = {"networks": {"near_powers": ()}}
+KINDS = {"hdnnp": {"model": "hdnnp"}, "response": {}, "response 2": SECOND, "response 1": FIRST}
 WAYS = {
     "": {},
     ", without DFTB": {"low": "none"},
@@ -54,6 +55,7 @@ VARIANTS = {
     "DFTB alone": {},
     **{kind + way: options | change for way, change in WAYS.items() for kind, options in KINDS.items()},
     "response, no field coupling": {"networks": {"field_coupling": False}},
+    "response, near field by one function": {"networks": {"near_powers": (8,)}},
     "response, E0 shares its layer": {"networks": {"energy_width": 0}},
     "response, no short-range term": {"networks": {"short_width": 0}},
     "response, small": {

@@ -21,8 +21,8 @@ done
 models() {
     python models.py "$frames/$1.h5" "$frames/$1-heldout.h5" --name "$1" --epochs 200 --workers 2 "${@:2}"
 }
-models uracil --frames 50 100 200 400 --variants response
-models benzene --frames 50 100 200 --variants response
+models uracil --frames 400 200 100 50 --variants response
+models benzene --frames 200 100 50 --variants response
 models uracil --frames 50 100 200 400 --seeds 1 --variants hdnnp "response, without DFTB"
 models uracil --frames 100 400 --seeds 1 --variants "hdnnp, without DFTB" "response, energies alone"
 models uracil --frames 100 --seeds 1 --variants "hdnnp, energies alone" "response, without DFTB, energies alone" \
@@ -30,5 +30,7 @@ models uracil --frames 100 --seeds 1 --variants "hdnnp, energies alone" "respons
     "response, charges within 12 Å"
 models benzene --frames 50 200 --seeds 1 --variants hdnnp "response, without DFTB"
 models uracil --frames 100 --variants "response, no field coupling" "response, E0 shares its layer" \
-    "response, no short-range term" "response, small" "response, large"
+    "response, no short-range term" "response, near field by one function" "response, small" "response, large"
+models uracil --frames 50 100 200 400 --variants "response 2"
+models benzene --frames 50 100 200 --variants "response 2"
 python models.py --page

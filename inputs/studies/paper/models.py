@@ -34,12 +34,14 @@ from pidelta.delta.training.run import prepare_training, train_models
 from pidelta.delta.training.settings import TrainingFile
 from pidelta.state import Region
 from pidelta.units import ANGSTROM
+from pidelta.workflow.learning.selection import descriptors, farthest
 
 HERE = Path(__file__).parent
 EMBEDDING = {"scheme": "cutoff", "cutoff": "1.4 nm", "switch": "0.2 nm"}
 SWITCH = 2.0 * ANGSTROM
 NO_GRADIENTS = {"training": {"qm_gradient_weight": 0.0, "mm_gradient_weight": 0.0}}
 # `low` leaves out DFTB: the model learns the reference itself. `cutoff` in angstrom is where it sees charges.
+# `choice` of the frames is even over the file unless said otherwise; `also` is a file of more, beside the first.
 # `response 1` is before the field acted on its coefficients, `response 2` before the near field.
 FIRST = {"networks": {"response_width": 64, "pair_width": 24, "field_coupling": False, "near_powers": ()}}
 SECOND = {"networks": {"near_powers": ()}}
@@ -58,6 +60,9 @@ VARIANTS = {
     "response, near field by one function": {"networks": {"near_powers": (8,)}},
     "response, E0 shares its layer": {"networks": {"energy_width": 0}},
     "response, no short-range term": {"networks": {"short_width": 0}},
+    "response, random frames": {"choice": "random"},
+    "response, frames far from each other": {"choice": "farthest"},
+    "response, with minima": {"also": "{}-minima.h5"},
     "response, small": {
         "networks": {"energy_width": 16, "response_width": 16, "pair_width": 8, "short_width": 8}
     },
@@ -77,7 +82,7 @@ Frames = Sequence[LabelledFrame]
 def settings(options: dict, epochs: int | None) -> TrainingFile:
     """The settings of a variant, as `train.yaml` would hold them."""
     training = {} if epochs is None else {"epochs": epochs, "patience": epochs}
-    content = {key: value for key, value in options.items() if key not in ("low", "cutoff")}
+    content = {key: value for key, value in options.items() if key not in ("low", "cutoff", "choice", "also")}
     return TrainingFile.model_validate(
         {"embedding": EMBEDDING} | content | {"training": training | options.get("training", {})}
     )
@@ -90,6 +95,18 @@ def seen(frames: Frames, options: dict) -> list[LabelledFrame]:
     if "cutoff" in options:
         frames = [shortened(item, options["cutoff"] * ANGSTROM) for item in frames]
     return list(frames)
+
+
+def chosen(frames: Frames, choice: str, count: int) -> list[LabelledFrame]:
+    """So many of the frames."""
+    if choice == "random":
+        places = np.random.default_rng(0).permutation(len(frames))[:count]
+    elif choice == "farthest":
+        rows = descriptors([item.frame for item in frames])
+        places = farthest(rows, rows[:0], count)
+    else:
+        places = np.linspace(0, len(frames) - 1, count).round().astype(int)
+    return [frames[place] for place in np.sort(places)]
 
 
 def zero(label: Label) -> Label:
@@ -155,7 +172,10 @@ def train(key: dict, paths: tuple[Path, Path], seeds: int, epochs: int | None) -
     torch.set_num_threads(1)
     options, count = VARIANTS[key["variant"]], key["frames"]
     frames, test = (seen(read_labelled([path]).frames, options) for path in paths)
-    frames = [frames[place] for place in np.linspace(0, len(frames) - 1, count).round().astype(int)]
+    frames = chosen(frames, options.get("choice", "even"), count)
+    if "also" in options:
+        also = paths[0].with_name(options["also"].format(paths[0].stem))
+        frames += seen(read_labelled([also]).frames, options)
     file = settings(options, epochs)
     data = prepare_training(file, frames)
     models = []

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the rows of models.csv that are missing, from the labels in uracil/labels and benzene/labels, then models.md
-# and models.png: some two hours of one core for all. Started again, it goes on where it stopped. Needs pidelta[train].
+# and models.png: some three hours of one core for all. Started again, it goes on where it stopped. Needs pidelta[train].
 #
 #     bash repeat.sh [FOLDER]     FOLDER takes frames with low-level labels; frames by default
 set -euo pipefail
@@ -13,13 +13,18 @@ for molecule in uracil benzene; do
     [ "$molecule" = benzene ] || sets=(uracil/labels/hot-*.h5 "${sets[@]}")
     pidelta data pack "${sets[@]}" --output "$frames/$molecule.h5"
     pidelta data pack "$molecule/labels/heldout.h5" --output "$frames/$molecule-heldout.h5"
-    for part in "" -heldout; do
-        pidelta label "$frames/$molecule$part.h5" --low "$molecule/sampling.yaml"
-    done
+done
+pidelta data pack uracil/labels/minima-train.h5 --output "$frames/uracil-minima.h5"
+pidelta data pack uracil/labels/minima-heldout.h5 --output "$frames/uracil-minima-heldout.h5"
+for part in uracil uracil-heldout uracil-minima uracil-minima-heldout benzene benzene-heldout; do
+    pidelta label "$frames/$part.h5" --low "${part%%-*}/sampling.yaml"
 done
 
+on() {
+    python models.py "$frames/$1.h5" "$frames/$2.h5" --epochs 200 --workers 2 "${@:3}"
+}
 models() {
-    python models.py "$frames/$1.h5" "$frames/$1-heldout.h5" --name "$1" --epochs 200 --workers 2 "${@:2}"
+    on "$1" "$1-heldout" --name "$1" "${@:2}"
 }
 models uracil --frames 400 200 100 50 --variants response
 models benzene --frames 200 100 50 --variants response
@@ -31,6 +36,9 @@ models uracil --frames 100 --seeds 1 --variants "hdnnp, energies alone" "respons
 models benzene --frames 50 200 --seeds 1 --variants hdnnp "response, without DFTB"
 models uracil --frames 100 --variants "response, no field coupling" "response, E0 shares its layer" \
     "response, no short-range term" "response, near field by one function" "response, small" "response, large"
+models uracil --frames 50 100 --variants "response, random frames" "response, frames far from each other"
+models uracil --frames 100 --variants "response, with minima"
+on uracil uracil-minima-heldout --name "uracil, at minima" --frames 100 --variants response "response, with minima"
 models uracil --frames 50 100 200 400 --variants "response 2"
 models benzene --frames 50 100 200 --variants "response 2"
 python models.py --page

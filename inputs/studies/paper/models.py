@@ -41,7 +41,7 @@ EMBEDDING = {"scheme": "cutoff", "cutoff": "1.4 nm", "switch": "0.2 nm"}
 SWITCH = 2.0 * ANGSTROM
 NO_GRADIENTS = {"training": {"qm_gradient_weight": 0.0, "mm_gradient_weight": 0.0}}
 # `low` leaves out DFTB: the model learns the reference itself. `cutoff` in angstrom is where it sees charges.
-# `choice` of the frames is even over the file unless said otherwise; `also` is a file of more, beside the first.
+# `choice` of the frames is even over the file by default; `also` is a file of more, beside the first.
 # `response 1` is before the field acted on its coefficients, `response 2` before the near field.
 FIRST = {"networks": {"response_width": 64, "pair_width": 24, "field_coupling": False, "near_powers": ()}}
 SECOND = {"networks": {"near_powers": ()}}

@@ -153,7 +153,8 @@ def test_a_model_that_does_not_fit_is_refused_in_one_line(stores, earlier, tmp_p
         (settings(tmp_path, "hdnnp"), "expected a model hdnnp to start from, found response"),
         (
             settings(tmp_path, networks=wider),
-            "expected a model with response_width 24, as in this training, found 16",
+            "expected a model with response_width 24, as in this training, found 16: the settings of the "
+            "training can ask for that",
         ),
         (settings(tmp_path, switch=3.0), "expected a model of the embedding switch 3.0, found 4.0"),
     ):

@@ -130,8 +130,14 @@ def label(
                 unrestricted=unrestricted,
             )
             indices = _wanted(store, "reference", reference.method, replace)[:limit]
+            where = workers or allowed_processors() if scheduler is None else scheduler
             failures = label_with_dft(
-                store, indices, reference, workers or scheduler or allowed_processors(), replace, check_every
+                store,
+                indices,
+                reference,
+                where,
+                replace,
+                check_every,
             )
         else:
             failures = label_with_low_level(store, Setup(config), limit, replace)

@@ -26,7 +26,8 @@ class DescriptorSettings(ABC):
     Attributes:
         elements: atomic numbers of the QM region, ascending; each has its own network.
         mm_elements: atomic numbers of the MM atoms that the short-range functions know, ascending.
-        short_cutoff, short_count: cutoff and number of the Gaussians for each MM element.
+        short_cutoff: where all that sees near sites ends.
+        short_count: number of Gaussians of the distance for each MM element.
         radial_cutoff, radial_count: the same for each QM element.
         angular_cutoff: cutoff of both sides of an angle.
         angular_radial_count, angular_angle_count: number of shifts in the mean distance and in the angle.

@@ -28,9 +28,6 @@ class AtomicNetworks(FeatureNetworks):
         super().__init__()
         self._blocks = settings.blocks
         self._dtype = torch.float64
-        self._other: tuple[AtomicNetworks] | None = (
-            None  # in a tuple, as a module would be a part of this one
-        )
         elements, features = len(settings.elements), settings.feature_count
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -12,7 +12,7 @@ from pidelta.delta.files import Content
 from pidelta.delta.network_model import NetworkModel
 from pidelta.delta.response.evaluation import JointEvaluation
 from pidelta.delta.response.fields import ResponseField
-from pidelta.delta.response.multipoles import COUNTS
+from pidelta.delta.response.multipoles import COUNTS, MOMENTS
 from pidelta.delta.response.networks import ResponseNetworks
 from pidelta.delta.response.settings import ResponseSettings
 from pidelta.state import FloatArray, IntArray
@@ -50,18 +50,19 @@ class Response(NetworkModel):
 
     @staticmethod
     def coverage_features(settings: ResponseSettings, features: FloatArray) -> FloatArray:
-        """Invariants in place of the moments: phi less its mean over the region, |F| and |H|."""
-        moments = features[..., settings.moments]
-        phi = moments[..., :1] - moments[..., :1].mean(axis=-2, keepdims=True)
-        field = np.sqrt((moments[..., 1:4] ** 2).sum(axis=-1, keepdims=True))
-        gradient = np.sqrt((moments[..., 4:] ** 2 * COUNTS).sum(axis=-1, keepdims=True))
-        structure, short = (
-            features[..., : settings.structure_count],
-            features[..., settings.near_moments.stop :],
-        )
-        return np.concatenate([structure, phi, field, gradient, short], axis=-1)
+        """Invariants in place of moments: phi, less its mean over the region but near ones, |F| and |H|."""
+        parts = [features[..., : settings.structure_count]]
+        for first in range(settings.structure_count, settings.near_moments.stop, MOMENTS):
+            phi, field, gradient = np.split(features[..., first : first + MOMENTS], [1, 4], axis=-1)
+            if first == settings.structure_count:
+                phi = phi - phi.mean(axis=-2, keepdims=True)
+            field = np.sqrt((field**2).sum(axis=-1, keepdims=True))
+            gradient = np.sqrt((gradient**2 * COUNTS).sum(axis=-1, keepdims=True))
+            parts += [phi, field, gradient]
+        return np.concatenate([*parts, features[..., settings.near_moments.stop :]], axis=-1)
 
     @classmethod
     def settings_from(cls, content: Content) -> ResponseSettings:
         """The settings of a file; earlier ones have no near field."""
-        return ResponseSettings(**{"near_powers": (), **content["settings"]})
+        given = {"near_powers": (), **content["settings"]}
+        return ResponseSettings(**{**given, "near_powers": tuple(given["near_powers"])})

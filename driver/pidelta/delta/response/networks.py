@@ -32,6 +32,7 @@ from pidelta.delta.response.settings import ResponseSettings
 from pidelta.delta.scaling import scales
 
 COEFFICIENTS = 2  # q and a, before q' for each power, the inputs of pairs and those of the short-range term
+_LEAST_NEAR = 0.05  # of the scales of the far field
 NEAR_PAIR_TERMS = 2  # u.F' and u.H' u, for each power
 SMALL_FIELDS = (0.01, 0.005)
 """Where |F| and |H| bend to a smooth minimum in `field_invariants`; hartree/(e bohr) and hartree/(e bohr^2).
@@ -154,7 +155,9 @@ class ResponseNetworks(FeatureNetworks):
         for place, own_scales in enumerate(self.near_scales):
             start = last - MOMENTS * (len(self.near_scales) - place)
             near = [own[..., start : start + MOMENTS] for own in features]
-            own_scales.copy_(_deviations(torch.cat([own[..., 0].flatten() for own in near]), near))
+            found = _deviations(torch.cat([own[..., 0].flatten() for own in near]), near)
+            # where the frames have no near charges, one that comes later must not be magnified
+            own_scales.copy_(torch.maximum(found, _LEAST_NEAR * self.moment_scales))
 
 
 def _deviations(phi: torch.Tensor, moments: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -235,14 +238,14 @@ def energies(
     """
     phi, field, gradient = features[..., settings.moments].split([1, 3, 6], dim=-1)
     powers = len(settings.near_powers)
-    near = features[..., settings.near_moments].unflatten(-1, (powers, MOMENTS))
+    near_field = features[..., settings.near_moments].unflatten(-1, (powers, MOMENTS))
     phi = (phi - phi.mean(1, keepdim=True)).squeeze(-1)
     atoms, output = _atoms(settings, weights, features, field_invariants(phi, field, gradient), species)
     charge, polarisability = output[..., 0], output[..., 1]
     near_charge, *inputs = output[..., COEFFICIENTS:].split([powers, *[settings.pair_width] * 2], dim=-1)
     atoms = atoms + charge * phi + 0.5 * polarisability * (field * field).sum(-1)
-    atoms = atoms + (near_charge * near[..., 0]).sum(-1)
-    pairs = _pairs(settings, weights, positions, inputs, (phi, field, gradient), near)
+    atoms = atoms + (near_charge * near_field[..., 0]).sum(-1)
+    pairs = _pairs(settings, weights, positions, inputs, (phi, field, gradient), near_field)
     total: torch.Tensor = weights.baseline[:, species].sum(1)[:, None] + atoms.sum(-1) + pairs
     return total
 
@@ -321,9 +324,9 @@ def _pairs(
     x: torch.Tensor,
     inputs: Sequence[torch.Tensor],
     moments: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-    near: torch.Tensor,
+    near_field: torch.Tensor,
 ) -> torch.Tensor:
-    """Energies (K, B) of all pairs of atoms in the field of the sites, and in `near` (B, n, P, 10)."""
+    """Energies (K, B) of all pairs of atoms in the field of the sites, and of `near_field` (B, n, P, 10)."""
     batch, n, _ = x.shape
     cutoff = settings.radial_cutoff
     first, second = _neighbours(x.detach(), cutoff)  # places among all atoms of the batch
@@ -334,7 +337,7 @@ def _pairs(
     radial = torch.exp(-0.5 * ((r - torch.from_numpy(centres)) / spacing) ** 2)
     own, other = (tuple(part.flatten(0, 1)[place] for part in moments) for place in (first, second))
     terms, coupled = _pair_terms(vectors / r, own, other)
-    terms = torch.cat([terms, _near_pair_terms(vectors / r, near.flatten(0, 1)[first])], dim=-1)
+    terms = torch.cat([terms, _near_pair_terms(vectors / r, near_field.flatten(0, 1)[first])], dim=-1)
     one, two = (part.flatten(1, 2) for part in inputs)
     hidden = nn.functional.silu(
         one[:, first]
@@ -378,9 +381,9 @@ def _pair_terms(
     return torch.stack(terms, dim=-1), torch.stack(coupled, dim=-1)
 
 
-def _near_pair_terms(u: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
+def _near_pair_terms(u: torch.Tensor, near_field: torch.Tensor) -> torch.Tensor:
     """u.F' and u.H' u (Q, 2 P) from u (Q, 3) and the near moments (Q, P, 10) of the first atom."""
-    _, field, gradient = near.split([1, 3, 6], dim=-1)
+    _, field, gradient = near_field.split([1, 3, 6], dim=-1)
     along, curvature = (u[:, None] * field).sum(-1), (_products(u)[:, None] * gradient).sum(-1)
     return torch.stack([along, curvature], dim=-1).flatten(1)
 

@@ -17,6 +17,7 @@ import torch
 from pidelta.core.compilation import compiled
 from pidelta.core.switching import quintic, quintic_slope
 from pidelta.delta.radial_functions import RadialFunctions, gaussians
+from pidelta.delta.response.multipoles import MOMENTS
 from pidelta.state import FloatArray
 
 _vectorised = compiled(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
@@ -255,10 +256,10 @@ def _set_terms(u, own, other, terms):
     terms[4] = difference * difference
     terms[5] = own[1] * other[1] + own[2] * other[2] + own[3] * other[3]
     terms[6] = along * difference
-    for k in range((len(terms) - 7) // 2):
-        near = own[10 * (k + 1) : 10 * (k + 2)]
-        terms[7 + 2 * k] = _along(u, near)
-        terms[8 + 2 * k] = _curvature(u, near)
+    for k in range(PAIR_TERMS, len(terms), 2):
+        near = _near_moments(own, k)
+        terms[k] = _along(u, near)
+        terms[k + 1] = _curvature(u, near)
 
 
 @_vectorised
@@ -273,11 +274,16 @@ def _add_term_slopes(u, own, other, terms, slopes, own_slopes, other_slopes, u_s
         other_slopes[1 + c] += slopes[5] * own[1 + c]
         u_slope[c] = 0.0
     _add_linear_slopes(u, own, along, slopes[1], own_slopes, u_slope)
-    for k in range((len(slopes) - 7) // 2):
-        first, last = 10 * (k + 1), 10 * (k + 2)
-        _add_linear_slopes(
-            u, own[first:last], slopes[7 + 2 * k], slopes[8 + 2 * k], own_slopes[first:last], u_slope
-        )
+    for k in range(PAIR_TERMS, len(slopes), 2):
+        near, near_slopes = _near_moments(own, k), _near_moments(own_slopes, k)
+        _add_linear_slopes(u, near, slopes[k], slopes[k + 1], near_slopes, u_slope)
+
+
+@_vectorised
+def _near_moments(values, term):
+    """Those of the power whose first term of a pair is `term`."""
+    first = MOMENTS * (1 + (term - PAIR_TERMS) // 2)
+    return values[first : first + MOMENTS]
 
 
 @_vectorised

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 from pidelta.delta.descriptors import DescriptorSettings
 from pidelta.delta.response.multipoles import MOMENTS
+from pidelta.errors import ModelError
+
+NEAR_POWERS = (5, 64)
+"""The least one, with which forces have continuous derivatives, and a largest that leaves only collisions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +25,10 @@ class ResponseSettings(DescriptorSettings):
             leaves out that term.
         field_coupling: whether coefficients see the field, see `networks.py`.
         near_powers: of the functions of the distance by which charges within `short_cutoff` count once more,
-            see `near_field.py`.
+            ascending, see `near_field.py`.
+
+    Raises:
+        ModelError: the powers are not ascending, or one is out of the range of `NEAR_POWERS`.
     """
 
     pair_radial_count: int = 12
@@ -31,6 +38,9 @@ class ResponseSettings(DescriptorSettings):
     short_width: int = 24
     field_coupling: bool = True
     near_powers: tuple[int, ...] = (5, 18)
+
+    def __post_init__(self) -> None:
+        check_near_powers(self.near_powers)
 
     @property
     def feature_count(self) -> int:
@@ -52,5 +62,16 @@ class ResponseSettings(DescriptorSettings):
     def coverage_blocks(self) -> tuple[slice, ...]:
         """Kinds of the features by which the reach of the training is judged, see `coverage_features`."""
         first = self.structure_count
-        moments = tuple(slice(place, place + 1) for place in range(first, first + 3))
-        return *self.structure_blocks, *moments, slice(first + 3, first + 3 + self.short_features)
+        last = first + 3 * (1 + len(self.near_powers))
+        moments = tuple(slice(place, place + 1) for place in range(first, last))
+        return *self.structure_blocks, *moments, slice(last, last + self.short_features)
+
+
+def check_near_powers(powers: tuple[int, ...]) -> None:
+    """Raise ModelError where they are not ascending whole numbers in the range of `NEAR_POWERS`."""
+    least, most = NEAR_POWERS
+    whole = all(type(power) is int and least <= power <= most for power in powers)
+    if not whole or list(powers) != sorted(set(powers)):
+        raise ModelError(
+            f"near_powers: expected ascending whole numbers from {least} to {most}, found {powers!r}"
+        )

@@ -8,7 +8,7 @@ import shutil
 import signal
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from scipy.spatial import KDTree
 
+from pidelta.data.embedding import same
 from pidelta.data.frames import LabelledFrame
 from pidelta.data.splits import hold_out, resample_by_source, split_by_source
 from pidelta.delta.base import Provenance
 from pidelta.delta.coverage import Coverage, CoverageGroup
 from pidelta.delta.descriptors import DescriptorSettings, check_short_cutoff
-from pidelta.delta.loading import model_kinds
+from pidelta.delta.loading import load_correction, model_kinds
 from pidelta.delta.network_model import FeatureNetworks, NetworkModel
 from pidelta.delta.training.parallel import in_processes
 from pidelta.delta.training.settings import TrainingFile, TrainingSettings
@@ -158,8 +159,8 @@ def train_models(
     Raises:
         MissingExtraError: Lightning is not installed.
         DataError: there are too few frames, or `output` holds models and `resume` is not set.
-        ConfigError: settings or frames differ from those of the training to resume; of models that are
-            complete, the frames that they were validated on.
+        ConfigError: settings or frames differ from those of the training to resume, or of models that are
+            complete.
         KeyboardInterrupt: the training was stopped; at most the epoch under way is lost.
     """
     try:
@@ -175,7 +176,7 @@ def train_models(
             )
     for k, path in enumerate(paths):
         if path.exists():
-            _check_frames(path.with_suffix(".json"), data.sources, member_settings(settings, k))
+            _check_complete(path, data, member_settings(settings, k), _start_of(data, k))
     waiting = [k for k, path in enumerate(paths) if not path.exists()]
     task = partial(_train_member, settings, paths)
     if min(workers, len(waiting)) > 1:
@@ -186,25 +187,46 @@ def train_models(
     return paths
 
 
-def _check_frames(log: Path, sources: Sequence[str], settings: TrainingSettings) -> None:
-    """Whether a model that is complete would be validated on the same frames again."""
+def _check_complete(path: Path, data: TrainingSet, settings: TrainingSettings, start: Start | None) -> None:
+    """Whether a model that is complete is what this training would make."""
+    log = path.with_suffix(".json")
     try:
-        expected = json.loads(log.read_text(encoding="utf-8"))["validation_sources"]
-    except (OSError, ValueError, KeyError, TypeError):
+        known = json.loads(log.read_text(encoding="utf-8"))
+        sources = [known["train_sources"], known["validation_sources"]]
+        earlier = known["settings"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise DataError(f"{log}: expected the log of a model that is complete, found none to read") from None
-    found = [sources[index] for index in split_frames(sources, settings)[1]]
-    if expected != found:
+    if sources != [[data.sources[index] for index in part] for part in split_frames(data.sources, settings)]:
         raise ConfigError(
-            f"{log}: expected the {len(expected)} validation frames that it names, found others: frames or "
-            "their division changed, so train anew"
+            f"{log}: expected the {len(sources[0])} training and {len(sources[1])} validation frames that it "
+            "names, found others: frames or their division changed, so train anew"
         )
+    model = load_correction(path)
+    present = {f"training.{key}": value for key, value in json.loads(settings.model_dump_json()).items()}
+    complete = {f"training.{key}": value for key, value in earlier}
+    for content, which in ((present, data.settings), (complete, getattr(model, "settings", None))):
+        content.pop("training.patience", None)
+        content |= {} if which is None else asdict(which)
+        content["model to start from"] = None
+    present["model to start from"] = None if start is None else start.digest
+    complete["model to start from"] = model.provenance.start or None
+    for key in complete:
+        if not same(complete[key], present.get(key)):
+            raise ConfigError(
+                f"{path}: expected {key} {complete[key]!r} of the model that is complete, found "
+                f"{present.get(key)!r}: train anew"
+            )
 
 
 def _train_member(
     settings: TrainingSettings, paths: Sequence[Path], data: TrainingSet, k: int, report: EpochReport
 ) -> None:
-    start = data.starts[k % len(data.starts)] if data.starts else None
-    _train_one(data, member_settings(settings, k), paths[k], partial(report, k), start)
+    _train_one(data, member_settings(settings, k), paths[k], partial(report, k), _start_of(data, k))
+
+
+def _start_of(data: TrainingSet, k: int) -> Start | None:
+    """The earlier model that model k begins with."""
+    return data.starts[k % len(data.starts)] if data.starts else None
 
 
 def member_settings(settings: TrainingSettings, k: int) -> TrainingSettings:

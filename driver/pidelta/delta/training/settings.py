@@ -7,11 +7,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, StrictInt, model_validator
 
 from pidelta.delta.descriptors import DescriptorSettings
 from pidelta.delta.hdnnp.settings import HDNNPSettings
-from pidelta.delta.response.settings import ResponseSettings
+from pidelta.delta.response.settings import ResponseSettings, check_near_powers
+from pidelta.errors import ModelError
 from pidelta.yaml_input import Length, Section, read_yaml
 
 PositiveLength = Annotated[Length, Field(gt=0.0)]
@@ -21,6 +22,14 @@ Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 
 _SETTINGS: Mapping[str, type[DescriptorSettings]] = {"response": ResponseSettings, "hdnnp": HDNNPSettings}
+
+
+def _near_powers(powers: tuple[int, ...]) -> tuple[int, ...]:
+    try:
+        check_near_powers(powers)
+    except ModelError as error:
+        raise ValueError(str(error).partition(": ")[2]) from None
+    return powers
 
 
 class EmbeddingSettings(Section):
@@ -73,7 +82,7 @@ class NetworkOptions(Section):
     pair_width: Count | None = None
     short_width: Width | None = None
     field_coupling: bool | None = None
-    near_powers: tuple[Annotated[int, Field(ge=5)], ...] | None = None
+    near_powers: Annotated[tuple[StrictInt, ...], AfterValidator(_near_powers)] | None = None
 
 
 class TrainingSettings(Section):

@@ -79,7 +79,7 @@ def settings_of_starts(
             if not same(expected, getattr(found, name)):
                 raise ModelError(
                     f"{start.path}: expected a model with {name} {expected!r}, as in this training, found "
-                    f"{getattr(found, name)!r}"
+                    f"{getattr(found, name)!r}: the settings of the training can ask for that"
                 )
         _check_provenance(start, provenance)
     return wanted

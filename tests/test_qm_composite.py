@@ -1,4 +1,4 @@
-"""r2SCAN-3c: energies of other programs, derivatives, that no part of it is left out or a matter of choice."""
+"""r2SCAN-3c: energies of other programs, derivatives, and that no part is left out or a matter of choice."""
 
 from __future__ import annotations
 
@@ -152,9 +152,7 @@ def test_functionals_of_other_composites_are_refused(name):
 
 def test_a_package_without_counterpoise(monkeypatch):
     monkeypatch.delattr(importlib.import_module("dftd3.interface"), "GeometricCounterpoise")
-    with pytest.raises(
-        MissingExtraError, match=r"a counterpoise correction needs .* dftd3, 1.3 or later: pip"
-    ):
+    with pytest.raises(MissingExtraError, match=r"counterpoise correction needs .* dftd3, 1.3 or later: pip"):
         load_counterpoise()
     with pytest.raises(MissingExtraError, match="a counterpoise correction needs"):
         _ = R2SCAN_3C.method

@@ -44,7 +44,8 @@ class ReferenceSettings:
     """The level of theory of the labels: Kohn-Sham DFT with density fitting.
 
     Gradients leave out that the grid moves with the atoms. With B3LYP/def2-SVP for a distorted uracil in
-    point charges that is 5e-5 hartree/bohr at most, for level 2 as for level 3.
+    point charges that is 5e-5 hartree/bohr at most, for level 2 as for level 3. With r2SCAN it is 1e-3 on
+    heavy atoms for level 2, and 2e-4 on oxygen of water for levels 3 and 4.
 
     Attributes:
         xc: a GGA or hybrid functional as PySCF names it. ``B3LYP`` is the one of Stephens et al., J. Phys.

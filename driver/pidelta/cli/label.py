@@ -68,8 +68,15 @@ def label(
     low: Annotated[
         Path | None, typer.Option(help="Label with the low-level method of this configuration instead.")
     ] = None,
-    xc: Annotated[str, typer.Option(help="Density functional, as PySCF names it.")] = "B3LYP",
-    basis: Annotated[str, typer.Option(help="Orbital basis, as PySCF names it.")] = "def2-SVP",
+    xc: Annotated[
+        str,
+        typer.Option(
+            help="Density functional, as PySCF names it, or r2SCAN-3c, with a basis, D4 and gCP of its own."
+        ),
+    ] = "B3LYP",
+    basis: Annotated[
+        str | None, typer.Option(help="Orbital basis, as PySCF names it; by default def2-SVP.")
+    ] = None,
     auxiliary_basis: Annotated[
         str | None,
         typer.Option(
@@ -79,8 +86,11 @@ def label(
     ] = None,
     grid_level: Annotated[int, typer.Option(min=0, max=9, help="Integration grid.")] = 2,
     dispersion: Annotated[
-        str, typer.Option(help="none, d3bj or d4, with the published parameters of the functional.")
-    ] = "none",
+        str | None,
+        typer.Option(
+            help="none, d3bj or d4, with the published parameters of the functional; by default none."
+        ),
+    ] = None,
     unrestricted: Annotated[
         bool, typer.Option("--unrestricted", help="Orbitals for each spin, for radicals.")
     ] = False,
@@ -105,7 +115,7 @@ def label(
 
     A frame keeps its labels by other methods.
     """
-    if low is not None and dispersion != "none":
+    if low is not None and dispersion not in (None, "none"):
         raise ConfigError(
             f"--dispersion: expected none with --low, whose configuration has qm.dftb.dispersion, "
             f"found {dispersion}"
@@ -126,7 +136,7 @@ def label(
                 basis=basis,
                 auxiliary_basis=auxiliary_basis,
                 grid_level=grid_level,
-                dispersion=_parse_dispersion(dispersion),
+                dispersion=None if dispersion is None else _parse_dispersion(dispersion),
                 unrestricted=unrestricted,
             )
             indices = _wanted(store, "reference", reference.method, replace)[:limit]

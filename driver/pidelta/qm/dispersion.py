@@ -99,6 +99,7 @@ class Dispersion:
         method: ``d3bj`` or ``d4``.
         damping: its parameters.
         charge: total charge in e.
+        charge_scaling: ga and gc of D4, height and steepness of how polarisabilities scale with charges.
 
     Raises:
         MissingExtraError: the package is not installed.
@@ -106,7 +107,12 @@ class Dispersion:
     """
 
     def __init__(
-        self, numbers: IntArray, method: DispersionMethod, damping: Damping, charge: int = 0
+        self,
+        numbers: IntArray,
+        method: DispersionMethod,
+        damping: Damping,
+        charge: int = 0,
+        charge_scaling: tuple[float, float] = (3.0, 2.0),
     ) -> None:
         interface = load_package(method)
         outside = numbers[(numbers < 1) | (numbers > _HEAVIEST)]
@@ -130,7 +136,8 @@ class Dispersion:
             self._model = interface.DispersionModel(numbers, apart)
             self._parameters = interface.RationalDampingParam(**parameters)
         else:
-            self._model = interface.DispersionModel(numbers, apart, charge=float(charge))
+            ga, gc = charge_scaling
+            self._model = interface.DispersionModel(numbers, apart, charge=float(charge), ga=ga, gc=gc)
             self._parameters = interface.DampingParam(**parameters)
 
     def evaluate(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +13,16 @@ from ase.data import chemical_symbols
 
 from pidelta.data.frames import Frame, Label
 from pidelta.errors import GeometryError, MissingExtraError, RunError, SettingError, SetupError
-from pidelta.qm.dispersion import PUBLISHED_DAMPING, TITLES, Damping, Dispersion, load_package
+from pidelta.qm.composite import COMPOSITES, Composite, Counterpoise, load_counterpoise, plain
+from pidelta.qm.dispersion import (
+    PUBLISHED_DAMPING,
+    TITLES,
+    Damping,
+    Dispersion,
+    DispersionMethod,
+    load_package,
+)
+from pidelta.qm.functionals import check_basis, checked_functional, has_exchange
 from pidelta.qm.kohn_sham import KohnShamResult, solve
 from pidelta.qm.shell_pairs import shell_groups
 from pidelta.state import FloatArray, IntArray
@@ -37,12 +44,14 @@ class ReferenceSettings:
     """The level of theory of the labels: Kohn-Sham DFT with density fitting.
 
     Gradients leave out that the grid moves with the atoms. With B3LYP/def2-SVP for a distorted uracil in
-    point charges that is 5e-5 hartree/bohr at most, for level 2 as for level 3.
+    point charges that is 5e-5 hartree/bohr at most, for level 2 as for level 3. With r2SCAN it is 1e-3 on
+    heavy atoms for level 2, and 2e-4 on oxygen of water for levels 3 and 4.
 
     Attributes:
         xc: a GGA or hybrid functional as PySCF names it. ``B3LYP`` is the one of Stephens et al., J. Phys.
             Chem. 1994, 98, 11623 as most programs have it, with VWN(RPA) correlation; ``B3LYP5`` has VWN5.
-        basis: orbital basis as PySCF names it.
+            Or ``r2SCAN-3c``, which has a basis, D4 and a counterpoise correction of its own.
+        basis: orbital basis as PySCF names it, by default def2-SVP.
         auxiliary_basis: fitting basis as PySCF names it; by default def2-universal-jkfit of Coulomb and
             exchange (Weigend, J. Comput. Chem. 2008, 29, 167), and for functionals without exact exchange the
             smaller def2-universal-jfit (PCCP 2006, 8, 1057).
@@ -51,17 +60,53 @@ class ReferenceSettings:
         max_iterations: SCF iterations before giving up.
         dispersion: ``d3bj`` adds D3(BJ) with the published parameters of the functional, two-body terms only,
             and ``d4`` D4 with three-body terms. In functionals with VV10, as ``wB97M_V``, D3(BJ) replaces it.
+            By default ``none``.
         unrestricted: whether both spins have orbitals of their own, as radicals need.
     """
 
     xc: str = "B3LYP"
-    basis: str = "def2-SVP"
+    basis: str | None = None
     auxiliary_basis: str | None = None
     grid_level: int = 2
     convergence: float = 1e-8
     max_iterations: int = 100
-    dispersion: Literal["none", "d3bj", "d4"] = "none"
+    dispersion: Literal["none", "d3bj", "d4"] | None = None
     unrestricted: bool = False
+
+    @property
+    def composite(self) -> Composite | None:
+        """The composite method that `xc` names, if it does.
+
+        Raises:
+            SettingError: another basis or dispersion than its own is asked for.
+        """
+        found = COMPOSITES.get(plain(self.xc))
+        if found is None:
+            return None
+        if self.basis is not None and plain(self.basis) != plain(found.basis):
+            raise SettingError("basis", f"expected {found.basis}, that of {found.name}, found {self.basis!r}")
+        if self.dispersion not in (None, found.dispersion):
+            raise SettingError(
+                "dispersion", f"expected {found.dispersion}, that of {found.name}, found {self.dispersion}"
+            )
+        return found
+
+    @property
+    def functional(self) -> str:
+        """`xc`, or the functional of the composite method."""
+        return self.xc if self.composite is None else self.composite.functional
+
+    @property
+    def orbital_basis(self) -> str:
+        """`basis`, or that of the composite method, or the default."""
+        return self.composite.basis if self.composite is not None else self.basis or "def2-SVP"
+
+    @property
+    def dispersion_method(self) -> DispersionMethod | None:
+        """`dispersion`, or that of the composite method, if there is any."""
+        if self.composite is not None:
+            return self.composite.dispersion
+        return None if self.dispersion == "none" else self.dispersion
 
     @property
     def damping(self) -> Damping | None:
@@ -70,11 +115,14 @@ class ReferenceSettings:
         Raises:
             SettingError: there is none for the functional.
         """
-        if self.dispersion == "none":
+        method = self.dispersion_method
+        if self.composite is not None:
+            return self.composite.damping
+        if method is None:
             return None
-        published = PUBLISHED_DAMPING[self.dispersion]
+        published = PUBLISHED_DAMPING[method]
         if self.xc.lower() not in published:
-            title = TITLES[self.dispersion]
+            title = TITLES[method]
             raise SettingError("dispersion", f"found no published {title} parameters for {self.xc}")
         return published[self.xc.lower()]
 
@@ -88,7 +136,7 @@ class ReferenceSettings:
         """
         if self.auxiliary_basis is not None:
             return self.auxiliary_basis
-        return "def2-universal-jkfit" if _has_exchange(self.xc) else "def2-universal-jfit"
+        return "def2-universal-jkfit" if has_exchange(self.functional) else "def2-universal-jfit"
 
     @property
     def method(self) -> str:
@@ -99,12 +147,15 @@ class ReferenceSettings:
             SettingError: PySCF does not know the functional, or there is no such dispersion for it.
         """
         xc = f"{self.xc} (VWN-RPA)" if self.xc.upper() == "B3LYP" else self.xc
-        if self.dispersion != "none" and self.damping is not None:
-            load_package(self.dispersion)
-            xc += f"-{TITLES[self.dispersion]}"
+        if self.dispersion_method is not None and self.damping is not None:
+            load_package(self.dispersion_method)
+            xc += f"-{TITLES[self.dispersion_method]}"
+        if self.composite is not None:
+            load_counterpoise()
+            xc = self.composite.name
         orbitals = "UKS" if self.unrestricted else "RKS"
         return (
-            f"{orbitals} {xc}/{self.basis}, density fitting {self.fitting_basis}, "
+            f"{orbitals} {xc}/{self.orbital_basis}, density fitting {self.fitting_basis}, "
             f"grid level {self.grid_level} at rest, SCF {self.convergence:g} hartree"
         )
 
@@ -120,6 +171,26 @@ class ReferenceSettings:
         except PackageNotFoundError:
             raise MissingExtraError("pyscf", "label", "a DFT label") from None
 
+    def corrections(self, numbers: IntArray, charge: int = 0) -> list[Dispersion | Counterpoise]:
+        """What is added to the Kohn-Sham energy: functions of the geometry of the QM atoms.
+
+        Args:
+            numbers: (n,) atomic numbers.
+            charge: total charge in e.
+
+        Raises:
+            MissingExtraError: a package is not installed.
+            SettingError: there is no such dispersion for the functional.
+            SetupError: an element has no dispersion.
+        """
+        method, damping, composite = self.dispersion_method, self.damping, self.composite
+        if method is None or damping is None:
+            return []
+        if composite is None:
+            return [Dispersion(numbers, method, damping, charge)]
+        dispersion = Dispersion(numbers, method, damping, charge, composite.charge_scaling)
+        return [dispersion, Counterpoise(numbers, composite.counterpoise)]
+
 
 def check_level(settings: ReferenceSettings, numbers: IntArray) -> None:
     """See that a level of theory is known, and has a basis and a dispersion for elements, before any work.
@@ -134,10 +205,10 @@ def check_level(settings: ReferenceSettings, numbers: IntArray) -> None:
         SetupError: an element has no dispersion.
     """
     _ = settings.method
-    _checked_functional(importlib.import_module("pyscf.dft"), settings)
-    _check_bases(importlib.import_module("pyscf.gto"), settings, numbers)
-    if settings.damping is not None and settings.dispersion != "none":
-        Dispersion(numbers, settings.dispersion, settings.damping)
+    checked_functional(settings.functional, settings.dispersion_method)
+    check_basis("basis", settings.orbital_basis, numbers)
+    check_basis("auxiliary_basis", settings.fitting_basis, numbers)
+    settings.corrections(numbers)
 
 
 def label_frame(frame: Frame, settings: ReferenceSettings) -> Label:
@@ -166,7 +237,7 @@ def label_frame(frame: Frame, settings: ReferenceSettings) -> Label:
     """
     method, program = settings.method, settings.program
     molecule = _molecule(frame, settings)
-    dispersion, dispersion_gradient = _dispersion(frame, settings)
+    correction, correction_gradient = _corrections(frame, settings)
     result = _solve(frame, molecule, settings)
     qm_part, site_gradient = _electron_gradients(frame, molecule, result.density)
     energy, nuclei_qm, nuclei_sites = _nuclei(frame)
@@ -175,8 +246,8 @@ def label_frame(frame: Frame, settings: ReferenceSettings) -> Label:
         properties["spin_square"] = np.array(result.spin_square)
     return Label(
         method=method,
-        energy=result.energy + energy + dispersion,
-        gradient=result.gradient() + qm_part + nuclei_qm + dispersion_gradient,
+        energy=result.energy + energy + correction,
+        gradient=result.gradient() + qm_part + nuclei_qm + correction_gradient,
         site_gradient=site_gradient + nuclei_sites,
         charges=_mulliken(frame, molecule, result.density),
         program=program,
@@ -207,7 +278,7 @@ def error_of_gradient(frame: Frame, label: Label, settings: ReferenceSettings, s
         )
         molecule = _molecule(moved, settings)
         result = _solve(moved, molecule, settings)
-        energies.append(result.energy + _nuclei(moved)[0] + _dispersion(moved, settings)[0])
+        energies.append(result.energy + _nuclei(moved)[0] + _corrections(moved, settings)[0])
     slope = (energies[0] - energies[1]) / (2.0 * _STEP)
     return abs(slope - float((label.gradient * qm).sum() + (label.site_gradient * sites).sum()))
 
@@ -230,7 +301,7 @@ def _solve(frame: Frame, molecule: Any, settings: ReferenceSettings) -> KohnSham
             break
     else:
         raise RunError(
-            f"frame {frame.source}: the SCF of {settings.xc}/{settings.basis} did not converge in "
+            f"frame {frame.source}: the SCF of {settings.xc}/{settings.orbital_basis} did not converge in "
             f"{settings.max_iterations} iterations, nor with level shifts"
         )
     spin = 0.5 * (frame.multiplicity - 1)
@@ -262,73 +333,29 @@ def _molecule(frame: Frame, settings: ReferenceSettings) -> Any:
         if not (distances > 0.1).all():
             raise GeometryError(f"frame {frame.source}: {what} sits on a QM atom")
     gto = importlib.import_module("pyscf.gto")
-    _check_bases(gto, settings, frame.numbers)
+    check_basis("basis", settings.orbital_basis, frame.numbers)
+    check_basis("auxiliary_basis", settings.fitting_basis, frame.numbers)
     atoms = [
         (int(number), tuple(point)) for number, point in zip(frame.numbers, frame.positions, strict=True)
     ]
-    return gto.M(atom=atoms, unit="Bohr", basis=settings.basis, charge=frame.charge, spin=unpaired, verbose=0)
+    basis = settings.orbital_basis
+    return gto.M(atom=atoms, unit="Bohr", basis=basis, charge=frame.charge, spin=unpaired, verbose=0)
 
 
-def _dispersion(frame: Frame, settings: ReferenceSettings) -> tuple[float, FloatArray]:
-    """Energy and gradient (n, 3) of the dispersion of the QM atoms."""
-    if settings.dispersion == "none" or settings.damping is None:
-        return 0.0, np.zeros_like(frame.positions)
-    model = Dispersion(frame.numbers, settings.dispersion, settings.damping, frame.charge)
-    energies, gradients = model.evaluate(frame.positions[None])
-    return float(energies[0]), gradients[0]
-
-
-def _check_bases(gto: Any, settings: ReferenceSettings, numbers: IntArray) -> None:
-    for key, basis in (("basis", settings.basis), ("auxiliary_basis", settings.fitting_basis)):
-        for symbol in sorted({chemical_symbols[number] for number in numbers}):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # PySCF advises to install further packages
-                try:
-                    gto.basis.load(basis, symbol)
-                except (KeyError, RuntimeError):
-                    raise SettingError(
-                        key, f"expected one that PySCF has for {symbol}, found {basis!r}"
-                    ) from None
-
-
-def _functional(dft: Any, name: str) -> str:
-    """A functional as PySCF names it, known to it."""
-    xc = "B3LYPG" if name.upper() == "B3LYP" else name
-    try:
-        dft.libxc.parse_xc(xc)
-    except (KeyError, ValueError):
-        raise SettingError("xc", f"expected a functional that PySCF has, found {name!r}") from None
-    return xc
-
-
-def _checked_functional(dft: Any, settings: ReferenceSettings) -> str:
-    """The functional as PySCF names it, one whose dispersion is not counted twice."""
-    xc = _functional(dft, settings.xc)
-    if re.search(r"-d[34]", xc.lower()) or dft.numint.NumInt()._xc_type(xc) == "HF":
-        raise SettingError(
-            "xc", f"expected a functional without dispersion in its name, found {settings.xc!r}"
-        )
-    if dft.libxc.is_nlc(xc) and settings.dispersion != "d3bj":
-        raise SettingError(
-            "dispersion", f"expected d3bj, which replaces VV10 of {xc}, found {settings.dispersion}"
-        )
-    return xc
-
-
-def _has_exchange(name: str) -> bool:
-    """Whether a functional has exact exchange."""
-    try:
-        dft = importlib.import_module("pyscf.dft")
-    except ImportError:
-        raise MissingExtraError("pyscf", "label", "a DFT label") from None
-    _, long_range, short_range = dft.numint.NumInt().rsh_and_hybrid_coeff(_functional(dft, name), 0)
-    return bool(long_range or short_range)
+def _corrections(frame: Frame, settings: ReferenceSettings) -> tuple[float, FloatArray]:
+    """Energy and gradient (n, 3) of what is added for the QM atoms, such as dispersion."""
+    energy, gradient = 0.0, np.zeros_like(frame.positions)
+    for correction in settings.corrections(frame.numbers, frame.charge):
+        energies, gradients = correction.evaluate(frame.positions[None])
+        energy += float(energies[0])
+        gradient += gradients[0]
+    return energy, gradient
 
 
 def _kohn_sham(molecule: Any, field: FloatArray, settings: ReferenceSettings) -> Any:
     """PySCF's object in the field of the charges; its energy lacks what nuclei and charges share."""
     dft = importlib.import_module("pyscf.dft")
-    xc = _checked_functional(dft, settings)
+    xc = checked_functional(settings.functional, settings.dispersion_method)
     scf = dft.UKS(molecule, xc=xc) if settings.unrestricted else dft.RKS(molecule, xc=xc)
     scf.nlc = 0
     core = scf.get_hcore() + field

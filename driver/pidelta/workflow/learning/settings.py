@@ -146,10 +146,10 @@ class LabelSettings(Section):
     """The level of theory of the labels, as the options of `pidelta label` have it."""
 
     xc: str = "B3LYP"
-    basis: str = "def2-SVP"
+    basis: str | None = None
     auxiliary_basis: str | None = None
     grid_level: Annotated[Integer, Field(ge=0, le=9)] = 2
-    dispersion: Literal["none", "d3bj", "d4"] = "none"
+    dispersion: Literal["none", "d3bj", "d4"] | None = None
     unrestricted: bool = False
 
 

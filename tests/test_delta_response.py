@@ -12,6 +12,8 @@ from delta_frames import random_frame, random_response
 from pidelta.delta.region_features import RegionFeatures
 from pidelta.delta.response.evaluation import JointEvaluation
 from pidelta.delta.response.fields import ResponseField
+from pidelta.delta.response.model import Response
+from pidelta.errors import ModelError
 
 POWERS = (5, 7)
 
@@ -107,3 +109,35 @@ def test_energies_and_derivatives_by_hand_are_those_of_the_networks(options):
     np.testing.assert_allclose(slopes, expected_slopes.numpy(), atol=1e-12)
     np.testing.assert_allclose(direct, expected_direct.numpy(), atol=1e-14)
     assert abs(direct).max() > 1e-3
+
+
+def test_near_charges_beyond_those_of_the_training_are_seen_and_not_magnified():
+    """A charge without a nucleus, which the short-range functions do not see, is near for the first time."""
+    networks = random_response().networks
+    settings = networks.settings
+    frame = random_frame(0)
+    far = frame.site_positions * (1.0 + 1.0 / np.linalg.norm(frame.site_positions, axis=1))[:, None]
+    frame = replace(frame, site_positions=far, site_numbers=np.zeros_like(frame.site_numbers))
+    nearer = far.copy()
+    nearer[0] = frame.positions[0] + np.array([0.0, 0.0, -4.0])
+    found = [
+        RegionFeatures(settings, ResponseField, item.region)
+        for item in (frame, replace(frame, site_positions=nearer))
+    ]
+    features = [own.features() for own in found]
+    networks.fit_scales([torch.from_numpy(features[0])], [torch.from_numpy(found[0].species)])
+    torch.testing.assert_close(networks.near_scales[1], 0.05 * networks.moment_scales)
+    seen = [Response.coverage_features(settings, own)[0, 0] for own in features]
+    blocks = settings.coverage_blocks
+    assert blocks[-1].stop == len(seen[0])
+    change = abs(seen[1] - seen[0])
+    # phi', |F'| and |H'| of both powers, after radial, angular, phi, |F| and |H|
+    assert len(blocks) == 12
+    assert all(change[block] > 1e-3 for block in blocks[5:11])
+
+
+def test_settings_of_impossible_powers_are_refused():
+    """A file may hold any: some would loop for ever."""
+    for powers in ((2,), (5, 5), (18, 5), (5.0,)):
+        with pytest.raises(ModelError, match="near_powers: expected ascending whole numbers from 5 to 64"):
+            random_response(near_powers=powers)

@@ -243,20 +243,37 @@ def test_commands_train_and_test(small_store, tmp_path):
     assert errors["low + delta"]["qm_gradient"][0] < errors["low"]["qm_gradient"][0]
 
 
-def test_complete_models_go_with_the_frames_that_they_were_validated_on(data, tmp_path):
-    """Otherwise a page of validation is of frames that the model learned from."""
+def test_complete_models_are_those_that_this_training_would_make(data, tmp_path):
+    """Otherwise a committee is of different models, or a page of validation of frames that one knows."""
     settings, prepared = data
     settings = settings.model_copy(update={"epochs": 1})
     (path,) = train_models(prepared, settings, tmp_path)
     assert train_models(prepared, settings, tmp_path, resume=True) == [path]
+    more_patient = settings.model_copy(update={"patience": 1000})
+    assert train_models(prepared, more_patient, tmp_path, resume=True) == [path]
     log = path.with_suffix(".json")
     renamed = replace(prepared, sources=tuple(f"other {source}" for source in prepared.sources))
-    with pytest.raises(ConfigError, match=r"delta-0.json: expected the \d+ validation frames that it names"):
-        train_models(renamed, settings, tmp_path, models=2, resume=True)
-    assert sorted(tmp_path.iterdir()) == [log, path.with_suffix(".png"), path]
+    farther = replace(prepared.settings, angular_zeta=9.0)
+    longer = settings.model_copy(update={"epochs": 2})
+    for frames, options, message in (
+        (renamed, settings, r"json: expected the \d+ training and \d+ validation frames that it names"),
+        (prepared, longer, "pt: expected training.epochs 1 of .* found 2"),
+        (replace(prepared, settings=farther), settings, "pt: expected angular_zeta 8.0 of .* found 9.0"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            train_models(frames, options, tmp_path, models=2, resume=True)
+        assert sorted(tmp_path.iterdir()) == [log, path.with_suffix(".png"), path]
     log.unlink()
     with pytest.raises(DataError, match=r"delta-0.json: expected the log of a model"):
         train_models(prepared, settings, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("powers", ["[4]", "[5, 5]", "[18, 5]", "[65]", "[true]", "[5.0]"])
+def test_near_powers_are_refused_in_one_line(powers, tmp_path):
+    path = settings_file(tmp_path, 1)
+    path.write_text(path.read_text().replace("pair_width: 16", f"pair_width: 16, near_powers: {powers}"))
+    with pytest.raises(ConfigError, match=r"train.yaml: networks.near_powers.*: [^\n]*$"):
+        read_training_file(path)
 
 
 def test_repeated_frames_count_as_often_as_they_are_drawn(both):

@@ -155,8 +155,8 @@ def _address(scheduler: str) -> str:
         if ":" in scheduler:
             return scheduler
         raise SetupError(
-            f"{scheduler or 'scheduler'}: expected the address of a dask scheduler, such as tcp://host:8786, or "
-            "a file that one wrote, found no such file"
+            f"{scheduler or 'scheduler'}: expected the address of a dask scheduler, such as tcp://host:8786, "
+            "or a file that one wrote, found no such file"
         )
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["address"])

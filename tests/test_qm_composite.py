@@ -143,11 +143,18 @@ def test_no_part_is_a_matter_of_choice(tmp_path, monkeypatch, capsys, options, m
     assert capsys.readouterr().err == f"pidelta: {message}\n"
 
 
-@pytest.mark.parametrize("name", ["B97-3c", "B97_3C", "b973c"])
-def test_functionals_of_other_composites_are_refused(name):
-    """PySCF would give the functional without the corrections that were made for it."""
+@pytest.mark.parametrize(
+    "name", ["B97-3c", "B97_3C", "b973c", "wB97X-D", "wb97xd3", "WB97X_D3", "GGA_XC_B97_D"]
+)
+def test_functionals_that_lack_a_part_are_refused(name):
+    """PySCF would give them without the corrections that were made for them."""
     with pytest.raises(SettingError, match=r"xc: expected .*without dispersion in its name, or r2SCAN-3c, f"):
         check_level(ReferenceSettings(name), np.array([1]))
+
+
+@pytest.mark.parametrize("name", ["wB97X", "B97-1", "PW91", "OPBE"])
+def test_functionals_with_similar_names_are_taken(name):
+    check_level(ReferenceSettings(name), np.array([1]))
 
 
 def test_a_package_without_counterpoise(monkeypatch):

@@ -12,6 +12,9 @@ from ase.data import chemical_symbols
 from pidelta.errors import MissingExtraError, SettingError
 from pidelta.state import IntArray
 
+# PySCF has them without the dispersion that is a part of them.
+_FITTED_WITH_DISPERSION = re.compile(r"(b97x?|oblyp|opbe|opwlyp|otpss|ssb|cf22)d[34]?\b|3c$")
+
 
 def check_basis(key: str, basis: str, numbers: IntArray) -> None:
     """See that PySCF has a basis for elements.
@@ -48,7 +51,12 @@ def checked_functional(name: str, dispersion: str | None) -> str:
     """
     dft = importlib.import_module("pyscf.dft")
     xc = _functional(dft, name)
-    if re.search(r"-d[34]|3c$", xc.lower()) or dft.numint.NumInt()._xc_type(xc) == "HF":
+    plain = re.sub("[-_]", "", xc.lower())
+    if (
+        re.search("-d[34]", xc.lower())
+        or _FITTED_WITH_DISPERSION.search(plain)
+        or dft.numint.NumInt()._xc_type(xc) == "HF"
+    ):
         raise SettingError(
             "xc", f"expected a functional without dispersion in its name, or r2SCAN-3c, found {name!r}"
         )

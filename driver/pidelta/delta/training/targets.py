@@ -75,7 +75,8 @@ def prepare(
     return [
         TargetGroup(
             species=torch.from_numpy(species_index(settings, numbers)),
-            **{name: torch.stack([row[name] for row in members]) for name in members[0]},
+            # popped, so that not all of it is in memory twice
+            **{name: torch.stack([row.pop(name) for row in members]) for name in list(members[0])},
         )
         for numbers, members in rows.items()
     ]

@@ -23,7 +23,7 @@ from pidelta.delta.assessment import GRADIENT_UNIT, assess
 from pidelta.delta.committee import Committee
 from pidelta.delta.coverage import Coverage
 from pidelta.delta.loading import load_correction
-from pidelta.delta.training.fitting import Fit, _QuadraticForm
+from pidelta.delta.training.fitting import Fit
 from pidelta.delta.training.parallel import in_processes
 from pidelta.delta.training.run import coverage_group, initial_networks, prepare_training, train_models
 from pidelta.delta.training.settings import read_training_file
@@ -470,13 +470,3 @@ def test_wrong_settings_are_refused_in_one_line(tmp_path, text, message):
     assert message in str(info.value)
     assert str(path) in str(info.value)
     assert "\n" not in str(info.value)
-
-
-def test_the_error_on_sites_has_the_derivative_of_its_form():
-    rng = np.random.default_rng(5)
-    root = torch.from_numpy(rng.normal(size=(6, 6)))
-    vector = torch.from_numpy(rng.normal(size=6)).requires_grad_()
-    matrix = root @ root.T
-    form, expected = _QuadraticForm.apply(vector, matrix), vector @ matrix @ vector
-    assert form.item() == pytest.approx(expected.item())
-    assert torch.autograd.gradcheck(lambda a: _QuadraticForm.apply(a, matrix), vector)

@@ -65,6 +65,11 @@ class DescriptorSettings(ABC):
 
     @property
     @abstractmethod
+    def far_features(self) -> int:
+        """Number of the features that see sites at any distance; they come first of those that see sites."""
+
+    @property
+    @abstractmethod
     def coverage_blocks(self) -> tuple[slice, ...]:
         """Kinds of the features by which `Coverage` judges, the first two of the structure."""
 

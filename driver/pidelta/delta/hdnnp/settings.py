@@ -25,13 +25,18 @@ class HDNNPSettings(DescriptorSettings):
     def blocks(self) -> tuple[slice, ...]:
         """Where the radial, angular, charge-weighted and short-range features are."""
         angular = self.structure_count
-        charge = angular + 1 + self.charge_count
+        charge = angular + self.far_features
         return *self.structure_blocks, slice(angular, charge), slice(charge, charge + self.short_features)
 
     @property
     def feature_count(self) -> int:
         """Number of features of an atom."""
         return int(self.blocks[-1].stop)
+
+    @property
+    def far_features(self) -> int:
+        """Number of charge-weighted features."""
+        return 1 + self.charge_count
 
     @property
     def coverage_blocks(self) -> tuple[slice, ...]:

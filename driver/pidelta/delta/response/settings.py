@@ -48,6 +48,11 @@ class ResponseSettings(DescriptorSettings):
         return int(self.near_moments.stop) + self.short_features
 
     @property
+    def far_features(self) -> int:
+        """Number of moments of all charges."""
+        return MOMENTS
+
+    @property
     def moments(self) -> slice:
         """Where the moments of all charges are among the features."""
         return slice(self.structure_count, self.structure_count + MOMENTS)

@@ -11,7 +11,6 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from torch.autograd.function import once_differentiable
 
 from pidelta.delta.descriptors import DescriptorSettings
 from pidelta.delta.network_model import FeatureNetworks
@@ -121,14 +120,12 @@ class Fit(lightning.LightningModule):
                 allow_unused=True,
                 materialize_grads=True,
             )
-        # Row by row, since what stands for the sites is large and indexing would copy it.
+        # Row by row, since Jacobians are large and indexing would copy them.
         moved = [own @ group.jacobian[row] for own, row in zip(slopes.flatten(1), rows, strict=True)]
         gradient = direct.flatten(1) + torch.stack(moved)
-        outer = slopes[..., self.descriptors.structure_count :].flatten(1)
-        form = torch.stack(
-            [_QuadraticForm.apply(own, group.gram[row]) for own, row in zip(outer, rows, strict=True)]
-        )
-        square = form - 2.0 * (group.projection[rows] * outer).sum(1) + group.site_square[rows]
+        first = self.descriptors.structure_count
+        far, near = slopes[..., first:].tensor_split([self.descriptors.far_features], dim=-1)
+        square = group.site_errors(rows, far, near)
         return {
             "energy": (energy - group.energy[rows]) ** 2,
             "qm_gradient": ((gradient - group.gradient[rows]) ** 2).mean(1),
@@ -253,24 +250,6 @@ class Fit(lightning.LightningModule):
             "weights of MM atoms": "square of the distance",
             "frames: sum of (reference - low level)": float(sum(group.energy.sum() for group in self.groups)),
         }
-
-
-class _QuadraticForm(torch.autograd.Function):
-    """a G a of a vector (m,) and a symmetric matrix (m, m), which is read once, in the forward pass alone."""
-
-    @staticmethod
-    def forward(ctx: Any, vector: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-        """The form."""
-        product = matrix @ vector
-        ctx.save_for_backward(product)
-        return product @ vector
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """Its derivative in the vector, 2 G a."""
-        (product,) = ctx.saved_tensors
-        return 2.0 * slope * product, None
 
 
 def _components(group: TargetGroup, rows: torch.Tensor) -> torch.Tensor:

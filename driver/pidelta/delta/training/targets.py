@@ -1,13 +1,14 @@
 """What training needs of each frame, computed once: features, their Jacobians and the targets.
 
 Positions never change in training, so features and Jacobians are constants. With a = dE/d(feature) from the
-networks, the QM gradient is J a, and the derivative of the networks in the positions themselves. For the
-environment only the squared error of the loss is needed,
+networks, the QM gradient is J a, and the derivative of the networks in the positions themselves. The loss
+needs the squared error on the sites alone,
 
-    sum_j w_j |A_j^T a - t_j|^2 = a^T (A W A^T) a - 2 a^T (A W t) + t^T W t,
+    sum_j w_j |A_j^T a - t_j|^2.
 
-with A of shape (n K, 3 m): the Gram matrix A W A^T, (n K, n K), stands for the m sites, so that a training
-step costs the same for 10 and for 10,000 of them. The weight w of a site is in `site_weights`.
+Few sites are near enough for all features. On the far ones only the first features act, those of the field
+of all charges, and their sum is a^T (A W A^T) a - 2 a^T (A W t) + t^T W t: a small matrix stands for
+thousands of sites. The weight w of a site is in `site_weights`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.spatial import KDTree
+from torch.nn.utils.rnn import pad_sequence
 
 from pidelta.data.frames import Frame, LabelledFrame
 from pidelta.delta.descriptors import DescriptorSettings, species_index
@@ -30,7 +32,10 @@ _UNIT_DISTANCE = 3.0 * ANGSTROM  # where a site counts once
 
 @dataclass(frozen=True)
 class TargetGroup:
-    """Prepared frames of the same QM atoms: F frames, n atoms, D features of which K see the environment.
+    """Prepared frames of the same QM atoms: F frames, n atoms, D features of which K see all charges.
+
+    M sites at most are near the QM atoms of a frame, in P pairs with them that count for the Q features that
+    end at the short-range cutoff; where a frame has fewer, zeros follow.
 
     Attributes:
         frames: (F,) place of each frame in the list that was prepared.
@@ -38,8 +43,12 @@ class TargetGroup:
         positions: (F, n, 3) of the QM atoms in bohr.
         features: (F, n, D).
         jacobian: (F, n D, 3 n) d(feature)/dR of the QM atoms.
-        gram, projection: (F, n K, n K) A W A^T and (F, n K) A W t of the environment, see the module.
-        site_square: (F,) t^T W t.
+        gram, projection: (F, n K, n K) A W A^T and (F, n K) A W t of the far sites, see the module.
+        near_jacobian: (F, 3 M, n K) sqrt(w) d(feature)/dr of the near sites.
+        pair_atoms, pair_sites: (F, P) atom and near site of each pair.
+        pair_jacobian: (F, P, Q, 3) sqrt(w) d(feature of the atom)/dr of the site.
+        near_target: (F, 3 M) sqrt(w) t of the near sites.
+        site_square: (F,) t^T W t of all sites.
         site_count: (F,) number of sites m.
         energy: (F,) reference - low level in hartree.
         gradient: (F, 3 n) its gradient in hartree/bohr.
@@ -52,10 +61,35 @@ class TargetGroup:
     jacobian: torch.Tensor
     gram: torch.Tensor
     projection: torch.Tensor
+    near_jacobian: torch.Tensor
+    pair_atoms: torch.Tensor
+    pair_sites: torch.Tensor
+    pair_jacobian: torch.Tensor
+    near_target: torch.Tensor
     site_square: torch.Tensor
     site_count: torch.Tensor
     energy: torch.Tensor
     gradient: torch.Tensor
+
+    def site_errors(self, rows: torch.Tensor, far: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
+        """Squared errors (B,) of the gradient on sites, weighed, summed over them.
+
+        Args:
+            rows: (B,) of this group.
+            far, near: (B, n, K) and (B, n, Q) dE/d(feature).
+        """
+        far = far.flatten(1)
+        form = (torch.einsum("bk,bkl->bl", far, self.gram[rows]) * far).sum(1)
+        target = self.near_target[rows]
+        square = form - 2.0 * (self.projection[rows] * far).sum(1)
+        square = square + self.site_square[rows] - target.square().sum(1)
+        batch = torch.arange(len(rows))[:, None]
+        of_pairs = torch.einsum("bpq,bpqc->bpc", near[batch, self.pair_atoms[rows]], self.pair_jacobian[rows])
+        sites = target.shape[1] // 3
+        places = (batch * sites + self.pair_sites[rows]).flatten()
+        summed = target.new_zeros(len(rows) * sites, 3).index_add(0, places, of_pairs.flatten(0, 1))
+        error = torch.einsum("bsk,bk->bs", self.near_jacobian[rows], far) + summed.view(target.shape) - target
+        return square + error.square().sum(1)
 
 
 def prepare(
@@ -76,10 +110,18 @@ def prepare(
         TargetGroup(
             species=torch.from_numpy(species_index(settings, numbers)),
             # popped, so that not all of it is in memory twice
-            **{name: torch.stack([row.pop(name) for row in members]) for name in list(members[0])},
+            **{name: _stacked([row.pop(name) for row in members]) for name in list(members[0])},
         )
         for numbers, members in rows.items()
     ]
+
+
+def _stacked(values: list[torch.Tensor]) -> torch.Tensor:
+    """One tensor of all; those of sites differ in length."""
+    if len({value.shape for value in values}) == 1:
+        return torch.stack(values)
+    padded: torch.Tensor = pad_sequence(values, batch_first=True)
+    return padded
 
 
 def _prepare_frame(
@@ -88,20 +130,31 @@ def _prepare_frame(
     frame, reference, low = item.frame, item.reference, item.low
     features = RegionFeatures(settings, field, frame.region)
     jacobian, at_sites = (torch.from_numpy(array) for array in features.jacobian())
-    target = _difference(reference.site_gradient, low.site_gradient)
-    at_sites = at_sites.flatten(2).flatten(0, 1)
-    weights = torch.from_numpy(site_weights(frame)).repeat_interleave(3)
-    weighted = at_sites * weights
+    root = torch.from_numpy(np.sqrt(site_weights(frame)))[:, None]
+    target = root * torch.from_numpy(reference.site_gradient - low.site_gradient)
+    count = settings.far_features
+    far, of_near = root * at_sites[:, :count], root * at_sites[:, count:]
+    atoms, sites = torch.nonzero(of_near.flatten(3).abs().amax((1, 3)), as_tuple=True)
+    near_sites, places = torch.unique(sites, return_inverse=True)
+    elsewhere = torch.ones(len(root), dtype=torch.bool)
+    elsewhere[near_sites] = False
+    far = far.flatten(0, 1)
+    outer, outer_target = far[:, elsewhere].flatten(1), target[elsewhere].flatten()
     return {
         "positions": torch.from_numpy(frame.positions),
         "features": torch.from_numpy(features.features()[0]),
         "jacobian": jacobian.flatten(2).flatten(0, 1),
-        "gram": weighted @ at_sites.mT,
-        "projection": weighted @ target,
-        "site_square": target @ (weights * target),
+        "gram": outer @ outer.mT,
+        "projection": outer @ outer_target,
+        "near_jacobian": far[:, near_sites].flatten(1).mT,
+        "pair_atoms": atoms,
+        "pair_sites": places,
+        "pair_jacobian": of_near[atoms, :, sites],
+        "near_target": target[near_sites].flatten(),
+        "site_square": target.square().sum(),
         "site_count": torch.tensor(len(frame.site_charges), dtype=torch.float64),
         "energy": torch.tensor(reference.energy - low.energy, dtype=torch.float64),
-        "gradient": _difference(reference.gradient, low.gradient),
+        "gradient": torch.from_numpy(np.ravel(reference.gradient - low.gradient)),
     }
 
 
@@ -114,7 +167,3 @@ def site_weights(frame: Frame) -> FloatArray:
     """
     distances, _ = KDTree(frame.positions).query(frame.site_positions)
     return np.asarray((distances / _UNIT_DISTANCE) ** 2)
-
-
-def _difference(reference: FloatArray, low: FloatArray) -> torch.Tensor:
-    return torch.from_numpy(np.ravel(reference - low))

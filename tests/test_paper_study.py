@@ -99,3 +99,9 @@ def test_energy_and_forces_agree_with_openmm(molecule):
     assert term.energy[0] == pytest.approx(energy, rel=1e-6)
     error = np.sqrt(np.mean((term.gradient[0] - gradient) ** 2) / np.mean(gradient**2))
     assert error < 1e-5
+
+
+def test_the_page_of_models_shows_their_rows():
+    """Rows that are added or renamed without the page would leave it wrong."""
+    models = importlib.import_module("models")
+    assert models.page(models.Table(STUDY / "models.csv").rows) == (STUDY / "models.md").read_text("utf-8")

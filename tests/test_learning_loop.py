@@ -166,8 +166,9 @@ def test_a_loop_that_is_stopped_anywhere_ends_in_the_same_state(folder):
                 assert '"temperature":' in first.provenance["learn"]
                 for a, b in zip(first, second, strict=True):
                     assert a.source == b.source
-                    # Charges start from those of the last call, which a stop forgets: 1e-8 e.
-                    np.testing.assert_allclose(a.positions, b.positions, atol=1e-5)
+                    # Charges start from those of the last call, which a stop forgets: 1e-8 e. The soft modes
+                    # of models of five frames make more of it in Wigner samples, whose spread is 0.1 bohr.
+                    np.testing.assert_allclose(a.positions, b.positions, atol=1e-3)
     for one, other in zip(completed(whole), completed(parts), strict=True):
         assert (one.frames, one.test_frames) == (other.frames, other.test_frames)
         for errors, others in ((one.low, other.low), (one.corrected, other.corrected)):

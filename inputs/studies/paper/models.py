@@ -240,7 +240,7 @@ frames of the files, weight decay 0.3 (0.03 in that of hot frames), and all MM a
   give 0.23, 1.04 and 0.0041.
 - Without gradients in the loss, 100 frames give 1.43, 4.3 and 0.027, five to eight times the errors.
 - Charges that the models do not see cost MM gradients first: within 12, 10, 8 and 6 Å 0.0064, 0.0092, 0.0129
-  and 0.0184, energies 0.22, 0.24, 0.27 and 0.41, QM gradients 0.80 to 0.96 (100 frames; all within 14 Å 0.0037,
+  and 0.0184, energies 0.22, 0.24, 0.27 and 0.41, QM gradients 0.80 to 0.96 (100 frames; within 14 Å 0.0037,
   0.19 and 0.79). Before the near field other errors hid that.
 
 Not done with this model: the parts of the model told apart, frames drawn at random or far from each other,

@@ -141,14 +141,7 @@ def label(
             )
             indices = _wanted(store, "reference", reference.method, replace)[:limit]
             where = workers or allowed_processors() if scheduler is None else scheduler
-            failures = label_with_dft(
-                store,
-                indices,
-                reference,
-                where,
-                replace,
-                check_every,
-            )
+            failures = label_with_dft(store, indices, reference, where, replace, check_every)
         else:
             failures = label_with_low_level(store, Setup(config), limit, replace)
     if failures:

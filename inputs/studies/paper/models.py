@@ -225,7 +225,8 @@ frames of the files, weight decay 0.3 (0.03 in that of hot frames), and all MM a
   both. A molecule's field at a charge 2 Å away is not that of multipoles: the charge is within the density,
   which differs between DFT and DFTB. One model had to serve near and far charges by the same multipoles, and
   gave up some of both. With moments of the near charges of their own, errors of energies and MM gradients
-  are half, of the QM gradient three quarters of what they were at 400 frames; 100 frames do what 400 did.
+  are half, of the QM gradient three quarters of what they were at 400 frames; for energies and MM gradients
+  100 frames do what 400 did.
 - Near moments alone do not do it: without the short-range term 200 frames give 0.28, 0.68 and 0.0045, with
   it 0.16, 0.59 and 0.0029 (one seed, trials).
 - The labels are not what limits: a finer grid (level 6 for 2) moves energies of seven frames by 0.0015

@@ -66,12 +66,12 @@ def analytic_difference(frame: Frame) -> tuple[float, np.ndarray, np.ndarray]:
     return float(energy.detach()), gradient.numpy(), site_gradient.numpy()
 
 
-def write_store(path: Path, count: int, seed: int, offset: float = -100.0) -> None:
+def write_store(path: Path, count: int, seed: int, offset: float = -100.0, sites: int = 24) -> None:
     """A store of labelled frames whose reference - low level is `analytic_difference` + `offset`."""
     rng = np.random.default_rng(seed)
     with FrameStore(path, "a") as store:
         for place in range(count):
-            frame = random_frame(seed + place, source=f"run.pos_{place % 2}.xyz step {place // 2 * 50}")
+            frame = random_frame(seed + place, sites, f"run.pos_{place % 2}.xyz step {place // 2 * 50}")
             energy, gradient, site_gradient = analytic_difference(frame)
             low = (rng.normal(), rng.normal(size=gradient.shape), rng.normal(size=site_gradient.shape))
             charges = np.zeros(len(NUMBERS))

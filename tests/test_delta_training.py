@@ -470,3 +470,20 @@ def test_wrong_settings_are_refused_in_one_line(tmp_path, text, message):
     assert message in str(info.value)
     assert str(path) in str(info.value)
     assert "\n" not in str(info.value)
+
+
+@KINDS
+def test_frames_without_sites_are_trained_on(model, tmp_path):
+    """No feature sees near sites then, nor is there a gradient on sites."""
+    write_store(tmp_path / "train.h5", 12, seed=7, sites=0)
+    file = read_training_file(settings_file(tmp_path, 1, model))
+    if model == "response":
+        file = file.model_copy(update={"networks": file.networks.model_copy(update={"near_powers": ()})})
+    prepared = prepare_training(file, read_labelled([tmp_path / "train.h5"]).frames)
+    assert (
+        prepared.settings.feature_count == prepared.settings.structure_count + prepared.settings.far_features
+    )
+    (path,) = train_models(prepared, file.training, tmp_path / "models")
+    errors = json.loads(path.with_suffix(".json").read_text())["epochs"][-1]
+    assert errors["mm_gradient_rmse"] == 0.0
+    assert errors["qm_gradient_rmse"] > 0.0

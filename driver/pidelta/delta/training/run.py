@@ -7,7 +7,7 @@ import logging
 import shutil
 import signal
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -193,7 +193,7 @@ def _check_complete(path: Path, data: TrainingSet, settings: TrainingSettings, s
     try:
         known = json.loads(log.read_text(encoding="utf-8"))
         sources = [known["train_sources"], known["validation_sources"]]
-        earlier = known["settings"].items()
+        earlier = dict(known["settings"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise DataError(f"{log}: expected the log of a model that is complete, found none to read") from None
     if sources != [[data.sources[index] for index in part] for part in split_frames(data.sources, settings)]:
@@ -202,20 +202,24 @@ def _check_complete(path: Path, data: TrainingSet, settings: TrainingSettings, s
             "names, found others: frames or their division changed, so train anew"
         )
     model = load_correction(path)
-    present = {f"training.{key}": value for key, value in json.loads(settings.model_dump_json()).items()}
-    complete = {f"training.{key}": value for key, value in earlier}
-    for content, which in ((present, data.settings), (complete, getattr(model, "settings", None))):
-        content.pop("training.patience", None)
-        content |= {} if which is None else asdict(which)
-        content["model to start from"] = None
-    present["model to start from"] = None if start is None else start.digest
-    complete["model to start from"] = model.provenance.start or None
+    complete = _identity(earlier, getattr(model, "settings", None), model.provenance.start)
+    own = json.loads(settings.model_dump_json())
+    present = _identity(own, data.settings, "" if start is None else start.digest)
     for key in complete:
         if not same(complete[key], present.get(key)):
             raise ConfigError(
                 f"{path}: expected {key} {complete[key]!r} of the model that is complete, found "
                 f"{present.get(key)!r}: train anew"
             )
+
+
+def _identity(
+    training: Mapping[str, object], descriptors: DescriptorSettings | None, start: str
+) -> dict[str, object]:
+    """What tells models of the same frames apart."""
+    settings = {f"training.{key}": value for key, value in training.items() if key != "patience"}
+    own = {} if descriptors is None else asdict(descriptors)
+    return {**settings, **own, "model to start from": start or None}
 
 
 def _train_member(

@@ -134,7 +134,7 @@ def _prepare_frame(
     target = root * torch.from_numpy(reference.site_gradient - low.site_gradient)
     count = settings.far_features
     far, of_near = root * at_sites[:, :count], root * at_sites[:, count:]
-    atoms, sites = torch.nonzero(of_near.flatten(3).abs().amax((1, 3)), as_tuple=True)
+    atoms, sites = torch.nonzero((of_near != 0.0).any(3).any(1), as_tuple=True)
     near_sites, places = torch.unique(sites, return_inverse=True)
     elsewhere = torch.ones(len(root), dtype=torch.bool)
     elsewhere[near_sites] = False

@@ -251,6 +251,22 @@ def test_workers_without_pidelta_are_named():
             dask_labelling._check_environments(wrong, "tcp://s:1")
 
 
+def test_a_worker_without_pidelta_that_has_left_is_one_line():
+    missing = ModuleNotFoundError("No module named 'pidelta'")
+    own = dask_labelling._versions()["pidelta"]
+    client = SimpleNamespace(run_on_scheduler=lambda *_: own, run=lambda *_, on_error: {})
+    for error in (missing, RuntimeError("Error during deserialization of the task graph.")):
+        error.__cause__ = None if error is missing else missing
+
+        def result(error=error):
+            raise error
+
+        with pytest.raises(SetupError) as caught:
+            dask_labelling._result(client, "tcp://host:8786", SimpleNamespace(result=result))
+        message = "a worker of tcp://host:8786: expected pidelta there, found: No module named 'pidelta'"
+        assert str(caught.value) == message
+
+
 def test_a_missing_package_is_named(store, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(SetupError, match=r"needs the package distributed: pip install 'pidelta\[dask\]'"):

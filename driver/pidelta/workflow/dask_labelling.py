@@ -209,6 +209,9 @@ def _result(client: Any, scheduler: str, future: Any) -> tuple[Label | RunError,
         return RunError(f"{count} workers died, the last {last}, perhaps for want of memory"), True
     except (PideltaError, CancelledError):
         raise
-    except Exception:
+    except Exception as error:
         _check_environments(client, scheduler)
+        reason = error.__cause__ if isinstance(error.__cause__, ImportError) else error
+        if isinstance(reason, ImportError):  # of a worker that has left again
+            raise SetupError(f"a worker of {scheduler}: expected pidelta there, found: {reason}") from error
         raise

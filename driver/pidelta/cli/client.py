@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,9 +13,9 @@ from pidelta.cli.evaluate import chosen_terms
 from pidelta.config import load_config, load_delta
 from pidelta.errors import ConfigError
 from pidelta.ipi.transports import SOCKETS_PREFIX
+from pidelta.state import common_terms
 
 if TYPE_CHECKING:
-    from pidelta.ipi.served import Served
     from pidelta.state import Evaluator
 
 
@@ -53,12 +54,14 @@ def client(
     from pidelta.ipi.client import serve
     from pidelta.ipi.client_status import StatusFile
     from pidelta.ipi.observers import merge_alarms
+    from pidelta.ipi.served import Served
     from pidelta.ipi.transports import connect
     from pidelta.setup import Setup
     from pidelta.workflow.learning.bias import BiasedEvaluator, read_bias
 
     setup = Setup(settings)
     evaluator = setup.evaluator(chosen)
+    whole = list(settings.terms)
     observers, alarms = setup.observers(evaluator)
     status_file = None if status is None else StatusFile(status, alarms)
     if status_file is not None:
@@ -71,7 +74,9 @@ def client(
                 f"--terms: expected {'+'.join(sorted(served.terms))} as in the <parameters> of the "
                 f"forcefield, found {terms}"
             )
-        return biased(setup.evaluator(served.terms or chosen, served.member))
+        named = served.terms or chosen
+        print(_what_is_served(whole, named, served.member), file=sys.stderr)
+        return biased(evaluator if served == Served() else setup.evaluator(named, served.member))
 
     def biased(evaluator: Evaluator) -> Evaluator:
         if bias is None:
@@ -84,3 +89,17 @@ def client(
         status_file.write()
     summary.alarms = merge_alarms([alarms])
     print(summary.to_json())
+
+
+def _what_is_served(whole: list[str], named: frozenset[str] | None, member: int | None) -> str:
+    """What a client serves of the whole energy, in one line.
+
+    i-PI does not send the name of a forcefield: whoever meant its terms sees that they did not arrive.
+    """
+    terms = " + ".join(whole if named is None else common_terms(whole, named))
+    terms += "" if member is None else f" of member {member}"
+    if named is not None:
+        return f"serves {terms}"
+    return (
+        f"serves the whole energy, {terms}: neither --terms nor the <parameters> of the forcefield name terms"
+    )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import shlex
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +21,7 @@ from pidelta.cli.uncertainty import warnings
 from pidelta.config import Config, load_config
 from pidelta.errors import SetupError
 from pidelta.ipi.forcefields import configuration_of
+from pidelta.ipi.transports import ANY_ADDRESS
 from pidelta.state import common_terms
 
 if TYPE_CHECKING:
@@ -82,6 +85,7 @@ def run(
     setup = Setup(settings)
     check_atom_order(simulation, setup.system)
     check_extras(simulation, expected, setup.extras)
+    _check_wrapping(simulation, setup)
     _check_virial(console, simulation, setup, expected)
     for warning in setup.warnings:
         console.print(f"[yellow]warning: {escape(warning)}[/yellow]", soft_wrap=True)
@@ -120,28 +124,69 @@ def _check_directs(simulation: Simulation, config: Path, chosen: frozenset[str] 
 
 
 def _show_terms(console: Console, simulation: Simulation, terms: list[str], config: Config) -> None:
-    """Say which forcefield serves which terms, and which of them the weights do not count once.
+    """Say which forcefield serves which terms, how often, and which of them do not count once.
 
     Raises:
         SetupError: the forces do not add up to the terms, or a committee lacks what it needs.
     """
     from pidelta.ipi.committees import check_committees
+    from pidelta.ipi.schedules import schedule_of, stiff_terms_behind
 
-    notes = simulation.forces.check(simulation.path, terms)
+    forces = simulation.forces
+    notes = forces.check(simulation.path, terms)
     delta = config.delta
     notes += check_committees(
         simulation.path,
-        simulation.forces,
+        forces,
         0 if delta is None else len(delta.models),
         () if delta is None else delta.properties,
         centred=delta is not None and delta.offset is not None,
     )
-    for source in simulation.forces.sources:
-        served = " + ".join(simulation.forces.served(source, terms))
+    for source in forces.sources:
+        served = " + ".join(forces.served(source, terms))
         served += "" if source.member is None else f" of member {source.member}"
+        if schedule := schedule_of(forces, source):
+            served += f": {schedule}"
         console.print(f"forcefield {source.name}: {served}", markup=False, highlight=False)
-    for note in notes:
-        console.print(f"[yellow]note: {note}[/yellow]")
+    for note in (*notes, *_clients_elsewhere(simulation, terms, config)):
+        console.print(f"[yellow]note: {escape(note)}[/yellow]", soft_wrap=True)
+    for warning in stiff_terms_behind(forces, terms):
+        console.print(f"[yellow]warning: {warning}[/yellow]", soft_wrap=True)
+
+
+def _clients_elsewhere(simulation: Simulation, terms: Sequence[str], config: Config) -> Iterator[str]:
+    """What a client that is started by hand, on any host, has to be told, as i-PI does not tell it.
+
+    Without the terms of a name, or those that this run is about, it would serve the whole energy.
+    """
+    for ffsocket in simulation.forces.sockets:
+        served = simulation.forces.served(ffsocket, terms)
+        if ffsocket.mode != "inet" or ffsocket.tells_terms or served == list(config.terms):
+            continue
+        names = "+".join(served)
+        address = "HOST" if ffsocket.address == ANY_ADDRESS else ffsocket.address
+        options = ["--mode", "inet", "--address", address, "--port", str(ffsocket.port), "--terms", names]
+        yield (
+            f"clients of {ffsocket.name} started by hand have to be told its terms: "
+            f"{shlex.join(['pidelta', 'client', str(config.path), *options])}; or add terms: {names} to its "
+            "<parameters>"
+        )
+
+
+def _check_wrapping(simulation: Simulation, setup: Setup) -> None:
+    """See that i-PI does not put atoms into a cell that the structure does not have.
+
+    Raises:
+        SetupError: it would, and tear a molecule at the border.
+    """
+    if setup.system.cell is not None:
+        return
+    for source in simulation.forces.sources:
+        if source.wraps:
+            raise SetupError(
+                f"{simulation.path}: pbc of forcefield {source.name!r}: expected false, as "
+                f"{setup.config.structure} has no cell, found true: i-PI would tear molecules apart"
+            )
 
 
 def _check_virial(console: Console, simulation: Simulation, setup: Setup, terms: list[str]) -> None:

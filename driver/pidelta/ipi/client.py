@@ -86,8 +86,8 @@ def serve(
         evaluator: evaluates the structures.
         transport: the connection to i-PI; left open.
         observers: see each request and its evaluation; what they raise ends the conversation.
-        on_terms: called with what the ``<parameters>`` of the forcefield ask for; returns the evaluator of
-            that, for as many atoms.
+        on_terms: called once i-PI has sent INIT, with what the ``<parameters>`` of the forcefield ask for,
+            if anything; returns the evaluator of that, for as many atoms.
 
     Raises:
         SetupError: the ``<parameters>`` hold something else, or ask for terms and there is no `on_terms`.
@@ -229,13 +229,12 @@ class _Server:
             served = served_in_parameters(init.parameters)
         except ValueError as error:
             raise SetupError(f"forcefield of the i-PI input: {error}") from None
-        if served == Served():
-            return
-        if self._on_terms is None:
+        if self._on_terms is not None:
+            self._evaluator.evaluator = self._on_terms(served)
+        elif served != Served():
             raise SetupError(
                 f"forcefield of the i-PI input: expected no <parameters>, found {init.parameters.strip()!r}"
             )
-        self._evaluator.evaluator = self._on_terms(served)
 
     def _attached(self, data: SharedPosData) -> SharedArrays:
         if self._shared is None:

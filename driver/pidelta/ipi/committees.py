@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pidelta.errors import SetupError
-from pidelta.ipi.forcefields import CommitteeForce, ForceSum
+from pidelta.ipi.forces import CommitteeForce, ForceSum
 from pidelta.state import common_terms, smallest_parts
 
 _READ_BY_IPI = ("committee_pot", "committee_force", "committee_virial")

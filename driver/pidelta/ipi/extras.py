@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from pidelta.errors import SetupError
-from pidelta.ipi.forcefields import Force
+from pidelta.ipi.forces import Force
 from pidelta.ipi.simulation import Simulation
 
 Given = Callable[[frozenset[str]], Collection[str]]

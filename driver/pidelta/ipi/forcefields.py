@@ -1,4 +1,4 @@
-"""Which terms of the energy the forcefields of an i-PI input serve, and whether they add up to the whole.
+"""Reading the forcefields of an i-PI input: which terms of the energy they serve, in which forces.
 
 What an ``<ffsocket>`` or an ``<ffdirect>`` of pidelta serves is said by its ``<parameters>``, as in
 ``{terms: low+delta}``, or by a name made of terms alone, or of parts of terms such as ``mm.bonded``. Any
@@ -9,204 +9,39 @@ the class of an ffdirect; the latter does not learn the name, so that it needs p
 
 from __future__ import annotations
 
+import math
+import os
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pidelta.errors import SetupError
+from pidelta.ipi.forces import (
+    CommitteeForce,
+    DirectForce,
+    Force,
+    ForceSocket,
+    ForceSource,
+    ForceSum,
+    Resolution,
+)
 from pidelta.ipi.protocol import read_parameters
-from pidelta.ipi.served import member_of, served_by_socket, terms_in_name
-from pidelta.ipi.transports import MODES
-from pidelta.ipi.xml_input import integer_of, items_of, read_xml, text_of, to_integer, to_number
-from pidelta.state import common_terms, parse_terms, smallest_parts, terms_beyond
+from pidelta.ipi.served import member_of, served_by_socket, served_in_parameters, terms_in_name
+from pidelta.ipi.transports import LONGEST_SOCKET_PATH, MODES, SOCKETS_PREFIX, UNIX_MODES, socket_path
+from pidelta.ipi.xml_input import integer_of, items_of, read_xml, text_of, to_atomic, to_integer, to_number
+from pidelta.state import parse_terms
+from pidelta.units import ATOMIC_TIME_IN_FEMTOSECOND
 
 DEFAULT_CONFIG = "pidelta.yaml"
-_ROUNDING = 1e-6
 _NAME_OF_PES = re.compile(r"""^__DRIVER_NAME__ *= *["']pidelta["']""", re.MULTILINE)
 _COMMITTEES = ("ffcommittee", "ffrotations")
-
-
-@dataclass(frozen=True)
-class ForceSource:
-    """A forcefield by which pidelta serves some terms (None: all), of one delta model or (None) of all."""
-
-    name: str
-    batch_size: int
-    terms: frozenset[str] | None
-    member: int | None
-
-
-@dataclass(frozen=True)
-class ForceSocket(ForceSource):
-    """One ``<ffsocket>``: where i-PI listens."""
-
-    mode: str
-    address: str
-    port: int
-
-
-@dataclass(frozen=True)
-class DirectForce(ForceSource):
-    """One ``<ffdirect>`` of pidelta, which i-PI calls in its own process.
-
-    Attributes:
-        config: the configuration that it reads.
-        threaded: whether i-PI calls it in a thread; if not, a batch waits until it is full.
-    """
-
-    config: Path
-    threaded: bool
-
-
-@dataclass(frozen=True)
-class Force:
-    """One ``<force>`` of a system.
-
-    Attributes:
-        forcefield: the name of what it evaluates.
-        weight: its factor in the total energy, those of all time steps added up.
-        weighted: whether the input gives it a weight other than 1.
-        n_beads: the number of beads it is evaluated on.
-        kept_extras: names of its extras that reach the outputs, None for all: on fewer beads than the system
-            has i-PI keeps those that it interpolates.
-    """
-
-    forcefield: str
-    weight: float
-    weighted: bool
-    n_beads: int
-    kept_extras: frozenset[str] | None = None
-
-
-@dataclass(frozen=True)
-class CommitteeForce:
-    """One ``<ffcommittee>``, whose energy is the mean of its members, besides that of a baseline.
-
-    Attributes:
-        name: its own.
-        baseline: the name of the forcefield that the others correct; '' for none.
-        members: the names of the others, those of other programs among them.
-        reads_members: whether several members may be in the extras of one forcefield (``<parse_json>``).
-        weighted: whether there are ``<weights>``.
-    """
-
-    name: str
-    baseline: str
-    members: tuple[str, ...]
-    reads_members: bool
-    weighted: bool
-
-    def __str__(self) -> str:
-        return f"<ffcommittee name={self.name!r}>"
-
-
-@dataclass(frozen=True)
-class ForceSum:
-    """The forces of a simulation.
-
-    Attributes:
-        sources: what pidelta serves of the forcefields that the systems use, on their own or in a committee.
-        shares: by name of a forcefield, the sources it stands for with their factors: itself, or its members
-            for a committee.
-        systems: the forces of each system.
-        committees: those that the systems use.
-    """
-
-    sources: tuple[ForceSource, ...]
-    shares: Mapping[str, Mapping[str, float]]
-    systems: tuple[tuple[Force, ...], ...]
-    committees: tuple[CommitteeForce, ...] = ()
-
-    @property
-    def sockets(self) -> tuple[ForceSocket, ...]:
-        """The sources that clients connect to."""
-        return tuple(source for source in self.sources if isinstance(source, ForceSocket))
-
-    @property
-    def directs(self) -> tuple[DirectForce, ...]:
-        """The sources that work in the process of i-PI."""
-        return tuple(source for source in self.sources if isinstance(source, DirectForce))
-
-    def structures(self, source: ForceSource) -> int:
-        """Structures that one evaluation of all forces asks of a source: the beads of all its systems."""
-        return sum(
-            force.n_beads
-            for forces in self.systems
-            for force in forces
-            if source.name in self.shares.get(force.forcefield, {})
-        )
-
-    def served(self, source: ForceSource, terms: Sequence[str]) -> list[str]:
-        """What a source serves of the terms of a configuration, or parts of these, in their order."""
-        return list(terms) if source.terms is None else common_terms(terms, source.terms)
-
-    def check(self, source: object, terms: Sequence[str]) -> list[str]:
-        """Check that the forces of each system add up to each term once.
-
-        Args:
-            source: the input, for messages.
-            terms: those that the energy is meant to have.
-
-        Returns:
-            What the weights of the input make of terms that do not count once.
-
-        Raises:
-            SetupError: a term is served never, or twice without weights that say so, or a source serves one
-                that the energy does not have.
-        """
-        for each in self.sources:
-            if unknown := terms_beyond(each.terms or (), terms):
-                raise SetupError(
-                    f"{source}: forcefield {each.name!r}: expected terms among {', '.join(terms)}, "
-                    f"found {', '.join(unknown)}"
-                )
-        notes: dict[str, None] = {}
-        for forces in self.systems:
-            notes |= dict.fromkeys(self._check_system(source, forces, terms))
-        return list(notes)
-
-    def _check_system(self, source: object, forces: Sequence[Force], terms: Sequence[str]) -> Iterable[str]:
-        for term in terms:
-            serving = {part: self._serving(forces, part, terms) for part in smallest_parts([term])}
-            first = next(iter(serving.values()))
-            if all(each == first for each in serving.values()):
-                serving = {term: first}
-            for name, counted in serving.items():
-                yield from _check_count(source, terms, name, counted)
-
-    def _serving(
-        self, forces: Sequence[Force], part: str, terms: Sequence[str]
-    ) -> list[tuple[Force, str, float]]:
-        """The forces and sources that serve a term or a part of one, with their factor in the energy."""
-        by_name = {each.name: each for each in self.sources}
-        return [
-            (force, name, force.weight * share)
-            for force in forces
-            for name, share in self.shares.get(force.forcefield, {}).items()
-            if part in smallest_parts(self.served(by_name[name], terms))
-        ]
-
-
-def _check_count(
-    source: object, terms: Sequence[str], term: str, serving: Sequence[tuple[Force, str, float]]
-) -> Iterable[str]:
-    if not serving:
-        raise SetupError(
-            f"{source}: <forces>: expected each of {', '.join(terms)} once, found none that serves "
-            f"{term}; a run without it is asked for by --terms"
-        )
-    total = sum(factor for _, _, factor in serving)
-    if abs(total - 1.0) < _ROUNDING:
-        return
-    if not any(force.weighted for force, _, _ in serving):
-        names = ", ".join(dict.fromkeys(name for _, name, _ in serving))
-        raise SetupError(
-            f"{source}: <forces>: expected each of {', '.join(terms)} once, found {term} "
-            f"{total:g} times, by {names}"
-        )
-    yield f"the weights of the forces count {term} {total:g} times"
+_DYNAMICS = ("dynamics", "driven_dynamics", "constrained_dynamics")
+"""Motions with levels of time steps."""
+_ALL_ATOMS = ["-1"]
+_KEYS_OF_A_DIRECT = ("config", "terms", "member")
+_KEYS_OF_IPI = ("verbosity", "verbose")
 
 
 def read_forces(
@@ -222,7 +57,7 @@ def read_forces(
 
     Raises:
         SetupError: no force uses pidelta, a name is missing, taken or unknown, or a number is none; a
-            forcefield does not say what it serves, or waits for a batch that never fills.
+            forcefield does not say what it serves, lacks atoms, or waits for a batch that never fills.
     """
     elements = [element for element in root if element.tag.startswith("ff")]
     known = [element.get("name", "").strip() for element in elements]
@@ -233,7 +68,15 @@ def read_forces(
         tuple(_read_systems_forces(path, system, n_beads, known))
         for system, n_beads in zip(systems, beads, strict=True)
     )
-    used = {force.forcefield for system in forces for force in system}
+    biases = tuple(
+        tuple(_read_biases(path, system, n_beads, known))
+        for system, n_beads in zip(systems, beads, strict=True)
+    )
+    resolutions = tuple(
+        _read_resolution(path, system, n_beads, own)
+        for system, n_beads, own in zip(systems, beads, forces, strict=True)
+    )
+    used = {force.forcefield for system in (*forces, *biases) for force in system}
     members = {
         name: list(_read_sources(path, element))
         for name, element in zip(known, elements, strict=True)
@@ -257,8 +100,8 @@ def read_forces(
         for name, element in zip(known, elements, strict=True)
         if name in used and element.tag == "ffcommittee"
     )
-    found = ForceSum(sources, shares, forces, committees)
-    _check_addresses(path, found.sockets)
+    found = ForceSum(sources, shares, forces, biases, resolutions, committees)
+    _check_addresses(path, found.sockets, root.get("sockets_prefix", SOCKETS_PREFIX))
     _check_batches(path, found)
     return found
 
@@ -270,12 +113,18 @@ def _over_mpi(path: Path) -> str:
     )
 
 
-def _check_addresses(path: Path, sockets: Sequence[ForceSocket]) -> None:
+def _check_addresses(path: Path, sockets: Sequence[ForceSocket], sockets_prefix: str) -> None:
     places = [(s.mode == "inet", s.address, s.port if s.mode == "inet" else 0) for s in sockets]
     for socket, place in zip(sockets, places, strict=True):
         if places.count(place) > 1:
             raise SetupError(
                 f"{path}: expected an address of its own for each ffsocket, found {socket.address} twice"
+            )
+        file = socket_path(socket.address, sockets_prefix)
+        if socket.mode in UNIX_MODES and (length := len(os.fsencode(file))) > LONGEST_SOCKET_PATH:
+            raise SetupError(
+                f"{path}: <address> of <ffsocket name={socket.name!r}>: expected {LONGEST_SOCKET_PATH} bytes "
+                f"at most for the file of a unix socket, found {length}: {file}"
             )
 
 
@@ -291,12 +140,29 @@ def _check_batches(path: Path, forces: ForceSum) -> None:
 
 
 def _read_sources(path: Path, element: ET.Element) -> Iterator[ForceSource]:
-    """The sources of pidelta in a forcefield, itself or its members."""
+    """The sources of pidelta in a forcefield, itself or its members.
+
+    Raises:
+        SetupError: one is not given all atoms, or does not say what it serves.
+    """
     for child in element.iter():
         if child.tag == "ffsocket":
-            yield _read_socket(path, child)
+            source: ForceSource = _read_socket(path, child)
         elif child.tag == "ffdirect" and _is_of_pidelta(path, child):
-            yield _read_direct(path, child)
+            source = _read_direct(path, child)
+        else:
+            continue
+        for each in dict.fromkeys((element, child)):  # a committee, and its member
+            if (atoms := items_of(each.findtext("activelist"))) not in ([], _ALL_ATOMS):
+                raise SetupError(
+                    f"{path}: <activelist> of <{each.tag} name={each.get('name', '')!r}>: expected none, as "
+                    f"pidelta takes all atoms, found {len(atoms)} of them"
+                )
+        yield source
+
+
+def _wraps(element: ET.Element) -> bool:
+    return element.get("pbc", "false").strip().lower() == "true"
 
 
 def _read_systems_forces(
@@ -305,33 +171,80 @@ def _read_systems_forces(
     elements = list(system.iterfind("forces/force"))
     if not elements:
         raise SetupError(f"{path}: <system>: expected <forces> with a <force>, found none")
-    factors = items_of(system.findtext("ensemble/hamiltonian_weights"))  # of replica exchange
-    for index, element in enumerate(elements):
-        name = element.get("forcefield", "").strip()
-        if name not in known:
+    factors = _factors(path, system, "hamiltonian_weights", len(elements))  # of replica exchange
+    for element, factor in zip(elements, factors, strict=True):
+        force = _read_force(path, element, n_beads, known)
+        yield replace(force, factor=force.factor * factor)
+
+
+def _read_biases(path: Path, system: ET.Element, n_beads: int, known: Sequence[str]) -> Iterator[Force]:
+    elements = list(system.iterfind("ensemble/bias/force"))
+    factors = _factors(path, system, "bias_weights", len(elements))
+    for element, factor in zip(elements, factors, strict=True):
+        force = replace(_read_force(path, element, n_beads, known), is_bias=True)
+        if force.factor != 1.0:
             raise SetupError(
-                f"{path}: <force>: expected a forcefield among {', '.join(known) or 'none'}, found {name!r}"
+                f"{path}: weight of {force}: expected none, as i-PI takes <bias_weights> in its place, found "
+                f"{force.factor:g}"
             )
-        what = f"<force forcefield={name!r}>"
-        contracted = to_integer(path, f"nbeads of {what}", element.get("nbeads", "0"), 0)
-        weight = to_number(path, f"weight of {what}", element.get("weight", "1"))
-        if index < len(factors):
-            weight *= to_number(path, "<hamiltonian_weights>", factors[index])
-        steps = [
+        yield replace(force, factor=factor)
+
+
+def _factors(path: Path, system: ET.Element, tag: str, count: int) -> list[float]:
+    """So many numbers of an ensemble, 1 for those that it does not give."""
+    items = items_of(system.findtext(f"ensemble/{tag}"))[:count]
+    return [to_number(path, f"<{tag}>", item) for item in items] + [1.0] * (count - len(items))
+
+
+def _read_force(path: Path, element: ET.Element, n_beads: int, known: Sequence[str]) -> Force:
+    name = element.get("forcefield", "").strip()
+    if name not in known:
+        raise SetupError(
+            f"{path}: <force>: expected a forcefield among {', '.join(known) or 'none'}, found {name!r}"
+        )
+    what = f"<force forcefield={name!r}>"
+    contracted = to_integer(path, f"nbeads of {what}", element.get("nbeads", "0"), 0)
+    return Force(
+        forcefield=name,
+        factor=to_number(path, f"weight of {what}", element.get("weight", "1")),
+        levels=tuple(
             to_number(path, f"<mts_weights> of {what}", item)
             for item in items_of(element.findtext("mts_weights", "1"))
-        ]
-        yield Force(
-            forcefield=name,
-            weight=weight * sum(steps),
-            weighted=(weight, sum(steps)) != (1.0, 1.0),
-            n_beads=contracted or n_beads,
-            kept_extras=(
-                frozenset(items_of(element.findtext("interpolate_extras")))
-                if contracted not in (0, n_beads)
-                else None
-            ),
-        )
+        ),
+        n_beads=contracted or n_beads,
+        kept_extras=(
+            frozenset(items_of(element.findtext("interpolate_extras")))
+            if contracted not in (0, n_beads)
+            else None
+        ),
+    )
+
+
+def _read_resolution(path: Path, system: ET.Element, n_beads: int, forces: Sequence[Force]) -> Resolution:
+    """The beads and time steps of a system, for whose levels each of its forces has a part.
+
+    Raises:
+        SetupError: i-PI would end, as a force has not as many parts as there are levels; a number is none.
+    """
+    found = (motion.find(motion.get("mode", "dynamics")) for motion in system.iter("motion"))
+    dynamics = next((element for element in found if element is not None and element.tag in _DYNAMICS), None)
+    if dynamics is None:
+        return Resolution(n_beads)
+    counts = items_of(dynamics.findtext("nmts")) or ["1"]
+    divisions = tuple(to_integer(path, "<nmts>", count, 1) for count in counts)
+    for force in forces:
+        if len(force.levels) != len(divisions):
+            raise SetupError(
+                f"{path}: <mts_weights> of {force}: expected {len(divisions)}, one for each level of "
+                f"<nmts>, found {len(force.levels)}"
+            )
+    if math.prod(divisions) == 1:
+        return Resolution(n_beads, None, divisions)
+    time_step = 1.0
+    if (element := dynamics.find("timestep")) is not None:
+        time_step = to_number(path, "<timestep>", (element.text or "").strip())
+        time_step *= to_atomic(path, element, "time")
+    return Resolution(n_beads, time_step * ATOMIC_TIME_IN_FEMTOSECOND, divisions)
 
 
 def _read_socket(path: Path, element: ET.Element) -> ForceSocket:
@@ -339,8 +252,10 @@ def _read_socket(path: Path, element: ET.Element) -> ForceSocket:
     what = f"<ffsocket name={name!r}>"
     if mode not in MODES:
         raise SetupError(f"{path}: mode of {what}: expected {', '.join(MODES)}, found {mode!r}")
+    parameters = text_of(element, "parameters", "")
     try:
-        served = served_by_socket(name, text_of(element, "parameters", ""))
+        served = served_by_socket(name, parameters)
+        tells_terms = served_in_parameters(parameters).terms is not None
     except ValueError as error:
         raise SetupError(f"{path}: {what}: {error}") from None
     return ForceSocket(
@@ -351,6 +266,8 @@ def _read_socket(path: Path, element: ET.Element) -> ForceSocket:
         batch_size=integer_of(path, element, "batch_size", 1, 1),
         terms=served.terms,
         member=served.member,
+        wraps=_wraps(element),
+        tells_terms=tells_terms,
     )
 
 
@@ -377,6 +294,10 @@ def _read_direct(path: Path, element: ET.Element) -> DirectForce:
     name = element.get("name", "").strip()
     what = f"<ffdirect name={name!r}>"
     parameters = read_parameters(text_of(element, "parameters", ""))
+    for key in parameters:
+        if key not in (*_KEYS_OF_A_DIRECT, *_KEYS_OF_IPI):
+            expected = ", ".join(_KEYS_OF_A_DIRECT)
+            raise SetupError(f"{path}: <parameters> of {what}: expected {expected}, found {key!r}")
     try:
         terms = parse_terms(parameters["terms"]) if "terms" in parameters else None
         member = member_of(parameters)
@@ -393,6 +314,7 @@ def _read_direct(path: Path, element: ET.Element) -> DirectForce:
         batch_size=integer_of(path, element, "batch_size", 1, 1),
         terms=terms,
         member=member,
+        wraps=_wraps(element),
         config=path.parent / parameters.get("config", DEFAULT_CONFIG),
         threaded=element.get("threaded", "false").strip().lower() == "true",
     )

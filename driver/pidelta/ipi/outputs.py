@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from pidelta.ipi.simulation import (
     properties_of,
     trajectories_of,
 )
-from pidelta.ipi.xml_input import items_of, read_xml, systems_of, text_of, to_integer, to_number
+from pidelta.ipi.xml_input import items_of, read_xml, systems_of, text_of, to_atomic, to_integer, to_number
 
 
 @dataclass(frozen=True)
@@ -169,7 +167,7 @@ def _masses(path: Path, system: ET.Element) -> Iterator[tuple[int, tuple[float, 
             raise SetupError(
                 f"{path}: <masses>: expected mode='manual', with the numbers, found {element.get('mode')!r}"
             )
-        unit = _to_atomic(path, element, "mass")
+        unit = to_atomic(path, element, "mass")
         values = [unit * to_number(path, f"<{element.tag}>", text) for text in items_of(element.text)]
         yield to_integer(path, "index of <masses>", element.get("index", "-1"), -1), tuple(values)
 
@@ -180,18 +178,4 @@ def _quantity(path: Path, parent: ET.Element, tag: str) -> float | None:
     if element is None or not (element.text or "").strip():
         return None
     value = to_number(path, f"<{tag}>", (element.text or "").strip())
-    return value * _to_atomic(path, element, "time" if tag == "timestep" else tag)
-
-
-def _to_atomic(path: Path, element: ET.Element, dimension: str) -> float:
-    """What turns the unit of an element into the atomic one."""
-    from ipi.utils.units import unit_to_internal
-
-    unit = element.get("units", "atomic_unit")
-    try:
-        with redirect_stdout(io.StringIO()):
-            return float(unit_to_internal(dimension, unit, 1.0))
-    except (TypeError, ValueError):
-        raise SetupError(
-            f"{path}: <{element.tag}>: expected a unit that i-PI knows, found {unit!r}"
-        ) from None
+    return value * to_atomic(path, element, "time" if tag == "timestep" else tag)

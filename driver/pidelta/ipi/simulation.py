@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pidelta.errors import SetupError, StructureError
-from pidelta.ipi.forcefields import ForceSum, read_forces
+from pidelta.ipi.forcefields import read_forces
+from pidelta.ipi.forces import ForceSum
 from pidelta.ipi.frames import SUFFIXES
 from pidelta.ipi.transports import SOCKETS_PREFIX
 from pidelta.ipi.xml_input import integer_of, items_of, read_xml, systems_of, to_integer

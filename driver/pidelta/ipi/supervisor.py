@@ -21,17 +21,15 @@ from pidelta.ipi.child import Child
 from pidelta.ipi.client import ServeSummary
 from pidelta.ipi.client_status import STATUS_VARIABLE, direct_status_path, read_status
 from pidelta.ipi.folder_lock import FolderLock
-from pidelta.ipi.forcefields import ForceSocket
+from pidelta.ipi.forces import ForceSocket
 from pidelta.ipi.interrupts import interrupts_wait
 from pidelta.ipi.ipi_log import LastWords, last_words, lost_forcefield
 from pidelta.ipi.observers import Alarm, merge_alarms
 from pidelta.ipi.saved_states import SavedState, newest_state
 from pidelta.ipi.simulation import Simulation, read_simulation
-from pidelta.ipi.transports import UNIX_MODES, remove_stale_socket, socket_path
+from pidelta.ipi.transports import ANY_ADDRESS, UNIX_MODES, remove_stale_socket, socket_path
 from pidelta.output_files import back_up
 
-_ANY_ADDRESS = "0.0.0.0"
-"""i-PI listens at each address of the host, for clients on others, too."""
 _CLIENT_PATIENCE_SECONDS = 300.0
 _IPI_EXIT_SECONDS = 60.0
 _CLIENT_EXIT_SECONDS = 3.0
@@ -410,7 +408,7 @@ def _ipi_command() -> list[str]:
 
 
 def _client_options(ffsocket: ForceSocket, sockets_prefix: str) -> list[str]:
-    address = "localhost" if ffsocket.address == _ANY_ADDRESS else ffsocket.address
+    address = "localhost" if ffsocket.address == ANY_ADDRESS else ffsocket.address
     options = ["--mode", ffsocket.mode, "--address", address, "--port", str(ffsocket.port)]
     options += ["--sockets-prefix", sockets_prefix, "--patience", str(_CLIENT_PATIENCE_SECONDS)]
     if ffsocket.terms is not None:

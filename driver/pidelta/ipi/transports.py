@@ -9,14 +9,19 @@ import os
 import socket
 import stat
 import struct
+import sys
 import time
 from typing import Protocol
 
 from pidelta.errors import SetupError, TransportError
 
 SOCKETS_PREFIX = "/tmp/ipi_"
+LONGEST_SOCKET_PATH = 107 if sys.platform == "linux" else 103
+"""Bytes of the path of a unix socket, besides the one that ends it."""
 UNIX_MODES = ("unix", "shm")
 MODES = (*UNIX_MODES, "inet")
+ANY_ADDRESS = "0.0.0.0"
+"""i-PI listens at each address of the host, for clients on others, too."""
 _RETRY_SECONDS = 0.1
 _DEAF_SECONDS = 600
 """After so long without reading a byte of what is sent, i-PI is taken for stuck."""

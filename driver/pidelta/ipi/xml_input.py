@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from pidelta.errors import SetupError
@@ -73,6 +75,24 @@ def to_number(path: Path, what: str, text: str) -> float:
 def integer_of(path: Path, element: ET.Element, tag: str, default: int, smallest: int | None = None) -> int:
     """The integer in a child, or a default where there is none; raises as `to_integer`."""
     return to_integer(path, f"<{tag}>", text_of(element, tag, str(default)), smallest)
+
+
+def to_atomic(path: Path, element: ET.Element, dimension: str) -> float:
+    """What turns the unit of an element into the atomic one.
+
+    Raises:
+        SetupError: i-PI does not know the unit.
+    """
+    from ipi.utils.units import unit_to_internal
+
+    unit = element.get("units", "atomic_unit")
+    try:
+        with redirect_stdout(io.StringIO()):
+            return float(unit_to_internal(dimension, unit, 1.0))
+    except (TypeError, ValueError):
+        raise SetupError(
+            f"{path}: <{element.tag}>: expected a unit that i-PI knows, found {unit!r}"
+        ) from None
 
 
 def systems_of(path: Path, root: ET.Element) -> Iterator[ET.Element]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import re
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from rich.console import Console
 from conftest import ROOT
 from ipi_support import interrupt, unique_address, write_water
 from pidelta.analysis.ipi_output import PropertiesFollower, read_properties
+from pidelta.cli.run import check_wrapping, clients_elsewhere
 from pidelta.cli.run_report import report
 from pidelta.config import load_config
 from pidelta.ipi.simulation import read_simulation
@@ -249,6 +252,49 @@ def test_failing_client_ends_the_run(water, fail):
     assert line.startswith("pidelta: client 1: pidelta: ")
     assert "exceeds half of the smallest height of the cell" in line
     assert line.endswith(f"; no step was saved: start again with: pidelta run {water}")
+
+
+def test_atoms_are_not_put_into_a_cell_that_is_none(water, fail):
+    water.write_text(water.read_text().replace("pbc='false'", "pbc='True'"))
+    line = fail("run", water)
+    assert "input.xml: pbc of forcefield 'pidelta': expected false, as" in line
+    assert "water.xyz has no cell, found true: i-PI would tear molecules apart" in line
+    assert not (water.parent / "water.i-pi.log").exists()
+    structure = water.parent / "water.xyz"
+    lattice = 'Lattice="30 0 0 0 30 0 0 0 30"'
+    structure.write_text(structure.read_text().replace("6\n\n", f"6\n{lattice}\n"))
+    check_wrapping(read_simulation(water), Setup(load_config(water.parent / "pidelta.yaml")))
+
+
+def inet(path, name, address="0.0.0.0", parameters=""):
+    """Make the socket of an input one that clients on other hosts may join."""
+    text = re.sub("<address>.*?</address>", f"<address>{address}</address>{parameters}", path.read_text())
+    path.write_text(text.replace("'pidelta'", f"'{name}'").replace("mode='unix'", "mode='inet'"))
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "terms", "told"),
+    [
+        (
+            "low",
+            "",
+            ("low",),
+            "--address HOST --port 65535 --terms low; or add terms: low to its",
+        ),
+        ("low", "<parameters>{terms: low}</parameters>", ("low",), None),
+        ("pidelta", "", ("mm", "low"), None),
+        # a run that is about less than the whole energy
+        ("pidelta", "", ("mm",), "--terms mm; or add terms: mm"),
+    ],
+)
+def test_what_clients_elsewhere_have_to_be_told(water, name, parameters, terms, told):
+    inet(water, name, parameters=parameters)
+    config = SimpleNamespace(terms=("mm", "low"), path=Path("pidelta.yaml"))
+    notes = list(clients_elsewhere(read_simulation(water), terms, config))
+    assert len(notes) == (told is not None)
+    if told is not None:
+        assert f"clients of {name} started by hand have to be told its terms: pidelta client" in notes[0]
+        assert told in notes[0]
 
 
 def test_terms_are_checked_before_anything_starts(water, fail):

@@ -14,12 +14,24 @@ import pytest
 from ase import Atoms
 from ase.calculators.socketio import SocketIOCalculator
 
-from ipi_support import CELL, NUMBERS, POSITIONS, SYMBOLS, Images, running_ipi, unique_address, write_input
+import pidelta.ipi.transports
+from ipi_support import (
+    CELL,
+    NUMBERS,
+    POSITIONS,
+    SYMBOLS,
+    Images,
+    running_ipi,
+    unique_address,
+    write_input,
+    write_water,
+)
 from pidelta.analysis.ipi_output import read_properties
 from pidelta.errors import GeometryError, ProtocolError, SetupError, StructureError, TransportError
 from pidelta.ipi.client import ServeSummary, serve
 from pidelta.ipi.observers import Alarm, Observer
-from pidelta.ipi.transports import SocketTransport, connect, remove_stale_socket
+from pidelta.ipi.served import Served
+from pidelta.ipi.transports import LONGEST_SOCKET_PATH, SocketTransport, connect, remove_stale_socket
 from pidelta.state import Evaluation, Term
 from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM, HARTREE_IN_EV
 
@@ -405,6 +417,47 @@ def test_parameters_of_the_forcefield_choose_terms(parameters):
     serve(Images(), transport, on_terms=evaluator_of)
     assert asked == [{"mm"}]
     assert split_reply(transport.sent)[0] == pytest.approx(0.5 * Images().energy(POSITIONS, CELL))
+
+
+def test_a_forcefield_without_parameters_is_heard_of():
+    asked = []
+    serve(Images(), Memory(INIT, EXIT), on_terms=lambda served: asked.append(served) or Images())
+    assert asked == [Served()]
+
+
+@pytest.mark.parametrize(
+    ("options", "parameters", "line"),
+    [
+        (
+            [],
+            b"",
+            "serves the whole energy, mm: neither --terms nor the <parameters> of the forcefield name terms",
+        ),
+        ([], b"batch_size:1", "serves the whole energy, mm: "),
+        (["--terms", "mm"], b"", "serves mm\n"),
+        ([], b"terms:mm.nonbonded", "serves mm.nonbonded\n"),
+    ],
+)
+def test_a_client_says_what_it_serves(tmp_path, run, capsys, monkeypatch, options, parameters, line):
+    """i-PI does not send the name of a forcefield, which a user may have made of terms."""
+    folder = write_water(tmp_path / "run").parent
+    init = b"INIT        " + integers(0, len(parameters)) + parameters
+    monkeypatch.setattr(pidelta.ipi.transports, "connect", lambda *_, **__: Memory(init, EXIT))
+    assert run("client", folder / "pidelta.yaml", *options) == 0
+    printed = capsys.readouterr()
+    assert printed.err.startswith(line)
+    assert printed.err.count("\n") == 1
+    assert ServeSummary.from_json(printed.out).end == "exit"
+
+
+def test_the_longest_path_of_a_socket(tmp_path):
+    """What the system itself takes."""
+    path = f"{tmp_path}/"
+    path += "x" * (LONGEST_SOCKET_PATH - len(path))
+    with closing(socket.socket(socket.AF_UNIX)) as listening:
+        listening.bind(path)
+    with closing(socket.socket(socket.AF_UNIX)) as listening, pytest.raises(OSError, match="too long"):
+        listening.bind(path + "x")
 
 
 def test_parameters_of_the_forcefield_that_say_nothing():

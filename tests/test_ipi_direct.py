@@ -155,6 +155,11 @@ def test_whole_run(tmp_path, run, capsys):
         ({"parameters": "terms: mm+lo"}, "expected mm, low, delta, .* joined by .*, found 'lo'"),
         ({"name": "mm"}, "a name made of terms: expected the same in <parameters> {terms: mm}, found none"),
         ({"name": "detla"}, "a name that looks like terms"),
+        ({"parameters": "term: mm"}, "<parameters> of .*: expected config, terms, member, found 'term'"),
+        (
+            {"extra": "<activelist>[0]</activelist>"},
+            "<activelist> of .* expected none, as",
+        ),
     ],
 )
 def test_problems_of_the_input(tmp_path, changes, message):
@@ -165,6 +170,11 @@ def test_problems_of_the_input(tmp_path, changes, message):
     with pytest.raises(SetupError, match=message) as caught:
         read_simulation(path)
     assert "\n" not in str(caught.value)
+
+
+def test_parameters_as_restart_has_them(tmp_path):
+    path = direct_in_place(write_water(tmp_path / "run"), parameters="terms: mm, verbosity: 3")
+    assert read_simulation(path).forces.directs[0].terms == {"mm"}
 
 
 def test_a_file_of_others_is_not_ours(tmp_path):

@@ -115,6 +115,11 @@ def force(name, options="", inner=""):
     return f"<force forcefield='{name}' {options}>{inner}</force>"
 
 
+def bias(*forces, weights=""):
+    """An ensemble with a bias of forces."""
+    return f"<ensemble><bias>{''.join(forces)}</bias>{weights}</ensemble>"
+
+
 EACH = force("mm") + force("low") + force("delta")
 
 
@@ -143,6 +148,9 @@ EACH = force("mm") + force("low") + force("delta")
         ),
         (force("c"), {"sockets": ("a", "b"), "wrap": ("<ffcommittee name='c'>", "</ffcommittee>")}),
         (EACH, {"systems": 2}),
+        (force("mm") + force("low"), {"extra": bias(force("delta"))}),
+        # a bias of another program
+        (EACH, {"extra": bias(force("plumed")), "wrap": ("<ffplumed name='plumed'/>", "")}),
     ],
 )
 def test_sums_of_each_term_once(tmp_path, forces, options):
@@ -174,6 +182,23 @@ def test_sums_of_each_term_once(tmp_path, forces, options):
             EACH + force("mm.bonded"),
             {"sockets": (*ALL, "mm.bonded")},
             "found mm.bonded 2 times, by mm, mm.bonded$",
+        ),
+        (EACH, {"extra": bias(force("low"))}, "found low 2 times, by low, low in <bias>$"),
+        (
+            EACH,
+            {"sockets": (*ALL, "other"), "extra": bias(force("other"))},
+            "found mm 2 times, by mm, other in <bias>$",
+        ),
+        # i-PI evaluates both levels and adds them up
+        (
+            EACH.replace(force("low"), force("low", inner="<mts_weights>[1, 1]</mts_weights>")),
+            {},
+            "found low 2 times, by low; i-PI adds up <mts_weights>, and a factor is asked for by weight$",
+        ),
+        (
+            EACH.replace(force("low"), force("low", inner="<mts_weights>[0, 0.5]</mts_weights>")),
+            {},
+            "found low 0.5 times, by low; i-PI adds up <mts_weights>",
         ),
     ],
 )
@@ -215,6 +240,22 @@ def test_weights_that_say_so_are_told(tmp_path):
     factors = "<ensemble><hamiltonian_weights>[1, 1, 0]</hamiltonian_weights></ensemble>"
     forces = simulation(tmp_path, EACH, extra=factors).forces
     assert forces.check("input.xml", ALL) == ["the weights of the forces count delta 0 times"]
+
+
+def test_a_bias_is_weighed_by_its_own_weights(tmp_path):
+    extra = bias(force("delta"), weights="<bias_weights>[0.25]</bias_weights>")
+    forces = simulation(tmp_path, force("mm") + force("low"), extra=extra).forces
+    assert forces.check("input.xml", ALL) == ["the weights of the forces count delta 0.25 times"]
+    assert [each.name for each in forces.sockets] == ["mm", "low", "delta"]
+    with pytest.raises(SetupError, match=r"weight of .*'delta'> in <bias>: expected none, .*, found 0\.5$"):
+        simulation(tmp_path, EACH, extra=bias(force("delta", "weight='0.5'")))
+    with pytest.raises(SetupError, match="expected a forcefield among mm, low, delta, found 'plumed'"):
+        simulation(tmp_path, EACH, extra=bias(force("plumed")))
+
+
+def test_beads_of_a_bias_are_structures(tmp_path):
+    forces = simulation(tmp_path, EACH, extra=bias(force("delta", "nbeads='3'"))).forces
+    assert [forces.structures(socket) for socket in forces.sockets] == [1, 1, 4]
 
 
 def test_template_of_systems(tmp_path):

@@ -101,6 +101,16 @@ def test_nested_ffsockets_defaults_and_restart(tmp_path):
         ("stride='1'", "stride='0'", "stride of <properties>: expected 1 or more, found 0"),
         ("<simulation", "<?xml version='1.0' encoding='none'?><simulation", "expected well-formed XML"),
         ("</ffsocket>", "</ffsocket><fflj name='all'/>", "a name of its own .* found 'all' twice"),
+        (
+            "</address>",
+            "</address> <activelist> [0, 1, 2] </activelist>",
+            "<activelist> of <ffsocket name='all'>: expected none, as .* all atoms, found 3 of them",
+        ),
+        (
+            "<address> x",
+            f"<address> {'x' * 120}",
+            f"<address> of <ffsocket name='all'>: expected 10. bytes at most .*, found 129: /tmp/ipi_xx",
+        ),
     ],
 )
 def test_problems(tmp_path, old, new, message):
@@ -110,6 +120,21 @@ def test_problems(tmp_path, old, new, message):
         read_simulation(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_a_list_of_all_atoms_as_restart_has_it(tmp_path):
+    path = write_input(tmp_path, address="x")
+    whole = "</address> <activelist shape='(1)'> [ -1 ] </activelist>"
+    path.write_text(path.read_text().replace("</address>", whole))
+    assert len(read_simulation(path).forces.sockets) == 1
+
+
+def test_a_committee_without_some_atoms(tmp_path):
+    path = write_input(tmp_path, address="x")
+    text = path.read_text().replace("<ffsocket name='all'", "<ffcommittee name='all'><ffsocket name='one'")
+    path.write_text(text.replace("</ffsocket>", "</ffsocket><activelist>[0]</activelist></ffcommittee>"))
+    with pytest.raises(SetupError, match=r"<activelist> of <ffcommittee name='all'>: .* found 1 of them"):
+        read_simulation(path)
 
 
 def test_missing_input(tmp_path):

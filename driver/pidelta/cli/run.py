@@ -85,7 +85,7 @@ def run(
     setup = Setup(settings)
     check_atom_order(simulation, setup.system)
     check_extras(simulation, expected, setup.extras)
-    _check_wrapping(simulation, setup)
+    check_wrapping(simulation, setup)
     _check_virial(console, simulation, setup, expected)
     for warning in setup.warnings:
         console.print(f"[yellow]warning: {escape(warning)}[/yellow]", soft_wrap=True)
@@ -148,13 +148,13 @@ def _show_terms(console: Console, simulation: Simulation, terms: list[str], conf
         if schedule := schedule_of(forces, source):
             served += f": {schedule}"
         console.print(f"forcefield {source.name}: {served}", markup=False, highlight=False)
-    for note in (*notes, *_clients_elsewhere(simulation, terms, config)):
+    for note in (*notes, *clients_elsewhere(simulation, terms, config)):
         console.print(f"[yellow]note: {escape(note)}[/yellow]", soft_wrap=True)
     for warning in stiff_terms_behind(forces, terms):
         console.print(f"[yellow]warning: {warning}[/yellow]", soft_wrap=True)
 
 
-def _clients_elsewhere(simulation: Simulation, terms: Sequence[str], config: Config) -> Iterator[str]:
+def clients_elsewhere(simulation: Simulation, terms: Sequence[str], config: Config) -> Iterator[str]:
     """What a client that is started by hand, on any host, has to be told, as i-PI does not tell it.
 
     Without the terms of a name, or those that this run is about, it would serve the whole energy.
@@ -173,7 +173,7 @@ def _clients_elsewhere(simulation: Simulation, terms: Sequence[str], config: Con
         )
 
 
-def _check_wrapping(simulation: Simulation, setup: Setup) -> None:
+def check_wrapping(simulation: Simulation, setup: Setup) -> None:
     """See that i-PI does not put atoms into a cell that the structure does not have.
 
     Raises:

@@ -12,21 +12,22 @@ def schedule_of(forces: ForceSum, source: ForceSource) -> str:
     """The beads and the time step of a source, as in ``32 beads, every 0.5 fs``.
 
     Returns:
-        One text for each of several such in the input, joined by ``;``; '' where all forces are evaluated on
-        all beads at each longest time step.
+        One text for each of several such in the input, joined by ``;``; '' where all that pidelta serves is
+        evaluated on all beads at each longest time step.
     """
     evaluations = [
         (whole, force, level)
         for system, whole in zip(forces.with_biases, forces.resolutions, strict=True)
         for force in system
         for level in _levels(force)
+        if force.forcefield in forces.shares
     ]
     if all(each.n_beads == whole.n_beads and whole.steps(k) == 1 for whole, each, k in evaluations):
         return ""
     texts = (
         _schedule(whole, force, level)
         for whole, force, level in evaluations
-        if source.name in forces.shares.get(force.forcefield, {})
+        if source.name in forces.shares[force.forcefield]
     )
     return "; ".join(dict.fromkeys(filter(None, texts)))
 

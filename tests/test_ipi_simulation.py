@@ -109,7 +109,7 @@ def test_nested_ffsockets_defaults_and_restart(tmp_path):
         (
             "<address> x",
             f"<address> {'x' * 120}",
-            f"<address> of <ffsocket name='all'>: expected 10. bytes at most .*, found 129: /tmp/ipi_xx",
+            "<address> of <ffsocket name='all'>: expected 10. bytes at most .*, found 129: /tmp/ipi_xx",
         ),
     ],
 )

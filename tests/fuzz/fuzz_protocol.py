@@ -3,10 +3,10 @@
 Run: pip install atheris; python tests/fuzz/fuzz_protocol.py -runs=10000000 tests/fuzz/corpus
 
 Options are those of libFuzzer. `-merge=1 tests/fuzz/corpus FOUND` adds to the corpus what reaches new lines.
-`-max_len=512` is enough for several messages, and faster.
+`-max_len=256` is enough for a whole exchange, and faster.
 
-27 November 2026, atheris 3.0.0, two runs with `-max_len=512`, `-seed=1` and `-seed=2`, stopped after at least
-1.6 million inputs together: nothing found. The ten million are still to be run.
+28 November 2026, atheris 3.0.0, `-runs=10000000 -max_len=256 -seed=3`: half an hour, nothing found,
+and no line that the corpus does not reach.
 """
 
 import sys

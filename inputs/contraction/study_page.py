@@ -186,8 +186,7 @@ def page(
         "",
         f"Frames of the run `{SAMPLED}`, evaluated in each way: RMS error of the forces on beads relative "
         "to their RMS, and the difference of the centroid-virial kinetic energy of an atom from that of all "
-        "terms on 32 beads, both in percent; and the spread of the difference of their energies, in kT. "
-        "In 900 waters that run was made with other delta models, on 4 beads.",
+        "terms on 32 beads, both in percent; and the spread of the difference of their energies, in kT.",
     ]
     for title, ways in by_box.items():
         count = int(next(iter(ways.values()))["frames"].value)

@@ -126,6 +126,8 @@ def test_absorption_in_a_box_is_that_of_a_molecule_over_its_volume():
 
 def test_a_short_run_has_shorter_windows_and_no_errors():
     assert window_rows(40, 1.0) == 40
+    assert window_rows(2, 1.0) == 32
+    assert absorption("a", RNG.normal(size=(32, 3)), 40.0, TEMPERATURE, None) == (None, 32)
     assert window_rows(400, 1.0) == 100
     assert window_rows(10**6, 2.0 / ATOMIC_TIME_IN_FEMTOSECOND) == 2000
     spectrum, rows = absorption("a", RNG.normal(size=(70, 3)), 40.0, TEMPERATURE, None)

@@ -104,3 +104,13 @@ def test_error_of_a_short_series_is_unknown():
 def test_an_error_that_nothing_tells_is_left_out():
     assert str(Mean(301.234, math.nan)) == "301.2"
     assert str(Mean(301.234, 2.5)) == "301.2 ± 2.5"
+
+
+def test_what_is_not_a_number_has_no_drift():
+    broken = properties()
+    broken.columns["conserved"][107] = math.nan
+    assert math.isnan(summarise(broken, 12).drift.slope.value)
+    broken.columns["time"][109] = math.inf
+    assert math.isnan(summarise(broken, 12).drift.rms)
+    assert broken.not_numbers("temperature") == ""
+    assert broken.not_numbers("conserved").startswith("conserved: not a number at ")

@@ -2,17 +2,20 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import matplotlib.image
 import numpy as np
 import pytest
 from ipi.engine.atoms import Atoms
 from ipi.engine.cell import Cell
+from ipi.engine.properties import Properties as IpiProperties
 from ipi.utils.io import print_file
 
 from pidelta.analysis.correlations import Cost
 from pidelta.analysis.cost import add_cost, read_cost
 from pidelta.analysis.report import ReportOptions, SystemReport
+from pidelta.analysis.run_files import RunFiles
 from pidelta.cli.report_input import composition_of, read_run, read_setup
 from pidelta.errors import DataError, SetupError
 from pidelta.units import ANGSTROM, HARTREE_IN_KELVIN, KELVIN
@@ -339,3 +342,95 @@ def test_what_is_no_dynamics_has_no_report(sample, tmp_path):
     path.write_text(re.sub("(?s)<motion.*</motion>", "<motion mode='minimize'/>", path.read_text()))
     with pytest.raises(DataError, match="expected <motion mode='dynamics'>, whose means have errors"):
         make(path)
+
+
+FIXED = {
+    "atoms": "<fixatoms> [ 0, 1 ] </fixatoms>",
+    "degrees of freedom": "<fixatoms_dof> [ 0, 1, 2, 3, 4, 5 ] </fixatoms_dof>",  # as in a RESTART
+    "a file": "<fixatoms mode='file'> fixed.txt </fixatoms>",
+}
+
+
+def ipis_temperatures(frames, fixed):
+    """(n,) k_B T as i-PI writes it, by its own formula, of velocities that are zero where they are fixed."""
+    system = SimpleNamespace(
+        beads=SimpleNamespace(natoms=len(MASSES), nbeads=N_BEADS, m=MASSES),
+        ensemble=SimpleNamespace(temp=300.0 * KELVIN),
+        motion=SimpleNamespace(fixcom=False, fixatoms_dof=np.array(fixed), enstype="nvt"),
+        get_atom_ids=lambda atom: np.arange(len(MASSES)),
+    )
+    values = []
+    for snapshot in frames.stream():
+        v = snapshot.values.reshape(N_BEADS, -1).copy()
+        v[:, fixed] = 0.0
+        kinetic = 0.5 * (np.repeat(MASSES, 3) * v**2).sum() / N_BEADS
+        system.get_kinmd = lambda *which, kinetic=kinetic: kinetic
+        values.append(IpiProperties.get_temp(system))
+    return np.array(values)
+
+
+@pytest.mark.parametrize("said_by", FIXED)
+def test_fixed_atoms_have_no_degrees_of_freedom(tmp_path, said_by):
+    """2 of 6 atoms with 2 beads: 24 are left, of region and element those of the others; i-PI agrees."""
+    path = write_run(tmp_path)
+    (tmp_path / "fixed.txt").write_text("0\n1\n")
+    path.write_text(path.read_text().replace("<fixcom> False </fixcom>", FIXED[said_by]))
+    outputs = read_run(path).outputs.systems[0]
+    assert not outputs.fixes_momentum
+    kelvin = ipis_temperatures(RunFiles(outputs, 6).frames("velocities"), list(range(6))) * HARTREE_IN_KELVIN
+    out = tmp_path / "sim.out"
+    lines = [line.split() for line in out.read_text().splitlines() if not line.startswith("#")]
+    header = [line for line in out.read_text().splitlines() if line.startswith("#")]
+    rows = [" ".join([*row[:3], f"{value:.8e}", row[4]]) for row, value in zip(lines, kelvin, strict=True)]
+    out.write_text("\n".join([*header, *rows, ""]))
+
+    section = next(section for section in make(path).sections if section.title == "Temperature")
+    found = {number.name: number for number in section.numbers}
+    degrees = {name: number.details["degrees of freedom"] for name, number in found.items() if number.details}
+    assert degrees["all beads"] == degrees["i-PI's temperature"] == 24.0
+    assert degrees["all centroid"] == 12.0
+    assert (degrees["QM beads"], degrees["MM beads"], degrees["H beads"]) == (6.0, 18.0, 18.0)
+    assert "QM O beads" not in found  # it cannot move
+    whole, ours = found["i-PI's temperature"].mean.value, found["all beads"].mean.value
+    assert whole == pytest.approx(ours, rel=1e-5)
+    for name in ("all beads", "QM beads", "H beads", "all centroid"):
+        assert abs(found[name].mean.value - 300.0) < 4.0 * found[name].mean.error, name
+    assert abs(float(found["all beads"].details["width"].split()[0]) - 1.0) < 0.3
+
+
+def test_a_region_of_fixed_atoms_has_no_temperature(tmp_path):
+    path = write_run(tmp_path)
+    path.write_text(path.read_text().replace("<fixcom>", "<fixatoms> [ 0, 1, 2 ] </fixatoms> <fixcom>"))
+    section = next(section for section in make(path).sections if section.title == "Temperature")
+    assert not [number.name for number in section.numbers if "QM" in number.name]
+    path.write_text(path.read_text().replace("[ 0, 1, 2 ]", "[ 6 ]"))
+    with pytest.raises(DataError, match="expected atoms below 6, found 6"):
+        make(path)
+
+
+def test_what_is_not_a_number_is_said(tmp_path):
+    path = write_run(tmp_path)
+    out = tmp_path / "sim.out"
+    lines = out.read_text().splitlines()
+    row = next(place for place, line in enumerate(lines) if line.startswith("40 "))
+    lines[row] = " ".join([*lines[row].split()[:2], "nan", *lines[row].split()[3:]])
+    out.write_text("\n".join(lines) + "\n")
+    energies = make(path).sections[0]
+    assert [remark for remark in energies.remarks if "not a number" in remark] == [
+        "conserved: not a number at step 40, so neither is what follows from it"
+    ]
+
+
+def test_a_few_frames_are_no_spectrum(tmp_path):
+    path = write_run(tmp_path, n_beads=1)
+    for name in ("vel_0.xyz", "dip_0"):
+        file = tmp_path / f"sim.{name}"
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(lines[: 2 * len(lines) // N_FRAMES]))
+    sections = {section.title: section for section in make(path).sections}
+    assert sections["Vibrational density of states"].remarks == (
+        "too short: expected snapshots of velocities, 32 or more, found 2",
+    )
+    assert "QM dipole: too short: expected snapshots, 33 or more, found 2" in (
+        sections["Infrared spectrum"].remarks
+    )

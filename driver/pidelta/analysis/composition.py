@@ -49,6 +49,7 @@ class Composition:
         is_periodic: whether there is a cell; without one this is a molecule or cluster.
         has_quantum: whether there is a QM region, which may be all atoms.
         given_masses: what the input says of masses: an atom, or -1 for all, and values in electron masses.
+        fixed: degrees of freedom that do not move: 3 times the atom, and 0, 1 or 2 for x, y or z.
     """
 
     names: tuple[str, ...]
@@ -60,6 +61,7 @@ class Composition:
     is_periodic: bool = True
     has_quantum: bool = False
     given_masses: Sequence[tuple[int, Sequence[float]]] = ()
+    fixed: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -89,6 +91,22 @@ class Composition:
                 )
             found[chosen] = values
         return found
+
+    @cached_property
+    def free(self) -> FloatArray:
+        """(N, 3) ones, zeros where an atom is held fixed.
+
+        Raises:
+            DataError: the input fixes an atom that is not there.
+        """
+        if beyond := [index for index in self.fixed if index >= 3 * len(self)]:
+            raise DataError(
+                f"<fixatoms> or <fixatoms_dof> of the i-PI input: expected atoms below {len(self)}, found "
+                f"{beyond[0] // 3}"
+            )
+        found = np.ones(3 * len(self))
+        found[list(self.fixed)] = 0.0
+        return found.reshape(-1, 3)
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:

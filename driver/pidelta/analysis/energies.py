@@ -12,7 +12,10 @@ from pidelta.units import HARTREE_IN_EV
 
 
 def energy_section(files: list[Properties], n_atoms: int) -> Section:
-    """Means over time of what the properties files have, and the drift of the conserved quantity."""
+    """Means over time of what the properties files have, and the drift of the conserved quantity.
+
+    Of all columns of the files it says which are not numbers, and where.
+    """
     numbers, panels, remarks = [], [], []
     conserved = next((file for file in files if "conserved" in file), None)
     time = None if conserved is None else time_in_ps(conserved)
@@ -37,5 +40,6 @@ def energy_section(files: list[Properties], n_atoms: int) -> Section:
         numbers.append(Number(title, mean_with_error(settled(values)), unit))
         if (when := time_in_ps(file)) is not None:
             panels.append(Panel(title, "time / ps", f"{title} / {unit}", (Curve("", when, values),)))
+    remarks += [text for file in files for column in file.columns if (text := file.not_numbers(column))]
     pictures = (Picture("energies", "energies over time", tuple(panels)),) if panels else ()
     return Section("Energies", tuple(numbers), pictures, tuple(remarks))

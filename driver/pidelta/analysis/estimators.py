@@ -150,6 +150,8 @@ def estimator_section(
         remarks.append(
             f"classical: {1.5 * temperature * _MEV:.2f} meV/atom at the temperature of the ensemble"
         )
+    if len(composition.fixed):
+        remarks.append("of atoms that are held fixed these are no kinetic energies: their momenta are zero")
     kinds = {number.name.partition(", ")[2].partition(" of")[0] for number in numbers}
     if n_beads > 1 and "centroid virial" not in kinds:
         remarks.append(

@@ -63,6 +63,16 @@ class Properties:
     def __contains__(self, name: str) -> bool:
         return name in self.columns
 
+    def not_numbers(self, name: str) -> str:
+        """Where a column is not a number, as in a message; '' where it is one in all rows."""
+        values = self.columns[name].reshape(len(self.columns[name]), -1)
+        rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if not len(rows):
+            return ""
+        where = f"row {rows[0]}" if "step" not in self else f"step {self.columns['step'][rows[0]]:.0f}"
+        more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+        return f"{name}: not a number at {where}{more}, so neither is what follows from it"
+
     def atomic(self, name: str) -> FloatArray:
         """Return a column, arguments in its name such as ``kinetic_cv(H)``, in atomic units.
 

@@ -25,6 +25,7 @@ from pidelta.analysis.positions_pass import Positions, read_positions
 from pidelta.analysis.run_files import BeadFrames, RunFiles
 from pidelta.analysis.sections import Mark, Report, Section
 from pidelta.analysis.spectra import (
+    FEWEST_ROWS,
     WATER_MODES,
     Spectrum,
     absorption,
@@ -71,6 +72,10 @@ class Run:
     outputs: RunOutputs
     cost: Cost | None
     exchange: Exchange | None
+
+
+def _too_short(what: str, expected: int, found: int) -> str:
+    return f"too short: expected {what}, {expected} or more, found {found}"
 
 
 class SystemReport:
@@ -310,12 +315,14 @@ class SystemReport:
         if frames is None:
             return Section(title, remarks=(f"not in the output: ask for {_VELOCITIES}",))
         row = self._row_time(frames.steps)
-        if row is None:
+        if row is None and len(frames) > 1:
             return Section(title, remarks=("velocities are not evenly spaced in time",))
+        if row is None:
+            return Section(title, remarks=(_too_short("snapshots of velocities", FEWEST_ROWS, len(frames)),))
         self._progress(f"vibrations: {len(frames)} snapshots of {frames.n_beads} beads")
         spectra, rows = vibrational_density(self._composition, frames, row)
         if not spectra:
-            return Section(title, remarks=(f"too short: expected {rows} snapshots of velocities",))
+            return Section(title, remarks=(_too_short("snapshots of velocities", rows, len(frames)),))
         remarks = [f"of {of_what}, mass-weighted, each of area one", *self._about_dynamics()]
         return spectrum_section(
             title, spectra, rows, row, y_label="density / cm", marks=self._marks(), remarks=remarks
@@ -331,12 +338,15 @@ class SystemReport:
         )
         for name, steps, dipoles in self._dipoles(missing):
             row = self._row_time(steps)
+            if len(steps) < 2:
+                missing.append(f"{name}: {_too_short('snapshots', FEWEST_ROWS + 1, len(steps))}")
+                continue
             if row is None or temperature is None:
                 missing.append(f"{name}: not evenly spaced in time, or no temperature")
                 continue
             spectrum, rows = absorption(name, dipoles, row, temperature, volume)
             if spectrum is None:
-                missing.append(f"{name}: too short: expected {rows} snapshots and one more")
+                missing.append(f"{name}: {_too_short('snapshots', rows + 1, len(steps))}")
             else:
                 spectra.append(spectrum)
                 width = rows, row

@@ -21,6 +21,8 @@ _HIGHEST = 4500.0
 """1/cm that pictures show."""
 _LONGEST_WINDOW = 4000.0 / ATOMIC_TIME_IN_FEMTOSECOND
 _FEWEST_WINDOWS, _SHORTEST_WINDOW = 4, 64
+FEWEST_ROWS = 32
+"""Fewer resolve nothing: of rows 2 fs apart, 750 1/cm."""
 _COLUMNS = 3000
 """Series that are transformed at once."""
 _IN_WAVENUMBERS = 1e8 / (2.0 * math.pi * _SPEED_OF_LIGHT * BOHR_IN_ANGSTROM)
@@ -75,9 +77,12 @@ def _error(windows: FloatArray) -> FloatArray | None:
 
 
 def window_rows(n_rows: int, row_time: float) -> int:
-    """Rows of a window: 4 ps, or less so that there are four windows, but not fewer than 64 rows."""
+    """Rows of a window: 4 ps, or less so that there are four windows, but not fewer than 64 rows.
+
+    A shorter run is one window, of 32 rows at least: without these there is no spectrum.
+    """
     wanted = min(int(_LONGEST_WINDOW / row_time), n_rows // _FEWEST_WINDOWS)
-    return min(n_rows, max(wanted, _SHORTEST_WINDOW))
+    return max(FEWEST_ROWS, min(n_rows, max(wanted, _SHORTEST_WINDOW)))
 
 
 def resolution(rows: int, row_time: float) -> float:
@@ -101,9 +106,9 @@ class PowerSpectrum:
         self._spectra: list[FloatArray] = []
 
     def add(self, values: FloatArray) -> None:
-        """Take the next row, (k,); a window of one row would be nothing."""
+        """Take the next row, (k,)."""
         self._buffer.append(values)
-        if len(self._buffer) == self._rows > 1:
+        if len(self._buffer) == self._rows:
             self._spectra.append(self._transform(np.array(self._buffer)))
             self._buffer = self._buffer[self._rows // 2 :]
 

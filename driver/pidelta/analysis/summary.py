@@ -92,7 +92,9 @@ def time_in_ps(properties: Properties) -> FloatArray | None:
 
 
 def fit_drift(time_ps: FloatArray, conserved: FloatArray, n_atoms: int) -> Drift:
-    """Fit a line to the conserved quantity (n,) in hartree over the time (n,) in ps."""
+    """Fit a line to the conserved quantity (n,) in hartree over the time (n,) in ps; nan where one is nan."""
+    if not (np.isfinite(time_ps).all() and np.isfinite(conserved).all()):
+        return Drift(Mean(math.nan, math.nan), math.nan)
     energy = (conserved - conserved.mean()) * (1000.0 * HARTREE_IN_EV / n_atoms)
     slope, offset = np.polyfit(time_ps, energy, 1)
     rest = energy - slope * time_ps - offset

@@ -34,6 +34,8 @@ Targets = Callable[[IntArray], FloatArray | None]
 class Freedom:
     """How freely groups of atoms move.
 
+    What is held fixed has no degree of freedom; then i-PI leaves the total momentum alone.
+
     A total momentum of zero takes 3 degrees of freedom, from each group the share of its mass: three of its
     normal velocities keep 1 - share of their k_B T. The distribution of 2 K is that of a sum of squares of
     nearly equal widths, and so nearly a Gamma distribution with the same mean and variance.
@@ -53,7 +55,7 @@ class Freedom:
         """Of the momenta of all beads of groups of atoms."""
         matrix = group_matrix(groups, len(composition))
         share = matrix @ composition.masses / composition.masses.sum() * fixes_momentum
-        full = 3.0 * matrix.sum(axis=1) * n_beads
+        full = matrix @ composition.free.sum(axis=1) * n_beads
         degrees, squares = full - 3.0 * share, full - 6.0 * share + 3.0 * share**2
         moves = degrees > _LEAST_FREEDOM
         shape = np.divide(degrees**2, squares, out=np.zeros_like(degrees), where=moves)
@@ -100,9 +102,10 @@ def kinetic_temperatures(
     matrix = group_matrix(groups, len(composition)) * composition.masses
     beads, centroids = [], []
     for snapshot in velocities.stream():
-        beads.append(matrix @ np.einsum("bai,bai->a", snapshot.values, snapshot.values))
+        values = snapshot.values * composition.free  # first velocities are drawn for fixed atoms, too
+        beads.append(matrix @ np.einsum("bai,bai->a", values, values))
         if velocities.is_complete and n_beads > 1:
-            centroid = snapshot.values.mean(axis=0)
+            centroid = values.mean(axis=0)
             centroids.append(matrix @ np.einsum("ai,ai->a", centroid, centroid))
     found = []
     if not are_centroids:
@@ -156,7 +159,7 @@ def temperature_section(
                 numbers.append(_number(name, values, degrees, shape, outputs))
                 if composition.is_telling(group):
                     panels += _panels(name, values, shape, target)
-        numbers += _differences(found.groups, series, found.label)
+        numbers += _differences(found, series)
     if not kinetic:
         remarks.append(
             "temperatures of regions are not in the output: ask for "
@@ -200,7 +203,7 @@ def _number(name: str, values: FloatArray, degrees: float, shape: float, outputs
     if target is None or len(values) < 2:
         return Number(name, mean_with_error(values).scaled(HARTREE_IN_KELVIN), "K", details=details)
     test = compare_with_canonical(values, shape, target)
-    if outputs.is_canonical and not outputs.has_fixed_atoms:
+    if outputs.is_canonical:
         details |= _details(test)
     return Number(name, test.temperature.scaled(HARTREE_IN_KELVIN), "K", target * HARTREE_IN_KELVIN, details)
 
@@ -215,22 +218,27 @@ def _details(test: CanonicalTest) -> dict[str, float | str]:
     return details
 
 
-def _differences(groups: Sequence[Group], series: FloatArray, label: str) -> list[Number]:
+def _differences(found: KineticTemperatures, series: FloatArray) -> list[Number]:
     """QM less MM, with the error of the difference itself."""
-    index = {group.name: i for i, group in enumerate(groups)}
+    moving = zip(found.groups, found.freedom.degrees, strict=True)
+    index = {group.name: i for i, (group, degrees) in enumerate(moving) if degrees > 0.0}
     numbers = []
     for one, other in (("QM", "MM"), ("QM H", "MM H")):
         if one in index and other in index:
             difference = settled(series[:, index[one]] - series[:, index[other]])
             mean = mean_with_error(difference).scaled(HARTREE_IN_KELVIN)
-            numbers.append(Number(f"{one} - {other} {label}".strip(), mean, "K", 0.0))
+            numbers.append(Number(f"{one} - {other} {found.label}".strip(), mean, "K", 0.0))
     return numbers
 
 
 def _from_properties(
     outputs: SystemOutputs, composition: Composition, properties: Properties, targets: Targets
 ) -> list[Number]:
-    """i-PI's temperatures of all atoms or of those of one name, without what it adds for fixed momentum."""
+    """i-PI's temperatures of all atoms or of those of one name, without what it adds.
+
+    For each degree of freedom that is fixed, or part of a fixed momentum, i-PI adds 1/2 k_B T of the ensemble
+    to the kinetic energy and divides by all, so that the mean is right and the fluctuation too small.
+    """
     numbers = []
     target, scale = outputs.temperature if outputs.keeps_temperature else None, np.ones(1)
     if target is not None and "step" in properties:
@@ -249,11 +257,9 @@ def _from_properties(
         whole = 3.0 * len(atoms) * n_beads
         freedom = Freedom.of(composition, group, n_beads, outputs.fixes_momentum)
         degrees = float(freedom.degrees[0])
-        if target is not None and degrees > 0.0:
-            values = (values * whole - (whole - degrees) * target) / degrees
+        if degrees > 0.0:
+            values = (values * whole - (whole - degrees) * (outputs.temperature or 0.0)) / degrees
             numbers.append(_number(label, values, degrees, float(freedom.shape[0]), outputs))
-        else:
-            numbers.append(Number(label, mean_with_error(values).scaled(HARTREE_IN_KELVIN), "K"))
     return numbers
 
 

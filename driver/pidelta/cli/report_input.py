@@ -73,10 +73,10 @@ def composition_of(path: Path, outputs: SystemOutputs, setup: Setup | None) -> C
 
     names = RunFiles(outputs).names()
     if setup is not None:
-        return replace(_compose(setup, names, path), given_masses=outputs.masses)
+        return replace(_compose(setup, names, path), given_masses=outputs.masses, fixed=outputs.fixed)
     if not names:
         raise DataError(f"{path}: expected a trajectory, or a configuration with --config, found neither")
-    return Composition(names, given_masses=outputs.masses)
+    return Composition(names, given_masses=outputs.masses, fixed=outputs.fixed)
 
 
 def _compose(setup: Setup, names: tuple[str, ...], path: Path) -> Composition:

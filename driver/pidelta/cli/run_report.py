@@ -63,10 +63,13 @@ def _show_summary(
     paths = simulation.of_systems(file.path)
     for name, path in zip(simulation.system_names, paths, strict=True):
         try:
-            summary = summarise(read_properties(path), len(setup.system))
+            properties = read_properties(path)
+            summary = summarise(properties, len(setup.system))
         except DataError as error:
             console.print(f"no summary: {error}", soft_wrap=True)
             continue
+        for text in filter(None, map(properties.not_numbers, properties.columns)):
+            console.print(f"[yellow]warning: {escape(f'{path.name}: {text}')}[/yellow]", soft_wrap=True)
         if len(paths) > 1:
             table.add_row(f"[bold]{escape(name)}[/bold]", "")
         for row in summary.rows():

@@ -32,8 +32,8 @@ class SystemOutputs:
         thermostats: modes of its thermostats, such as ``pile_g``.
         is_canonical: whether these sample velocities at the temperature: no generalised Langevin equation
             with a covariance of its own (quantum thermostats, PIGLET).
-        fixes_momentum: whether the total momentum is kept at zero.
-        has_fixed_atoms: whether some atoms do not move.
+        fixes_momentum: whether the total momentum is kept at zero; i-PI does not where something is fixed.
+        fixed: degrees of freedom that do not move: 3 times the atom, and 0, 1 or 2 for x, y or z.
         time_step: in atomic units; None for motions without one.
         masses: what the input says of them, in order: an atom, or -1 for all, and values in electron masses.
         properties, trajectories: the outputs.
@@ -47,7 +47,7 @@ class SystemOutputs:
     thermostats: tuple[str, ...]
     is_canonical: bool
     fixes_momentum: bool
-    has_fixed_atoms: bool
+    fixed: tuple[int, ...]
     time_step: float | None
     masses: tuple[tuple[int, tuple[float, ...]], ...]
     properties: tuple[PropertiesFile, ...]
@@ -137,7 +137,7 @@ def _system(path: Path, prefix: str, output: ET.Element | None, system: ET.Eleme
     thermostats = [] if dynamics is None else list(_thermostats(dynamics))
     modes = [element.get("mode", "") for element in thermostats]
     temperature = _quantity(path, system, "temperature")
-    motion = system.find("motion")
+    fixes_momentum, fixed = _fixed(path, system)
     return SystemOutputs(
         name=name,
         n_beads=number_of_beads(path, system),
@@ -146,13 +146,51 @@ def _system(path: Path, prefix: str, output: ET.Element | None, system: ET.Eleme
         ensemble=ensemble,
         thermostats=tuple(mode for mode in modes if mode and mode != "multi"),
         is_canonical=bool(modes) and all(element.find("C") is None for element in thermostats),
-        fixes_momentum=motion is None or text_of(motion, "fixcom", "True").lower() == "true",
-        has_fixed_atoms=motion is not None and bool(text_of(motion, "fixatoms", "").strip("[] ")),
+        fixes_momentum=fixes_momentum,
+        fixed=fixed,
         time_step=None if dynamics is None else _quantity(path, dynamics, "timestep") or 1.0,
-        masses=tuple(_masses(path, system)),
+        masses=tuple(masses_of(path, system)),
         properties=tuple(properties_of(path, prefix, output, name)),
         trajectories=tuple(trajectories_of(path, prefix, output, name)),
     )
+
+
+def _fixed(path: Path, system: ET.Element) -> tuple[bool, tuple[int, ...]]:
+    """Whether the total momentum is zero, and the degrees of freedom that do not move.
+
+    Atoms may be fixed in an input; in a RESTART i-PI has turned them into degrees of freedom. Of motions that
+    are combined the dynamics counts.
+    """
+    motions = [motion for motion in system.iter("motion") if motion.get("mode") != "multi"]
+    motion = next((each for each in motions if each.find("dynamics") is not None), None)
+    if motion is None:
+        return True, ()
+    return fixed_by(path, motion)
+
+
+def fixed_by(path: Path, motion: ET.Element) -> tuple[bool, tuple[int, ...]]:
+    """Whether a ``<motion>`` keeps the total momentum at zero, and the degrees of freedom that it fixes.
+
+    Raises:
+        SetupError: these are no indices.
+    """
+    atoms = _indices(path, motion, "fixatoms")
+    fixed = {3 * atom + axis for atom in atoms for axis in range(3)} | _indices(path, motion, "fixatoms_dof")
+    return not fixed and text_of(motion, "fixcom", "True").lower() == "true", tuple(sorted(fixed))
+
+
+def _indices(path: Path, motion: ET.Element, tag: str) -> set[int]:
+    """A list in an element, or in the file that it names."""
+    element, text = motion.find(tag), text_of(motion, tag, "")
+    if element is None or element.get("mode", "manual") != "file":
+        return {to_integer(path, f"<{tag}>", item, 0) for item in items_of(text)}
+    file = path.parent / text
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(f"{path}: <{tag}>: expected a file of numbers, found {file}: {error}") from error
+    items = [item for line in lines for item in line.partition("#")[0].split()]
+    return {to_integer(file, f"<{tag}>", item, 0) for item in items}
 
 
 def _thermostats(dynamics: ET.Element) -> list[ET.Element]:
@@ -160,7 +198,7 @@ def _thermostats(dynamics: ET.Element) -> list[ET.Element]:
     return [found for element in dynamics.iterfind("thermostat") for found in element.iter("thermostat")]
 
 
-def _masses(path: Path, system: ET.Element) -> Iterator[tuple[int, tuple[float, ...]]]:
+def masses_of(path: Path, system: ET.Element) -> Iterator[tuple[int, tuple[float, ...]]]:
     """Masses in place of those that i-PI knows for the names: of an initialisation, or in a RESTART."""
     for element in (*system.iterfind("initialize/masses"), *system.iterfind("beads/m")):
         if element.get("mode", "manual") != "manual":

@@ -165,6 +165,13 @@ def test_restart(water, run, fail, capsys):
         "RESTART: nothing left to run: expected <total_steps> above <step> 10, found 10"
     )
     steps(15)
+    steps_only, config = water.read_text(), folder / "pidelta.yaml"
+    water.write_text(steps_only.replace("> 0.25 </", "> 0.5 </"))
+    assert "<timestep> of <dynamics>: expected 0.25 femtosecond" in fail("run", water, "--restart")
+    water.write_text(steps_only)
+    config.write_text("structure: water.xyz\nmm: {water: q-tip4p-f}\n")
+    assert "mm.water: expected q-spc-fw as when the run began" in fail("run", water, "--restart")
+    config.write_text("structure: water.xyz\nmm: {water: q-spc-fw}\n")
     capsys.readouterr()
     assert run("run", water, "--restart") == 0
     assert "goes on from step 10, as saved in" in " ".join(capsys.readouterr().out.split())

@@ -61,8 +61,10 @@ def run(
     from pidelta.ipi.simulation import check_atom_order, read_simulation
 
     if restart:
-        state = state_to_go_on_from(input_file)
+        state, notes = state_to_go_on_from(input_file)
         input_file = state.path
+        for note in notes:
+            console.print(f"[yellow]note: {escape(note)}[/yellow]", soft_wrap=True)
         console.print(f"goes on from step {state.step}, as saved in {state.path}", highlight=False)
     simulation = read_simulation(input_file)
     options = [] if config is None else ["--config", str(config)]
@@ -76,6 +78,7 @@ def run(
 
     # It would say that it found no folder for its cache, which matters little here.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    from pidelta.cli.run_record import keep_configuration
     from pidelta.cli.run_report import report
     from pidelta.cli.supervision import supervise, systems_table
     from pidelta.ipi.extras import check_extras
@@ -89,6 +92,8 @@ def run(
     _check_virial(console, simulation, setup, expected)
     for warning in setup.warnings:
         console.print(f"[yellow]warning: {escape(warning)}[/yellow]", soft_wrap=True)
+    if note := keep_configuration(simulation, settings, expected):
+        console.print(f"[yellow]note: {escape(note)}[/yellow]", soft_wrap=True)
     started = time.monotonic()
     command = [sys.executable, "-m", "pidelta", "client", str(config.resolve())]
     command += [] if chosen is None else ["--terms", "+".join(expected)]

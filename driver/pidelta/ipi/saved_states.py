@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pidelta.errors import SetupError
+from pidelta.ipi.edits import check_unchanged
 from pidelta.ipi.simulation import Simulation, read_simulation
 from pidelta.ipi.xml_input import items_of, read_xml, to_integer, to_number
 from pidelta.output_files import replacing
@@ -29,17 +30,21 @@ class SavedState:
 def newest_state(simulation: Simulation, since: float = _FOREVER) -> SavedState | None:
     """Return the newest whole state that runs of an input saved in its folder, or None.
 
-    Other inputs of the same folder write RESTART, too; theirs are known by the prefix of their outputs.
+    Other inputs of the same folder write RESTART, too; theirs are known by the prefix of their outputs. i-PI
+    renames what it finds there to ``#RESTART#0#`` and so on: the last state of an input once another has run.
 
     Args:
         simulation: what was run.
         since: the time, in seconds since the epoch, before which files are those of other runs.
     """
-    names = tuple(path.name for path in simulation.checkpoints)
+    folder, names = simulation.path.parent, tuple(path.name for path in simulation.checkpoints)
+    # Beside a RESTART of its own, those of an input that were moved aside are of earlier runs.
+    is_own = step_in_restart(folder / "RESTART", simulation.prefix) is not None
+    restarts = re.compile("RESTART" if is_own else r"#RESTART#\d+#")
     times = {
         path: path.stat().st_mtime
-        for path in simulation.path.parent.iterdir()
-        if path.is_file() and (path.name == "RESTART" or path.name.startswith(names))
+        for path in folder.iterdir()
+        if path.is_file() and (restarts.fullmatch(path.name) or path.name.startswith(names))
     }
     # A file system may round times down; of files of the same time RESTART is the last one.
     for path in sorted(times, key=lambda path: (times[path], path.name == "RESTART"), reverse=True):
@@ -48,11 +53,14 @@ def newest_state(simulation: Simulation, since: float = _FOREVER) -> SavedState 
     return None
 
 
-def state_to_go_on_from(path: Path) -> SavedState:
+def state_to_go_on_from(path: Path) -> tuple[SavedState, list[str]]:
     """The newest state that an input has saved, made to run to the total of steps that the input has now.
 
+    Returns:
+        The state, and notes of other changes of the input, of which i-PI will see nothing.
+
     Raises:
-        SetupError: the input is wrong, or has saved nothing.
+        SetupError: the input is wrong, has saved nothing, or has changed since in what matters.
     """
     simulation = read_simulation(path)
     state = newest_state(simulation)
@@ -60,8 +68,9 @@ def state_to_go_on_from(path: Path) -> SavedState:
         raise SetupError(
             f"{path}: --restart: expected RESTART or a checkpoint of an earlier run beside it, found none"
         )
+    notes = check_unchanged(path, state.path)
     _set_total_steps(state.path, simulation.total_steps)
-    return state
+    return state, notes
 
 
 def _set_total_steps(path: Path, total: int) -> None:

@@ -326,3 +326,44 @@ def test_a_lattice_that_counts_is_the_one_of_the_atoms(classical_box):
     )
     assert after == pytest.approx(evaluation.energy[0] * HARTREE_IN_EV, rel=1e-9)
     assert abs(after - before) > 0.01
+
+
+def test_water_atoms_in_another_order(qmmm_box):
+    """Elements do not show it; another calculation of the same atoms is not looked at."""
+    swapped = qmmm_box.copy()
+    swapped.positions[[6, 9]] = swapped.positions[[9, 6]]
+    swapped.calc = qmmm_box.calc
+    with pytest.raises(StructureError, match=r"box\.xyz: atoms 6 and 7 are bonded, .* in the ASE atoms"):
+        swapped.get_potential_energy()
+    qmmm_box.get_potential_energy()
+    with pytest.raises(StructureError, match="atoms 6 and 7 are bonded"):
+        swapped.get_potential_energy()
+    copied = pickle.loads(pickle.dumps(qmmm_box.calc))
+    with pytest.raises(StructureError, match="atoms 6 and 7 are bonded"):
+        copied.get_property("energy", swapped)
+
+
+@pytest.mark.parametrize(("scale", "unit"), [(ANGSTROM, "bohr"), (0.1, "nm")])
+def test_positions_and_cell_in_another_unit(classical_box, scale, unit):
+    classical_box.set_cell(classical_box.cell * scale, scale_atoms=True)
+    with pytest.raises(StructureError, match=f"as if {unit} had been read as angstrom: ASE has positions"):
+        classical_box.get_potential_energy()
+
+
+def test_stretched_bonds_and_wrapped_atoms_pass(qmmm_box):
+    """A QM bond at twice its length at once; an MM bond by steps, each of them in atoms of its own."""
+    calculator = qmmm_box.calc
+    broken = qmmm_box.copy()
+    broken.positions[1] += 1.0 * (broken.positions[1] - broken.positions[0])
+    broken.calc = calculator
+    assert np.isfinite(broken.get_potential_energy())
+    wrapped = qmmm_box.copy()
+    wrapped.wrap()
+    wrapped.calc = calculator
+    reference = qmmm_box.get_potential_energy()
+    assert wrapped.get_potential_energy() == pytest.approx(reference, abs=1e-6)
+    for stretch in (1.0, 1.3, 1.6, 1.9):
+        point = qmmm_box.copy()
+        point.positions[4] += (stretch - 1.0) * (point.positions[4] - point.positions[3])
+        point.calc = calculator
+        assert np.isfinite(point.get_potential_energy())

@@ -21,6 +21,7 @@ from pidelta.cli.conservation_options import NVEOptions, plan_report
 from pidelta.config import load_config
 from pidelta.ipi.dynamics_input import write_structure
 from pidelta.ipi.simulation import read_simulation
+from pidelta.ipi.starts import read_starts
 from pidelta.ipi.supervisor import Supervisor
 from pidelta.ipi.trajectories import read_trajectory
 from pidelta.state import System
@@ -103,9 +104,9 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path):
 
 def test_a_folder_whose_name_has_characters_of_xml(tmp_path):
     (run,) = runs_in(tmp_path / "a & <b>", equilibration=0.0)
-    simulation = read_simulation(run.next_input())
-    assert simulation.names_path == run.start.resolve()
-    assert simulation.atom_names == SYMBOLS
+    (start,) = read_starts(run.next_input())
+    assert start.path == run.start.resolve()
+    assert start.names == SYMBOLS
 
 
 def test_a_cell_is_turned_with_its_atoms(tmp_path):

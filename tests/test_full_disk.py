@@ -16,9 +16,8 @@ from matplotlib.figure import Figure
 from delta_frames import random_frame
 from ipi_support import write_water
 from pidelta.analysis.plots import new_figure, save
-from pidelta.cli import run_report
+from pidelta.cli import run_report, start
 from pidelta.data.store import FrameStore
-from pidelta.ipi import simulation
 from pidelta.ipi.client_status import ClientStatus, StatusFile, read_status
 from pidelta.ipi.folder_lock import FolderLock
 from pidelta.output_files import replacing
@@ -176,7 +175,7 @@ def interrupt(*arguments, **options):
 @pytest.mark.parametrize(
     ("place", "name"),
     [
-        (simulation, "check_atom_order"),
+        (start, "check_starts"),
         (run_report, "_show_summary"),
         (run_report, "add_cost"),
         (run_report, "write_reports"),
@@ -194,4 +193,4 @@ def test_interrupted_beside_the_steps(tmp_path, run, capsys, monkeypatch, place,
     assert left_over(tmp_path) == []
     wait_for(lambda: not processes_of(path.parent), 10.0)
     assert not address_of(path).exists()
-    assert (path.parent / "water.out").exists() == (name != "check_atom_order")
+    assert (path.parent / "water.out").exists() == (name != "check_starts")

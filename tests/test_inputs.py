@@ -11,12 +11,18 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from conftest import ROOT
 from ipi_support import unique_address
 from pidelta.analysis.ipi_output import read_properties
+from pidelta.cli.start import check_starts
+from pidelta.config import load_config
+from pidelta.ipi.conditions import read_conditions
 from pidelta.ipi.dynamics_input import Dynamics, write_input
+from pidelta.ipi.forcefields import configuration_of
 from pidelta.ipi.simulation import read_simulation
+from pidelta.setup import Setup
 from pidelta.workflow.preparing.ipi_inputs import write_inputs
 
 INPUTS = ROOT / "inputs"
@@ -99,6 +105,29 @@ def test_ipi_knows_all_that_an_input_says(name):
     with path.open() as file:
         InputSimulation().parse(xml_parse_file(file).fields[0][1])
     assert read_simulation(path).total_steps > STEPS
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.relative_to(INPUTS)}")
+def test_no_input_has_unusual_conditions(path, tmp_path):
+    """Units for all that needs one, and a usual time step; templates are filled in."""
+    text = path.read_text()
+    for name in set(re.findall(r"\$\{?(\w+)\}?", text)):
+        text = re.sub(rf"\$\{{?{name}\b\}}?", "8" if name != "initial" else "<file/>", text)
+    (tmp_path / "input.xml").write_text(text)
+    conditions = read_conditions(tmp_path / "input.xml")
+    assert conditions.warnings == ()
+    assert conditions.text.startswith("time step ") or "mode='dynamics'" not in text
+
+
+@pytest.mark.parametrize("name", [name for name, _ in commands()])
+def test_no_input_starts_from_something_else(name, capsys):
+    """The structure's atoms and cell, without a warning."""
+    arguments = dict(commands())[name]
+    path = INPUTS / f"{name}.xml"
+    options = dict(zip(arguments[1::2], arguments[2::2], strict=False))
+    config = ROOT / options["--config"] if "--config" in options else configuration_of(path)
+    check_starts(Console(), path, Setup(load_config(config)))
+    assert capsys.readouterr().out == ""
 
 
 def waits(text):

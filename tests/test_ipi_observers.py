@@ -1,6 +1,7 @@
 """Observers: positions in another unit, order or molecule, and how sure the delta model is."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -10,7 +11,7 @@ from ase.build import molecule
 from ase.io import write
 
 from conftest import ROOT
-from ipi_support import unique_address
+from ipi_support import running_ipi, unique_address
 from pidelta.cli import uncertainty
 from pidelta.config import load_config
 from pidelta.errors import StructureError
@@ -121,14 +122,65 @@ def test_one_bond_that_is_much_too_short_is_refused():
         FirstPositions(yardstick).before(positions[None], CELL[None])
 
 
-def test_all_structures_of_the_first_request_and_no_later_one(ethanol):
+def test_each_structure_once(ethanol):
+    """All of the first request, later those of another system, and none that goes on from an earlier one."""
     system, yardstick = ethanol
     good = system.positions
     observer = FirstPositions(yardstick)
-    with pytest.raises(StructureError):
+    with pytest.raises(StructureError, match="in the first positions from i-PI"):
         observer.before(np.stack([good, good[::-1]]), None)
-    observer.before(good[None], None)
-    observer.before(good[None, ::-1], None)
+    observer.before(np.stack([good, good]), None)
+    for scale in np.linspace(1.0, 3.0, 41):
+        observer.before(scale * good[None], None)
+    with pytest.raises(StructureError, match=r"in later positions from i-PI \(another system"):
+        observer.before(good[None, ::-1], None)
+    with pytest.raises(StructureError):
+        observer.before(np.stack([3.0 * good, good[::-1]]), None)
+
+
+def test_structures_are_looked_at_for_a_while_only():
+    system, yardstick = water_box()
+    observer = FirstPositions(yardstick)
+    first = system.positions[None]
+    for _ in range(2048):
+        observer.before(first, CELL[None])
+    observer.before(first[:, ::-1], CELL[None])
+
+
+def test_a_qm_bond_that_is_gone_and_another_cell_are_differences():
+    """They may be meant so. A cell of another pressure is none, nor the order of a molecule alone."""
+    system, yardstick = water_box(n_qm=6)
+    assert yardstick.differences(system.positions, 1.02 * CELL, "here") == []
+    (line,) = yardstick.differences(system.positions, CELL @ np.diag([1.0, 1.04, 1.0]), "here")
+    assert line == (
+        "box.gro: a cell of 12.00, 13.00, 14.00 angstrom and 90.0, 90.0, 90.0 degrees, but 12.00, 13.52, "
+        "14.00 angstrom and 90.0, 90.0, 90.0 degrees in here"
+    )
+    skew = CELL.copy()
+    skew[1, 0] = CELL[1, 1] * np.tan(np.radians(3.5))
+    assert len(yardstick.differences(system.positions, skew, "here")) == 1
+    exchanged = system.positions[[0, 4, 2, 3, 1, 5, *range(6, 24)]]
+    yardstick.check(exchanged, CELL, "here")
+    (line,) = yardstick.differences(exchanged, CELL, "here")
+    assert line.startswith("box.gro: atoms 0 and 1 are bonded, 0.9")
+    assert line.endswith(
+        "in here: if no reaction has broken the bond, QM atoms of one element are in another order"
+    )
+    whole = Yardstick.of("water.gro", system, yardstick.pairs, np.arange(24))
+    assert whole.differences(exchanged, CELL, "here") == []
+
+
+def test_atoms_in_any_state_of_the_qm_region():
+    """All QM bonds gone, and one MM bond of a water alone on a curve; exchanged MM atoms are found."""
+    system, yardstick = water_box(n_qm=6)
+    apart = system.positions.copy()
+    apart[:6] *= 3.0
+    yardstick.check_atoms(apart, CELL, "here")
+    with pytest.raises(StructureError, match="atoms 6 and 7 are bonded"):
+        yardstick.check_atoms(system.positions[[*range(6), 9, 7, 8, 6, *range(10, 24)]], CELL, "here")
+    water = as_system(molecule("H2O"))
+    alone = Yardstick.of("water.xyz", water, np.array([[0, 1], [0, 2]]), np.arange(0))
+    alone.check_atoms(2.5 * water.positions, None, "here")
 
 
 def test_a_potential_curve_of_few_bonds_is_no_matter_of_units():
@@ -167,6 +219,16 @@ def plain(tmp_path):
 
 def test_run_refuses_a_start_without_its_unit(plain, fail):
     line = fail("run", plain / "input.xml")
+    assert f"0.529 times that in {plain / 'plain.xyz'}" in line
+    assert "angstrom had been read as bohr" in line
+
+
+def test_a_client_alone_refuses_it_too(plain, fail):
+    """Where nobody has looked at the input: i-PI is started by hand."""
+    path, address = plain / "input.xml", unique_address()
+    path.write_text(re.sub("<address>.*?</address>", f"<address>{address}</address>", path.read_text()))
+    with running_ipi(path):
+        line = fail("client", plain / "pidelta.yaml", "--address", address)
     assert "0.529 times that in the first positions from i-PI" in line
     assert "angstrom had been read as bohr" in line
 

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
-import numpy as np
 import pytest
-from ase.data import atomic_numbers
 
-from ipi_support import SYMBOLS, write_input
-from pidelta.errors import SetupError, StructureError
+from ipi_support import write_input
+from pidelta.errors import SetupError
 from pidelta.ipi.saved_states import step_in_restart
-from pidelta.ipi.simulation import check_atom_order, read_simulation
-from pidelta.state import System
-
-
-def system(*symbols):
-    n = len(symbols)
-    numbers = np.array([atomic_numbers[symbol] for symbol in symbols])
-    residues = np.zeros(n, dtype=np.int64)
-    return System(numbers, np.zeros((n, 3)), None, symbols, ("MOL",) * n, residues, residues + 1, ("",) * n)
+from pidelta.ipi.simulation import read_simulation
 
 
 def test_description(tmp_path):
@@ -48,7 +36,6 @@ def test_description(tmp_path):
         (tmp_path / name).touch()
     assert [p.name for p in simulation.trajectories[0].files()] == ["sim.pos_02.xyz", "sim.pos_10.xyz"]
     assert [t.quantity for t in simulation.trajectories] == ["positions", "forces", "extras"]
-    assert simulation.atom_names == SYMBOLS
     assert simulation.sockets_prefix == "/tmp/ipi_"
 
 
@@ -68,7 +55,6 @@ def test_nested_ffsockets_defaults_and_restart(tmp_path):
     assert simulation.sockets_prefix == "/tmp/other_"
     assert (simulation.forces.sockets[0].address, simulation.forces.sockets[0].port) == ("localhost", 65535)
     assert simulation.properties[0].path == tmp_path / "i-pi.out"
-    check_atom_order(simulation, system("O", "H", "H"))
     assert step_in_restart(path) == 7
     assert step_in_restart(tmp_path / "none") is None
 
@@ -140,36 +126,3 @@ def test_a_committee_without_some_atoms(tmp_path):
 def test_missing_input(tmp_path):
     with pytest.raises(SetupError, match=r"none\.xml: cannot read the i-PI input: No such file"):
         read_simulation(tmp_path / "none.xml")
-
-
-def test_truncated_xyz(tmp_path):
-    path = write_input(tmp_path, address="x")
-    (tmp_path / "init.xyz").write_text("4\n\nO 0 0 0\n")
-    with pytest.raises(SetupError, match=r"init\.xyz: expected 4 atoms as line 1 says, found 1"):
-        read_simulation(path)
-
-
-def test_atom_order(tmp_path):
-    simulation = read_simulation(write_input(tmp_path, address="x"))
-    check_atom_order(simulation, system(*SYMBOLS))
-    message = r"init\.xyz: the order of atoms differs .* atom 1 \(from 0\): expected C, found H"
-    with pytest.raises(StructureError, match=message) as caught:
-        check_atom_order(simulation, system("O", "C", "H", "H"))
-    assert "\n" not in str(caught.value)
-    with pytest.raises(
-        StructureError, match=re.escape("init.xyz: expected 2 atoms as in the structure, found 4")
-    ):
-        check_atom_order(simulation, system("O", "H"))
-
-
-def test_atom_names_of_a_pdb_file(tmp_path):
-    path = write_input(tmp_path, address="x")
-    path.write_text(path.read_text().replace("mode='xyz'", "mode='pdb'"))
-    names = ("OW", "HW1", " CA", "CL", "1HB", "D")
-    rows = ["CRYST1   20.000   21.000   22.000  90.00  90.00  90.00 P 1           1"]
-    rows += [f"ATOM  {i:5d} {name:<4s} MOL X   1    {i:8.3f}{0:8.3f}{0:8.3f}" for i, name in enumerate(names)]
-    (tmp_path / "init.xyz").write_text("TITLE\n" + "\n".join(rows) + "\nEND\n")
-    simulation = read_simulation(path)
-    check_atom_order(simulation, system("O", "H", "C", "Cl", "H", "H"))
-    with pytest.raises(StructureError, match=r"atom 0 .* expected N, found OW"):
-        check_atom_order(simulation, system("N", "H", "C", "Cl", "H", "H"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from pidelta.qmmm.links import Links
 from pidelta.setup import Setup
 from pidelta.state import Evaluation, FloatArray
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_EV
+from pidelta.workflow.yardstick import is_near
 
 _CHARGE_TOLERANCE = 0.05  # of a sum of initial charges, which are often rounded
 _MOMENT_TOLERANCE = 0.05
@@ -82,6 +85,8 @@ class Calculator(ASECalculator):
     def _read_files(self) -> None:
         setup = Setup(self.config)
         self._evaluator = setup.evaluator()
+        self._yardstick = replace(setup.yardstick, advice="ASE has positions and cells in angstrom")
+        self._measured: tuple[weakref.ref[Atoms], FloatArray] | None = None
         self._force_field_charges = None if setup.topology is None else setup.topology.charges
         self._link_partners = (setup.qm_region.links if self.config.qm is not None else Links()).partners
         absent = set()
@@ -96,7 +101,7 @@ class Calculator(ASECalculator):
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the compiled evaluator, which copies and other processes make anew."""
-        return {name: value for name, value in vars(self).items() if name != "_evaluator"}
+        return {name: value for name, value in vars(self).items() if name not in ("_evaluator", "_measured")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -131,12 +136,16 @@ class Calculator(ASECalculator):
     ) -> None:
         """Evaluate `atoms`, whose elements must be those of the structure, in its order.
 
+        The bonds of MM atoms show the order and unit of positions; they are looked at once for each ASE
+        object, so that one that has passed may be stretched at will.
+
         Raises:
             StructureError: the atoms differ from the structure's, or do not fit the configuration.
             RunError: the evaluation failed.
         """
         self.results = {}  # those of other atoms must not outlive a failure
         self.evaluation = None
+        given = atoms
         super().calculate(atoms, properties or ["energy"], system_changes)
         atoms = self.atoms
         if atoms is None:
@@ -147,6 +156,7 @@ class Calculator(ASECalculator):
         self._check_initial_moments(atoms)
         positions = atoms.positions[None] / BOHR_IN_ANGSTROM
         cells = atoms.cell.array[None] / BOHR_IN_ANGSTROM if self._evaluator.periodic else None
+        self._check_positions(given if given is not None else atoms, positions, cells)
         with _one_thread():
             self.evaluation = self._evaluator.evaluate(positions, cells)
         self.results = self._results(self.evaluation, atoms)
@@ -197,6 +207,16 @@ class Calculator(ASECalculator):
             )
         if self._evaluator.periodic and atoms.cell.rank < 3:
             raise self._unfit(f"expected a cell of three vectors, found {atoms.cell.array.tolist()}")
+
+    def _check_positions(self, atoms: Atoms, positions: FloatArray, cells: FloatArray | None) -> None:
+        """Measure another ASE object, but for one that goes on from the last, as the points of a curve do."""
+        if self._measured is not None:
+            last, earlier = self._measured
+            if last() is not atoms and not is_near(positions[0], earlier):
+                self._measured = None
+        if self._measured is None:
+            self._yardstick.check_atoms(positions[0], None if cells is None else cells[0], "the ASE atoms")
+        self._measured = weakref.ref(atoms), positions[0]
 
     def _check_initial_charges(self, atoms: Atoms) -> None:
         """Initial charges may repeat what the configuration says; zeros say nothing."""

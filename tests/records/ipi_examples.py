@@ -30,11 +30,11 @@ import ase.io
 import numpy as np
 from ase import units
 from ase.data import chemical_symbols
-from ipi.utils.io import read_file
 from ipi.utils.units import unit_to_internal
 
 from pidelta.analysis.ipi_output import Properties, read_properties
 from pidelta.ipi.simulation import Simulation, read_simulation
+from pidelta.ipi.starts import read_starts
 from pidelta.state import FloatArray
 
 SECONDS = 3600.0
@@ -150,7 +150,7 @@ def compare(example: Example, options: argparse.Namespace) -> dict[str, Any]:
         "reference": example.reference,
         "steps": ours.total_steps,
         "beads": ours.n_beads,
-        "atoms": len(ours.atom_names),
+        "atoms": len(read_starts(ours.path)[0].names),
         "systems": len(ours.forces.systems),
     }
     if example.reference:
@@ -205,20 +205,9 @@ def write_config(simulation: Simulation, example: Example, engine: str) -> None:
 
 def first_structure(simulation: Simulation) -> tuple[list[str], FloatArray, FloatArray]:
     """Elements, positions (N, 3) and cell (3, 3) in bohr that the first system starts from."""
-    if simulation.names_path.suffix == ".xyz":
-        with simulation.names_path.open(encoding="utf-8") as file:
-            content = read_file("xyz", file)
-        atoms, cell = content["atoms"], content["cell"].h.T
-        return list(atoms.names), np.array(atoms.q).reshape(-1, 3), np.array(cell)
-    text = simulation.names_path.read_text(encoding="utf-8")
-
-    def numbers_in(tag: str) -> FloatArray:
-        content = re.search(rf"<{tag}[^>]*>(.*?)</{tag}>", text, re.DOTALL)
-        assert content is not None
-        return np.array([float(value) for value in content.group(1).strip(" []\n").split(",")])
-
-    names = [name for name in simulation.atom_names if name in chemical_symbols]
-    return names, numbers_in("q")[: 3 * len(names)].reshape(-1, 3), numbers_in("cell").reshape(3, 3).T
+    start = read_starts(simulation.path)[0]
+    names = [name for name in start.names if name in chemical_symbols]
+    return names, start.positions[0, : len(names)], start.cell
 
 
 def pidelta_clients(simulation: Simulation) -> Iterator[list[str]]:

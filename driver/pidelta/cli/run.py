@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from pidelta.cli.evaluate import chosen_terms
 from pidelta.cli.processors import allowed_processors, share_processors
@@ -57,8 +56,9 @@ def run(
     console = Console()
     chosen = chosen_terms(terms)
 
+    from pidelta.cli.start import check_starts, show_conditions, show_warning
     from pidelta.ipi.saved_states import state_to_go_on_from
-    from pidelta.ipi.simulation import check_atom_order, read_simulation
+    from pidelta.ipi.simulation import read_simulation
 
     if restart:
         state, notes = state_to_go_on_from(input_file)
@@ -74,6 +74,7 @@ def run(
     expected = list(settings.terms) if chosen is None else common_terms(settings.terms, chosen)
     _check_directs(simulation, config, chosen)
     _show_terms(console, simulation, expected, settings)
+    show_conditions(console, simulation.path)
     n_clients, threads = _share_processors(console, simulation, settings, clients)
 
     # It would say that it found no folder for its cache, which matters little here.
@@ -86,12 +87,12 @@ def run(
     from pidelta.setup import Setup
 
     setup = Setup(settings)
-    check_atom_order(simulation, setup.system)
+    check_starts(console, simulation.path, setup)
     check_extras(simulation, expected, setup.extras)
     check_wrapping(simulation, setup)
     _check_virial(console, simulation, setup, expected)
     for warning in setup.warnings:
-        console.print(f"[yellow]warning: {escape(warning)}[/yellow]", soft_wrap=True)
+        show_warning(console, warning)
     if note := keep_configuration(simulation, settings, expected):
         console.print(f"[yellow]note: {escape(note)}[/yellow]", soft_wrap=True)
     started = time.monotonic()
@@ -108,7 +109,7 @@ def run(
     elif systems.have_started:
         report(console, simulation, supervisor, setup, time.monotonic() - started)
     for line in warnings(supervisor.alarms()):
-        console.print(f"[yellow]warning: {line}[/yellow]", soft_wrap=True)
+        show_warning(console, line)
     if not finished:
         raise typer.Exit(INTERRUPTED)
 

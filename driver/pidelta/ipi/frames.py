@@ -44,7 +44,8 @@ SUFFIXES = {"xyz": ".xyz", "pdb": ".pdb", "ase": ".extxyz", "bin": ".bin"}
 _STEP = re.compile(r"Step:\s*(\d+)")
 _UNIT = re.compile(r"(\w+)\{([^}]*)\}")
 _EXTRAS = re.compile(r"^ ?#EXTRAS\((.*?)\)# Step:\s*(\d+)\s*$", re.MULTILINE)
-_READER_ERRORS = (ValueError, TypeError, IndexError, KeyError, EOFError, StopIteration)
+READER_ERRORS = (ValueError, TypeError, IndexError, KeyError, EOFError, StopIteration)
+"""What i-PI's and ASE's readers raise where a file is not as they expect it."""
 _NAME_WIDTH = 8
 _NUMBER_WIDTH = 13
 """With the blank before it."""
@@ -134,7 +135,7 @@ class FrameFile:
         try:
             with redirect_stdout(io.StringIO()):  # where i-PI says that it knows no mass for a name
                 return _PARSERS[self.path.suffix](raw, atoms, index == 0)
-        except _READER_ERRORS as error:
+        except READER_ERRORS as error:
             reason = " ".join(str(error).split())
             raise DataError(
                 f"{self.path}: expected {self.quantity} as i-PI writes them in snapshot {index} ({reason})"

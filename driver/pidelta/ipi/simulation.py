@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pidelta.errors import SetupError, StructureError
+from pidelta.errors import SetupError
 from pidelta.ipi.forcefields import read_forces
 from pidelta.ipi.forces import ForceSum
 from pidelta.ipi.frames import SUFFIXES
+from pidelta.ipi.starts import check_start_files
 from pidelta.ipi.transports import SOCKETS_PREFIX
 from pidelta.ipi.xml_input import integer_of, items_of, read_xml, systems_of, to_integer
-from pidelta.state import System
 
 _CONSTANT_PRESSURE = ("npt", "nst", "scnpt")
 _SHOWN = frozenset({"step", "time", "temperature", "conserved", "potential"})
@@ -70,7 +70,6 @@ class Simulation:
         sockets_prefix: what i-PI puts before the address of a unix socket.
         checkpoints: what the names of checkpoint files begin with, besides RESTART.
         barostat: the element that lets the cell change, as in a message; '' where the cell stays.
-        atom_names: as i-PI will read them, from `names_path`; empty if they cannot be known beforehand.
     """
 
     path: Path
@@ -86,8 +85,6 @@ class Simulation:
     trajectories: tuple[TrajectoryFiles, ...]
     checkpoints: tuple[Path, ...]
     barostat: str
-    atom_names: tuple[str, ...]
-    names_path: Path
 
     @property
     def pressures(self) -> tuple[str, ...]:
@@ -135,7 +132,8 @@ def read_simulation(path: Path) -> Simulation:
     prefixes = tuple(system.get("prefix", "").strip() for system in systems)
     output = root.find("output")
     prefix = "i-pi" if output is None else output.get("prefix", "i-pi")
-    names, names_path = _read_names(path, systems[0])
+    for system in systems:
+        check_start_files(path, system)
     return Simulation(
         path=path,
         prefix=prefix,
@@ -150,35 +148,7 @@ def read_simulation(path: Path) -> Simulation:
         trajectories=tuple(trajectories_of(path, prefix, output, prefixes[0])),
         checkpoints=tuple(_checkpoints(path, prefix, output)),
         barostat=next((text for system in systems for text in _barostats(system)), ""),
-        atom_names=names,
-        names_path=names_path,
     )
-
-
-def check_atom_order(simulation: Simulation, system: System) -> None:
-    """Compare the atoms i-PI starts from with those of the structure.
-
-    Names that are no element symbol, such as the ``CA`` of a PDB file, are compared as far as they can be.
-
-    Raises:
-        StructureError: the number of atoms, or the element of an atom, differs.
-    """
-    from ase.data import chemical_symbols
-
-    names = simulation.atom_names
-    if not names:
-        return
-    if len(names) != len(system):
-        raise StructureError(
-            f"{simulation.names_path}: expected {len(system)} atoms as in the structure, found {len(names)}"
-        )
-    for index, (name, number) in enumerate(zip(names, system.numbers, strict=True)):
-        expected = chemical_symbols[int(number)]
-        if expected not in _possible_elements(name):
-            raise StructureError(
-                f"{simulation.names_path}: the order of atoms differs from the structure: "
-                f"atom {index} (from 0): expected {expected}, found {name}"
-            )
 
 
 def output_path(path: Path, prefix: str, name: str, system: str = "") -> Path:
@@ -244,43 +214,3 @@ def number_of_beads(path: Path, system: ET.Element) -> int:
         if "nbeads" in element.attrib:
             return to_integer(path, f"nbeads of <{element.tag}>", element.attrib["nbeads"], 1)
     raise SetupError(f"{path}: <system>: expected <initialize nbeads='...'>, found none")
-
-
-def _read_names(path: Path, system: ET.Element) -> tuple[tuple[str, ...], Path]:
-    """Return the atom names i-PI will use and the file they are in."""
-    element = next(system.iter("names"), None)
-    if element is not None:
-        return _split_names(element), path
-    element = system.find("initialize/file")
-    if element is None:
-        return (), path
-    source = path.parent / (element.text or "").strip()
-    mode = element.get("mode", "chk")
-    if not source.is_file():
-        raise SetupError(f"{path}: <file> in <initialize>: expected an existing file, found {source}")
-    if mode == "chk":
-        element = next(read_xml(source).iter("names"), None)
-        return (() if element is None else _split_names(element)), source
-    if mode not in ("xyz", "pdb"):
-        return (), source
-
-    from pidelta.ipi.trajectories import read_names
-
-    return read_names(source, mode), source
-
-
-def _split_names(element: ET.Element) -> tuple[str, ...]:
-    return tuple(items_of(element.text))
-
-
-def _possible_elements(name: str) -> frozenset[str]:
-    """Return the symbols of the elements that the atom name `name` may stand for."""
-    from ase.data import chemical_symbols
-
-    from pidelta.ipi.trajectories import number_of
-
-    number = number_of(name)
-    if number is not None:
-        return frozenset({chemical_symbols[number]})
-    letters = re.sub(r"[^A-Za-z].*", "", name.lstrip("0123456789"))
-    return frozenset({letters[:2].capitalize(), letters[:1].upper()})

@@ -13,11 +13,10 @@ import numpy as np
 from ase.data import atomic_numbers
 
 from pidelta.errors import DataError
-from pidelta.ipi.frames import FrameFile
+from pidelta.ipi.frames import READER_ERRORS, FrameFile
 from pidelta.state import FloatArray, IntArray
 
 _ISOTOPES = {"D": 1, "T": 1}
-_READER_ERRORS = (ValueError, TypeError, IndexError, KeyError, EOFError, StopIteration)
 
 
 @dataclass(frozen=True)
@@ -66,12 +65,30 @@ def read_names(path: Path, mode: str) -> tuple[str, ...]:
         try:
             with redirect_stdout(io.StringIO()):  # where i-PI says that it knows no mass for a name
                 names: list[str] = read_file_raw(mode, file)["names"].tolist()
-        except _READER_ERRORS as error:
-            reason = " ".join(str(error).split()) or "it ends too early"
+        except READER_ERRORS as error:
+            reason = _fault_of_pdb(path) if mode == "pdb" else ""
+            reason = reason or " ".join(str(error).split()) or "it ends too early"
             raise DataError(f"{path}: expected atoms as i-PI reads them from {mode}: {reason}") from None
     if "" in names:
         raise DataError(f"{path}: expected {len(names)} atoms as line 1 says, found {names.index('')}")
     return tuple(names)
+
+
+def _fault_of_pdb(path: Path) -> str:
+    """The first line that i-PI's reader of PDB takes for something else; '' if there is none."""
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        line, first = next(lines, ""), 1
+        if "TITLE" in line:
+            line, first = next(lines, ""), 2
+        if not line.startswith("CRYST1"):
+            found = line.strip()[:30]
+            return f"line {first}: expected CRYST1 with the cell, first or after one TITLE, found {found!r}"
+        for number, line in enumerate(lines, first + 1):
+            if line.strip() in ("", "END"):
+                break
+            if not line.startswith(("ATOM", "HETATM")):
+                return f"line {number}: expected ATOM, HETATM or END, found {line.strip()[:30]!r}"
+    return ""
 
 
 def read_trajectory(path: Path, *, every: int = 1, atoms: IntArray | None = None) -> Iterator[Snapshot]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import vesin
 from ase.data import covalent_radii
+from ase.geometry import cell_to_cellpar
 
 from pidelta.core.cell import heights, minimum_image
 from pidelta.errors import StructureError
@@ -22,6 +24,14 @@ _SHORT_FACTOR = 0.65  # of the structure's length or of the radii: what no bond 
 _LEAST_BONDS = 3  # fewer may all have another length, as on a potential curve
 _UNIT_TOLERANCE = 0.1
 _UNITS = {"bohr": 1.0, "angstrom": ANGSTROM, "nm": NANOMETER}
+_SAME_CELL = (0.03, 3.0)  # of its lengths, relative, and of its angles, in degrees
+_STEP = 1.1  # bohr; shorter than any bond, so that no two atoms are exchanged within it
+_FIRST = 2048  # structures that are looked at: i-PI asks for all beads of all systems before its first step
+_KEPT = 128
+_IPI_UNITS = (
+    "name the unit in its file, as i-PI does with positions{angstrom} and cell{angstrom} in the comment; "
+    "without one i-PI takes bohr"
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,7 @@ class Yardstick:
         shortest: (nb,) that a bond may have, in bohr.
         reactive: (nb,) whether both atoms are QM, so that the bond may break.
         cell: (3, 3) lattice rows of the structure in bohr, or None for a molecule in vacuum.
+        advice: how to name the unit, for messages.
     """
 
     structure: Path
@@ -43,6 +54,7 @@ class Yardstick:
     shortest: FloatArray
     reactive: BoolArray
     cell: FloatArray | None
+    advice: str = _IPI_UNITS
 
     @classmethod
     def of(cls, structure: Path, system: System, bonds: IntArray | None, qm_indices: IntArray) -> Yardstick:
@@ -84,6 +96,25 @@ class Yardstick:
             if np.ptp(ratios) < 0.05 * ratios.mean():
                 self._refuse_unit(float(ratios.mean()), "cell vectors", source)
 
+    def check_atoms(self, positions: FloatArray, cell: FloatArray | None, source: str) -> None:
+        """Refuse atoms in another order or unit, where the QM region may be in any state.
+
+        Few bonds say nothing, as in `check_unit`: somebody may compute the curve of one.
+
+        Args:
+            positions: (N, 3) in bohr.
+            cell: (3, 3) lattice rows in bohr; ignored for a molecule in vacuum.
+            source: where they come from, for messages.
+
+        Raises:
+            StructureError: names the atoms, what was expected and what was found.
+        """
+        self.check_unit(positions, cell, source)
+        found = self._lengths(positions, cell)
+        suspicious = (found > _STRETCH_FACTOR * self.lengths) | (found < self.shortest)
+        if len(self.pairs) >= _LEAST_BONDS:
+            self._refuse_order(suspicious & ~self.reactive, found, source)
+
     def check(self, positions: FloatArray, cell: FloatArray | None, source: str) -> None:
         """Refuse positions that are not those of a simulation of these atoms, in this order and unit.
 
@@ -99,19 +130,59 @@ class Yardstick:
             StructureError: names the atoms, what was expected and what was found.
         """
         self.check_unit(positions, cell, source)
-        found = _distances(positions, self.pairs, cell if self.cell is not None else None)
+        found = self._lengths(positions, cell)
         long = found > _STRETCH_FACTOR * self.lengths
         suspicious = long & ~self.reactive
         if 2 * np.count_nonzero(long & self.reactive) > np.count_nonzero(self.reactive):
             suspicious = long
         suspicious |= found < self.shortest
+        self._refuse_order(suspicious, found, source)
+
+    def differences(self, positions: FloatArray, cell: FloatArray | None, source: str) -> list[str]:
+        """What is unlike the structure in positions that pass `check`, and may be meant so.
+
+        Bonds of QM atoms that are gone, as after a reaction, or because atoms of one element are in another
+        order, which changes their Lennard-Jones types; without other bonds there are no types. Another cell,
+        as of another pressure.
+
+        Args:
+            positions: (N, 3) in bohr.
+            cell: (3, 3) lattice rows in bohr; ignored for a molecule in vacuum.
+            source: where they come from, for messages.
+        """
+        lines = []
+        found = self._lengths(positions, cell)
+        gone = np.flatnonzero((found > _STRETCH_FACTOR * self.lengths) & self.reactive)
+        if len(gone) and not self.reactive.all():
+            lines.append(
+                f"{self._apart(int(gone[0]), found, source)}: if no reaction has broken the bond, QM atoms "
+                "of one element are in another order"
+            )
+        if self.cell is not None and cell is not None:
+            ours, theirs = cell_to_cellpar(self.cell), cell_to_cellpar(cell)
+            lengths = np.abs(theirs[:3] / ours[:3] - 1.0).max()
+            angles = np.abs(theirs[3:] - ours[3:]).max()
+            if lengths > _SAME_CELL[0] or angles > _SAME_CELL[1]:
+                lines.append(
+                    f"{self.structure}: a cell of {_cell_text(ours)}, but {_cell_text(theirs)} in {source}"
+                )
+        return lines
+
+    def _lengths(self, positions: FloatArray, cell: FloatArray | None) -> FloatArray:
+        return _distances(positions, self.pairs, cell if self.cell is not None else None)
+
+    def _apart(self, bond: int, found: FloatArray, source: str) -> str:
+        i, j = self.pairs[bond]
+        return (
+            f"{self.structure}: atoms {i} and {j} are bonded, "
+            f"{self.lengths[bond] * BOHR_IN_ANGSTROM:.2f} angstrom, but "
+            f"{found[bond] * BOHR_IN_ANGSTROM:.2f} angstrom apart in {source}"
+        )
+
+    def _refuse_order(self, suspicious: BoolArray, found: FloatArray, source: str) -> None:
         if suspicious.any():
-            worst = int(np.flatnonzero(suspicious)[0])
-            i, j = self.pairs[worst]
             raise StructureError(
-                f"{self.structure}: atoms {i} and {j} are bonded, "
-                f"{self.lengths[worst] * BOHR_IN_ANGSTROM:.2f} angstrom, but "
-                f"{found[worst] * BOHR_IN_ANGSTROM:.2f} angstrom apart in {source}, "
+                f"{self._apart(int(np.flatnonzero(suspicious)[0]), found, source)}, "
                 "which must list the atoms in the same order, with the unit of their positions"
             )
 
@@ -135,27 +206,53 @@ class Yardstick:
             if abs(scale * _UNITS[written] / _UNITS[read] - 1.0) < _UNIT_TOLERANCE:
                 raise StructureError(
                     f"{self.structure}: expected {what} as long as here, found {scale:.3g} times that in "
-                    f"{source}, as if {written} had been read as {read}: name the unit in its file, as "
-                    "i-PI does with positions{angstrom} and cell{angstrom} in the comment; "
-                    "without one i-PI takes bohr"
+                    f"{source}, as if {written} had been read as {read}: {self.advice}"
                 )
 
 
 class FirstPositions(Observer):
-    """Checks the first positions from i-PI, which sends no elements and no units with them."""
+    """Checks the first positions of each bead and system, as i-PI sends no elements and no units with them.
+
+    It says neither whose they are: a structure that goes on from an earlier one is not checked again, for its
+    bonds may do what they want then.
+    """
 
     def __init__(self, yardstick: Yardstick) -> None:
         self._yardstick = yardstick
-        self._checked = False
+        self._left = _FIRST
+        self._seen: deque[FloatArray] = deque(maxlen=_KEPT)  # the one to come next is the first
 
     def before(self, positions: FloatArray, cells: FloatArray | None) -> None:
         """Raises StructureError as `Yardstick.check` does."""
-        if self._checked:
+        if self._left <= 0:
             return
-        for index in range(len(positions)):
-            cell = None if cells is None else cells[index]
-            self._yardstick.check(positions[index], cell, "the first positions from i-PI")
-        self._checked = True
+        source = "the first positions from i-PI"
+        if self._left < _FIRST:
+            source = "later positions from i-PI (another system, or one that has blown up)"
+        for index, structure in enumerate(positions):
+            if not self._goes_on(structure):
+                self._yardstick.check(structure, None if cells is None else cells[index], source)
+            self._seen.append(structure.copy())
+        self._left -= len(positions)
+        if self._left <= 0:
+            self._seen.clear()
+
+    def _goes_on(self, structure: FloatArray) -> bool:
+        for place, earlier in enumerate(self._seen):
+            if is_near(structure, earlier):
+                del self._seen[place]
+                return True
+        return False
+
+
+def is_near(positions: FloatArray, earlier: FloatArray) -> bool:
+    """Whether atoms (N, 3) have moved so little, in bohr, that they are the same, in the same order."""
+    return bool(np.abs(positions - earlier).max(initial=0.0) < _STEP)
+
+
+def _cell_text(parameters: FloatArray) -> str:
+    lengths = ", ".join(f"{length * BOHR_IN_ANGSTROM:.2f}" for length in parameters[:3])
+    return f"{lengths} angstrom and {', '.join(f'{angle:.1f}' for angle in parameters[3:])} degrees"
 
 
 def _distances(positions: FloatArray, pairs: IntArray, cell: FloatArray | None) -> FloatArray:

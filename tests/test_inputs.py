@@ -112,7 +112,7 @@ def test_no_input_has_unusual_conditions(path, tmp_path):
     """Units for all that needs one, and a usual time step; templates are filled in."""
     text = path.read_text()
     for name in set(re.findall(r"\$\{?(\w+)\}?", text)):
-        text = re.sub(rf"\$\{{?{name}\b\}}?", "8" if name != "initial" else "<file/>", text)
+        text = re.sub(rf"\$\{{?{name}\b\}}?", "4" if name != "initial" else "<file/>", text)
     (tmp_path / "input.xml").write_text(text)
     conditions = read_conditions(tmp_path / "input.xml")
     assert conditions.warnings == ()

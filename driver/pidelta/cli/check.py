@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -18,6 +17,7 @@ from pidelta.cli import uncertainty
 from pidelta.cli.conservation import report_conservation
 from pidelta.cli.conservation_options import NVEOptions, plan_report
 from pidelta.cli.description import describe_names, describe_setup, describe_terms
+from pidelta.cli.messages import show_warning
 from pidelta.config import Config, load_config
 from pidelta.errors import RunError
 from pidelta.ipi.observers import UncertaintyMonitor, merge_alarms
@@ -112,7 +112,7 @@ def check(
     if setup.topology is not None:
         console.print(describe_terms(setup.topology, None if given.qm is None else setup.qm_region))
     for warning in setup.warnings:
-        console.print(f"[yellow]warning: {escape(warning)}[/yellow]", soft_wrap=True)
+        show_warning(console, warning)
     console.print(_energies(evaluator, start))
     _warn_of_overlap(console, setup, evaluator, start)
     _show_uncertainty(console, setup, evaluator, start)
@@ -189,10 +189,10 @@ def _warn_of_overlap(console: Console, setup: Setup, evaluator: QMMMEvaluator, s
     atom = int(forces.argmax())
     if forces[atom] > _OVERLAP:
         name = f"atom {atom}" if setup.topology is None else setup.topology.label(atom)
-        console.print(
-            f"[yellow]warning: the force on {escape(name)} is {forces[atom]:.1f} hartree/bohr, as where "
-            "atoms overlap: relax the structure before dynamics[/yellow]",
-            soft_wrap=True,
+        show_warning(
+            console,
+            f"the force on {name} is {forces[atom]:.1f} hartree/bohr, as where atoms overlap: relax the "
+            "structure before dynamics",
         )
 
 
@@ -206,7 +206,7 @@ def _show_uncertainty(console: Console, setup: Setup, evaluator: QMMMEvaluator, 
     for name, value in uncertainty.rows(alarms):
         console.print(f"{name}: {value}", markup=False, highlight=False)
     for line in uncertainty.warnings(alarms):
-        console.print(f"[yellow]warning: {line}[/yellow]")
+        show_warning(console, line)
 
 
 def _check_gradient(

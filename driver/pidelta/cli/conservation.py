@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pidelta.cli.conservation_options import Report
+from pidelta.cli.messages import show_note, show_warning
 from pidelta.cli.progress import REFRESH_SECONDS, StepsProgress
 from pidelta.cli.run import INTERRUPTED
 from pidelta.cli.uncertainty import warnings
@@ -43,7 +44,7 @@ def report_conservation(console: Console, report: Report, config: Config, system
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # as in `pidelta run`
     claim_folder(report.folder, report.options, system)
     for note in report.notes:
-        console.print(f"[yellow]note: {note}[/yellow]")
+        show_note(console, note)
     command = [sys.executable, "-m", "pidelta", "client", str(config.path)]
     try:
         with signals_as_interrupts():
@@ -100,7 +101,7 @@ def _run_one(
             supervisor.stop()
             raise
     for line in warnings(supervisor.alarms()):
-        progress.console.print(f"[yellow]warning: {run.name}: {line}[/yellow]", soft_wrap=True)
+        show_warning(progress.console, f"{run.name}: {line}")
     if not run.is_finished:
         raise RunError(
             f"{run.folder}: expected {run.dynamics.steps} steps, i-PI ended after {run.steps_done}"

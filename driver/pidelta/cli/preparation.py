@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
+from pidelta.cli.messages import show_note, show_warning
 from pidelta.errors import RunError, SetupError
 from pidelta.output_files import replacing
 from pidelta.units import ANGSTROM, FEMTOSECOND, KCAL_PER_MOL, NANOMETER
@@ -168,7 +169,7 @@ class Preparation:
             role = "quantum mechanical" if request.quantum else "classical"
             self._say(f"{request.count} {request.name}: {component.description}; {role}")
             for note in component.notes:
-                self._console.print(f"[yellow]note: {escape(note)}[/yellow]")
+                show_note(self._console, note)
             components.append(component)
         return components, check_quantum(components, settings.multiplicity)
 
@@ -299,7 +300,7 @@ class Preparation:
         write_config(path, new)
 
     def _warn(self, text: str) -> None:
-        self._console.print(f"[yellow]warning: {escape(text)}[/yellow]")
+        show_warning(self._console, text)
 
     def _say(self, text: str) -> None:
         self._console.print(escape(text))

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from pidelta.cli.evaluate import chosen_terms
+from pidelta.cli.messages import show_note, show_warning
 from pidelta.cli.processors import allowed_processors, share_processors
 from pidelta.cli.uncertainty import warnings
 from pidelta.config import Config, load_config
@@ -56,7 +57,7 @@ def run(
     console = Console()
     chosen = chosen_terms(terms)
 
-    from pidelta.cli.start import check_starts, show_conditions, show_warning
+    from pidelta.cli.start import check_starts, show_conditions
     from pidelta.ipi.saved_states import state_to_go_on_from
     from pidelta.ipi.simulation import read_simulation
 
@@ -64,7 +65,7 @@ def run(
         state, notes = state_to_go_on_from(input_file)
         input_file = state.path
         for note in notes:
-            console.print(f"[yellow]note: {escape(note)}[/yellow]", soft_wrap=True)
+            show_note(console, note)
         console.print(f"goes on from step {state.step}, as saved in {state.path}", highlight=False)
     simulation = read_simulation(input_file)
     options = [] if config is None else ["--config", str(config)]
@@ -94,7 +95,7 @@ def run(
     for warning in setup.warnings:
         show_warning(console, warning)
     if note := keep_configuration(simulation, settings, expected):
-        console.print(f"[yellow]note: {escape(note)}[/yellow]", soft_wrap=True)
+        show_note(console, note)
     started = time.monotonic()
     command = [sys.executable, "-m", "pidelta", "client", str(config.resolve())]
     command += [] if chosen is None else ["--terms", "+".join(expected)]
@@ -155,9 +156,9 @@ def _show_terms(console: Console, simulation: Simulation, terms: list[str], conf
             served += f": {schedule}"
         console.print(f"forcefield {source.name}: {served}", markup=False, highlight=False)
     for note in (*notes, *clients_elsewhere(simulation, terms, config)):
-        console.print(f"[yellow]note: {escape(note)}[/yellow]", soft_wrap=True)
+        show_note(console, note)
     for warning in stiff_terms_behind(forces, terms):
-        console.print(f"[yellow]warning: {warning}[/yellow]", soft_wrap=True)
+        show_warning(console, warning)
 
 
 def clients_elsewhere(simulation: Simulation, terms: Sequence[str], config: Config) -> Iterator[str]:
@@ -216,7 +217,7 @@ def _check_virial(console: Console, simulation: Simulation, setup: Setup, terms:
         )
     if simulation.pressures:
         names = ", ".join(simulation.pressures)
-        console.print(f"[yellow]note: {names}: no numbers, as mm.virial is false[/yellow]", soft_wrap=True)
+        show_note(console, f"{names}: no numbers, as mm.virial is false")
 
 
 def _share_processors(
@@ -236,9 +237,6 @@ def _share_processors(
     if config.mm is not None and not given:
         threads = max(1, processors // max(1, sum(counts)))
     if sum(counts) * threads > max(processors, len(sockets)):
-        console.print(
-            f"[yellow]note: {sum(counts)} clients with {threads} threads each share {processors} "
-            "processors[/yellow]"
-        )
+        show_note(console, f"{sum(counts)} clients with {threads} threads each share {processors} processors")
     by_name = {ffsocket.name: count for ffsocket, count in zip(sockets, counts, strict=True)}
     return by_name, threads

@@ -14,6 +14,7 @@ from pidelta.analysis.report import ReportOptions
 from pidelta.analysis.summary import summarise
 from pidelta.cli import uncertainty
 from pidelta.cli.description import describe_method
+from pidelta.cli.messages import show_warning
 from pidelta.cli.report import write_reports
 from pidelta.cli.report_input import report_folder
 from pidelta.errors import DataError
@@ -69,7 +70,7 @@ def _show_summary(
             console.print(f"no summary: {error}", soft_wrap=True)
             continue
         for text in filter(None, map(properties.not_numbers, properties.columns)):
-            console.print(f"[yellow]warning: {escape(f'{path.name}: {text}')}[/yellow]", soft_wrap=True)
+            show_warning(console, f"{path.name}: {text}")
         if len(paths) > 1:
             table.add_row(f"[bold]{escape(name)}[/bold]", "")
         for row in summary.rows():

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 
+from pidelta.cli.messages import show_warning
 from pidelta.ipi.conditions import read_conditions
 from pidelta.ipi.starts import check_atom_order, read_starts
 
@@ -48,8 +48,3 @@ def check_starts(console: Console, path: Path, setup: Setup) -> None:
                 warnings.update(dict.fromkeys(found))
     for warning in warnings:
         show_warning(console, warning)
-
-
-def show_warning(console: Console, text: str) -> None:
-    """Print a warning in one line."""
-    console.print(f"[yellow]warning: {escape(text)}[/yellow]", soft_wrap=True)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import re
 
 import numpy as np
 import pytest
 from ase.data import atomic_numbers
+from rich.console import Console
 
 from ipi_support import CELL, POSITIONS, SYMBOLS, WATERS, write_input, write_water
+from pidelta.cli.start import check_starts
+from pidelta.config import load_config
 from pidelta.errors import DataError, PideltaError, SetupError, StructureError
 from pidelta.ipi.simulation import read_simulation
 from pidelta.ipi.starts import check_atom_order, read_starts
+from pidelta.setup import Setup
 from pidelta.state import System
 from pidelta.units import ANGSTROM
 
@@ -202,3 +207,20 @@ def test_a_missing_file_of_the_second_system(tmp_path):
         SetupError, match=r"<file> in <initialize>: expected an existing file, found .*none\.xyz"
     ):
         read_simulation(path)
+
+
+def test_another_cell_is_a_warning(tmp_path):
+    """It may be that of another pressure."""
+    path = write_water(tmp_path / "run", 3)
+    structure = path.parent / "water.xyz"
+    structure.write_text(structure.read_text().replace("6\n\n", '6\nLattice="30 0 0 0 30 0 0 0 30"\n'))
+    setup = Setup(load_config(path.parent / "pidelta.yaml"))
+    for length, warns in ((30.8, False), (31.0, True)):
+        path.write_text(re.sub(r"\[ 30, \S+, 30 \]", f"[ 30, {length}, 30 ]", path.read_text()))
+        printed = io.StringIO()
+        check_starts(Console(file=printed, width=60), path, setup)
+        line = (
+            f"warning: {structure}: a cell of 30.00, 30.00, 30.00 angstrom and 90.0, 90.0, 90.0 degrees, but "
+            f"30.00, 31.00, 30.00 angstrom and 90.0, 90.0, 90.0 degrees in {path.parent / 'init.xyz'}\n"
+        )
+        assert printed.getvalue() == (line if warns else "")

@@ -17,7 +17,6 @@ import numpy as np
 
 from pidelta.errors import SetupError, StructureError
 from pidelta.ipi.frames import READER_ERRORS
-from pidelta.ipi.trajectories import number_of, read_names
 from pidelta.ipi.xml_input import read_xml, systems_of
 from pidelta.state import FloatArray, System
 
@@ -119,6 +118,8 @@ def _file_of(path: Path, element: ET.Element) -> Path | None:
 
 
 def _read_start(path: Path, system: ET.Element) -> Start:
+    from pidelta.ipi.trajectories import read_names
+
     check_start_files(path, system)
     initial = _initial(system)
     for element in initial:
@@ -190,6 +191,8 @@ def _check_masses(path: Path, source: Path, beads: Any) -> None:
 def _possible_elements(name: str) -> frozenset[str]:
     """Return the symbols of the elements that the atom name `name` may stand for."""
     from ase.data import chemical_symbols
+
+    from pidelta.ipi.trajectories import number_of
 
     number = number_of(name)
     if number is not None:

@@ -137,7 +137,7 @@ def test_a_stopped_training_resumes_from_the_same_start_alone(stores, earlier, t
     with pytest.raises(KeyboardInterrupt):
         train_models(data, file.training, tmp_path / "parts", report=stop)
     fresh = continued(stores, file)
-    with pytest.raises(ConfigError, match=r"to start from: expected '[0-9a-f]{64}' of .*, found 'none'$"):
+    with pytest.raises(ConfigError, match=r"model to start from '[0-9a-f]{64}' of .*, found 'none'"):
         train_models(fresh, file.training, tmp_path / "parts", resume=True)
     (parts,) = train_models(data, file.training, tmp_path / "parts", resume=True)
     logs = [json.loads(path.with_suffix(".json").read_text()) for path in (whole, parts)]

@@ -190,20 +190,20 @@ def test_a_process_that_dies_ends_the_training_with_one_line(data):
         in_processes(data[1], [0, 1], 2, end_at_once, lambda model, found: None)
 
 
+def stop(model, history):
+    if len(history) == 2:
+        raise KeyboardInterrupt
+
+
 def test_a_stopped_training_resumes_without_loss(data, tmp_path):
     settings, prepared = data
     whole = train_models(prepared, settings, tmp_path / "whole")
-
-    def stop(model, history):
-        if len(history) == 2:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
         train_models(prepared, settings, tmp_path / "parts", report=stop)
     with pytest.raises(DataError, match="expected no earlier training"):
         train_models(prepared, settings, tmp_path / "parts")
     changed = settings.model_copy(update={"learning_rate": 0.1})
-    with pytest.raises(ConfigError, match=r"training\.learning_rate: expected 0\.003"):
+    with pytest.raises(ConfigError, match=r"last.ckpt: expected training.learning_rate 0\.003"):
         train_models(prepared, changed, tmp_path / "parts", resume=True)
     parts = train_models(prepared, settings, tmp_path / "parts", resume=True)
     logs = [json.loads(path.with_suffix(".json").read_text()) for path in (whole[0], parts[0])]
@@ -266,6 +266,94 @@ def test_complete_models_are_those_that_this_training_would_make(data, tmp_path)
     log.unlink()
     with pytest.raises(DataError, match=r"delta-0.json: expected the log of a model"):
         train_models(prepared, settings, tmp_path, resume=True)
+
+
+def with_labels(items, change):
+    """The same frames with other reference labels."""
+    return [replace(item, reference=change(item.reference)) for item in items]
+
+
+def test_models_of_another_reference_or_of_labels_since_replaced_are_not_kept(small_store, tmp_path):
+    """Complete or not; one of a version whose log has no digest is known by its methods."""
+    file = read_training_file(settings_file(tmp_path, 2))
+    items = read_labelled([small_store]).frames
+    other = with_labels(items, lambda label: replace(label, method="PBE0"))
+    # The sum of the energies stays.
+    turned = with_labels(items, lambda label: replace(label, gradient=-label.gradient))
+    prepared, by_pbe0, replaced = (prepare_training(file, frames) for frames in (items, other, turned))
+    (path,) = train_models(prepared, file.training, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train_models(prepared, file.training, tmp_path / "parts", report=stop)
+    for folder in ("whole", "parts"):
+        for data, message in (
+            (by_pbe0, "expected reference 'toy reference' of the .*, found 'PBE0': train anew"),
+            (replaced, "expected digest of frames and labels '[0-9a-f]{16}' of the .*: train anew"),
+        ):
+            with pytest.raises(ConfigError, match=message) as info:
+                train_models(data, file.training, tmp_path / folder, models=2, resume=True)
+            assert str(info.value).startswith(str(tmp_path / folder / "delta-0."))
+    log = path.with_suffix(".json")
+    content = json.loads(log.read_text())
+    del content["frames"]
+    log.write_text(json.dumps(content))
+    assert train_models(prepared, file.training, tmp_path / "whole", resume=True) == [path]
+    with pytest.raises(ConfigError, match="expected reference 'toy reference'"):
+        train_models(by_pbe0, file.training, tmp_path / "whole", resume=True)
+
+
+def test_a_model_of_another_kind_is_named(both, tmp_path):
+    train_models(both["hdnnp"][1], both["hdnnp"][0].model_copy(update={"epochs": 1}), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train_models(both["hdnnp"][1], both["hdnnp"][0], tmp_path / "parts", report=stop)
+    for folder in ("whole", "parts"):
+        with pytest.raises(ConfigError, match=r"expected model 'hdnnp' of the .*, found 'response'"):
+            train_models(both["response"][1], both["response"][0], tmp_path / folder, resume=True)
+
+
+def test_a_damaged_checkpoint_is_one_line(data, tmp_path):
+    settings, prepared = data
+    last = tmp_path / "delta-0.checkpoints" / "last.ckpt"
+    last.parent.mkdir()
+    last.write_bytes(b"PK\3\4 cut")
+    with pytest.raises(
+        DataError, match=r"last.ckpt: expected a checkpoint to go on from, found none to read"
+    ):
+        train_models(prepared, settings, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("model", ["hdnnp"])
+def test_a_model_that_diverged_is_not_written_and_one_that_does_harm_is_warned_of(
+    small_store, both, model, tmp_path, run, capsys
+):
+    settings, prepared = both[model]
+    steep = settings.model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(RunError, match=r"delta-0.pt: expected a validation loss below 1, .*learning_rate"):
+        train_models(prepared, steep, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+    path = settings_file(tmp_path, 1, model)
+    arguments = ["train", small_store, "--settings", path, "--output", tmp_path / "out"]
+    text = path.read_text()
+    path.write_text(text.replace("seed: 3", "seed: 3, learning_rate: 0.3"))
+    assert run(*arguments) == 0
+    captured = capsys.readouterr()
+    assert f"wrote {tmp_path / 'out' / 'delta-0.pt'}" in captured.out
+    assert "delta-0.pt: the loss on validation frames is" in captured.err
+    assert run(*arguments, "--resume") == 0
+    captured = capsys.readouterr()
+    assert f"kept {tmp_path / 'out' / 'delta-0.pt'}" in captured.out
+    assert "wrote" not in captured.out
+    assert "does more harm than good" in captured.err
+
+
+def test_a_bootstrap_of_one_step_says_so(small_store, tmp_path):
+    path = settings_file(tmp_path, 1)
+    path.write_text(
+        path.read_text().replace("seed: 3", "seed: 3, bootstrap: true, validation_fraction: 0.99")
+    )
+    file = read_training_file(path)
+    message = r"^training.bootstrap: expected frames of at least 2 steps .* found 2 of one step"
+    with pytest.raises(DataError, match=message):
+        prepare_training(file, read_labelled([small_store]).frames)
 
 
 @pytest.mark.parametrize("powers", ["[4]", "[5, 5]", "[18, 5]", "[65]", "[true]", "[5.0]"])

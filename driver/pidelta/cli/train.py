@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 from pidelta.cli.processors import allowed_processors
@@ -38,7 +39,7 @@ def train(
     ] = None,
 ) -> None:
     """Train delta models on reference - low-level labels: OUTPUT/delta-0.pt, delta-1.pt, ..."""
-    from pidelta.delta.training.run import prepare_training
+    from pidelta.delta.training.run import model_paths, prepare_training, validation_loss
     from pidelta.delta.training.settings import read_training_file
     from pidelta.delta.training.starts import read_starts
 
@@ -60,8 +61,15 @@ def train(
         f"{len(data.sources)} frames: {data.provenance.reference} - {data.provenance.low_level}, "
         f"{data.settings.feature_count} features"
     )
+    complete = {path for path in model_paths(output, models) if path.exists()}
     for place, path in enumerate(_train_with_progress(data, file.training, output, models, resume, workers)):
-        print(f"wrote {path}")
+        print(f"kept {path}" if path in complete else f"wrote {path}")
+        if (loss := validation_loss(path)) > 1.0:
+            line = (
+                f"warning: {path}: the loss on validation frames is {loss:.3g}, without the model 1: it does "
+                "more harm than good"
+            )
+            Console(stderr=True).print(line, soft_wrap=True, markup=False, highlight=False)
         _validate(data, file.training, labelled, place, path)
 
 

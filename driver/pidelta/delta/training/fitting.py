@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import lightning
@@ -16,7 +16,6 @@ from pidelta.delta.descriptors import DescriptorSettings
 from pidelta.delta.network_model import FeatureNetworks
 from pidelta.delta.training.settings import TrainingSettings
 from pidelta.delta.training.targets import TargetGroup
-from pidelta.errors import ConfigError
 from pidelta.state import IntArray
 
 # A group of targets and the rows of it that form a batch.
@@ -53,7 +52,7 @@ class Fit(lightning.LightningModule):
         descriptors: the descriptors of the targets.
         train, validation: indices of the frames in the list that was prepared.
         settings: the training settings.
-        start: hash of the earlier model that the networks are from, or empty.
+        origin: what has to be the same when the training resumes; checkpoints keep it.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class Fit(lightning.LightningModule):
         train: IntArray,
         validation: IntArray,
         settings: TrainingSettings,
-        start: str = "",
+        origin: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
         super().__init__()
         self.networks = networks
@@ -74,7 +73,7 @@ class Fit(lightning.LightningModule):
         self.train_rows = _rows(groups, train)
         self.validation_rows = _rows(groups, validation)
         self.fit_settings = settings
-        self.start = start
+        self.origin = dict(origin)
         self.history: list[dict[str, float]] = []
         unit = self._mean_squares()
         self.weights = {"energy": 1.0}
@@ -226,30 +225,11 @@ class Fit(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what a resumed training needs beside weights and optimiser."""
         checkpoint["history"] = list(self.history)
-        checkpoint["origin"] = self._origin()
+        checkpoint["origin"] = self.origin
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the history.
-
-        Raises:
-            ConfigError: the settings changed, other than the patience, or the frames did.
-        """
+        """Take up the history."""
         self.history = list(checkpoint["history"])
-        for key, found in self._origin().items():
-            expected = checkpoint["origin"].get(key, "another version's")
-            if expected != found:
-                raise ConfigError(f"{key}: expected {expected!r} of the training to resume, found {found!r}")
-
-    def _origin(self) -> dict[str, object]:
-        """What has to be the same when a training resumes."""
-        training = self.fit_settings.model_dump(exclude={"patience"})
-        return {
-            **{f"training.{key}": value for key, value in training.items()},
-            **{f"descriptors.{key}": value for key, value in asdict(self.descriptors).items()},
-            "SHA-256 of the model to start from": self.start or "none",
-            "weights of MM atoms": "square of the distance",
-            "frames: sum of (reference - low level)": float(sum(group.energy.sum() for group in self.groups)),
-        }
 
 
 def _components(group: TargetGroup, rows: torch.Tensor) -> torch.Tensor:

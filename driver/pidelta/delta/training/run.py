@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 import signal
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,22 +18,28 @@ import numpy as np
 import torch
 from scipy.spatial import KDTree
 
-from pidelta.data.embedding import same
 from pidelta.data.frames import LabelledFrame
 from pidelta.data.splits import hold_out, resample_by_source, split_by_source
 from pidelta.delta.base import Provenance
 from pidelta.delta.coverage import Coverage, CoverageGroup
 from pidelta.delta.descriptors import DescriptorSettings, check_short_cutoff
-from pidelta.delta.loading import load_correction, model_kinds
+from pidelta.delta.loading import model_kinds
 from pidelta.delta.network_model import FeatureNetworks, NetworkModel
+from pidelta.delta.training.learning_curve import plot_learning_curve
 from pidelta.delta.training.parallel import in_processes
+from pidelta.delta.training.resuming import (
+    check_checkpoint,
+    check_complete,
+    frames_digest,
+    identity,
+    read_log,
+)
 from pidelta.delta.training.settings import TrainingFile, TrainingSettings
 from pidelta.delta.training.starts import Start, settings_of_starts
 from pidelta.delta.training.targets import TargetGroup, prepare
-from pidelta.errors import ConfigError, DataError, MissingExtraError
+from pidelta.errors import DataError, MissingExtraError, RunError
 from pidelta.output_files import replacing
 from pidelta.state import IntArray
-from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
 
 if TYPE_CHECKING:
     from pidelta.delta.training.fitting import Fit
@@ -44,6 +51,8 @@ Track = Callable[[Sequence[LabelledFrame]], Iterable[LabelledFrame]]
 
 # Norm of the gradient of the loss above which a step of the optimiser is shortened.
 _STEEPEST = 1.0
+# Loss on validation frames, that of the low level being 1, of a model that is of no use to anyone.
+_WORST = 100.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,7 @@ class TrainingSet:
         settings: descriptors and networks.
         provenance: methods, embedding and compositions of the frames.
         sources: where each frame comes from.
+        digest: of frames and labels.
         groups: features and targets.
         coverage: where the features lie, with those that the earlier models were trained on.
         starts: earlier models to begin with: none, one for all models, or one for each.
@@ -64,6 +74,7 @@ class TrainingSet:
     settings: DescriptorSettings
     provenance: Provenance
     sources: tuple[str, ...]
+    digest: str
     groups: list[TargetGroup]
     coverage: Coverage
     starts: tuple[Start, ...] = ()
@@ -111,7 +122,7 @@ def prepare_training(
     groups = prepare(settings, kind.field, track(frames))
     seen = [coverage_group(kind, settings, group) for group in groups]
     coverage = Coverage.of_training(settings, seen, sources, [start.model.coverage for start in starts])
-    return TrainingSet(kind, settings, provenance, sources, groups, coverage, starts)
+    return TrainingSet(kind, settings, provenance, sources, frames_digest(frames), groups, coverage, starts)
 
 
 def _elements_near(frames: Sequence[LabelledFrame], cutoff: float) -> tuple[int, ...]:
@@ -159,8 +170,9 @@ def train_models(
     Raises:
         MissingExtraError: Lightning is not installed.
         DataError: there are too few frames, or `output` holds models and `resume` is not set.
-        ConfigError: settings or frames differ from those of the training to resume, or of models that are
-            complete.
+        ConfigError: settings, methods, frames or labels differ from those of the training to resume, or of
+            models that are complete.
+        RunError: a model diverged; it is not written.
         KeyboardInterrupt: the training was stopped; at most the epoch under way is lost.
     """
     try:
@@ -168,15 +180,14 @@ def train_models(
     except ImportError:
         raise MissingExtraError("lightning", "train", "training") from None
     output.mkdir(parents=True, exist_ok=True)
-    paths = [output / f"delta-{k}.pt" for k in range(models)]
+    paths = model_paths(output, models)
     for path in paths:
         if not resume and (path.exists() or _checkpoints(path).exists()):
             raise DataError(
                 f"{path}: expected no earlier training here, found one: resume it or move it away"
             )
     for k, path in enumerate(paths):
-        if path.exists():
-            _check_complete(path, data, member_settings(settings, k), _start_of(data, k))
+        _check_earlier(path, data, member_settings(settings, k), _start_of(data, k))
     waiting = [k for k, path in enumerate(paths) if not path.exists()]
     task = partial(_train_member, settings, paths)
     if min(workers, len(waiting)) > 1:
@@ -187,39 +198,19 @@ def train_models(
     return paths
 
 
-def _check_complete(path: Path, data: TrainingSet, settings: TrainingSettings, start: Start | None) -> None:
-    """Whether a model that is complete is what this training would make."""
-    log = path.with_suffix(".json")
-    try:
-        known = json.loads(log.read_text(encoding="utf-8"))
-        sources = [known["train_sources"], known["validation_sources"]]
-        earlier = dict(known["settings"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise DataError(f"{log}: expected the log of a model that is complete, found none to read") from None
-    if sources != [[data.sources[index] for index in part] for part in split_frames(data.sources, settings)]:
-        raise ConfigError(
-            f"{log}: expected the {len(sources[0])} training and {len(sources[1])} validation frames that it "
-            "names, found others: frames or their division changed, so train anew"
-        )
-    model = load_correction(path)
-    complete = _identity(earlier, getattr(model, "settings", None), model.provenance.start)
-    own = json.loads(settings.model_dump_json())
-    present = _identity(own, data.settings, "" if start is None else start.digest)
-    for key in complete:
-        if not same(complete[key], present.get(key)):
-            raise ConfigError(
-                f"{path}: expected {key} {complete[key]!r} of the model that is complete, found "
-                f"{present.get(key)!r}: train anew"
-            )
+def model_paths(output: Path, models: int) -> list[Path]:
+    """Where the models of a committee go."""
+    return [output / f"delta-{k}.pt" for k in range(models)]
 
 
-def _identity(
-    training: Mapping[str, object], descriptors: DescriptorSettings | None, start: str
-) -> dict[str, object]:
-    """What tells models of the same frames apart."""
-    settings = {f"training.{key}": value for key, value in training.items() if key != "patience"}
-    own = {} if descriptors is None else asdict(descriptors)
-    return {**settings, **own, "model to start from": start or None}
+def _check_earlier(path: Path, data: TrainingSet, settings: TrainingSettings, start: Start | None) -> None:
+    """Whether a model that is complete, or a training that was stopped, is of this training."""
+    present = identity(data, settings, start)
+    if path.exists():
+        division = split_frames(data.sources, settings)
+        check_complete(path, present, [[data.sources[index] for index in part] for part in division])
+    elif (last := _last_checkpoint(path)).exists():
+        check_checkpoint(last, present)
 
 
 def _train_member(
@@ -253,7 +244,13 @@ def split_frames(sources: Sequence[str], settings: TrainingSettings) -> tuple[In
     else:
         train, validation = split_by_source(sources, settings.validation_fraction, settings.seed)
     if settings.bootstrap:
-        train = resample_by_source(sources, train, settings.seed)
+        try:
+            train = resample_by_source(sources, train, settings.seed)
+        except DataError:
+            raise DataError(
+                "training.bootstrap: expected frames of at least 2 steps to draw from beside those for "
+                f"validation, found {len(train)} of one step: hold back fewer"
+            ) from None
     return train, validation
 
 
@@ -275,18 +272,27 @@ def _train_one(
         networks.load_state_dict(start.model.networks.state_dict())
         compositions = start.model.provenance.compositions
         provenance = replace(provenance, start=start.digest, compositions=compositions)
-    fit = Fit(networks, data.groups, data.settings, train, validation, settings, provenance.start)
+    origin = identity(data, settings, start)
+    fit = Fit(networks, data.groups, data.settings, train, validation, settings, origin)
     first = None if start is None else fit.validation_errors()
-    state = _run(fit, settings, _checkpoints(path), report)
-    kept = min(fit.history, key=lambda row: row["validation_loss"])
-    if start is not None and first is not None and first["validation_loss"] <= kept["validation_loss"]:
+    state = _run(fit, settings, path, report)
+    kept = min(fit.history, key=_loss)
+    if start is not None and first is not None and first["validation_loss"] <= _loss(kept):
         # No epoch is better than the earlier model.
         kept, state = first, start.model.networks.state_dict()
+    if _loss(kept) > _WORST:
+        shutil.rmtree(_checkpoints(path))
+        raise RunError(
+            f"{path}: expected a validation loss below 1, that of the low level alone, found "
+            f"{kept['validation_loss']:.3g} at best: the training diverged, so lower training.learning_rate; "
+            "no model is written"
+        )
     networks.load_state_dict(state)
     log = {
         "settings": settings.model_dump(),
         "reference": data.provenance.reference,
         "low_level": data.provenance.low_level,
+        "frames": data.digest,
         "train_sources": [data.sources[index] for index in train],
         "validation_sources": [data.sources[index] for index in validation],
         "units": "hartree, hartree/bohr, of MM atoms times d / 3 angstrom; losses relative to the low level",
@@ -301,6 +307,23 @@ def _train_one(
     # The model comes last: where it is, the training is complete.
     data.kind(data.settings, networks, data.coverage, kept["energy_rmse"], provenance).save(path)
     shutil.rmtree(_checkpoints(path))
+
+
+def _loss(row: Mapping[str, float]) -> float:
+    """The loss on validation frames; one that is no number is worse than all others."""
+    loss = row["validation_loss"]
+    return loss if math.isfinite(loss) else math.inf
+
+
+def validation_loss(path: Path) -> float:
+    """Loss of a complete model on its validation frames; that of the low level alone is 1.
+
+    Raises:
+        DataError: its log cannot be read.
+    """
+    log = read_log(path)
+    start = log.get("start") or {}
+    return min(_loss(row) for row in [*log["epochs"], *([start["errors"]] if start else [])])
 
 
 def initial_networks(data: TrainingSet, train: IntArray, seed: int) -> FeatureNetworks:
@@ -330,7 +353,7 @@ def initial_networks(data: TrainingSet, train: IntArray, seed: int) -> FeatureNe
 def _run(
     fit: Fit,
     settings: TrainingSettings,
-    folder: Path,
+    path: Path,
     report: Callable[[History], None],
 ) -> dict[str, torch.Tensor]:
     """Train, from the last checkpoint where there is one, and return the state with the least loss."""
@@ -339,7 +362,7 @@ def _run(
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     checkpoint = ModelCheckpoint(
-        dirpath=folder,
+        dirpath=_checkpoints(path),
         filename="best",
         monitor="validation_loss",
         save_last=True,
@@ -362,7 +385,7 @@ def _run(
             checkpoint,
         ],
     )
-    last = folder / "last.ckpt"
+    last = _last_checkpoint(path)
     with warnings.catch_warnings():
         # Lightning's own use of a name that PyTorch renames, and its surprise at a resumed training.
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
@@ -382,27 +405,5 @@ def _checkpoints(path: Path) -> Path:
     return path.with_suffix(".checkpoints")
 
 
-def plot_learning_curve(history: Sequence[dict[str, float]], path: Path) -> None:
-    """Draw losses and validation errors over the epochs."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    epochs = [row["epoch"] for row in history]
-    for name in ("train_loss", "validation_loss"):
-        left.semilogy(epochs, [row[name] for row in history], label=name.replace("_loss", ""))
-    left.set(xlabel="epoch", ylabel="loss / loss of the low level")
-    per_angstrom = HARTREE_IN_KCAL_PER_MOL / BOHR_IN_ANGSTROM
-    for name, unit, label in (
-        ("energy_rmse", HARTREE_IN_KCAL_PER_MOL, "energy, kcal/mol"),
-        ("qm_gradient_rmse", per_angstrom, "QM gradient, kcal/mol/Å"),
-        ("mm_gradient_rmse", per_angstrom, "MM gradient · d / 3 Å, kcal/mol/Å"),
-    ):
-        right.semilogy(epochs, [row[name] * unit for row in history], label=label)
-    right.set(xlabel="epoch", ylabel="validation RMSE")
-    left.legend()
-    right.legend()
-    with replacing(path, "wb") as stream:
-        figure.savefig(stream, format="png", dpi=150)
+def _last_checkpoint(path: Path) -> Path:
+    return _checkpoints(path) / "last.ckpt"

@@ -16,7 +16,7 @@ from conftest import ROOT
 from ipi_support import unique_address
 from pidelta.analysis.ipi_output import read_properties
 from pidelta.config import load_config
-from pidelta.errors import SettingError, SetupError
+from pidelta.errors import ConfigError, SettingError, SetupError
 from pidelta.ipi.committees import check_committees
 from pidelta.ipi.served import served_in_parameters
 from pidelta.ipi.simulation import read_simulation
@@ -114,16 +114,42 @@ def test_properties_of_members_that_there_are_not(config, tmp_path):
 
 def test_an_offset_is_taken_off_each_model(config, setup, tmp_path):
     shifted = config.with_name("shifted.yaml")
-    shifted.write_text(config.read_text().replace("models:", "offset: -394.0 hartree\n  models:"))
+    shifted.write_text(config.read_text().replace("delta:", "delta:\n  offset: -394.8 hartree"))
     positions, cells = two_structures(setup)
     terms = frozenset({"delta"})
     before, after = (
         each.evaluator(terms).evaluate(positions, cells) for each in (setup, Setup(load_config(shifted)))
     )
     for name in ("committee_pot", "delta_energies"):
-        np.testing.assert_allclose(after.properties[name], before.properties[name] + 394.0, rtol=1e-12)
-    np.testing.assert_allclose(after.energy, before.energy + 394.0, rtol=1e-12)
+        np.testing.assert_allclose(after.properties[name], before.properties[name] + 394.8, rtol=1e-12)
+    np.testing.assert_allclose(after.energy, before.energy + 394.8, rtol=1e-12)
     np.testing.assert_array_equal(after.gradient, before.gradient)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            "offset: 394.85 hartree",
+            r"delta.offset: expected about -394.8497 hartree, the mean of .*, found 394.8500$",
+        ),
+        ("offset: -394.78 hartree", r"delta.offset: expected about -394.8497 hartree"),
+        ("offset: -394.85 eV", r"delta.offset: .*, found -14.51"),
+        (
+            "calibration: {energy: 2.0, models: 0123abcdef01}",
+            r"delta.calibration.models: expected 29ef7f60d022, .*, found 0123abcdef01: the factors",
+        ),
+    ],
+)
+def test_an_offset_or_a_calibration_of_other_models_is_refused(config, more, message):
+    other = config.with_name("other.yaml")
+    text = config.read_text()
+    kept = [line for line in text.splitlines() if "calibration:" not in line]
+    other.write_text("\n".join(kept).replace("delta:", f"delta:\n  {more}") + "\n")
+    with pytest.raises(ConfigError, match=message) as info:
+        _ = Setup(load_config(other)).correction
+    assert str(info.value).startswith(f"{other}: ")
+    assert "\n" not in str(info.value)
 
 
 INPUT = """<simulation>

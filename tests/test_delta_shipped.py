@@ -11,6 +11,7 @@ import pytest
 
 from conftest import ROOT
 from pidelta.config import load_config
+from pidelta.delta.files import models_digest
 from pidelta.errors import ModelError
 from pidelta.qmmm.point_charges import point_charge_potential
 from pidelta.setup import Setup
@@ -51,6 +52,16 @@ def test_models_are_as_accurate_as_their_readme_says(name, tmp_path, run):
     maes = [errors[kind][0] for kind in ("energy", "qm_gradient", "mm_gradient")]
     assert maes == pytest.approx(expected, rel=0.03)
     assert found["calibration"] == pytest.approx(settings.delta.calibration.model_dump(), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted(ROOT.glob("inputs/*/*.yaml")) if "calibration:" in path.read_text()],
+    ids=lambda path: f"{path.parent.name}/{path.name}",
+)
+def test_calibrations_are_those_of_the_models(path):
+    delta = load_config(path).delta
+    assert delta.calibration.models == models_digest(delta.models)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from pidelta.config import load_config
 from pidelta.data.frames import Label, LabelledFrame
 from pidelta.data.store import FrameStore
 from pidelta.delta.base import CorrectionResult
+from pidelta.delta.calibration import _factor
 from pidelta.delta.committee import Committee
+from pidelta.delta.files import models_digest
 from pidelta.delta.spread import Calibration
 from pidelta.errors import ConfigError, ModelError, RunError
 from pidelta.ipi.observers import EXTRAPOLATION, SPREAD
@@ -160,6 +163,35 @@ def test_few_frames_are_no_judgement():
     assert calibrate(*guessed(2, 3)).judgement.parts == 3
 
 
+def test_models_that_give_the_same_have_no_factor(tmp_path, run, capsys):
+    """One file twice is refused; other files with the same networks, but for rounding, are said."""
+    write_store(tmp_path / "frames.h5", 12, seed=30)
+    model = random_model(1)
+    for name, error in (("0", 0.1), ("1", 0.1), ("2", 0.2), ("3", 0.3)):
+        model.validation_error = error
+        model.save(tmp_path / f"{name}.pt")
+    members = [part for k in (0, 1) for part in ("--model", tmp_path / f"{k}.pt")]
+    assert run("test", tmp_path / "frames.h5", *members) == 2
+    message = f"{tmp_path / '1.pt'}: expected models that differ, found the same as in {tmp_path / '0.pt'}"
+    assert capsys.readouterr().err == f"pidelta: {message}\n"
+    members = [part for k in (0, 2, 3) for part in ("--model", tmp_path / f"{k}.pt")]
+    more = ["--output", tmp_path / "out.json", "--report", tmp_path / "page"]
+    assert run("test", tmp_path / "frames.h5", *members, *more) == 0
+    printed = capsys.readouterr().out
+    assert "There is no factor that makes the spread" in printed
+    assert "calibration:" not in printed
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert (found["calibration"], found["judgement"]) == (None, None)
+    assert "There is no factor" in (tmp_path / "page" / "report.md").read_text()
+
+
+def test_a_single_frame_has_no_factor_and_noise_of_a_mean_is_no_spread():
+    assert not calibrate(*guessed(2, 1)).compared
+    found = calibrate(*guessed(2, 3))
+    assert found.compared
+    assert (_factor(found.energy_errors, 1e-9 * found.energy_errors)) == 1.0
+
+
 def test_a_committee_is_calibrated_as_pidelta_test_says(tmp_path, run, capsys):
     """The factors and the offset that are printed make the spread as large as the errors."""
     write_store(tmp_path / "frames.h5", 12, seed=30)
@@ -170,6 +202,8 @@ def test_a_committee_is_calibrated_as_pidelta_test_says(tmp_path, run, capsys):
     printed = capsys.readouterr().out
     energy = float(printed.split("energy: ")[1].split(",")[0])
     offset = float(printed.split("offset: ")[1].split(" hartree")[0])
+    models = [tmp_path / "1.pt", tmp_path / "0.pt"]  # in whatever order
+    assert f', models: "{models_digest(models)}"}}' in printed
     assert "In 5 parts by trajectory or time" in printed
     with FrameStore(tmp_path / "frames.h5") as store:
         frames = list(store)
@@ -239,8 +273,11 @@ def config(tmp_path, delta):
             "{models: [a.pt, b.pt], baseline_error: 1 eV, offset: 0 eV, properties: [committee_pot]}",
             "expected no committee_pot",
         ),
-        ("{models: [a.pt], calibration: {energy: 0}}", "calibration.energy"),
-        ("{models: [a.pt], stop_above: 3}", "stop_above: expected an energy with its unit"),
+        ("{models: [a.pt], stop_above: 1 eV}", "stop_above: expected two models or more, .* found one"),
+        ("{models: [a.pt], warn_above: 1 eV}", "warn_above: expected two models"),
+        ("{models: [a.pt], calibration: {energy: 2}}", "calibration: expected two models"),
+        ("{models: [a.pt, b.pt], calibration: {energy: 0}}", "calibration.energy"),
+        ("{models: [a.pt, b.pt], stop_above: 3}", "stop_above: expected an energy with its unit"),
         ("none.yaml", "none.yaml: no such file"),
     ],
 )

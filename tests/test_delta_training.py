@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -241,6 +242,16 @@ def test_commands_train_and_test(small_store, tmp_path):
     assert result.exit_code == 0
     errors = json.loads(table.read_text())["errors"]
     assert errors["low + delta"]["qm_gradient"][0] < errors["low"]["qm_gradient"][0]
+    assert "note: 32 of 32 frames are, by their sources, those of the training of the models" in result.output
+    copied = shutil.copy(small_store, tmp_path / "copy.h5")
+    shutil.move(tmp_path / "out" / "delta-1.json", tmp_path / "elsewhere.json")
+    write_store(tmp_path / "new.h5", 3, seed=900)
+    files = [str(path) for path in (small_store, copied, tmp_path / "new.h5")]
+    result = runner.invoke(app, ["test", *files, models[1]], catch_exceptions=False)
+    lines = result.output.replace("\n", " ")
+    assert f"note: {copied}: 32 frames are the same as earlier ones and are passed over" in lines
+    assert f"{tmp_path / 'out' / 'delta-1.pt'}: no log beside it" in lines
+    assert "35 frames" in lines
 
 
 def test_complete_models_are_those_that_this_training_would_make(data, tmp_path):

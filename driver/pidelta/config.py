@@ -107,10 +107,14 @@ class EmbeddingConfig(Section):
 
 
 class CalibrationConfig(Section):
-    """Factors of the spread of a committee, of energies and of forces, as `pidelta test` finds them."""
+    """Factors of the spread of a committee, of energies and of forces, as `pidelta test` finds them.
+
+    `models` is the digest of the models that they are of; left out, nobody can tell.
+    """
 
     energy: FiniteFloat = Field(1.0, gt=0.0)
     force: FiniteFloat = Field(1.0, gt=0.0)
+    models: str | None = None
 
 
 class DeltaConfig(Section):
@@ -143,11 +147,16 @@ class DeltaConfig(Section):
     precision: Literal["float64", "float32"] = "float64"
 
     @model_validator(mode="after")
+    def _check_spread(self) -> DeltaConfig:
+        for key in ("baseline_error", "stop_above", "warn_above", "calibration"):
+            if key in self.model_fields_set and getattr(self, key) is not None and len(self.models) < 2:
+                raise ValueError(f"{key}: expected two models or more, whose spread counts, found one")
+        return self
+
+    @model_validator(mode="after")
     def _check_baseline(self) -> DeltaConfig:
         if self.baseline_error is None:
             return self
-        if len(self.models) < 2:
-            raise ValueError("baseline_error: expected two models or more, whose spread counts, found one")
         if self.offset is None:
             raise ValueError(
                 "baseline_error: expected offset, the mean of what the models add (pidelta test prints it), "

@@ -11,7 +11,7 @@ from typing import Any
 from pidelta.analysis.model_errors import METHOD_TITLES, FrameErrors, ModelErrors, Share
 from pidelta.analysis.model_pictures import draw_parity, draw_shares, draw_spread
 from pidelta.analysis.pages import DATA, PAGE, table_row, write_text
-from pidelta.delta.calibration import Reliability, verdict
+from pidelta.delta.calibration import NOTHING_COMPARED, Reliability, verdict
 from pidelta.units import HARTREE_IN_KCAL_PER_MOL
 
 _PARITY, _SHARES, _SPREAD = "parity.png", "errors.png", "spread.png"
@@ -131,6 +131,8 @@ def _outside(errors: ModelErrors) -> list[str]:
 
 
 def _trust(found: Reliability) -> str:
+    if not found.compared:
+        return NOTHING_COMPARED
     energy, force = found.calibration.energy, found.calibration.force
     return (
         f"The spread of the models, times {energy:.3g} for energies and {force:.3g} for forces, has the mean "
@@ -160,7 +162,7 @@ def _json(
         "spread": None
         if found is None
         else {
-            "calibration": asdict(found.calibration),
+            "calibration": asdict(found.calibration) if found.compared else None,
             "energies_inside": found.inside(),
             "forces_inside": found.forces_inside(),
             "judgement": None if found.judgement is None else asdict(found.judgement),

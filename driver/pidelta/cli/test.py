@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -37,7 +37,8 @@ def test(
     from pidelta.delta.assessment import predict, summarise
     from pidelta.delta.calibration import reliability as reliability_of
     from pidelta.delta.committee import Committee
-    from pidelta.delta.loading import load_correction
+    from pidelta.delta.files import models_digest
+    from pidelta.delta.loading import load_members
 
     if output is not None and not output.parent.is_dir():
         raise DataError(f"{output}: expected a folder that exists, found none at {output.parent}")
@@ -45,18 +46,24 @@ def test(
         check_distinct(output, [*frames, *model])
     if report is not None:
         report.mkdir(parents=True, exist_ok=True)
-    members = [load_correction(path) for path in model]
+    members = load_members(model)
     committee = Committee(members, force_deviation=len(members) > 1)
     known = committee.provenance
     labelled = read_frames(frames, known.embedding, known.reference, known.low_level)
+    notes = [*labelled.notes, *_known_frames(labelled, model)]
+    for note in notes[len(labelled.notes) :]:
+        print(f"note: {note}")
     predictions = predict(committee, track(labelled.frames, description="frames", transient=True))
     errors = summarise(predictions)
     Console().print(_error_table(errors, len(labelled)))
     reliability = reliability_of(predictions, len(members)) if len(members) > 1 else None
+    digest = models_digest(model)
     if reliability is not None:
-        _show_reliability(reliability)
+        _show_reliability(reliability, digest)
     if output is not None:
-        factors = None if reliability is None else asdict(reliability.calibration)
+        factors: dict[str, object] | None = None
+        if reliability is not None and reliability.compared:
+            factors = {**asdict(reliability.calibration), "models": digest}
         judgement = None if reliability is None else reliability.judgement
         content: dict[str, object] = {
             "calibration": factors,
@@ -72,7 +79,7 @@ def test(
         from pidelta.analysis.model_errors import model_errors
 
         details = model_errors(predictions, labelled.places, errors, reliability)
-        write_errors(report, f"Errors on {len(labelled)} frames", known, model, details, labelled.notes)
+        write_errors(report, f"Errors on {len(labelled)} frames", known, model, details, notes)
 
 
 def read_frames(
@@ -81,10 +88,56 @@ def read_frames(
     """Labelled frames, with notes on what was passed over."""
     from pidelta.data.labelled import read_labelled
 
-    labelled = read_labelled(frames, embedding, reference, low)
+    labelled = _without_doubles(read_labelled(frames, embedding, reference, low))
     for note in labelled.notes:
         print(f"note: {note}")
     return labelled
+
+
+def _without_doubles(labelled: LabelledSet) -> LabelledSet:
+    """Each frame once: twice it would count twice, and may validate itself."""
+    from pidelta.data.doubles import repeated
+
+    doubles = set(repeated([item.frame for item in labelled.frames]))
+    if not doubles:
+        return labelled
+    files = ", ".join(map(str, dict.fromkeys(labelled.places[place][0] for place in sorted(doubles))))
+    note = f"{files}: {len(doubles)} frames are the same as earlier ones and are passed over"
+    kept = [place for place in range(len(labelled)) if place not in doubles]
+    return replace(
+        labelled,
+        frames=tuple(labelled.frames[place] for place in kept),
+        places=tuple(labelled.places[place] for place in kept),
+        notes=(*labelled.notes, note),
+    )
+
+
+def _known_frames(labelled: LabelledSet, models: Sequence[Path]) -> list[str]:
+    """What to know of frames that the models learnt from or were chosen by, as far as their logs tell."""
+    logs = {path: _log(path) for path in models}
+    names = ("train_sources", "validation_sources")
+    known = {source for log in logs.values() for name in names for source in log.get(name, ())}
+    notes = []
+    known.discard("")  # of frames that nobody named
+    if count := sum(item.frame.source in known for item in labelled.frames):
+        notes.append(
+            f"{count} of {len(labelled)} frames are, by their sources, those of the training of the models: "
+            "errors on others are larger"
+        )
+    if silent := [str(path) for path, log in logs.items() if not log]:
+        files = ", ".join(silent)
+        notes.append(f"{files}: no log beside it, so whether the training had these frames is not known")
+    return notes
+
+
+def _log(model: Path) -> Mapping[str, Any]:
+    """The log beside a model; empty where there is none."""
+    from pidelta.delta.training.resuming import read_log
+
+    try:
+        return read_log(model)
+    except DataError:
+        return {}
 
 
 def write_errors(
@@ -120,15 +173,21 @@ def write_errors(
     print(f"report: {folder / PAGE}")
 
 
-def _show_reliability(reliability: Reliability) -> None:
+def _show_reliability(reliability: Reliability, digest: str) -> None:
     """How far the spread is true, and the keys of a configuration that make it so."""
-    from pidelta.delta.calibration import verdict
+    from pidelta.delta.calibration import NOTHING_COMPARED, verdict
 
     factor = reliability.calibration
-    print("factors that make the spread of the models as large as errors are, in the section delta:")
-    print(f"  calibration: {{energy: {factor.energy:.3g}, force: {factor.force:.3g}}}")
+    if reliability.compared:
+        print("factors that make the spread of the models as large as errors are, in the section delta:")
+        print(
+            f'  calibration: {{energy: {factor.energy:.3g}, force: {factor.force:.3g}, models: "{digest}"}}'
+        )
+    else:
+        print(f"{NOTHING_COMPARED} In the section delta:")
     print(f"  offset: {reliability.offset:.6f} hartree   # for a weighted baseline (baseline_error)")
-    print(verdict(reliability.judgement, reliability.inside()))
+    if reliability.compared:
+        print(verdict(reliability.judgement, reliability.inside()))
 
 
 def _error_table(errors: dict[str, ErrorSummary], count: int) -> Table:

@@ -14,6 +14,7 @@ from pidelta.errors import DataError
 from pidelta.state import FloatArray, IntArray
 
 _PARTS, _FEWEST_PARTS = 5, 3
+_ROUNDING = 1e-6  # a spread is none that is so much smaller than the errors
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,15 @@ class Reliability:
     """Errors and spread of a committee, frame by frame, and what follows from them; in atomic units.
 
     Attributes:
-        calibration: factors that make the mean square of the spread that of the errors.
+        calibration: factors that make the mean square of the spread that of the errors; 1 where nothing is
+            compared.
         offset: mean of the reference - low level over the frames, to be taken off the members' energies.
         energy_errors, energy_spread: (F,) with the mean error taken off, as energies are known but for a
             constant, and not calibrated.
         force_errors, force_spread: (sum of n,) root mean square over the components of each QM atom.
         judgement: of the factors on frames held back from their fit; None where there are too few frames.
+        compared: whether there are errors and spreads to compare. There are none of energies where there is a
+            single frame, and none of models that give the same.
     """
 
     calibration: Calibration
@@ -71,6 +75,7 @@ class Reliability:
     force_errors: FloatArray
     force_spread: FloatArray
     judgement: Judgement | None
+    compared: bool = True
 
     def inside(self) -> float:
         """Share of the energies whose error is below the calibrated spread, on the frames of the fit."""
@@ -79,6 +84,12 @@ class Reliability:
     def forces_inside(self) -> float:
         """Share of the QM atoms whose error of the force is below its calibrated spread, likewise."""
         return float((self.force_errors <= self.calibration.force * self.force_spread).mean())
+
+
+NOTHING_COMPARED = (
+    "There is no factor that makes the spread of the models as large as errors are: the models give the same "
+    "on these frames, or there is a single frame."
+)
 
 
 def verdict(judgement: Judgement | None, inside: float) -> str:
@@ -114,12 +125,13 @@ def reliability(predictions: Sequence[Prediction], members: int) -> Reliability:
         force_spreads.append(properties["delta_force_deviation"][0])
         sources.append(item.frame.source)
     errors, spread = np.array(energies), np.array(spreads)
-    judgement = _judge(sources, members, errors, spread, forces, force_spreads)
-    errors = errors - errors.mean()
+    centred = errors - errors.mean()
     force, force_spread = np.concatenate(forces), np.concatenate(force_spreads)
-    calibration = Calibration(_factor(errors, spread), _factor(force, force_spread))
+    compared = _comparable(centred, spread) and _comparable(force, force_spread)
+    judgement = _judge(sources, members, errors, spread, forces, force_spreads) if compared else None
+    calibration = Calibration(_factor(centred, spread), _factor(force, force_spread))
     offset = float(np.mean(differences))
-    return Reliability(calibration, offset, errors, spread, force, force_spread, judgement)
+    return Reliability(calibration, offset, centred, spread, force, force_spread, judgement, compared)
 
 
 def _judge(
@@ -172,6 +184,11 @@ def _joined(values: Sequence[FloatArray], frames: IntArray) -> FloatArray:
 
 
 def _factor(errors: FloatArray, spread: FloatArray) -> float:
-    """1 where there is nothing to compare, as with a single frame."""
+    """1 where there is nothing to compare."""
+    return float(np.sqrt((errors**2).sum() / (spread**2).sum())) if _comparable(errors, spread) else 1.0
+
+
+def _comparable(errors: FloatArray, spread: FloatArray) -> bool:
+    """Whether neither is zero, but for the rounding of a mean of models that give the same."""
     squares = float((errors**2).sum()), float((spread**2).sum())
-    return float(np.sqrt(squares[0] / squares[1])) if min(squares) > 0.0 else 1.0
+    return squares[0] > 0.0 and squares[1] > _ROUNDING**2 * squares[0]

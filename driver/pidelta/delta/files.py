@@ -10,7 +10,7 @@ import hashlib
 import io
 import math
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,12 @@ def read_file(path: Path) -> tuple[str, Content]:
         if not finite:
             raise ModelError(f"{path}: expected finite numbers, found others in {name}")
     return schema, content
+
+
+def models_digest(paths: Iterable[Path]) -> str:
+    """Short digest of the files of a committee, whatever their order and names."""
+    own = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
+    return hashlib.sha256("".join(own).encode()).hexdigest()[:12]
 
 
 def _digest(schema: str, payload: bytes) -> str:

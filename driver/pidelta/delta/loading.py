@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -47,6 +48,27 @@ def load_correction(path: Path, precision: Precision = "float64") -> Correction:
 
         model.dtype = torch.float32
     return model
+
+
+def load_members(paths: Sequence[Path], precision: Precision = "float64") -> list[Correction]:
+    """Read the models of a committee.
+
+    Args:
+        paths: their files.
+        precision: as in `load_correction`.
+
+    Raises:
+        ModelError: as there, or two are the same, which would seem sure of themselves.
+    """
+    models: list[Correction] = []
+    seen: dict[bytes, Path] = {}
+    for path in paths:
+        models.append(load_correction(path, precision))
+        digest = hashlib.sha256(path.read_bytes()).digest()
+        if digest in seen:
+            raise ModelError(f"{path}: expected models that differ, found the same as in {seen[digest]}")
+        seen[digest] = path
+    return models
 
 
 def model_kinds() -> Mapping[str, type[NetworkModel]]:

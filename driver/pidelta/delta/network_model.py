@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict
@@ -14,7 +15,7 @@ from torch import nn
 
 from pidelta.delta.base import CorrectionResult, Provenance
 from pidelta.delta.coverage import Coverage
-from pidelta.delta.descriptors import DescriptorSettings, check_short_cutoff
+from pidelta.delta.descriptors import DescriptorSettings, check_short_cutoff, species_index
 from pidelta.delta.files import Content, write_file
 from pidelta.delta.region_features import RegionFeatures
 from pidelta.errors import GeometryError
@@ -92,6 +93,16 @@ class NetworkModel(ABC):
     def uncertainty_threshold(self) -> float:
         """Twice the error of the energy in validation, in hartree: few frames have a larger one."""
         return 2.0 * self.validation_error
+
+    def training_energy(self, numbers: IntArray) -> tuple[float, float]:
+        """Mean and standard deviation of the energy of a region of the training, in hartree.
+
+        Args:
+            numbers: (n,) its atomic numbers.
+        """
+        networks, species = self.networks, species_index(self.settings, numbers)
+        mean = float(networks.baseline[torch.from_numpy(species)].sum())
+        return mean, float(networks.energy_scale) * math.sqrt(len(numbers))
 
     def evaluate(self, region: Region) -> CorrectionResult:
         """Energy correction and its derivatives for a batch.

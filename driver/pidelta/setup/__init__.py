@@ -179,11 +179,13 @@ class Setup:
         """The delta model, checked against the QM region and its method.
 
         Raises:
-            ConfigError: the configuration has no section delta.
+            ConfigError: the configuration has no section delta, or one that does not fit its models.
+            ModelError: a model does not fit the region or its method.
         """
         if self.config.delta is None:
             raise ConfigError(f"{self.config.path}: missing key delta")
-        return make_correction(self.config.delta, self.qm_region, self.engine.identity)
+        with section(self.config, "delta"):
+            return make_correction(self.config.delta, self.qm_region, self.engine.identity)
 
     def _member(self, member: int) -> Committee:
         """One of the delta models alone.

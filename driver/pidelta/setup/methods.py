@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Literal
 
@@ -11,9 +10,11 @@ from pidelta.core.charge_fields import ChargeFields
 from pidelta.core.pme import reciprocal_sum
 from pidelta.delta.base import Correction, check_fits, symbols
 from pidelta.delta.committee import Committee
-from pidelta.delta.loading import load_correction
+from pidelta.delta.files import models_digest
+from pidelta.delta.loading import load_members
+from pidelta.delta.offset import check_offset
 from pidelta.delta.spread import Calibration
-from pidelta.errors import ConfigError, ModelError
+from pidelta.errors import ConfigError, ModelError, SettingError
 from pidelta.mm.evaluator import BondedEvaluator, MMEvaluator
 from pidelta.mm.openmm import OpenMMEvaluator
 from pidelta.mm.settings import ForceFieldSettings, Part
@@ -114,27 +115,20 @@ def make_correction(delta: DeltaConfig, region: QMRegion, low_level: str) -> Com
 
     Raises:
         ModelError: a file is no model, or one of another region, method or embedding; or two are the same.
+        SettingError: the offset is not what the models add, or the calibration that of other models.
     """
-    models: list[Correction] = []
-    seen: dict[bytes, Path] = {}
-    for path in delta.models:
-        model = load_correction(path, delta.precision)
-        digest = hashlib.sha256(path.read_bytes()).digest()
-        if digest in seen:
-            raise ModelError(f"{path}: expected models that differ, found the same as in {seen[digest]}")
-        seen[digest] = path
-        try:
-            check_fits(
-                model.provenance,
-                low_level=low_level,
-                embedding=region.surroundings.settings,
-                numbers=region.numbers,
-                charge=region.charge,
-                multiplicity=region.multiplicity,
-            )
-        except ModelError as error:
-            raise ModelError(f"{path}: {error}") from None
-        models.append(model)
+    models = load_members(delta.models, delta.precision)
+    for path, model in zip(delta.models, models, strict=True):
+        _check_model(path, model, region, low_level)
+    if delta.offset is not None:
+        check_offset(delta.offset, models, region.numbers)
+    expected, found = models_digest(delta.models), delta.calibration.models
+    if found not in (None, expected):
+        raise SettingError(
+            "calibration.models",
+            f"expected {expected}, the digest of these models, found {found}: the factors are of others, and "
+            "pidelta test finds those of these",
+        )
     return Committee(
         models,
         delta.offset or 0.0,
@@ -142,6 +136,20 @@ def make_correction(delta: DeltaConfig, region: QMRegion, low_level: str) -> Com
         baseline_error=delta.baseline_error,
         force_deviation="delta_force_deviation" in delta.properties,
     )
+
+
+def _check_model(path: Path, model: Correction, region: QMRegion, low_level: str) -> None:
+    try:
+        check_fits(
+            model.provenance,
+            low_level=low_level,
+            embedding=region.surroundings.settings,
+            numbers=region.numbers,
+            charge=region.charge,
+            multiplicity=region.multiplicity,
+        )
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
 
 
 def stranger_warnings(correction: Committee, region: QMRegion) -> list[str]:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pidelta.data.splits import folds_by_source, hold_out, resample_by_source, split_by_source
+from pidelta.data.splits import (
+    folds_by_source,
+    hold_out,
+    resample_by_source,
+    split_by_source,
+    trajectory_and_step,
+)
 from pidelta.errors import DataError
 
 # Two trajectories of four beads, in the order of files: bead 0 of all steps, then bead 1, ...
@@ -44,6 +50,38 @@ def test_sources_without_steps_are_taken_in_order():
     assert len(validation) == 4
     assert np.ptp(validation) == 3
     assert len(train) == 36
+
+
+@pytest.mark.parametrize(
+    ("source", "trajectory", "step"),
+    [
+        ("step5_production.pos_0.xyz step 40", "step5_production.pos.xyz ", 40),
+        ("step5/md.pos_12.xyz step 40", "step5/md.pos.xyz ", 40),
+        ("a step 7/md.pos_0.xyz step 40 minimum", "a step 7/md.pos.xyz  minimum", 40),
+        ("Step: 40, bead 3", ", ", 40),
+        ("runs/run_1.xyz step 40", "runs/run_1.xyz ", 40),
+        ("run_2.pos_01.pdb step 40", "run_2.pos.pdb ", 40),
+        ("footstep 40", "", 99),
+        ("step5/md.pos_0.xyz", "", 99),
+        ("step 5.xyz", "", 99),
+    ],
+)
+def test_the_step_is_the_last_word_of_a_source_and_the_bead_that_of_i_pi(source, trajectory, step):
+    assert trajectory_and_step(source, 99) == (trajectory, step)
+
+
+def test_names_that_hold_the_word_step_keep_their_steps():
+    """As CHARMM-GUI calls them; all frames of a name were one step, half of the data was held back."""
+    sources = [f"step{k}_production.pos_0.xyz step {10 * n}" for k in (5, 6) for n in range(50)]
+    train, validation = split_by_source(sources, 0.1, seed=0)
+    assert (len(train), len(validation)) == (90, 10)
+
+
+def test_runs_by_number_are_no_beads_of_one():
+    sources = [f"run_{k}.xyz step {n}" for k in range(4) for n in range(10)]
+    for _, held_back in folds_by_source(sources, 4):
+        assert len(held_back) == 10
+    assert hold_out(sources, ["run_2"])[1].tolist() == list(range(20, 30))
 
 
 def test_two_steps_are_the_least():

@@ -12,9 +12,11 @@ from pidelta.errors import DataError
 from pidelta.state import IntArray
 
 _FEW = 8  # names in a message
-_STEP = re.compile(r"\bstep\W*(\d+)", re.IGNORECASE)
-# i-PI writes one trajectory file a bead (prefix.pos_3.xyz): beads of one step belong together.
-_BEAD = re.compile(r"\bbead\W*\d+|_\d+(?=\.\w+)", re.IGNORECASE)
+# A word of its own: the name of a file or folder may hold another one (step5/step5_production.pos_0.xyz).
+_STEP = re.compile(r"(?<!\S)step\W*(\d+)(?![\w./\\-])", re.IGNORECASE)
+# i-PI writes one trajectory file a bead (prefix.pos_3.xyz): beads of one step belong together. The number of
+# run_3.xyz is that of a run.
+_BEAD = re.compile(r"\bbead\W*\d+|(?<=\.pos)_\d+(?=\.\w+)", re.IGNORECASE)
 
 
 def split_by_source(
@@ -152,7 +154,7 @@ def trajectory_name(source: str) -> str:
 
 def trajectory_and_step(source: str, index: int) -> tuple[str, int]:
     """Trajectory, whatever the bead, and step of a source; without a step, `index` stands for it."""
-    match = _STEP.search(source)
+    match = next(reversed(list(_STEP.finditer(source))), None)
     if match is None:
         return "", index
-    return _BEAD.sub("", _STEP.sub("", source)), int(match.group(1))
+    return _BEAD.sub("", source[: match.start()] + source[match.end() :]), int(match.group(1))

@@ -196,6 +196,17 @@ def box(tmp_path):
     return config
 
 
+def test_evaluate_sees_atoms_in_another_order(box, tmp_path, fail, run):
+    """Hydrogens of neighbouring waters exchanged: the elements are the same."""
+    lines = (tmp_path / "water.xyz").read_text().splitlines()
+    frames = tmp_path / "frames.xyz"
+    frames.write_text("\n".join([*lines[:3], lines[6], *lines[4:6], lines[3], lines[7], ""]))
+    line = fail("evaluate", box, "--frames", frames)
+    assert "atoms 0 and 1 are bonded, 0.96 angstrom, but 3.3" in line
+    assert f"in frame 0 of {frames}, which must list the atoms in the same order" in line
+    assert run("evaluate", box, "--frames", tmp_path / "water.xyz") == 0
+
+
 def test_positions_and_cells_that_no_system_has(box):
     setup = Setup(load_config(box))
     evaluator, positions, cell = setup.evaluator(), setup.system.positions, setup.system.cell

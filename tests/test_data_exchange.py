@@ -9,11 +9,20 @@ import numpy as np
 import pytest
 from ase.io import read
 from ase.units import Bohr, Hartree
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from pidelta.cli.data import data
 from pidelta.data.embedding import difference
-from pidelta.data.exchange import read_xyz, write_deepmd, write_mlp_qmmm, write_xyz
+from pidelta.data.exchange import (
+    read_origin,
+    read_xyz,
+    unread_keys,
+    write_deepmd,
+    write_mlp_qmmm,
+    write_xyz,
+)
 from pidelta.data.frames import Frame, Label, LabelledFrame
 from pidelta.data.store import FrameStore
 from pidelta.errors import DataError
@@ -26,7 +35,7 @@ def labelled(seed: int, sites: int) -> LabelledFrame:
     rng = np.random.default_rng(seed)
     frame = Frame(
         numbers=np.array([8, 1, 1]),
-        positions=rng.normal(size=(3, 3)) * 3,
+        positions=rng.normal(size=(3, 3)),
         site_positions=rng.normal(size=(sites, 3)) * 8,
         site_charges=rng.normal(size=sites),
         site_numbers=np.resize([8, 1, 1], sites),
@@ -212,8 +221,9 @@ def test_the_commands(tmp_path):
         assert f"{added} added, 3 frames in all" in result.output
 
 
-def store_of(path, items, kinds=("reference", "low")):
+def store_of(path, items, kinds=("reference", "low"), embedding=None):
     with FrameStore(path, "a") as store:
+        store.set_embedding(embedding)
         for index, item in enumerate(items):
             store.append(item.frame)
             for kind in kinds:
@@ -251,15 +261,16 @@ def test_total_leaves_the_low_level_out(tmp_path, run):
 @pytest.mark.parametrize("options", [["--total"], []])
 def test_frames_that_are_not_alike_are_not_exported_together(tmp_path, run, fail, capsys, options):
     """Of one embedding and one charge; what does not say so is said."""
-    paths = [store_of(tmp_path / f"{place}.h5", [item]) for place, item in enumerate(SET[:2])]
+    near, far = {"scheme": "cutoff", "cutoff": 22.676713}, {"scheme": "cutoff", "cutoff": 26.456165}
+    paths = [
+        store_of(tmp_path / f"{place}.h5", [item], embedding=embedding)
+        for place, (item, embedding) in enumerate(zip(SET[:2], (far, None), strict=True))
+    ]
     export = ["data", "export", *paths, "--output", tmp_path / "f.xyz", *options]
-    with FrameStore(paths[0], "a") as store:
-        store.set_embedding({"scheme": "cutoff", "cutoff": 26.456165})
     assert run(*export) == 0
     silent = f"note: {paths[1]}: does not say with which embedding its frames were cut"
     assert silent in " ".join(capsys.readouterr().out.split())
-    with FrameStore(paths[1], "a") as store:
-        store.set_embedding({"scheme": "cutoff", "cutoff": 22.676713})
+    paths[1] = export[3] = store_of(tmp_path / "2.h5", SET[1:2], embedding=near)
     line = fail(*export)
     assert f"{paths[1]}: expected frames cut with cutoff 1.4 nm, as {paths[0]}, found 1.2 nm" in line
     ion = replace(SET[2], frame=replace(SET[2].frame, charge=1))
@@ -270,11 +281,10 @@ def test_frames_that_are_not_alike_are_not_exported_together(tmp_path, run, fail
 def test_embedding_provenance_and_dipole_come_back(tmp_path, run):
     dipole = np.array([0.1, -0.2, 1e-5])
     item = replace(SET[0], reference=replace(SET[0].reference, properties={"dipole": dipole}))
-    path = store_of(tmp_path / "frames.h5", [item])
     embedding = {"scheme": "cutoff", "cutoff": 26.456165, "switch": 3.779452}
+    path = store_of(tmp_path / "frames.h5", [item], embedding=embedding)
     provenance = {"structure": 'a "b".gro sha256 0012; c.gro', "pidelta": "0.1.0"}
     with FrameStore(path, "a") as store:
-        store.set_embedding(embedding)
         store.set_provenance(provenance)
     assert run("data", "export", path, "--output", tmp_path / "f.xyz") == 0
     for output in (tmp_path / "again.h5", path):
@@ -286,6 +296,130 @@ def test_embedding_provenance_and_dipole_come_back(tmp_path, run):
     np.testing.assert_allclose(label.properties["dipole"], dipole, rtol=1e-12)
     with FrameStore(path) as store:
         assert (len(store), store.provenance) == (1, provenance)
+
+
+WORDS = st.text(st.characters(exclude_categories=("C", "Z"), exclude_characters="\\"), min_size=1)
+TEXTS = st.one_of(
+    st.just(""),
+    st.sampled_from(["T", "1.5", "1 2 3", "=", "_JSON 1", "nan", '"', "REF energy", "[1, 2]"]),
+    st.lists(WORDS, max_size=3).map(" ".join),
+)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(source=TEXTS, program=TEXTS, method=TEXTS.filter(bool), origin=TEXTS, has_dipole=st.booleans())
+def test_every_text_comes_back_from_xyz_and_takes_no_other_with_it(
+    tmp_path, source, program, method, origin, has_dipole
+):
+    """ASE writes `KEY= ` for an empty text, whose value is then the next key."""
+    path, item = tmp_path / "f.xyz", SET[0]
+    dipole = {"dipole": np.array([0.1, 0.2, 0.3])} if has_dipole else {}
+    reference = replace(item.reference, method=method, program=program, properties=dipole)
+    low = replace(item.low, program=program)
+    frame = replace(item.frame, source=source)
+    write_xyz(path, [(frame, {"reference": reference, "low": low})], ({"scheme": "none"}, {"a": origin}))
+    ((found, labels),) = read_xyz(path)
+    assert found.source == (source or f"{path} step 0")
+    assert (labels["reference"].method, labels["reference"].program) == (method, program)
+    assert (labels["low"].method, labels["low"].program) == (item.low.method, program)
+    assert set(labels["reference"].properties) == set(dipole)
+    assert_same(found, labels["reference"], item, atol=2e-8)
+    assert read_origin(path) == ({"scheme": "none"}, {"a": origin} if origin else {})
+    assert unread_keys(path) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        'REF_program= REF_dipole="1 2 3"',
+        'REF_program= pbc="F F F"',
+        "source= REF_energy=-27.2",
+        "source= charge=-1",
+        "REF_program= embedding_scheme=cutoff",
+    ],
+)
+def test_a_key_that_was_written_empty_is_refused(tmp_path, words):
+    path = tmp_path / "f.xyz"
+    path.write_text(
+        f"1\nProperties=species:S:1:pos:R:3:forces:R:3 energy=-1 REF_method=a {words}\nH 0 0 0 0 0 0\n"
+    )
+    name = words.partition("=")[0]
+    with pytest.raises(DataError, match=f"snapshot 0: expected a text in {name}, found the next key"):
+        list(read_xyz(path))
+
+
+def test_paths_that_look_like_keys_are_texts(tmp_path):
+    path = tmp_path / "f.xyz"
+    for source in ("REF_runs/a.xyz step 1", "T=300/a.xyz step 1", "charge=-1/a.xyz step 1"):
+        write_xyz(path, [(replace(SET[0].frame, source=source), {})])
+        ((frame, _),) = read_xyz(path)
+        assert frame.source == source
+
+
+def test_keys_that_are_not_read_are_said(tmp_path, run, capsys):
+    path = tmp_path / "f.xyz"
+    columns = "Properties=species:S:1:pos:R:3:forces:R:3:momenta:R:3"
+    keys = 'energy=-1 stress="1 0 0 0 1 0 0 0 1" temperature=300'
+    path.write_text(f"1\n{columns} {keys}\nO 0 0 0 0 0 0 1 1 1\n")
+    assert run("data", "import", path, "--method", "HF", "--output", tmp_path / "f.h5") == 0
+    output = capsys.readouterr().out.replace("\n", " ")
+    assert f"note: {path}: keys that are not read: temperature, momenta, stress" in output
+
+
+CUT = {"scheme": "cutoff", "cutoff": 26.456165}
+
+
+@pytest.mark.parametrize(("there", "new"), [(CUT, None), (None, CUT)])
+def test_imported_frames_of_unknown_embedding_stay_apart(tmp_path, run, fail, there, new):
+    path = store_of(tmp_path / "there.h5", SET[:1], embedding=there)
+    other = store_of(tmp_path / "new.h5", SET[:2], embedding=new)
+    text = tmp_path / "new.xyz"
+    assert run("data", "export", other, "--output", text) == 0
+    before = path.read_bytes()
+    assert f"{text}: {path}: expected frames " in fail("data", "import", text, "--output", path)
+    assert path.read_bytes() == before
+    # Labels go to a frame that is there, whatever its file knows.
+    write_xyz(text, [(SET[0].frame, {"reference": replace(SET[0].reference, method="new")})])
+    assert run("data", "import", text, "--output", path) == 0
+    with FrameStore(path) as store:
+        assert list(store.methods("reference")) == [SET[0].reference.method, "new"]
+        assert store.embedding == there
+
+
+def test_corrected_labels_are_counted_and_replace_the_old_ones_if_told(tmp_path, run, capsys):
+    path = store_of(tmp_path / "f.h5", SET)
+    corrected = replace(SET[1].reference, gradient=-SET[1].reference.gradient)
+    pairs = [PAIRS[0], (SET[1].frame, {"reference": corrected, "low": SET[1].low}), PAIRS[2]]
+    write_xyz(tmp_path / "f.xyz", pairs)
+    command = ["data", "import", tmp_path / "f.xyz", "--output", path]
+    for options, message, gradient in (
+        (
+            [],
+            "1 labels differ from those by the same method that are there, which stay",
+            SET[1].reference.gradient,
+        ),
+        (["--replace"], "1 labels replaced", corrected.gradient),
+        (["--replace"], "0 labels replaced", corrected.gradient),
+        ([], "0 frames and 0 labels added, 3 frames in all", corrected.gradient),
+    ):
+        assert run(*command, *options) == 0
+        output = capsys.readouterr().out.replace("\n", " ")
+        assert message in output
+        assert ("differ" in message) == ("--replace takes the new ones" in output)
+        with FrameStore(path) as store:
+            found = store.label(1, "reference", corrected.method)
+        np.testing.assert_allclose(found.gradient, gradient, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["deepmd", "mlp_qmmm"])
+def test_a_folder_of_an_earlier_export_is_refused(tmp_path, run, fail, name):
+    path, output = store_of(tmp_path / "f.h5", SET), tmp_path / "out"
+    output.mkdir()
+    command = ["data", "export", path, "--format", name, "--output", output]
+    assert run(*command) == 0
+    before = sorted(output.rglob("*"))
+    assert f"{output}: expected an empty folder or none" in fail(*command)
+    assert sorted(output.rglob("*")) == before
 
 
 HEADER = "Properties=species:S:1:pos:R:3:REF_forces:R:3 REF_energy=-27.2 REF_method=HF"
@@ -308,6 +442,14 @@ HEADER = "Properties=species:S:1:pos:R:3:REF_forces:R:3 REF_energy=-27.2 REF_met
         (HEADER + ' multiplicity="1 2"', "H 0 0 1 0 0 0", "expected multiplicity of shape (), found (2,)"),
         (HEADER + " multiplicity=nan", "H 0 0 1 0 0 0", "expected an integer in multiplicity, found nan"),
         (HEADER + " REF_dipole=1.0", "H 0 0 1 0 0 0", "expected REF_dipole of shape (3,), found ()"),
+        (HEADER + ' pbc="T T F"', "H 0 0 1 0 0 0", 'without periodic images, pbc="F F F"'),
+        (HEADER + ' Lattice="9 0 0 0 9 0 0 0 9"', "H 0 0 1 0 0 0", 'found pbc="T T T"'),
+        (HEADER + " total_charge=-1", "H 0 0 1 0 0 0", "expected the key charge, which is read, found total"),
+        (
+            HEADER + " charge=0 spin=1",
+            "H 0 0 1 0 0 0",
+            "expected the key multiplicity, which is read, found s",
+        ),
     ],
 )
 def test_snapshots_that_are_wrong_are_one_line(tmp_path, fail, header, row, message):
@@ -321,6 +463,19 @@ def test_snapshots_that_are_wrong_are_one_line(tmp_path, fail, header, row, mess
     assert not (tmp_path / "frames.h5").exists()
 
 
+def test_a_molecule_that_was_wrapped_into_its_cell_is_refused(tmp_path, run, fail):
+    path, output = tmp_path / "f.xyz", tmp_path / "f.h5"
+    rows = [f"O 0 0 0 {'0 ' * 3}", f"H 0.96 0 0 {'0 ' * 3}", f"H -0.24 12.93 0 {'0 ' * 3}"]
+    path.write_text("\n".join(["3", HEADER, *rows, ""]))
+    line = fail("data", "import", path, "--output", output)
+    assert (
+        "step 0: expected a QM region that is whole, found its atom 2 12.9 angstrom from all others" in line
+    )
+    # An ion may be alone.
+    path.write_text("\n".join(["3", HEADER, *rows[:2], f"Cl 0 5 0 {'0 ' * 3}", ""]))
+    assert run("data", "import", path, "--output", output) == 0
+
+
 def test_an_empty_file_is_an_error(tmp_path, fail):
     (tmp_path / "empty.xyz").touch()
     line = fail("data", "import", tmp_path / "empty.xyz", "--output", tmp_path / "frames.h5")
@@ -331,15 +486,15 @@ def test_an_output_is_no_input(tmp_path, fail):
     path, other = store_of(tmp_path / "frames.h5", SET), tmp_path / "other"
     other.symlink_to(path)
     before = path.read_bytes()
-    settings = tmp_path / "train.yaml"
-    settings.touch()
+    training = tmp_path / "train.yaml"
+    training.touch()
     for command in (
         ["data", "export", path, "--output", path],
         ["data", "export", path, "--format", "orca", "--output", other],
         ["data", "import", path, "--output", other],
         ["data", "pack", path, "--output", other],
-        ["train", path, "--settings", settings, "--output", other],
-        ["train", path, "--settings", settings, "--output", settings],
+        ["train", path, "--settings", training, "--output", other],
+        ["train", path, "--settings", training, "--output", training],
         ["test", path, "--model", tmp_path / "delta.pt", "--output", path],
     ):
         assert ": expected an output that is not read, found it among the inputs" in fail(*command)

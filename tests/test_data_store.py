@@ -26,8 +26,9 @@ def label_of(frame: Frame, energy: float, method: str = METHOD) -> Label:
     return Label(method, energy, np.full((n, 3), 0.1), np.full((m, 3), 0.01), np.zeros(n))
 
 
-def write(path, frames, energies=()):
+def write(path, frames, energies=(), embedding=None):
     with FrameStore(path, "a") as store:
+        store.set_embedding(embedding)
         for frame in frames:
             store.append(frame)
         for index, energy in enumerate(energies):
@@ -339,11 +340,50 @@ def test_wrong_numbers_in_a_file_are_one_line(tmp_path, fail, kind, change, mess
     assert message in line
 
 
+CUT = {"scheme": "cutoff", "cutoff": 26.0}
+
+
+@pytest.mark.parametrize(
+    ("there", "new", "message"),
+    [
+        (CUT, None, "expected frames that say with which embedding they were cut"),
+        (None, CUT, "expected frames whose embedding is not recorded"),
+    ],
+)
+def test_frames_of_unknown_embedding_do_not_get_that_of_others(tmp_path, fail, run, there, new, message):
+    paths = [
+        write(tmp_path / "A.h5", [uncertain(1)], embedding=there),
+        write(tmp_path / "B.h5", [uncertain(2)], embedding=new),
+    ]
+    with FrameStore(paths[0], "a") as store, pytest.raises(DataError, match=message):
+        store.set_embedding(new)
+    assert f"{paths[1]}: {tmp_path / 'C.h5'}: {message}" in fail(
+        "data", "pack", *paths, "--output", tmp_path / "C.h5"
+    )
+    assert not (tmp_path / "C.h5").exists()
+    # Labels of frames that are there are no matter of it.
+    write(tmp_path / "D.h5", [uncertain(1)], [-1.0], embedding=new)
+    assert run("data", "pack", paths[0], tmp_path / "D.h5", "--output", tmp_path / "C.h5") == 0
+    with FrameStore(tmp_path / "C.h5") as store:
+        assert store.embedding == there
+        assert store.label(0, "reference", METHOD).energy == -1.0
+
+
+def test_only_frames_that_were_added_count_as_where_frames_come_from(tmp_path, run):
+    names = ("a.pdb", "b.pdb", "c.pdb")
+    for name, seed in zip(names, (1, 1, 2), strict=True):
+        with FrameStore(write(tmp_path / f"{name}.h5", [uncertain(seed)]), "a") as store:
+            store.set_provenance({"structure": name})
+    packed = tmp_path / "packed.h5"
+    assert run("data", "pack", *(tmp_path / f"{name}.h5" for name in names), "--output", packed) == 0
+    with FrameStore(packed) as store:
+        assert store.provenance == {"structure": "a.pdb; c.pdb"}
+
+
 @pytest.mark.parametrize("name", ["embedding", "provenance", "compact"])
 def test_a_word_of_the_file_that_changed_is_found(tmp_path, fail, name):
-    path = write(tmp_path / "A.h5", [uncertain(1)])
+    path = write(tmp_path / "A.h5", [uncertain(1)], embedding={"scheme": "cutoff", "cutoff": 26.0})
     with FrameStore(path, "a") as store:
-        store.set_embedding({"scheme": "cutoff", "cutoff": 26.0})
         store.set_provenance({"structure": "a.pdb"})
     with FrameStore(path) as store:
         assert store.provenance == {"structure": "a.pdb"}
@@ -366,9 +406,8 @@ def test_a_reason_that_changed_is_found(tmp_path, fail, run):
 
 
 def test_files_of_before_have_no_checksum_of_words(tmp_path, run):
-    path = write(tmp_path / "A.h5", [uncertain(1)])
+    path = write(tmp_path / "A.h5", [uncertain(1)], embedding={"scheme": "cutoff"})
     with FrameStore(path, "a") as store:
-        store.set_embedding({"scheme": "cutoff"})
         store.set_failure(0, "reference", "PBE", "no convergence")
     with h5py.File(path, "a") as file:
         del file.attrs["checksum"]

@@ -84,14 +84,15 @@ def weights(path: Path) -> list[torch.Tensor]:
 
 def test_frames_cut_with_another_embedding_are_refused(tmp_path):
     path = tmp_path / "frames.h5"
-    write_store(path, 4, seed=1)
     file = read_training_file(settings_file(tmp_path, 1))
     with FrameStore(path, "a") as store:
         store.set_embedding({"scheme": "cutoff", "cutoff": 16.0, "switch": 3.0})
-        with pytest.raises(
-            DataError, match=r"expected frames cut with switch 0.158753 nm, found 0.211671 nm"
-        ):
-            store.set_embedding(file.embedding.as_mapping())
+    write_store(path, 4, seed=1)
+    with (
+        FrameStore(path, "a") as store,
+        pytest.raises(DataError, match=r"expected frames cut with switch 0.158753 nm, found 0.211671 nm"),
+    ):
+        store.set_embedding(file.embedding.as_mapping())
     with pytest.raises(DataError, match=r"expected frames cut with switch 0.211671 nm, found 0.158753 nm"):
         read_labelled([path], file.embedding.as_mapping())
     assert len(read_labelled([path], {"scheme": "cutoff", "cutoff": 16.0, "switch": 3.0})) == 4

@@ -27,14 +27,14 @@ from pidelta.cli import label as commands
 from pidelta.data.frames import Frame, Label
 from pidelta.data.packing import pack
 from pidelta.data.store import FrameStore
-from pidelta.errors import DataError, RunError, SetupError
+from pidelta.errors import DataError, RunError, SetupError, StructureError
 from pidelta.qm.base import QMResult
 from pidelta.qm.reference import ReferenceSettings, label_frame
 from pidelta.qmmm.surroundings import CutRegion
 from pidelta.state import System
 from pidelta.units import ANGSTROM
 from pidelta.workflow import labelling
-from pidelta.workflow.sampling import sample
+from pidelta.workflow.sampling import other_files, sample
 from pidelta.workflow.yardstick import Yardstick
 
 NUMBERS = np.array([8, 1, 1, 8, 1])
@@ -85,15 +85,16 @@ class WaterInCharges:
     charge: int = 0
     multiplicity: int = 1
     cells: np.ndarray | None = None
+    site_charges: tuple[float, ...] = (-0.8, 0.4, 0.0)
 
     def cut(self, positions, cells):
         self.cells = cells
         sites = np.concatenate([positions[:, 3:], np.full((1, 1, 3), 99.0)], axis=1)
         return CutRegion(
             numbers=self.numbers,
-            positions=positions[:, :3],
+            positions=positions[:, : len(self.numbers)],
             site_positions=sites,
-            site_charges=np.array([[-0.8, 0.4, 0.0]]),
+            site_charges=np.array([self.site_charges]),
             site_numbers=np.array([[8, 1, 0]]),
             site_particles=np.array([[3, 4, -1]]),
         )
@@ -140,6 +141,55 @@ def test_sampling_twice_adds_nothing(tmp_path, store, region):
     trajectory = tmp_path / "run.pos_0.xyz"
     assert sample(trajectory, region, store, numbers=NUMBERS, yardstick=YARDSTICK, periodic=False) == 0
     assert len(store) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"charge": -1}, "expected the charge and multiplicity of {source} as before, found others"),
+        ({"numbers": np.array([8, 1])}, "expected the QM atoms of {source} as before, found others"),
+        (
+            {"site_charges": (-0.7, 0.4, 0.0)},
+            "expected the point charges of {source} as before, found others",
+        ),
+    ],
+)
+def test_a_trajectory_is_not_sampled_with_another_set_up_into_one_file(tmp_path, store, change, message):
+    trajectory = tmp_path / "run.pos_0.xyz"
+    other = replace(WaterInCharges(NUMBERS[:3]), **change)
+    with pytest.raises(DataError) as caught:
+        sample(trajectory, other, store, numbers=NUMBERS, yardstick=YARDSTICK, periodic=True)
+    assert message.format(source=f"{trajectory} step 0") in str(caught.value)
+    assert "into another file" in str(caught.value)
+
+
+def test_provenance_is_that_of_frames_that_were_added_and_other_files_are_said(tmp_path, region):
+    trajectory = write_xyz(tmp_path / "run.pos_0.xyz", [0])
+    first, second = {"structure": "a.pdb", "topology": "a.top"}, {"structure": "a.pdb", "topology": "b.top"}
+    common = {"numbers": NUMBERS, "yardstick": YARDSTICK, "periodic": True}
+    with FrameStore(tmp_path / "f.h5", "a") as store:
+        assert other_files(store, first) == []
+        assert sample(trajectory, region, store, **common, origin=first) == 1
+        assert sample(trajectory, region, store, **common, origin=second) == 0
+        assert store.provenance == first
+        (note,) = other_files(store, second)
+        assert note == f"{store.path}: its frames come from the topology a.top, new ones from b.top"
+        more = write_xyz(tmp_path / "more.pos_0.xyz", [0])
+        assert sample(more, region, store, **common, origin=second) == 1
+        assert store.provenance == {"structure": "a.pdb", "topology": "a.top; b.top"}
+        assert other_files(store, second) == []
+
+
+def test_atoms_in_another_order_are_found_in_the_first_snapshot(tmp_path, region):
+    """Hydrogens of neighbours exchanged: the elements are those of the system, the bonds are not."""
+    path = write_xyz(tmp_path / "run.pos_0.xyz", [0])
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:3], lines[6], *lines[4:6], lines[3], ""]))
+    with FrameStore(tmp_path / "f.h5", "a") as store:
+        with pytest.raises(StructureError, match="in the same order") as caught:
+            sample(path, region, store, numbers=NUMBERS, yardstick=YARDSTICK, periodic=True)
+        assert f"{path} step 0" in str(caught.value)
+        assert len(store) == 0
 
 
 def test_trajectory_errors_are_one_line(tmp_path, region):

@@ -137,7 +137,8 @@ def _read_frames(setup: Setup, frames: Path | None) -> list[tuple[FloatArray, Fl
                 f"{frames}: expected the {len(system)} atoms of {setup.config.structure} in their order, "
                 f"found others in frame {index}"
             )
-        setup.yardstick.check_unit(positions, cell, f"frame {index} of {frames}")
+        judge = setup.yardstick.check_unit if index else setup.yardstick.check
+        judge(positions, cell, f"frame {index} of {frames}")
     return [(positions, cell) for _, positions, cell in images]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
@@ -14,6 +15,7 @@ from pidelta.output_files import check_distinct
 if TYPE_CHECKING:
     from pidelta.data.exchange import Labels
     from pidelta.data.frames import Frame
+    from pidelta.data.store import FrameStore
 
 
 class Format(str, Enum):
@@ -55,6 +57,9 @@ def export(
     from pidelta.errors import DataError
 
     check_distinct(output, files)
+    is_folder = format_ in (Format.deepmd, Format.mlp_qmmm)
+    if is_folder and output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise DataError(f"{output}: expected an empty folder or none, found one that holds files, or a file")
     if total and (format_ not in (Format.xyz, Format.deepmd) or low is not None):
         raise DataError("--total: expected --format xyz or deepmd and no --low")
     if format_ is Format.orca:
@@ -115,33 +120,66 @@ def import_(
     method: Annotated[
         str | None, typer.Option(help="The method of the labels, where files do not say.")
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take labels for those by the same method that are there.")
+    ] = False,
 ) -> None:
     """Add frames and labels of other programs to a file of frames.
 
     Labels go to the frame of the same atoms and charges, if there is one. After an error nothing is added.
     """
-    from pidelta.data.exchange import read_origin, read_xyz
     from pidelta.data.store import FrameStore
-    from pidelta.errors import DataError
-    from pidelta.qm.orca import read_output
 
     check_distinct(output, files)
     with FrameStore(output, "a", whole=True) as store:
-        before, added = len(store), 0
+        before, done = len(store), Counter[str]()
         for file in files:
-            if not file.is_file():
-                raise DataError(f"{file}: no such file")
-            is_xyz = file.suffix in (".xyz", ".extxyz")
-            if is_xyz:
-                embedding, provenance = read_origin(file)
-                if embedding:
-                    store.set_embedding(embedding)
-                store.set_provenance(provenance)
-            for frame, labels in read_xyz(file, method) if is_xyz else [read_output(file, method)]:
-                place = store.find(frame)
-                place = store.append(frame) if place is None else place
-                for kind, label in labels.items():
-                    if label.method not in store.labels_of(place, kind):
-                        store.set_label(place, kind, label)
-                        added += 1
-        print(f"{output}: {len(store) - before} frames and {added} labels added, {len(store)} frames in all")
+            done += _import_file(store, file, method, replace)
+        print(
+            f"{output}: {len(store) - before} frames and {done['added']} labels added, "
+            f"{len(store)} frames in all"
+        )
+    if replace:
+        print(f"{done['differ']} labels replaced")
+    elif done["differ"]:
+        print(
+            f"note: {done['differ']} labels differ from those by the same method that are there, which stay; "
+            "--replace takes the new ones"
+        )
+
+
+def _import_file(store: FrameStore, file: Path, method: str | None, replace: bool) -> Counter[str]:
+    """Add what is in one file; count the labels that were added, and those that differ from earlier ones."""
+    from pidelta.data.exchange import read_origin, read_xyz, unread_keys
+    from pidelta.data.frames import check_whole, named, same_label
+    from pidelta.errors import DataError
+    from pidelta.qm.orca import read_output
+
+    if not file.is_file():
+        raise DataError(f"{file}: no such file")
+    is_xyz = file.suffix in (".xyz", ".extxyz")
+    origin = read_origin(file) if is_xyz else ({}, {})
+    if is_xyz and (unread := unread_keys(file)):
+        print(f"note: {file}: keys that are not read: {', '.join(unread)}")
+    before, done = len(store), Counter[str]()
+    for frame, labels in read_xyz(file, method) if is_xyz else [read_output(file, method)]:
+        place = store.find(frame)
+        if place is None:
+            with named(str(file)):
+                check_whole(frame)
+                if len(store) == before:
+                    store.set_embedding(origin[0] or None)
+                    store.set_provenance(origin[1])
+            place = store.append(frame)
+        for kind, label in labels.items():
+            earlier = store.label(place, kind, label.method)
+            if earlier is None:
+                done["added"] += 1
+            elif same_label(label, earlier):
+                continue
+            else:
+                done["differ"] += 1
+                if not replace:
+                    continue
+            store.set_label(place, kind, label, replace=replace)
+    return done

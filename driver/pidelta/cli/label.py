@@ -46,7 +46,8 @@ def sample(
     setup = Setup(settings)
     with FrameStore(output, "a") as store:
         store.set_embedding(setup.surroundings.settings)
-        store.set_provenance(setup.origin)
+        for note in sampling.other_files(store, setup.origin):
+            print(f"note: {note}")
         added = 0
         for trajectory in track(trajectories, "sampling", console=Console(stderr=True)):
             added += sampling.sample(
@@ -59,6 +60,7 @@ def sample(
                 every=every,
                 skip=skip,
                 limit=limit,
+                origin=setup.origin,
             )
         print(f"{output}: {added} frames added, {len(store)} in all")
 

@@ -5,6 +5,8 @@ Point charges are atoms there. Lengths are in angstrom, energies in eV; `forces`
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
-from ase.io.extxyz import read_extxyz, write_extxyz
+from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict, read_extxyz, write_extxyz
 from ase.units import Bohr, Hartree
 
 from pidelta.data.frames import Frame, Label, LabelKind, named
@@ -22,6 +24,15 @@ from pidelta.state import FloatArray
 
 _GRADIENT = Hartree / Bohr
 _PREFIXES: Mapping[LabelKind, str] = {"reference": "REF", "low": "LOW"}
+_FRAME_KEYS = ("qm", "site_charge", "charge", "multiplicity", "source")
+_LABEL_KEYS = ("energy", "forces", "method", "program", "charge", "dipole")
+# What other programs call the keys that are read.
+_OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
+    "charge": ("total_charge", "net_charge", "qm_charge"),
+    "multiplicity": ("spin", "total_spin", "spin_multiplicity", "mult"),
+}
+# ASE writes `KEY= ` for an empty text, and reads the next key as its value.
+_SWALLOWED = re.compile(r"((REF|LOW|embedding|provenance)_\w+|source|pbc)=|(charge|multiplicity)=-?\d+$")
 
 Labels = Mapping[LabelKind, Label]
 
@@ -36,10 +47,11 @@ def write_xyz(path: Path, frames: Iterable[tuple[Frame, Labels]], origin: Origin
     QM atoms come first, then the point charges; the column ``qm`` tells them apart and ``site_charge`` holds
     the charges in e. ``REF_energy``, ``REF_forces`` and, in e angstrom, ``REF_dipole`` are those of the
     reference, ``LOW_energy`` and ``LOW_forces`` those of the low level. Positions have 8 decimals. Other
-    properties of labels and reasons why frames have none are left out.
+    properties of labels, reasons why frames have none and empty texts are left out. Blanks in texts become
+    single ones, backslashes slashes.
     """
     embedding, provenance = origin
-    known: dict[str, str | float] = {f"provenance_{name}": text for name, text in provenance.items()}
+    known: dict[str, str | float] = _texts({f"provenance_{name}": text for name, text in provenance.items()})
     for name, value in embedding.items():
         known[f"embedding_{name}"] = value if isinstance(value, str) else value * Bohr
     images = [_to_atoms(frame, labels, known) for frame, labels in frames]
@@ -56,18 +68,32 @@ def _to_atoms(frame: Frame, labels: Labels, known: Mapping[str, str | float]) ->
     )
     atoms.arrays["qm"] = np.repeat([1, 0], [n, m])
     atoms.arrays["site_charge"] = np.concatenate([np.zeros(n), frame.site_charges])
-    atoms.info.update(charge=frame.charge, multiplicity=frame.multiplicity, source=frame.source, **known)
+    atoms.info.update(charge=frame.charge, multiplicity=frame.multiplicity)
+    atoms.info.update(_texts({"source": frame.source}))
+    atoms.info.update(known)
     for kind, label in labels.items():
         prefix = _PREFIXES[kind]
         atoms.info[f"{prefix}_energy"] = label.energy * Hartree
-        atoms.info[f"{prefix}_method"] = label.method
-        atoms.info[f"{prefix}_program"] = label.program
+        atoms.info.update(_texts({f"{prefix}_method": label.method, f"{prefix}_program": label.program}))
         if "dipole" in label.properties:
             atoms.info[f"{prefix}_dipole"] = label.properties["dipole"] * Bohr
         forces = -np.concatenate([label.gradient, label.site_gradient]) * _GRADIENT
         atoms.arrays[f"{prefix}_forces"] = forces
         atoms.arrays[f"{prefix}_charge"] = np.concatenate([label.charges, np.zeros(m)])
     return atoms
+
+
+def _texts(content: Mapping[str, str]) -> dict[str, str | float]:
+    """Texts as ASE writes and reads them, empty ones left out."""
+    found: dict[str, str | float] = {}
+    for name, text in content.items():
+        plain = " ".join(text.replace("\\", "/").split())
+        if plain:
+            # ASE would read numbers or truth values of 1.5 or T, and of = the next key.
+            back = key_val_str_to_dict(key_val_dict_to_str({name: plain, "next": "key"}))
+            is_read = isinstance(back.get(name), str) and back == {name: plain, "next": "key"}
+            found[name] = plain if is_read else f"_JSON {json.dumps(plain)}"
+    return found
 
 
 def read_xyz(path: Path, method: str | None = None) -> Iterator[tuple[Frame, Labels]]:
@@ -80,8 +106,8 @@ def read_xyz(path: Path, method: str | None = None) -> Iterator[tuple[Frame, Lab
         method: of the labels, where the file does not say.
 
     Raises:
-        DataError: the file cannot be read, something in it is no number or not finite, or it does not say by
-            which method its energies are.
+        DataError: the file cannot be read, something in it is no number or not finite, it does not say by
+            which method its energies are, its cell is periodic, or charge or multiplicity have other names.
     """
     for index, atoms in enumerate(_images(path)):
         with named(f"{path}: snapshot {index}"):
@@ -102,8 +128,28 @@ def read_origin(path: Path) -> Origin:
         if place == "embedding":
             embedding[name] = value if isinstance(value, str) else float(value) / Bohr
         elif place == "provenance":
-            provenance[name] = str(value)
+            with named(str(path)):
+                provenance[name] = _text(key, value)
     return embedding, provenance
+
+
+def unread_keys(path: Path) -> list[str]:
+    """The keys and columns of the first snapshot of extended XYZ that `read_xyz` passes over.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    atoms = _images(path, slice(1))[0]
+    known = _content(atoms)
+    read = {"numbers", "positions", *_FRAME_KEYS}
+    for prefix in _PREFIXES.values():
+        if f"{prefix}_energy" in known:
+            read |= {f"{prefix}_{name}" for name in _LABEL_KEYS}
+    results = {} if atoms.calc is None else atoms.calc.results
+    unread = [
+        name for name in known if name not in read and not name.startswith(("embedding_", "provenance_"))
+    ]
+    return unread + [name for name in results if known.get(f"REF_{name}") is not results[name]]
 
 
 def _images(path: Path, which: slice = slice(None)) -> list[Atoms]:
@@ -117,11 +163,26 @@ def _images(path: Path, which: slice = slice(None)) -> list[Atoms]:
     return images
 
 
-def _from_atoms(atoms: Atoms, source: str, method: str | None) -> tuple[Frame, Labels]:
+def _content(atoms: Atoms) -> dict[str, Any]:
+    """What a snapshot says, by key and column."""
     known: dict[str, Any] = dict(atoms.info) | dict(atoms.arrays)
     if atoms.calc is not None:
         results = {name: value for name, value in atoms.calc.results.items() if name in ("energy", "forces")}
         known = {f"REF_{name}": value for name, value in results.items()} | known
+    return known
+
+
+def _from_atoms(atoms: Atoms, source: str, method: str | None) -> tuple[Frame, Labels]:
+    known = _content(atoms)
+    if atoms.pbc.any():
+        pbc = " ".join("FT"[int(periodic)] for periodic in atoms.pbc)
+        raise DataError(
+            f'expected a QM region without periodic images, pbc="F F F", and labels of it, found pbc="{pbc}"'
+        )
+    for name, others in _OTHER_NAMES.items():
+        for other in others:
+            if other in known and name not in known:
+                raise DataError(f"expected the key {name}, which is read, found {other}, which is not")
     count = len(atoms)
     qm = _numbers(known, "qm", (count,), 1.0) > 0
     charges = _numbers(known, "site_charge", (count,), 0.0)
@@ -134,7 +195,7 @@ def _from_atoms(atoms: Atoms, source: str, method: str | None) -> tuple[Frame, L
         site_numbers=atoms.numbers[~qm].astype(np.int64),
         charge=_integer(known, "charge", 0),
         multiplicity=_integer(known, "multiplicity", 1),
-        source=str(known.get("source", source)),
+        source=_text("source", known.get("source", source)),
     )
     labels: dict[LabelKind, Label] = {}
     for kind, prefix in _PREFIXES.items():
@@ -142,21 +203,27 @@ def _from_atoms(atoms: Atoms, source: str, method: str | None) -> tuple[Frame, L
             continue
         if f"{prefix}_forces" not in known:
             raise DataError(f"expected {prefix}_forces beside {prefix}_energy, found none")
-        name = known.get(f"{prefix}_method", method)
-        if name is None:
+        if f"{prefix}_method" not in known and method is None:
             raise DataError(f"expected {prefix}_method, found none: name it by --method")
         gradient = -_numbers(known, f"{prefix}_forces", (count, 3)) / _GRADIENT
         dipole = f"{prefix}_dipole"
         labels[kind] = Label(
-            method=str(name),
+            method=_text(f"{prefix}_method", known.get(f"{prefix}_method", method)),
             energy=float(_numbers(known, f"{prefix}_energy", ())) / Hartree,
             gradient=gradient[qm],
             site_gradient=gradient[~qm],
             charges=_numbers(known, f"{prefix}_charge", (count,), 0.0)[qm],
-            program=str(known.get(f"{prefix}_program", "")),
+            program=_text(f"{prefix}_program", known.get(f"{prefix}_program", "")),
             properties={"dipole": _numbers(known, dipole, (3,)) / Bohr} if dipole in known else {},
         )
     return frame, labels
+
+
+def _text(name: str, value: object) -> str:
+    text = str(value)
+    if _SWALLOWED.match(text):
+        raise DataError(f"expected a text in {name}, found the next key, {text!r:.40}: it was written empty")
+    return text
 
 
 def _numbers(

@@ -11,10 +11,14 @@ import numpy as np
 
 from pidelta.errors import DataError
 from pidelta.state import FloatArray, IntArray, Region
+from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM
 
 LabelKind = Literal["reference", "low"]
 
 _SAME = 2e-5  # bohr and e: compact stores and text files round
+_SAME_LABEL = 1e-7  # atomic units
+_FAR = 3.0 * ANGSTROM  # from any other atom
+_BONDED = (1, 5, 6, 7, 8, 14, 15, 16)
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,39 @@ def same_surroundings(one: Frame, other: Frame) -> bool:
         and close(one.site_positions, other.site_positions)
         and close(one.site_charges, other.site_charges)
     )
+
+
+def same_label(one: Label, other: Label) -> bool:
+    """Whether labels by one method are the same, as text files and compact stores keep them.
+
+    Properties of the other one that the first lacks do not count.
+    """
+    missing = np.array(np.nan)
+    values = [(value, other.properties.get(name, missing)) for name, value in one.properties.items()]
+    values += [
+        (np.asarray(getattr(one, name)), np.asarray(getattr(other, name)))
+        for name in ("energy", "gradient", "site_gradient", "charges")
+    ]
+    return all(a.shape == b.shape and np.allclose(a, b, rtol=0.0, atol=_SAME_LABEL) for a, b in values)
+
+
+def check_whole(frame: Frame) -> None:
+    """See that no QM atom is far from all others, as where a molecule was wrapped into its cell.
+
+    Ions of one atom may be alone, so only elements are judged that are bonded in molecules.
+
+    Raises:
+        DataError: one is.
+    """
+    distances = np.linalg.norm(frame.positions[:, None] - frame.positions, axis=2)
+    np.fill_diagonal(distances, np.inf)
+    nearest = distances.min(axis=1, initial=np.inf)
+    alone = np.isin(frame.numbers, _BONDED) & (nearest > _FAR) & (len(frame.numbers) > 1)
+    for index in np.flatnonzero(alone):
+        raise DataError(
+            f"frame {frame.source}: expected a QM region that is whole, found its atom {index} "
+            f"{nearest[index] * BOHR_IN_ANGSTROM:.1f} angstrom from all others, as if wrapped into a cell"
+        )
 
 
 def close(one: FloatArray, other: FloatArray) -> bool:

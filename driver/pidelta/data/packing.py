@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
 
-from pidelta.data.frames import Frame, LabelKind
+from pidelta.data.frames import Frame, LabelKind, named
 from pidelta.data.splits import trajectory_and_step
 from pidelta.data.store import FrameStore
 from pidelta.errors import DataError
@@ -43,20 +43,17 @@ def pack(
 
     Raises:
         DataError: a store cannot be read, its frames were cut with another embedding than those before, or
-            there is nothing to copy.
+            one of both does not say with which, or there is nothing to copy.
     """
     check_distinct(output, paths)
     with FrameStore(output, "a", compact=True, whole=True) as target:
         copied, sources = 0, [frame.source for frame in target]
         for path in paths:
             with FrameStore(path) as store:
-                if store.embedding is not None:
-                    target.set_embedding(store.embedding)
-                target.set_provenance(store.provenance)
                 stop = None if limit is None else skip + every * limit
                 chosen = islice(_chosen(store, kinds, labelled), skip, stop, every)
                 frames = {index: store.frame(index) for index in chosen}
-                for index, place in _copy_frames(path, frames, target, sources):
+                for index, place in _copy_frames(store, frames, target, sources):
                     _copy_labels(store, index, target, place, kinds)
                 copied += len(frames)
         if not copied:
@@ -74,12 +71,12 @@ def _chosen(store: FrameStore, kinds: Sequence[LabelKind], labelled: bool) -> li
 
 
 def _copy_frames(
-    path: Path, frames: Mapping[int, Frame], target: FrameStore, sources: list[str]
+    store: FrameStore, frames: Mapping[int, Frame], target: FrameStore, sources: list[str]
 ) -> list[tuple[int, int]]:
     """Copy the frames that are new; return where in the target each one is.
 
     Args:
-        path: the file that they are from.
+        store: where they are from.
         frames: by their index there.
         target: where they go.
         sources: of the frames of the target; it grows with them.
@@ -94,14 +91,22 @@ def _copy_frames(
     trajectories = {_trajectory(source) for source in new if source in taken} - set(before)
     renamed = {source for source in new if _trajectory(source) in trajectories}
     prefix = next(
-        name for name in _prefixes(path) if not taken.intersection(f"{name}: {source}" for source in renamed)
+        name
+        for name in _prefixes(store.path)
+        if not taken.intersection(f"{name}: {source}" for source in renamed)
     )
     before |= dict.fromkeys(trajectories, prefix)
+    added = False
     for index, frame in frames.items():
         place = places[index]
         if place is None:
             place = target.find(frame)  # the same frame may be twice in a store
         if place is None:
+            if not added:
+                with named(str(store.path)):
+                    target.set_embedding(store.embedding)
+                target.set_provenance(store.provenance)
+                added = True
             own = before.get(_trajectory(frame.source))
             sources.append(frame.source if own is None else f"{own}: {frame.source}")
             place = target.append(replace(frame, source=sources[-1]))

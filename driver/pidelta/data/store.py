@@ -168,19 +168,29 @@ class FrameStore:
             text = self._file.attrs.get("embedding")
             return None if text is None else dict(json.loads(text))
 
-    def set_embedding(self, settings: Mapping[str, str | float]) -> None:
-        """Record the embedding of the frames.
+    def set_embedding(self, settings: Mapping[str, str | float] | None) -> None:
+        """Record the embedding of frames before they are added, None where nobody said it.
 
         Raises:
-            DataError: the file holds frames that were cut with another one.
+            DataError: the file holds frames that were cut with another one, or of one of both nobody said it.
         """
-        with self._writing() as file:
-            known = self.embedding
-            if known is None:
+        known = self.embedding
+        if known is None and settings is not None:
+            if len(self):
+                raise DataError(
+                    f"{self.path}: expected frames whose embedding is not recorded, as those in this file, "
+                    "found others: add them to another file"
+                )
+            with self._writing() as file:
                 self._set_word(file, "embedding", json.dumps(dict(settings)))
-            elif differs := difference(known, settings):
-                key, expected, found = differs
-                raise DataError(f"{self.path}: expected frames cut with {key} {expected}, found {found}")
+        elif known is not None and settings is None:
+            raise DataError(
+                f"{self.path}: expected frames that say with which embedding they were cut, as those in "
+                "this file, found others: add them to another file"
+            )
+        elif known is not None and settings is not None and (differs := difference(known, settings)):
+            key, expected, found = differs
+            raise DataError(f"{self.path}: expected frames cut with {key} {expected}, found {found}")
 
     @property
     def provenance(self) -> dict[str, str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from pidelta.data.frames import Frame
+from pidelta.data.frames import Frame, same_surroundings
 from pidelta.data.store import FrameStore
 from pidelta.errors import DataError
 from pidelta.ipi.trajectories import Snapshot, read_trajectory
@@ -27,6 +28,7 @@ def sample(
     every: int = 1,
     skip: int = 0,
     limit: int | None = None,
+    origin: Mapping[str, str] | None = None,
 ) -> int:
     """Append frames of one trajectory to a store; those that it has already are not added again.
 
@@ -38,23 +40,25 @@ def sample(
         region: the QM region and what surrounds it.
         store: where frames go.
         numbers: (N,) atomic numbers of the whole system, which the trajectory has to match.
-        yardstick: the bonds of the system, to notice positions whose unit was taken for another.
+        yardstick: the bonds of the system, to notice atoms in another order, or another unit.
         periodic: whether the cell of the trajectory counts.
         every: take each such snapshot, in snapshots of the trajectory.
         skip: leave out that many snapshots at the beginning.
         limit: take at most that many frames.
+        origin: where frames come from, for the store once it gets one; see `FrameStore.provenance`.
 
     Returns:
         The number of frames added.
 
     Raises:
-        DataError: the trajectory cannot be read, does not fit the system, or is another one than the store
-            has frames of under this name.
-        StructureError: its bonds or cell show that a unit was taken for another.
+        DataError: the trajectory cannot be read, does not fit the system, or the store has other frames of
+            it: of other positions, another QM region or other point charges.
+        StructureError: its bonds or cell show that a unit was taken for another, or those of its first
+            snapshot that atoms are in another order.
         GeometryError: the embedding does not fit the cell.
     """
-    present = {frame.source: frame.positions for frame in store}
-    added = 0
+    present = {frame.source: index for index, frame in enumerate(store)}
+    added, judge = 0, yardstick.check
     stop = None if limit is None else skip + every * limit
     for snapshot in islice(read_trajectory(trajectory), skip, stop, every):
         if not np.array_equal(snapshot.numbers, numbers):
@@ -63,17 +67,50 @@ def sample(
                 f"found {len(snapshot.numbers)} atoms or others in step {snapshot.step}"
             )
         source = f"{trajectory} step {snapshot.step}"
-        yardstick.check_unit(snapshot.positions, snapshot.cell, source)
+        judge(snapshot.positions, snapshot.cell, source)
+        judge = yardstick.check_unit
         frame = cut_frame(snapshot, region, periodic, source)
-        if source not in present:
-            store.append(frame)
-            added += 1
-        elif not np.array_equal(frame.positions, present[source]):
-            raise DataError(
-                f"{store.path}: expected the positions of {source} as before, found others: the trajectory "
-                "was written anew, sample it into another file"
-            )
+        if source in present:
+            _check_same(frame, store.frame(present[source]), store.path)
+            continue
+        if origin is not None and not added:
+            store.set_provenance(origin)
+        store.append(frame)
+        added += 1
     return added
+
+
+def _check_same(frame: Frame, before: Frame, path: Path) -> None:
+    """See that a snapshot that is sampled again gives the frame that it gave."""
+    if not np.array_equal(frame.numbers, before.numbers):
+        what, reason = "QM atoms", "the QM region has changed"
+    elif not np.array_equal(frame.positions, before.positions):
+        what, reason = "positions", "the trajectory was written anew"
+    elif (frame.charge, frame.multiplicity) != (before.charge, before.multiplicity):
+        what, reason = "charge and multiplicity", "the QM region has changed"
+    elif not same_surroundings(frame, before):
+        what, reason = "point charges", "the force field or the QM region has changed"
+    else:
+        return
+    raise DataError(
+        f"{path}: expected the {what} of {frame.source} as before, found others: {reason}, "
+        "sample it into another file"
+    )
+
+
+def other_files(store: FrameStore, origin: Mapping[str, str]) -> list[str]:
+    """Notes on files that the frames of a store come from and new ones do not.
+
+    Args:
+        store: the store.
+        origin: where new frames come from, see `FrameStore.provenance`.
+    """
+    known = store.provenance
+    return [
+        f"{store.path}: its frames come from the {name} {known[name]}, new ones from {origin[name]}"
+        for name in ("structure", "topology")
+        if name in known and name in origin and origin[name] not in known[name].split("; ")
+    ]
 
 
 def cut_frame(snapshot: Snapshot, region: QMRegion, periodic: bool, source: str) -> Frame:

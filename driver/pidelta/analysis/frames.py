@@ -13,7 +13,8 @@ from ase.data import chemical_symbols
 
 from pidelta.analysis.pages import draw
 from pidelta.analysis.sections import Curve, Panel, Picture
-from pidelta.data.frames import LabelKind
+from pidelta.data.frames import LabelKind, LabelledFrame
+from pidelta.data.plausibility import outliers, suspicions
 from pidelta.data.splits import trajectory_and_step
 from pidelta.data.store import FrameStore
 from pidelta.delta.assessment import GRADIENT_UNIT
@@ -58,6 +59,7 @@ class LabelValues:
         gradients: (F, n, 3) on QM atoms.
         site_gradients: (sum of m, 3) on the point charges of all frames.
         distances: (sum of m,) of these charges from the nearest QM atom in angstrom.
+        doubts: lines on labels whose sign, unit or energy looks wrong.
     """
 
     name: str
@@ -67,6 +69,7 @@ class LabelValues:
     gradients: FloatArray
     site_gradients: FloatArray
     distances: FloatArray
+    doubts: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,18 +160,25 @@ def _values(store: FrameStore, labels: Sequence[LabelGroup]) -> LabelValues | No
     else:
         return None
     energies, gradients, site_gradients, distances = [], [], [], []
+    regions, pairs, places = [], [], [(store.path, index) for index in frames]
     for index in frames:
         frame = store.frame(index)
+        regions.append(frame)
         signed = [
             (-1.0 if kind == "low" and len(groups) > 1 else 1.0, store.label(index, kind, group.method))
             for kind, group in groups.items()
         ]
         found = [(sign, label) for sign, label in signed if label is not None]
+        if len(found) == 2:
+            pairs.append(LabelledFrame(frame, found[0][1], found[1][1]))
         energies.append(sum(sign * label.energy for sign, label in found))
         gradients.append(sum(sign * label.gradient for sign, label in found))
         site_gradients.append(sum(sign * label.site_gradient for sign, label in found))
         distances.append(nearest(frame.positions, frame.site_positions))
     relative = np.array(energies) - np.mean(energies)
+    errors, notes = (
+        suspicions(pairs, places) if pairs else ([], outliers(np.array(energies), regions, places))
+    )
     return LabelValues(
         name=name,
         numbers=store.frame(0).numbers,
@@ -177,6 +187,7 @@ def _values(store: FrameStore, labels: Sequence[LabelGroup]) -> LabelValues | No
         gradients=np.array(gradients) * GRADIENT_UNIT,
         site_gradients=np.concatenate(site_gradients) * GRADIENT_UNIT,
         distances=np.concatenate(distances) * BOHR_IN_ANGSTROM,
+        doubts=(*errors, *notes),
     )
 
 

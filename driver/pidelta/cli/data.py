@@ -61,6 +61,8 @@ def info(
         console.print("no picture: no frame has a label, or the regions differ")
         return
     console.print(_value_table(summary.values))
+    for doubt in summary.values.doubts:
+        console.print(f"warning: {doubt}", soft_wrap=True)
     draw_values(summary.values, picture)
     console.print(f"picture: {picture}", soft_wrap=True)
 

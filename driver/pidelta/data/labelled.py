@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from pidelta.data.embedding import difference
 from pidelta.data.frames import Frame, Label, LabelKind, LabelledFrame
+from pidelta.data.plausibility import outliers, suspicions
 from pidelta.data.store import FrameStore, merged
 from pidelta.errors import DataError
 
@@ -47,7 +50,8 @@ def read_labelled(
 
     Raises:
         DataError: there are several methods and none is named, there is no frame with both labels, the frames
-            differ in charge or multiplicity, or were cut with another embedding.
+            differ in charge or multiplicity, were cut with another embedding, or gradients have another sign
+            or unit than those of the low level.
     """
     methods = (_choose(paths, "reference", reference), _choose(paths, "low", low))
     found: list[LabelledFrame] = []
@@ -73,6 +77,10 @@ def read_labelled(
     if not found:
         raise DataError(f"{_names(paths)}: expected frames with reference and low-level labels, found none")
     notes += _programs([item.reference for item in found])
+    errors, doubts = suspicions(found, places)
+    if errors:
+        raise DataError(errors[0])
+    notes += doubts
     return LabelledSet(tuple(found), tuple(places), tuple(notes))
 
 
@@ -86,7 +94,7 @@ def read_reference(
         reference: as in `read_labelled`.
 
     Returns:
-        Frames with their labels, and notes on those that have none.
+        Frames with their labels, and notes on those that have none, or energies far from all others.
 
     Raises:
         DataError: there is no such label, there are several methods and none is named, or the frames differ
@@ -94,6 +102,7 @@ def read_reference(
     """
     method = _choose(paths, "reference", reference)
     found: list[tuple[Frame, Label]] = []
+    places: list[tuple[Path, int]] = []
     notes: list[str] = []
     for path in paths:
         with FrameStore(path) as store:
@@ -101,9 +110,11 @@ def read_reference(
             for index, label in enumerate(labels):
                 if label is not None:
                     found.append((store.frame(index), label))
+                    places.append((path, index))
                     _check_alike(found[0][0], found[-1][0], path, index)
             if missing := labels.count(None):
                 notes.append(f"{path}: {missing} of {len(store)} frames lack a label and are passed over")
+    notes += outliers(np.array([label.energy for _, label in found]), [frame for frame, _ in found], places)
     return found, [*notes, *_programs([label for _, label in found])]
 
 

@@ -184,9 +184,40 @@ def test_labels_of_orca_go_to_their_frames(tmp_path):
         assert store.methods("reference") == {"B3LYP D3BJ def2-SVP EnGrad": [0]}
 
 
+FIRST = "B3LYP D3BJ def2-SVP EnGrad"
+
+
+@pytest.mark.parametrize(
+    ("lines", "method"),
+    [
+        (["! B3LYP D3BJ", "!def2-TZVP EnGrad"], "B3LYP D3BJ def2-TZVP EnGrad"),
+        ([f"! {FIRST} # of a paper"], FIRST),
+        ([f"! {FIRST}", "%maxcore 2000", '%pal nprocs 8 end %pointcharges "a.pc"'], FIRST),
+        ([f"! {FIRST}", "* xyz 0 1", "O 0 0 0", "*", "****END OF INPUT****"], FIRST),
+        (
+            [f"! {FIRST}", "%BASIS", ' NewGTO O "def2-QZVP" end', "end", "%pal nprocs 4", "end"],
+            f'{FIRST}; %BASIS NewGTO O "def2-QZVP" end end',
+        ),
+        ([f"! {FIRST}", "%cpcm epsilon 80 end", "%maxcore 1"], f"{FIRST}; %cpcm epsilon 80 end"),
+        (["%method D3S8 1.0 end", f"! {FIRST}"], f"{FIRST}; %method D3S8 1.0 end"),
+        (
+            [f"! {FIRST}", "* xyz 0 1", "O 0 0 0", 'H 0 0 1 newgto "def2-TZVP" end', "*"],
+            f'{FIRST}; atom 1 newgto "def2-TZVP" end',
+        ),
+    ],
+)
+def test_the_method_of_orca_is_all_of_its_level(tmp_path, lines, method):
+    """Two levels never have one name; blocks that say how a job runs are no part of it."""
+    echo = "\n".join(f"|{number:3d}> {line}" for number, line in enumerate(lines, 1))
+    out = write_job(tmp_path, SET[0], OUT.replace(f"|  1> ! {FIRST}", echo))
+    assert read_output(out)[1]["reference"].method == method
+    assert read_output(out, "HF")[1]["reference"].method == "HF"
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
+        ("job.out", OUT.replace(f"! {FIRST}", "%pal end"), "expected an output of ORCA, found no line"),
         ("job.out", "nothing", "job.out: expected a job that terminated normally"),
         ("job.out", OUT + "Wavefunction not fully converged", "expected a converged SCF"),
         ("job.out", OUT.replace("Mult", "Spin"), "expected an output of ORCA"),

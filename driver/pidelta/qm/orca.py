@@ -21,6 +21,11 @@ from pidelta.output_files import replacing
 from pidelta.state import FloatArray, IntArray
 
 KEYWORDS = "B3LYP D3BJ def2-SVP RIJCOSX TightSCF"
+_COMMENT = re.compile(r"#[^#]*(#|$)")
+_GEOMETRY = ("*", "coords")
+_OWN_BASIS = re.compile(r"\b(new|add|del)(\w*gto|ecp)\b.*", re.IGNORECASE)
+# Blocks that say how a job runs, and not what is computed.
+_NO_LEVEL = ("base", "freq", "geom", "maxcore", "moinp", "output", "pal", "pointcharges")
 
 
 def write_input(folder: Path, name: str, frame: Frame, keywords: str = KEYWORDS) -> Path:
@@ -53,7 +58,8 @@ def read_output(path: Path, method: str | None = None) -> tuple[Frame, dict[Labe
 
     Args:
         path: ``job.out``.
-        method: of the label; the keywords of the job where it is None.
+        method: of the label; where it is None the keywords of the job, and its blocks that may change what is
+            computed.
 
     Raises:
         DataError: a file is missing or cut off, or the job did not converge.
@@ -85,7 +91,7 @@ def read_output(path: Path, method: str | None = None) -> tuple[Frame, dict[Labe
             source=str(path),
         )
         label = Label(
-            method=method or " ".join(_found(path, text, r"^\|\s*\d+>\s*!\s*(.+)$").split()),
+            method=method or _level(path, text),
             energy=energy,
             gradient=gradient,
             site_gradient=site_gradient,
@@ -107,6 +113,34 @@ def _found(path: Path, text: str, pattern: str) -> str:
     if match is None:
         raise DataError(f"{path}: expected an output of ORCA, found no line like {pattern!r}")
     return match.group(1)
+
+
+def _level(path: Path, text: str) -> str:
+    """The lines ``!`` of the input, which the output repeats, and what else in it may change the level.
+
+    Blocks count with their whole text, so that two levels never have the same name.
+    """
+    keywords: list[str] = []
+    others: list[str] = []
+    part_of, atom = "", 0
+    for line in re.findall(r"^\|\s*\d+>(.*)$", text, re.MULTILINE):
+        for piece in re.split(r"(?=%)", _COMMENT.sub("", line)):
+            words = piece.split()
+            if not words:
+                continue
+            if words[0][0] in "!%*$":
+                part_of, atom = (words[0][1:].lower() if words[0][0] == "%" else words[0][0]), 0
+            if part_of == "!":
+                keywords += piece.replace("!", " ", 1).split()
+            elif part_of in _GEOMETRY:
+                if own := _OWN_BASIS.search(piece):
+                    others += [f"atom {atom - 1}", *own.group().split()]
+                atom += 1
+            elif part_of not in _NO_LEVEL:
+                others += words
+    if not keywords:
+        raise DataError(f"{path}: expected an output of ORCA, found no line '|  1> ! ...' with its keywords")
+    return " ".join(keywords) + (f"; {' '.join(others)}" if others else "")
 
 
 def _mulliken(path: Path, text: str, count: int) -> FloatArray:

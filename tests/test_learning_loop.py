@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,19 +14,29 @@ import pytest
 from ase.build import molecule
 
 from pidelta.analysis.learning_page import write_learning_page
+from pidelta.cli.configuration_digest import configuration_digest
 from pidelta.cli.learn import _Tasks
 from pidelta.config import load_config
 from pidelta.data.store import FrameStore
 from pidelta.delta.assessment import ErrorSummary
-from pidelta.errors import DataError, RunError
+from pidelta.errors import DataError, RunError, SetupError
 from pidelta.ipi.dynamics_input import PREFIX
+from pidelta.ipi.trajectories import Snapshot
 from pidelta.setup import Setup
 from pidelta.state import FloatArray
 from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM
 from pidelta.workflow import labelling
+from pidelta.workflow.learning.agreement import check_rounds
 from pidelta.workflow.learning.loop import Loop
 from pidelta.workflow.learning.pool import Subject
-from pidelta.workflow.learning.rounds import Round, RoundResult, completed, read_selection, why_to_end
+from pidelta.workflow.learning.rounds import (
+    Round,
+    RoundResult,
+    completed,
+    read_selection,
+    why_to_end,
+    write_json,
+)
 from pidelta.workflow.learning.settings import read_learning_file
 
 DYNAMICS = "{temperature: 300 K, time: 12 fs, every: 1 fs}"
@@ -89,7 +100,7 @@ class StandIns(_Tasks):
         pass
 
     def dynamics(self, run, committee, bias):
-        assert (committee is None) == (run.folder.parent.name == "round-00")
+        assert (committee is None) == ("round-00" in run.folder.parts)
         rng = np.random.default_rng(run.dynamics.seed)
         path = run.folder / f"{PREFIX}.pos_0.xyz"
         steps = range(0, run.dynamics.steps + 1, run.dynamics.snapshots)
@@ -108,12 +119,15 @@ class StandIns(_Tasks):
                 self.live()
                 for _, label in labelling.low_labels(store, [index], engine, 0, 1):
                     store.set_label(index, "reference", replace(label, method="stand-in"))
+            if store.label(0, "reference", "another level") is None:  # as a level that was set back leaves it
+                label = store.label(0, "reference", "stand-in")
+                store.set_label(0, "reference", replace(label, method="another level"))
             left = store.unlabelled("low", low.identity)
             labelling.write_labels(store, "low", low.identity, labelling.low_labels(store, left, low, 0, 1))
 
-    def train(self, frames, folder):
+    def train(self, frames, folder, reference, low):
         self.live()
-        return super().train(frames, folder)
+        return super().train(frames, folder, reference, low)
 
 
 class QUIET:
@@ -137,11 +151,17 @@ def snapshot(positions: FloatArray, step: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def subject_of(setup, reference="stand-in"):
+    digest = configuration_digest(setup.config)
+    identity = setup.engine.identity
+    return Subject(setup.system, setup.qm_region, ("mm", "low"), setup.origin, digest, reference, identity)
+
+
 def learn(folder, root, lives=10**6):
     """Start the loop with stand-ins, once."""
     setup = Setup(load_config(folder / "pidelta.yaml"))
     file = read_learning_file(folder / "learn.yaml")
-    subject = Subject(setup.system, setup.qm_region, ("mm", "low"), setup.origin)
+    subject = subject_of(setup)
     return Loop(root, file, subject, StandIns(setup, lives), lambda results: None).run()
 
 
@@ -220,7 +240,7 @@ def test_a_run_that_fails_counts_as_far_as_it_went(folder):
     text = LEARN.replace("rounds: 2", "rounds: 1").replace("frames: 5", "frames: 3")
     (folder / "learn.yaml").write_text(text)
     file = read_learning_file(folder / "learn.yaml")
-    subject = Subject(setup.system, setup.qm_region, ("mm", "low"), setup.origin)
+    subject = subject_of(setup)
     tasks = Failing(setup)
     tasks.kept = 1
     with pytest.raises(RunError, match="fell apart"):
@@ -254,7 +274,7 @@ def test_windows_begin_where_the_one_before_ended_and_later_where_they_ended_the
     text = LEARN.replace(f"  - {DYNAMICS}\n", f"  - {DYNAMICS}\n  - {umbrella}\n", 1)
     (folder / "learn.yaml").write_text(text)
     setup = Setup(load_config(folder / "pidelta.yaml"))
-    subject = Subject(setup.system, setup.qm_region, ("mm", "low"), setup.origin)
+    subject = subject_of(setup)
     tasks = Recording(setup)
     file = read_learning_file(folder / "learn.yaml")
     Loop(folder / "out", file, subject, tasks, lambda results: None).run()
@@ -270,27 +290,186 @@ def test_windows_begin_where_the_one_before_ended_and_later_where_they_ended_the
     assert read_selection(Round(out, 1).selection).sampled["2-umbrella"] == 24
 
 
-def test_a_spring_that_is_changed_while_its_window_runs_is_refused(folder):
-    class Stopping(StandIns):
-        def dynamics(self, run, committee, bias):
-            if bias is not None:
-                raise StoppedError
-            super().dynamics(run, committee, bias)
+UMBRELLA = f"{{method: umbrella, distances: [[0, 1]], centres: [1 angstrom, 1.2 angstrom], {DYNAMICS[1:]}"
+BIASED = f"{{method: metadynamics, distances: [[0, 1]], {DYNAMICS[1:]}"
 
-    def start(centre):
-        umbrella = f"{{method: umbrella, distances: [[0, 1]], centres: [{centre}], {DYNAMICS[1:]}"
-        text = LEARN.replace(f"  - {DYNAMICS}\n", f"  - {umbrella}\n  - {DYNAMICS}\n", 1)
-        (folder / "learn.yaml").write_text(text)
-        file = read_learning_file(folder / "learn.yaml")
-        Loop(folder / "out", file, subject, Stopping(setup), lambda results: None).run()
 
+class Interrupted(StandIns):
+    """Stopped in the middle of its run number `runs`."""
+
+    def __init__(self, setup, runs):
+        super().__init__(setup)
+        self.runs = runs
+
+    def dynamics(self, run, committee, bias):
+        super().dynamics(run, committee, bias)
+        self.runs -= 1
+        if self.runs == 0:
+            (run.folder / "RESTART").write_text("<simulation><step>7</step></simulation>")
+            raise StoppedError
+
+
+def start(folder, text, runs):
+    """The notes of a loop that is stopped in a run."""
+    (folder / "learn.yaml").write_text(text)
     setup = Setup(load_config(folder / "pidelta.yaml"))
-    subject = Subject(setup.system, setup.qm_region, ("mm", "low"), setup.origin)
-    for _ in range(2):
+    tasks = Interrupted(setup, runs)
+    notes = []
+    tasks.note = notes.append
+    file = read_learning_file(folder / "learn.yaml")
+    with pytest.raises(StoppedError):
+        Loop(folder / "out", file, subject_of(setup), tasks, lambda results: None).run()
+    return notes
+
+
+@pytest.mark.parametrize(
+    ("source", "old", "new", "expected"),
+    [
+        (DYNAMICS, "300 K", "900 K", "temperature 900 K, found those with 300 K"),
+        (DYNAMICS, "every", "time_step: 0.25 fs, every", "time_step 0.25 fs, found those with 0.5 fs"),
+        (DYNAMICS, "12 fs", "24 fs", "time 24 fs, found those with 12 fs"),
+        (DYNAMICS, "{temp", "{beads: 4, temp", "beads 4, found those with 1"),
+        (UMBRELLA, "1.2 angstrom", "1.3 angstrom", "centre 1.3 angstrom, found those with 1.2 angstrom"),
+        (
+            UMBRELLA,
+            "temp",
+            "stiffness: 90 kcal/mol/angstrom^2, temp",
+            r"stiffness 90 kcal/mol/angstrom\^2, found .* 100",
+        ),
+        (BIASED, "temp", "width: 0.1 A, temp", "width 0.1 angstrom, found those with 0.05 angstrom"),
+        (BIASED, "temp", "barrier: 5 kcal/mol, temp", "barrier 5 kcal/mol, found those with 10 kcal/mol"),
+        (BIASED, "[0, 1]", "[0, 2]", r"distances \[\[0, 2\]\], found those with \[\[0, 1\]\]"),
+    ],
+)
+def test_a_run_that_has_begun_goes_on_by_the_same_settings_alone(folder, source, old, new, expected):
+    """Others are refused, and taken once its folder is removed."""
+
+    def text(line):
+        return LEARN.replace(f"  - {DYNAMICS}\n", f"  - {DYNAMICS}\n  - {line}\n", 1)
+
+    runs = 4 if source is UMBRELLA else 3  # after that of the tests and the first source
+    start(folder, text(source), runs)
+    changed = text(source.replace(old, new, 1))
+    with pytest.raises(SetupError, match=f"expected runs with {expected}.*; remove this folder") as caught:
+        start(folder, changed, 1)
+    run = Path(str(caught.value).split(": ")[0])
+    assert run.parent.name in ("round-00", "2-umbrella")
+    if source is UMBRELLA and old == "1.2 angstrom":
+        assert run.name == "01"  # and the window before is as it was
+    shutil.rmtree(run.parent if run.parent.name == "2-umbrella" else run)
+    start(folder, changed, 1)
+
+
+def test_a_run_goes_on_by_the_same_configuration_and_seed_alone(folder):
+    start(folder, LEARN, 2)
+    with pytest.raises(SetupError, match=r"round-00/test: expected runs with seed 3, found those with 0"):
+        start(folder, f"seed: 3\n{LEARN}", 1)
+    config = (folder / "pidelta.yaml").read_text()
+    (folder / "pidelta.yaml").write_text(f"# a comment\n{config}")
+    start(folder, LEARN, 1)
+    (folder / "pidelta.yaml").write_text(config.replace("spc-fw", "q-tip4p-f"))
+    with pytest.raises(SetupError, match=r"round-00/test: expected runs with configuration \w+, found"):
+        start(folder, LEARN, 1)
+
+
+def test_a_run_without_a_record_is_taken_with_a_note_and_one_without_a_step_begins_anew(folder):
+    start(folder, LEARN, 2)
+    run = folder / "out" / "round-00" / "1-md"
+    (run / "options.json").unlink()
+    notes = start(folder, LEARN, 1)
+    assert "note: round-00 1-md does not say by which settings it was made, and is taken as it is" in notes
+    (run / "RESTART").unlink()
+    changed = LEARN.replace("300 K", "310 K", 1)
+    start(folder, changed, 1)
+    assert json.loads((run / "options.json").read_text())["temperature"] == "310 K"
+
+
+def changed_subject(setup, name):
+    """What a first round was made for, with one thing changed."""
+    subject = subject_of(setup)
+    if name == "reference":
+        return replace(subject, reference="a third level")
+    if name == "low":
+        return replace(subject, low="another method")
+    if name == "structure":
+        return replace(subject, origin={**subject.origin, "structure": "other.xyz sha256 0"})
+    region = subject.region
+    if name == "elements":
+        numbers = np.roll(region.partition.numbers, 1)
+        return replace(subject, region=replace(region, partition=replace(region.partition, numbers=numbers)))
+    return replace(subject, region=replace(region, **{name: getattr(region, name) + 2}))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "reference",
+            "test.h5: expected reference labels by a third level, .* found another level; stand-in",
+        ),
+        ("low", "test.h5: expected low labels by another method, .* found DFTB3"),
+        ("structure", "test.h5: expected frames of other.xyz sha256 0, .* found waters.xyz sha256"),
+        ("charge", "test.h5: expected frames with charge 2, .* found 0"),
+        ("multiplicity", "test.h5: expected frames with multiplicity 3, .* found 1"),
+        ("elements", r"test.h5: expected a QM region of the elements \[1, 8, 1\], .* found \[8, 1, 1\]"),
+    ],
+)
+def test_what_does_not_go_with_earlier_rounds_is_refused_before_the_next_samples(folder, name, expected):
+    setup = Setup(load_config(folder / "pidelta.yaml"))
+    file = read_learning_file(folder / "learn.yaml")
+    earlier = Round(folder / "out", 0)
+    earlier.folder.mkdir(parents=True)
+    system = setup.system
+    start = Snapshot(0, system.numbers, system.positions, np.eye(3))
+    for path in (earlier.test_frames, earlier.frames):
+        with FrameStore(path, "a") as store:
+            store.set_embedding(setup.surroundings.settings)
+            store.set_provenance(setup.origin)
+            store.append(subject_of(setup).frame(start, "made up"))
+        StandIns(setup).label(path)
+    write_json(earlier.result, result())
+    check_rounds([earlier], subject_of(setup))
+    changed = Loop(
+        folder / "out", file, changed_subject(setup, name), StandIns(setup, 0), lambda results: None
+    )
+    with pytest.raises(DataError, match=f"{expected}.*; undo the change or choose another") as caught:
+        changed.run()
+    assert "\n" not in str(caught.value)
+    assert not (folder / "out" / "round-01").exists()
+
+
+def test_frames_that_are_picked_stay_and_that_is_said(folder):
+    class Stopping(StandIns):
+        def train(self, *arguments):
+            raise StoppedError
+
+    notes = []
+    for text in (LEARN, LEARN.replace("frames: 5", "frames: 4"), LEARN):
+        (folder / "learn.yaml").write_text(text)
+        setup = Setup(load_config(folder / "pidelta.yaml"))
+        tasks = Stopping(setup)
+        tasks.note = notes.append
+        file = read_learning_file(folder / "learn.yaml")
         with pytest.raises(StoppedError):
-            start("1 angstrom")
-    with pytest.raises(DataError, match=r"bias\.json: expected the spring of the settings"):
-        start("1.1 angstrom")
+            Loop(folder / "out", file, subject_of(setup), tasks, lambda results: None).run()
+    assert [note for note in notes if note.startswith("note")] == [
+        "note: round 0: its frames were picked before seed, sample, select or test changed, and stay"
+    ]
+    with FrameStore(Round(folder / "out", 0).frames) as store:
+        assert len(store) == 5
+
+
+def test_a_committee_is_what_its_section_names(tmp_path):
+    """Where three models were trained before a stop and the settings ask for two now."""
+    current = Round(tmp_path, 0)
+    current.models.mkdir(parents=True)
+    for place in range(3):
+        (current.models / f"delta-{place}.pt").write_text("")
+    current.committee.write_text("models: [delta-0.pt, delta-1.pt]\n")
+    assert current.model_files() == [current.models / "delta-0.pt", current.models / "delta-1.pt"]
+    current.committee.write_text("models: 3\n")
+    with pytest.raises(DataError, match=r"delta\.yaml: expected what pidelta learn writes"):
+        current.model_files()
 
 
 def result(number=0, frames=20, seconds=3600.0, energy=1.0, gradient=2.0):
@@ -359,6 +538,35 @@ def test_what_a_later_step_needs_is_looked_for_before_anything_is_sampled(folder
     monkeypatch.setitem(sys.modules, "skmatter.sample_selection", None)
     line = fail("learn", folder / "learn.yaml")
     assert "picking diverse frames needs the package skmatter: pip install 'pidelta[learn]'" in line
+    assert not (folder / "learn" / "round-00").exists()
+
+
+@pytest.mark.parametrize(
+    ("region", "label", "expected"),
+    [
+        (
+            "multiplicity: 3",
+            "grid_level: 0",
+            "learn.yaml: label.unrestricted: expected where electrons are unpaired, found 10 electrons and "
+            "multiplicity 3",
+        ),
+        ("multiplicity: 3", "dispersion: d4", "learn.yaml: label.dispersion: found no published"),
+        (
+            "multiplicity: 1",
+            "auxiliary_basis: nonsense",
+            "learn.yaml: label.auxiliary_basis: expected one that",
+        ),
+    ],
+    ids=["radical", "dispersion", "basis"],
+)
+def test_a_level_that_does_not_suit_the_region_is_refused_before_anything_is_sampled(
+    folder, fail, region, label, expected
+):
+    config, settings = folder / "pidelta.yaml", folder / "learn.yaml"
+    config.write_text(config.read_text().replace("[0, 1, 2]", f"[0, 1, 2], {region}"))
+    xc = "revTPSS" if "dispersion" in label else "PBE"
+    settings.write_text(LEARN.replace("xc: PBE", f"xc: {xc}").replace("grid_level: 0", label))
+    assert expected in fail("learn", settings)
     assert not (folder / "learn" / "round-00").exists()
 
 

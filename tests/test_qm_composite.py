@@ -149,12 +149,12 @@ def test_no_part_is_a_matter_of_choice(tmp_path, monkeypatch, capsys, options, m
 def test_functionals_that_lack_a_part_are_refused(name):
     """PySCF would give them without the corrections that were made for them."""
     with pytest.raises(SettingError, match=r"xc: expected .*without dispersion in its name, or r2SCAN-3c, f"):
-        check_level(ReferenceSettings(name), np.array([1]))
+        check_level(ReferenceSettings(name), np.array([1, 1]), 0, 1)
 
 
 @pytest.mark.parametrize("name", ["wB97X", "B97-1", "PW91", "OPBE"])
 def test_functionals_with_similar_names_are_taken(name):
-    check_level(ReferenceSettings(name), np.array([1]))
+    check_level(ReferenceSettings(name), np.array([1, 1]), 0, 1)
 
 
 def test_a_package_without_counterpoise(monkeypatch):

@@ -18,6 +18,7 @@ from pidelta.qm import kohn_sham as kohn_sham_module
 from pidelta.qm import reference
 from pidelta.qm.dispersion import Dispersion
 from pidelta.qm.reference import ReferenceSettings, error_of_gradient, label_frame
+from pidelta.workflow.labelling import WORST_GRADIENT
 
 WATER = Frame(
     numbers=np.array([8, 1, 1]),
@@ -46,7 +47,7 @@ def kohn_sham(frame: Frame, xc: str, field: bool) -> dft.rks.RKS:
             with molecule.with_rinv_origin(point):
                 core = core - charge * molecule.intor("int1e_rinv")
         scf.get_hcore = lambda *_: core
-    scf.grids.level = FINE.grid_level
+    scf.grids.level = FINE.grid
     scf.conv_tol = 1e-10
     return scf.run()
 
@@ -207,8 +208,13 @@ def test_many_charges_in_blocks_equal_few():
 @pytest.mark.parametrize(
     ("changes", "settings", "error", "message"),
     [
-        ({"charge": 1}, {}, SetupError, "found 9 electrons and multiplicity 1"),
-        ({"multiplicity": 3}, {}, SetupError, "found 10 electrons and multiplicity 3"),
+        ({"charge": 1}, {}, SetupError, "multiplicity that fits.*found 9 electrons and multiplicity 1"),
+        (
+            {"multiplicity": 3},
+            {},
+            SetupError,
+            "unrestricted: expected where electrons are unpaired, found 10 electrons and multiplicity 3",
+        ),
         (
             {"multiplicity": 2},
             {"unrestricted": True},
@@ -227,6 +233,13 @@ def test_many_charges_in_blocks_equal_few():
             DataError,
             "expected finite numbers, found others in positions",
         ),
+        (
+            {},
+            {"xc": "SCAN"},
+            SettingError,
+            "grid_level: expected one for SCAN, .*found none; r2SCAN is smooth",
+        ),
+        ({}, {"xc": "SCANL", "grid_level": 2}, SettingError, "xc: expected .*without the Laplacian.*'SCANL'"),
         ({}, {"xc": "B4LYP"}, SettingError, "xc: expected .*found 'B4LYP'"),
         ({}, {"basis": "def3-SVP"}, SettingError, "basis: expected .*found 'def3-SVP'"),
         ({}, {"auxiliary_basis": "nothing"}, SettingError, "auxiliary_basis: expected .*found 'nothing'"),
@@ -237,6 +250,35 @@ def test_errors_are_one_line(changes, settings, error, message):
     with pytest.raises(error, match=message) as caught:
         label_frame(replace(WATER, **changes), replace(ReferenceSettings(basis="STO-3G"), **settings))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("xc", "level"),
+    [
+        ("r2SCAN", 3),
+        ("r2SCAN0", 3),
+        ("rSCAN", 3),
+        ("0.25*HF+0.75*R2SCAN,R2SCAN", 3),
+        ("B3LYP", 2),
+        ("M06_L", 2),
+        ("wB97M_V", 2),
+    ],
+)
+def test_the_default_grid_is_the_one_that_the_functional_needs(xc, level):
+    settings = ReferenceSettings(xc=xc, dispersion="d3bj" if xc == "wB97M_V" else None)
+    assert settings.grid == level
+    assert f"grid level {level} at rest" in settings.method
+    assert replace(settings, grid_level=5).grid == 5
+
+
+def test_gradients_of_r2scan_are_within_the_limit_of_labels():
+    """By the difference that `--check-every` takes; on level 2 they are not."""
+    settings = ReferenceSettings("r2SCAN", convergence=1e-10)
+    for level, is_good in ((None, True), (2, False)):
+        chosen = replace(settings, grid_level=level)
+        label = label_frame(WATER, chosen)
+        error = max(error_of_gradient(WATER, label, chosen, seed) for seed in (1, 2))
+        assert (error < WORST_GRADIENT) == is_good
 
 
 @pytest.mark.parametrize(

@@ -474,10 +474,11 @@ def test_a_worker_that_is_killed_takes_one_frame_with_it(store, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (("--basis", "def2-NONSENSE"), "basis: expected one that PySCF has for H, found 'def2-NONSENSE'"),
-        (("--auxiliary-basis", "nonsense"), "auxiliary_basis: expected one that PySCF has for H"),
+        (("--basis", "def2-NONSENSE"), "--basis: expected one that PySCF has for H, found 'def2-NONSENSE'"),
+        (("--auxiliary-basis", "nonsense"), "--auxiliary-basis: expected one that PySCF has for H"),
         (("--xc", "NONSENSE"), "xc: expected a functional that PySCF has, found 'NONSENSE'"),
         (("--xc", "PBE-D3BJ"), "xc: expected a functional"),
+        (("--xc", "SCAN"), "--grid-level: expected one for SCAN"),
         (("--xc", "revTPSS", "--dispersion", "d4"), "found no published D4 parameters for revTPSS"),
     ],
 )
@@ -491,6 +492,28 @@ def test_a_wrong_level_of_theory_is_said_before_workers_start(
     (line,) = printed.err.strip().splitlines()
     assert expected in line
     assert printed.out == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"multiplicity": 3},
+            "--unrestricted: expected where electrons are unpaired, found 10 electrons and multiplicity 3",
+        ),
+        ({"charge": 1}, "frame 3: expected a multiplicity that fits the electrons, found 9 electrons"),
+        ({"numbers": np.array([52, 1, 1])}, "frame 3: a DFT label expects elements up to Kr"),
+    ],
+    ids=["radical", "electrons", "heavy"],
+)
+def test_a_frame_beyond_the_level_of_theory_is_said_before_workers_start(
+    store, changes, expected, fail, monkeypatch
+):
+    """Even where it is the last."""
+    store.append(replace(store.frame(0), source="another", **changes))
+    store.release()
+    monkeypatch.setattr(labelling, "ProcessPoolExecutor", None)
+    assert expected in fail("label", store.path)
 
 
 def label(*arguments):

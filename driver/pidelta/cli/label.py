@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,7 +15,7 @@ from rich.progress import track
 from pidelta.cli.counting import shown
 from pidelta.cli.processors import allowed_processors
 from pidelta.config import load_config
-from pidelta.errors import ConfigError, DataError
+from pidelta.errors import ConfigError, DataError, SettingError
 from pidelta.output_files import check_distinct
 
 if TYPE_CHECKING:
@@ -86,7 +87,10 @@ def label(
             "functionals without exact exchange def2-universal-jfit."
         ),
     ] = None,
-    grid_level: Annotated[int, typer.Option(min=0, max=9, help="Integration grid.")] = 2,
+    grid_level: Annotated[
+        int | None,
+        typer.Option(min=0, max=9, help="Integration grid; by default 2, and 3 for r2SCAN and its kin."),
+    ] = None,
     dispersion: Annotated[
         str | None,
         typer.Option(
@@ -129,7 +133,7 @@ def label(
     from pidelta.qm.reference import ReferenceSettings
     from pidelta.setup import Setup
 
-    with open_frames(frames) as store:
+    with open_frames(frames) as store, named_settings(lambda quantity: f"--{quantity.replace('_', '-')}"):
         if not len(store):
             raise DataError(f"{frames}: expected frames to label, found none")
         if config is None:
@@ -158,6 +162,15 @@ def _parse_dispersion(text: str) -> Literal["none", "d3bj", "d4"]:
     if text == "d4":
         return "d4"
     raise ConfigError(f"--dispersion: expected none, d3bj or d4, found {text!r}")
+
+
+@contextmanager
+def named_settings(name: Callable[[str], str]) -> Iterator[None]:
+    """Say by which key or option the user gave a setting of the level of theory that is refused."""
+    try:
+        yield
+    except SettingError as error:
+        raise ConfigError(f"{name(error.quantity)}: {error.problem}") from None
 
 
 def open_frames(frames: Path) -> FrameStore:
@@ -190,11 +203,9 @@ def label_with_dft(
 
     `workers` is the number of processes, or the address or file of a dask scheduler.
     """
-    from pidelta.qm.reference import check_level
     from pidelta.workflow import labelling
 
-    if indices:
-        check_level(settings, store.frame(indices[0]).numbers)
+    labelling.check_frames(store, indices, settings)
     for program, count in store.programs("reference", settings.method).items():
         if program != settings.program and not replace:
             print(f"note: {count} frames have labels by this method from {program}, which stay")

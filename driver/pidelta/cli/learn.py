@@ -41,6 +41,7 @@ def learn(
         raise ConfigError(f"{file.config}: missing key qm")
 
     from pidelta.analysis.learning_page import PAGE, write_learning_page
+    from pidelta.cli.configuration_digest import configuration_digest
     from pidelta.cli.supervision import signals_as_interrupts
     from pidelta.ipi.folder_lock import FolderLock
     from pidelta.setup import Setup
@@ -51,9 +52,17 @@ def learn(
     console = Console()
     setup = Setup(config)
     _check_atoms(settings, file, setup)
-    _check_training(file, setup)
+    reference = _check_training(settings, file, setup)
     terms = tuple(term for term in config.terms if term != "delta")
-    subject = Subject(setup.system, setup.qm_region, terms, setup.origin)
+    subject = Subject(
+        setup.system,
+        setup.qm_region,
+        terms,
+        setup.origin,
+        configuration_digest(config.model_copy(update={"delta": None})),
+        reference,
+        setup.engine.identity,
+    )
     command = shlex.join(["pidelta", "learn", settings.name])
 
     def report(results: Sequence[RoundResult]) -> None:
@@ -88,14 +97,21 @@ def _check_atoms(path: Path, file: LearningFile, setup: Setup) -> None:
                 )
 
 
-def _check_training(file: LearningFile, setup: Setup) -> None:
-    """See that labels can be made, and that they suit the training, before the first frame is sampled."""
+def _check_training(path: Path, file: LearningFile, setup: Setup) -> str:
+    """See that labels can be made, and that they suit the training, before the first frame is sampled.
+
+    Returns:
+        The method of the reference labels.
+    """
+    from pidelta.cli.label import named_settings
     from pidelta.data.embedding import difference
     from pidelta.delta.training.settings import read_training_file
     from pidelta.qm.reference import ReferenceSettings, check_level
     from pidelta.workflow.learning.selection import load_picker
 
-    check_level(ReferenceSettings(**file.label.model_dump()), setup.qm_region.numbers)
+    reference, region = ReferenceSettings(**file.label.model_dump()), setup.qm_region
+    with named_settings(lambda quantity: f"{path}: label.{quantity}"):
+        check_level(reference, region.numbers, region.charge, region.multiplicity)
     if file.select.method != "random":
         load_picker()
     found = read_training_file(file.training).embedding.as_mapping()
@@ -105,6 +121,7 @@ def _check_training(file: LearningFile, setup: Setup) -> None:
             f"{file.training}: embedding.{key}: expected {expected}, as the frames of {file.config} have it, "
             f"found {given}"
         )
+    return reference.method
 
 
 def _line(result: RoundResult) -> str:
@@ -154,11 +171,12 @@ class _Tasks:
             label_with_dft(store, store.unlabelled("reference", reference.method), reference, self._workers)
             label_with_low_level(store, self._setup)
 
-    def train(self, frames: Sequence[Path], folder: Path) -> list[Path]:
+    def train(self, frames: Sequence[Path], folder: Path, reference: str, low: str) -> list[Path]:
         """As `pidelta train --resume`."""
         from pidelta.cli.train import train
 
-        train(list(frames), self._file.training, folder, self._file.models, resume=True)
+        count = self._file.models
+        train(list(frames), self._file.training, folder, count, resume=True, reference=reference, low=low)
         paths = [folder / f"delta-{place}.pt" for place in range(self._file.models)]
         missing = [path for path in paths if not path.exists()]
         if missing:

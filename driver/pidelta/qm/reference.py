@@ -22,7 +22,7 @@ from pidelta.qm.dispersion import (
     DispersionMethod,
     load_package,
 )
-from pidelta.qm.functionals import check_basis, checked_functional, has_exchange
+from pidelta.qm.functionals import check_basis, checked_functional, default_grid, has_exchange
 from pidelta.qm.kohn_sham import KohnShamResult, solve
 from pidelta.qm.shell_pairs import shell_groups
 from pidelta.state import FloatArray, IntArray
@@ -55,7 +55,8 @@ class ReferenceSettings:
         auxiliary_basis: fitting basis as PySCF names it; by default def2-universal-jkfit of Coulomb and
             exchange (Weigend, J. Comput. Chem. 2008, 29, 167), and for functionals without exact exchange the
             smaller def2-universal-jfit (PCCP 2006, 8, 1057).
-        grid_level: PySCF's level of the integration grid, 0 to 9.
+        grid_level: PySCF's level of the integration grid, 0 to 9; by default 3 for r2SCAN and what is made of
+            it, and 2 for other functionals. SCAN has no default: even on level 6 gradients are 1e-3 off.
         convergence: SCF threshold of the energy in hartree; that of the orbital gradient is its square root.
         max_iterations: SCF iterations before giving up.
         dispersion: ``d3bj`` adds D3(BJ) with the published parameters of the functional, two-body terms only,
@@ -67,7 +68,7 @@ class ReferenceSettings:
     xc: str = "B3LYP"
     basis: str | None = None
     auxiliary_basis: str | None = None
-    grid_level: int = 2
+    grid_level: int | None = None
     convergence: float = 1e-8
     max_iterations: int = 100
     dispersion: Literal["none", "d3bj", "d4"] | None = None
@@ -139,6 +140,16 @@ class ReferenceSettings:
         return "def2-universal-jkfit" if has_exchange(self.functional) else "def2-universal-jfit"
 
     @property
+    def grid(self) -> int:
+        """`grid_level`, or the one that the functional needs.
+
+        Raises:
+            MissingExtraError: PySCF is not installed.
+            SettingError: PySCF does not know the functional, or it has no default.
+        """
+        return default_grid(self.functional) if self.grid_level is None else self.grid_level
+
+    @property
     def method(self) -> str:
         """The level of theory, as labels store it; which version of PySCF computes it is no part of it.
 
@@ -156,7 +167,7 @@ class ReferenceSettings:
         orbitals = "UKS" if self.unrestricted else "RKS"
         return (
             f"{orbitals} {xc}/{self.orbital_basis}, density fitting {self.fitting_basis}, "
-            f"grid level {self.grid_level} at rest, SCF {self.convergence:g} hartree"
+            f"grid level {self.grid} at rest, SCF {self.convergence:g} hartree"
         )
 
     @property
@@ -192,23 +203,28 @@ class ReferenceSettings:
         return [dispersion, Counterpoise(numbers, composite.counterpoise)]
 
 
-def check_level(settings: ReferenceSettings, numbers: IntArray) -> None:
-    """See that a level of theory is known, and has a basis and a dispersion for elements, before any work.
+def check_level(settings: ReferenceSettings, numbers: IntArray, charge: int, multiplicity: int) -> None:
+    """See that a level of theory is known and suits a molecule, before any work.
 
     Args:
         settings: the level of theory.
         numbers: (n,) atomic numbers.
+        charge: total charge in e.
+        multiplicity: 2S + 1.
 
     Raises:
         MissingExtraError: PySCF, or the package of the dispersion, is not installed.
-        SettingError: PySCF does not know the functional or a basis, or there is no such dispersion for it.
-        SetupError: an element has no dispersion.
+        SettingError: PySCF does not know the functional or a basis, there is no such dispersion for it, or
+            the orbitals are restricted and the molecule is not closed-shell.
+        SetupError: the multiplicity does not fit the electrons, or an element has no dispersion or is beyond
+            Kr.
     """
     _ = settings.method
+    _check_electrons(settings, numbers, charge, multiplicity)
     checked_functional(settings.functional, settings.dispersion_method)
     check_basis("basis", settings.orbital_basis, numbers)
     check_basis("auxiliary_basis", settings.fitting_basis, numbers)
-    settings.corrections(numbers)
+    settings.corrections(numbers, charge)
 
 
 def label_frame(frame: Frame, settings: ReferenceSettings) -> Label:
@@ -296,7 +312,7 @@ def _solve(frame: Frame, molecule: Any, settings: ReferenceSettings) -> KohnSham
         scf = _kohn_sham(molecule, field, settings)
         for name, value in changes.items():
             setattr(scf, name, value)
-        result = solve(scf, settings.fitting_basis, settings.grid_level, settings.convergence)
+        result = solve(scf, settings.fitting_basis, settings.grid, settings.convergence)
         if result is not None:
             break
     else:
@@ -315,17 +331,10 @@ def _solve(frame: Frame, molecule: Any, settings: ReferenceSettings) -> KohnSham
 
 def _molecule(frame: Frame, settings: ReferenceSettings) -> Any:
     """The QM atoms as PySCF's molecule."""
-    electrons, unpaired = int(frame.numbers.sum()) - frame.charge, frame.multiplicity - 1
-    found = f"found {electrons} electrons and multiplicity {frame.multiplicity}"
-    if not settings.unrestricted and (unpaired or electrons % 2):
-        raise SetupError(f"frame {frame.source}: a restricted DFT label expects a closed shell, {found}")
-    if electrons < unpaired or (electrons - unpaired) % 2:
-        raise SetupError(f"frame {frame.source}: expected a multiplicity that fits the electrons, {found}")
-    if frame.numbers.max() > _HEAVIEST:
-        raise SetupError(
-            f"frame {frame.source}: a DFT label expects elements up to Kr, which need no effective core "
-            f"potential, found {chemical_symbols[frame.numbers.max()]}"
-        )
+    try:
+        _check_electrons(settings, frame.numbers, frame.charge, frame.multiplicity)
+    except SetupError as error:
+        raise SetupError(f"frame {frame.source}: {error}") from None
     for positions, what in ((frame.positions, "an atom"), (frame.site_positions, "a point charge")):
         distances = np.linalg.norm(positions[:, None] - frame.positions, axis=2)
         if what == "an atom":
@@ -339,7 +348,24 @@ def _molecule(frame: Frame, settings: ReferenceSettings) -> Any:
         (int(number), tuple(point)) for number, point in zip(frame.numbers, frame.positions, strict=True)
     ]
     basis = settings.orbital_basis
-    return gto.M(atom=atoms, unit="Bohr", basis=basis, charge=frame.charge, spin=unpaired, verbose=0)
+    return gto.M(
+        atom=atoms, unit="Bohr", basis=basis, charge=frame.charge, spin=frame.multiplicity - 1, verbose=0
+    )
+
+
+def _check_electrons(settings: ReferenceSettings, numbers: IntArray, charge: int, multiplicity: int) -> None:
+    """See that there are orbitals for these electrons, and none that need an effective core potential."""
+    electrons, unpaired = int(numbers.sum()) - charge, multiplicity - 1
+    found = f"found {electrons} electrons and multiplicity {multiplicity}"
+    if electrons < unpaired or (electrons - unpaired) % 2:
+        raise SetupError(f"expected a multiplicity that fits the electrons, {found}")
+    if not settings.unrestricted and unpaired:
+        raise SettingError("unrestricted", f"expected where electrons are unpaired, {found} without it")
+    if numbers.max() > _HEAVIEST:
+        raise SetupError(
+            "a DFT label expects elements up to Kr, which need no effective core potential, found "
+            f"{chemical_symbols[numbers.max()]}"
+        )
 
 
 def _corrections(frame: Frame, settings: ReferenceSettings) -> tuple[float, FloatArray]:

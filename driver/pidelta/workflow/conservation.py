@@ -148,15 +148,25 @@ def remember_options(folder: Path, options: Mapping[str, str | int]) -> None:
         stream.write(json.dumps(dict(options), indent=1) + "\n")
 
 
-def check_folder(folder: Path, options: Mapping[str, str | int]) -> None:
-    """See whether a folder is new or that of a report with the same options, whose runs are taken over.
+def check_folder(
+    folder: Path, options: Mapping[str, str | int], remedy: str = "choose another --output"
+) -> bool:
+    """See whether a folder is new or has runs with the same options, which are taken over.
+
+    Args:
+        folder: of the runs.
+        options: what must be the same for them, by name.
+        remedy: what to do where it is not.
+
+    Returns:
+        Whether there were options to compare with.
 
     Raises:
-        SetupError: a report with other options is there.
+        SetupError: runs with other options are there.
     """
     path = folder / _OPTIONS
     if not path.exists():
-        return
+        return False
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
@@ -166,9 +176,9 @@ def check_folder(folder: Path, options: Mapping[str, str | int]) -> None:
     for name, value in options.items():
         if found.get(name) != value:
             raise SetupError(
-                f"{folder}: expected runs with {name} {value}, found those with {found.get(name)}; "
-                "choose another --output"
+                f"{folder}: expected runs with {name} {value}, found those with {found.get(name)}; {remedy}"
             )
+    return True
 
 
 def _address(folder: Path) -> str:

@@ -14,9 +14,9 @@ import numpy as np
 from pidelta.core.threads import one_thread
 from pidelta.data.frames import Frame, Label, LabelKind
 from pidelta.data.store import FrameStore
-from pidelta.errors import DataError, RunError
+from pidelta.errors import DataError, MissingExtraError, RunError, SettingError, SetupError
 from pidelta.qm.base import QMEngine
-from pidelta.qm.reference import ReferenceSettings, error_of_gradient, label_frame
+from pidelta.qm.reference import ReferenceSettings, check_level, error_of_gradient, label_frame
 from pidelta.qmmm.point_charges import point_charge_gradients, point_charge_potential
 
 Outcome = tuple[int, Label | RunError]
@@ -28,6 +28,29 @@ WORST_GRADIENT = 2e-4
 DEATHS = 5
 """Workers that may die in a row before labelling gives up: each took one frame with it."""
 _WANT = "perhaps for want of memory: use fewer --workers"
+
+
+def check_frames(store: FrameStore, indices: list[int], settings: ReferenceSettings) -> None:
+    """See that a level of theory suits all frames, before the first is labelled.
+
+    Raises:
+        MissingExtraError: PySCF, or the package of the dispersion, is not installed.
+        SettingError: a setting is unknown, or does not suit a frame.
+        SetupError: a frame cannot be labelled; the message names it.
+    """
+    known = set()
+    for index in indices:
+        frame = store.frame(index)
+        kind = frame.numbers.tobytes(), frame.charge, frame.multiplicity
+        if kind in known:
+            continue
+        known.add(kind)
+        try:
+            check_level(settings, frame.numbers, frame.charge, frame.multiplicity)
+        except (SettingError, MissingExtraError):
+            raise
+        except SetupError as error:
+            raise SetupError(f"{store.path}: frame {index}: {error}") from None
 
 
 def reference_labels(

@@ -56,7 +56,7 @@ class DistanceBias:
         return float(np.exp(-0.5 * np.einsum("ghd,ghd->gh", offsets, offsets)).mean())
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Restraint:
     """A spring V = 1/2 k (sum_i w_i d_i - centre)^2 on distances d_i.
 
@@ -78,12 +78,6 @@ class Restraint:
         away = np.linalg.norm(vectors, axis=2) @ self.weights - self.centre
         slopes = self.stiffness * away[:, None] * self.weights
         return 0.5 * self.stiffness * away**2, _gradient(positions, self.pairs, vectors, slopes)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Restraint):
-            return False
-        own, others = _content(self), _content(other)
-        return all(np.array_equal(own[name], others[name]) for name in own)
 
 
 Bias: TypeAlias = DistanceBias | Restraint

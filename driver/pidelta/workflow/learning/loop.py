@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from pidelta.data.frames import Frame
-from pidelta.data.labelled import read_labelled
+from pidelta.data.labelled import LabelledSet, read_labelled
 from pidelta.data.store import FrameStore
 from pidelta.delta.assessment import ErrorSummary, assess, predict, summarise
 from pidelta.delta.base import Correction
@@ -20,6 +20,7 @@ from pidelta.delta.loading import load_correction
 from pidelta.output_files import replacing
 from pidelta.state import FloatArray
 from pidelta.units import HARTREE_IN_KCAL_PER_MOL
+from pidelta.workflow.learning.agreement import check_rounds
 from pidelta.workflow.learning.pool import Sampler, Subject, Tasks, evenly
 from pidelta.workflow.learning.rounds import (
     Clock,
@@ -71,6 +72,8 @@ class Loop:
 
     def _do(self, current: Round) -> None:
         """What is left to do of a round."""
+        files_are_whole = current.selection.exists()
+        check_rounds(current.and_before() if files_are_whole else current.and_before()[:-1], self._subject)
         current.folder.mkdir(exist_ok=True)
         self._tasks.note(f"round {current.number}: sampling")
         self._sample(current)
@@ -79,12 +82,14 @@ class Loop:
             self._tasks.label(path)
         self._clock.tick()
         self._tasks.note(f"round {current.number}: training")
-        models = self._tasks.train([each.frames for each in current.and_before()], current.models)
+        files = [each.frames for each in current.and_before()]
+        models = self._tasks.train(files, current.models, self._subject.reference, self._subject.low)
         self._assess(current, models)
 
     def _sample(self, current: Round) -> None:
         """Run the sources and keep what is to be labelled; the selection comes last."""
         if current.selection.exists():
+            self._note_changes(current)
             return
         notes: list[str] = []
         sampler = Sampler(self._subject, self._settings, current, self._tasks, notes)
@@ -99,6 +104,16 @@ class Loop:
         sampled = {name: len(own) for name, own in by_source.items()}
         collided = sum(sampled.values()) - len(candidates)
         write_json(current.selection, Selection(sampled, dict(picked), collided, plane, places, notes))
+
+    def _note_changes(self, current: Round) -> None:
+        """Say where frames that are picked already are not those that the settings ask for now."""
+        with FrameStore(current.frames) as store:
+            known = store.provenance.get("learn")
+        if known != self._settings.sampling:
+            self._tasks.note(
+                f"note: round {current.number}: its frames were picked before seed, sample, select or test "
+                "changed, and stay"
+            )
 
     def _pick(self, current: Round, candidates: list[Frame]) -> tuple[list[int], list[tuple[float, float]]]:
         """Candidates to label, by their places, and the plane in which the candidates vary most."""
@@ -131,14 +146,14 @@ class Loop:
         """Test the models on all frames kept for that, and those before them on frames they have led to."""
         rounds = current.and_before()
         members = _load(models)
-        labelled = read_labelled([each.test_frames for each in rounds])
+        labelled = self._labelled([each.test_frames for each in rounds])
         predictions = predict(Committee(members, force_deviation=True), labelled.frames)
         errors, found = summarise(predictions), reliability(predictions, len(members))
         write_delta(current.committee, models, found, self._settings.trust)
         before: ErrorSummary | None = None
         if current.before is not None:
             earlier = Committee(_load(current.before.model_files()))
-            before = assess(earlier, read_labelled([current.test_frames]).frames)["low + delta"]
+            before = assess(earlier, self._labelled([current.test_frames]).frames)["low + delta"]
         factor = found.calibration
         spread = factor.energy * found.energy_spread
         self._clock.tick()
@@ -147,7 +162,7 @@ class Loop:
             RoundResult(
                 number=current.number,
                 seconds=self._clock.seconds,
-                frames=len(read_labelled([each.frames for each in rounds])),
+                frames=len(self._labelled([each.frames for each in rounds])),
                 test_frames=len(labelled),
                 low=errors["low"],
                 corrected=errors["low + delta"],
@@ -159,6 +174,10 @@ class Loop:
                 judgement=found.judgement,
             ),
         )
+
+    def _labelled(self, paths: Sequence[Path]) -> LabelledSet:
+        """The frames that have both labels."""
+        return read_labelled(paths, reference=self._subject.reference, low=self._subject.low)
 
 
 def write_delta(path: Path, models: Sequence[Path], reliability: Reliability, trust: float | None) -> None:

@@ -13,23 +13,17 @@ import numpy as np
 from ase.data import atomic_masses
 
 from pidelta.data.frames import Frame
-from pidelta.errors import DataError, RunError
+from pidelta.errors import RunError
 from pidelta.ipi.dynamics_input import PREFIX, Dynamics, write_structure
 from pidelta.ipi.trajectories import Snapshot, read_trajectory
 from pidelta.output_files import replacing
 from pidelta.qmmm.region import QMRegion
 from pidelta.state import Evaluator, FloatArray, System
 from pidelta.units import DALTON_IN_ELECTRON_MASS, FEMTOSECOND
-from pidelta.workflow.conservation import Run
-from pidelta.workflow.learning.bias import (
-    Bias,
-    DistanceBias,
-    Restraint,
-    distances_of,
-    read_bias,
-    write_bias,
-)
+from pidelta.workflow.conservation import Run, check_folder, remember_options
+from pidelta.workflow.learning.bias import Bias, DistanceBias, Restraint, distances_of, write_bias
 from pidelta.workflow.learning.draws import PrincipalComponents, Surface, normal_modes, superpose
+from pidelta.workflow.learning.records import models_digest, source_options
 from pidelta.workflow.learning.rounds import Round
 from pidelta.workflow.learning.settings import (
     BiasedSource,
@@ -56,12 +50,17 @@ class Subject:
         region: the QM region and the rule for its surroundings.
         terms: of the energy, but for the correction.
         origin: of the set-up, see `FrameStore.provenance`.
+        configuration: a checksum of the set-up, for what a run is made by.
+        reference, low: methods of the labels.
     """
 
     system: System
     region: QMRegion
     terms: tuple[str, ...]
     origin: Mapping[str, str]
+    configuration: str
+    reference: str
+    low: str
 
     def frame(self, snapshot: Snapshot, source: str) -> Frame:
         """The QM region of a snapshot in the charges around it."""
@@ -84,8 +83,8 @@ class Tasks(Protocol):
     def label(self, frames: Path) -> None:
         """Give each frame of a file both labels, as far as that succeeds."""
 
-    def train(self, frames: Sequence[Path], folder: Path) -> list[Path]:
-        """Train a committee on files of labelled frames, if that is not done; its files in the folder."""
+    def train(self, frames: Sequence[Path], folder: Path, reference: str, low: str) -> list[Path]:
+        """Train a committee on labels by two methods, if that is not done; its files in the folder."""
 
     def note(self, text: str) -> None:
         """Tell the user."""
@@ -145,7 +144,7 @@ class Sampler:
             windows = [f"{name}/{number:02d}" for number in range(len(source.centres))]
             for number, window in enumerate(windows):
                 spring = partial(_spring, source, number)
-                self.run(window, source, (place, number), spring, windows[:number])
+                self.run(window, source, (place, number), spring, windows[:number], number)
             return [snapshot for window in windows for snapshot in self.snapshots(window, source)]
         if isinstance(source, BiasedSource):
             self.run(name, source, (place,), partial(self._push, name, source, seen))
@@ -160,6 +159,7 @@ class Sampler:
         places: tuple[int, ...],
         make_bias: Callable[[], Bias] | None = None,
         others: Sequence[str] = (),
+        window: int | None = None,
     ) -> None:
         """Run i-PI unless that is done.
 
@@ -170,6 +170,11 @@ class Sampler:
             make_bias: makes the bias of the run.
             others: runs of this round; where the last of them that went well ended this one begins, if it
                 did not run in the round before.
+            window: the place of its centre, for one of an umbrella source.
+
+        Raises:
+            SetupError: it began with other settings.
+            RunError: it failed before it had sampled anything.
         """
         folder = self.round.folder / name
         failed = folder / _FAILED
@@ -185,13 +190,14 @@ class Sampler:
             snapshots=source.stride,
         )
         run = Run(folder, dynamics, self._start(name, others))
+        has_begun = failed.exists() or run.steps_done > 0
+        self._compare(run, has_begun, source_options(source, window))
         if failed.exists():
             self.notes.append(failed.read_text(encoding="utf-8").strip())
             return
         if run.is_finished:
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        bias = None if make_bias is None else self._bias(folder, make_bias)
+        bias = None if make_bias is None else _bias(folder, has_begun, make_bias)
         try:
             self.tasks.dynamics(run, self._committee, bias)
         except RunError as error:
@@ -203,17 +209,21 @@ class Sampler:
             self.notes.append(text)
             self.tasks.note(text)
 
-    def _bias(self, folder: Path, make_bias: Callable[[], Bias]) -> Path:
-        """The file of a run's bias. What pushes stays as it was; a spring must be that of the settings."""
-        path = folder / "bias.json"
-        if not path.exists():
-            write_bias(path, make_bias())
-        elif isinstance(known := read_bias(path), Restraint) and known != make_bias():
-            raise DataError(
-                f"{path}: expected the spring of the settings, found another, which this run began with: "
-                "remove its folder to run it anew"
-            )
-        return path
+    def _compare(self, run: Run, has_begun: bool, options: Mapping[str, str | int]) -> None:
+        """Write down what a new run is made by; one that has begun goes on by the same alone."""
+        options = {
+            **options,
+            "seed": self.settings.seed,
+            "configuration": self.subject.configuration,
+            "models": models_digest(self.round.before),
+        }
+        if not has_begun:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            remember_options(run.folder, options)
+        elif not check_folder(run.folder, options, "remove this folder to run it anew"):
+            text = f"{run.name} does not say by which settings it was made, and is taken as it is"
+            self.notes.append(text)
+            self.tasks.note(f"note: {text}")
 
     def _start(self, name: str, others: Sequence[str]) -> Path:
         """The end of this run in the round before, or of another in this one, or the structure."""
@@ -223,8 +233,7 @@ class Sampler:
             if (folder / "RESTART").exists() and not (folder / _FAILED).exists():
                 return folder / "RESTART"
         path = self.round.root / _START
-        if not path.exists():
-            write_structure(path, self.subject.system)
+        write_structure(path, self.subject.system)
         return path
 
     def _push(self, name: str, source: BiasedSource, seen: Sequence[tuple[str, Snapshot]]) -> DistanceBias:
@@ -308,6 +317,14 @@ class Sampler:
 def _order(source: object) -> int:
     """Dynamics first, then those that are pushed away from all of them, then draws in their solvents."""
     return 2 if not isinstance(source, DynamicsSource) else 1 if isinstance(source, BiasedSource) else 0
+
+
+def _bias(folder: Path, has_begun: bool, make_bias: Callable[[], Bias]) -> Path:
+    """The file of a run's bias, which stays as it is once the run has begun."""
+    path = folder / "bias.json"
+    if not (has_begun and path.exists()):
+        write_bias(path, make_bias())
+    return path
 
 
 def _spring(source: UmbrellaSource, window: int) -> Restraint:

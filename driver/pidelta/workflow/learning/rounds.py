@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from pidelta.delta.assessment import ErrorSummary
 from pidelta.delta.calibration import Judgement
 from pidelta.errors import DataError
@@ -62,8 +64,16 @@ class Round:
         return self.models / "delta.yaml"
 
     def model_files(self) -> list[Path]:
-        """The models of a round that is complete."""
-        return sorted(self.models.glob("delta-*.pt"), key=lambda path: (len(path.name), path.name))
+        """The models of a round that is complete; others may be left of a larger committee.
+
+        Raises:
+            DataError: the section delta cannot be read.
+        """
+        try:
+            content = yaml.safe_load(self.committee.read_text(encoding="utf-8"))
+            return [self.models / name for name in content["models"]]
+        except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+            raise _malformed(self.committee) from None
 
     @property
     def result(self) -> Path:

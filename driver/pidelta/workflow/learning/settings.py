@@ -148,7 +148,7 @@ class LabelSettings(Section):
     xc: str = "B3LYP"
     basis: str | None = None
     auxiliary_basis: str | None = None
-    grid_level: Annotated[Integer, Field(ge=0, le=9)] = 2
+    grid_level: Annotated[Integer, Field(ge=0, le=9)] | None = None
     dispersion: Literal["none", "d3bj", "d4"] | None = None
     unrestricted: bool = False
 
@@ -224,7 +224,7 @@ class LearningFile(Section):
     @property
     def sampling(self) -> str:
         """Where the frames come from, seed, temperatures and beads among it, as frames remember it."""
-        told = self.model_dump_json(include={"seed", "sample", "test"}, exclude_defaults=True)
+        told = self.model_dump_json(include={"seed", "sample", "select", "test"}, exclude_defaults=True)
         return f"in atomic units {told}"
 
 

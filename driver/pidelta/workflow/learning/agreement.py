@@ -39,9 +39,9 @@ def check_rounds(rounds: Sequence[Round], subject: Subject) -> None:
 
 def _differences(store: FrameStore, subject: Subject, is_complete: bool) -> Iterator[tuple[str, str, str]]:
     """What differs, what it should be, and what it is."""
-    structures = [origin.get("structure", "none") for origin in (subject.origin, store.provenance)]
-    if structures[0] != structures[1]:
-        yield "frames of", *structures
+    own, other = (origin.get("structure", "none") for origin in (subject.origin, store.provenance))
+    if own != other:
+        yield "frames of", own, other
     if differs := difference(subject.region.surroundings.settings, store.embedding or {}):
         key, expected, found = differs
         yield f"frames cut with {key}", expected, found

@@ -438,7 +438,7 @@ def relabel(path, index, method, program=""):
     """Another reference label beside the one that is there."""
     with FrameStore(path, "a") as store:
         label = store.label(index, "reference", "toy reference")
-        other = replace(label, method=method, program=program, energy=label.energy - 1.0)
+        other = replace(label, method=method, program=program, energy=label.energy - 1e-3)
         store.set_label(index, "reference", other, replace=True)
 
 

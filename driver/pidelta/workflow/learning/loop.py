@@ -16,6 +16,7 @@ from pidelta.delta.assessment import ErrorSummary, assess, predict, summarise
 from pidelta.delta.base import Correction
 from pidelta.delta.calibration import Reliability, reliability
 from pidelta.delta.committee import Committee
+from pidelta.delta.files import models_digest
 from pidelta.delta.loading import load_correction
 from pidelta.output_files import replacing
 from pidelta.state import FloatArray
@@ -193,7 +194,11 @@ def write_delta(path: Path, models: Sequence[Path], reliability: Reliability, tr
     content: dict[str, object] = {
         "models": [model.name for model in models],
         "offset": f"{reliability.offset:.6f} hartree",
-        "calibration": {"energy": round(factor.energy, 4), "force": round(factor.force, 4)},
+        "calibration": {
+            "energy": round(factor.energy, 4),
+            "force": round(factor.force, 4),
+            "models": models_digest(models),
+        },
     }
     if trust is not None:
         content["baseline_error"] = f"{trust:.6f} hartree"

@@ -23,7 +23,7 @@ from pidelta.units import DALTON_IN_ELECTRON_MASS, FEMTOSECOND
 from pidelta.workflow.conservation import Run, check_folder, remember_options
 from pidelta.workflow.learning.bias import Bias, DistanceBias, Restraint, distances_of, write_bias
 from pidelta.workflow.learning.draws import PrincipalComponents, Surface, normal_modes, superpose
-from pidelta.workflow.learning.records import models_digest, source_options
+from pidelta.workflow.learning.records import committee_digest, source_options
 from pidelta.workflow.learning.rounds import Round
 from pidelta.workflow.learning.settings import (
     BiasedSource,
@@ -215,7 +215,7 @@ class Sampler:
             **options,
             "seed": self.settings.seed,
             "configuration": self.subject.configuration,
-            "models": models_digest(self.round.before),
+            "models": committee_digest(self.round.before),
         }
         if not has_begun:
             run.folder.mkdir(parents=True, exist_ok=True)

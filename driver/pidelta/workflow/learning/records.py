@@ -50,7 +50,7 @@ def source_options(source: DynamicsSource, window: int | None = None) -> dict[st
     return options
 
 
-def models_digest(before: Round | None) -> str:
+def committee_digest(before: Round | None) -> str:
     """A checksum of the models that a round samples with, those of the round before."""
     if before is None:
         return "none"

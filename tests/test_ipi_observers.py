@@ -223,12 +223,14 @@ def test_run_refuses_a_start_without_its_unit(plain, fail):
     assert "angstrom had been read as bohr" in line
 
 
-def test_a_client_alone_refuses_it_too(plain, fail):
+def test_a_client_alone_refuses_it_too(plain, run, capsys):
     """Where nobody has looked at the input: i-PI is started by hand."""
     path, address = plain / "input.xml", unique_address()
     path.write_text(re.sub("<address>.*?</address>", f"<address>{address}</address>", path.read_text()))
     with running_ipi(path):
-        line = fail("client", plain / "pidelta.yaml", "--address", address)
+        assert run("client", plain / "pidelta.yaml", "--address", address) == 2
+    served, line = capsys.readouterr().err.strip().splitlines()
+    assert served.startswith("serves the whole energy, low: ")
     assert "0.529 times that in the first positions from i-PI" in line
     assert "angstrom had been read as bohr" in line
 

@@ -170,7 +170,7 @@ def test_frames_that_cannot_be_evaluated(water, fail, engine):
     ):
         changed = atoms.copy()
         change(changed)
-        write(frames, changed, format="extxyz")
+        write(frames, [atoms, changed], format="extxyz")  # the first shows that the order is right
         assert expected in fail("evaluate", water, "--frames", frames)
 
 
@@ -178,11 +178,12 @@ def test_frames_that_cannot_be_evaluated(water, fail, engine):
 def test_atoms_that_nearly_coincide_have_a_finite_energy(water, run, engine):
     use(water, engine)
     atoms = read(water.parent / "water.xyz")
-    atoms.positions[3] = atoms.positions[6] + 0.15
-    write(water.parent / "close.xyz", atoms, format="extxyz")
+    close = atoms.copy()
+    close.positions[3] = close.positions[6] + 0.15
+    write(water.parent / "close.xyz", [atoms, close], format="extxyz")
     output = water.parent / "out.json"
     assert run("evaluate", water, "--frames", water.parent / "close.xyz", "--output", output) == 0
-    (frame,) = json.loads(output.read_text())["frames"]
+    _, frame = json.loads(output.read_text())["frames"]
     assert 1e6 < frame["energy"] < np.inf
     assert np.isfinite(frame["gradient"]).all()
     assert (frame["virial"] is None) == (engine == "openmm")

@@ -127,9 +127,9 @@ def test_spellings_are_one_method(name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--basis", "def2-SVP"), "basis: expected def2-mTZVPP, that of r2SCAN-3c, found 'def2-SVP'"),
-        (("--dispersion", "d3bj"), "dispersion: expected d4, that of r2SCAN-3c, found d3bj"),
-        (("--dispersion", "none"), "dispersion: expected d4, that of r2SCAN-3c, found none"),
+        (("--basis", "def2-SVP"), "--basis: expected def2-mTZVPP, that of r2SCAN-3c, found 'def2-SVP'"),
+        (("--dispersion", "d3bj"), "--dispersion: expected d4, that of r2SCAN-3c, found d3bj"),
+        (("--dispersion", "none"), "--dispersion: expected d4, that of r2SCAN-3c, found none"),
     ],
 )
 def test_no_part_is_a_matter_of_choice(tmp_path, monkeypatch, capsys, options, message):

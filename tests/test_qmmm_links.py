@@ -290,7 +290,7 @@ def test_frames_labels_and_models_of_a_cut_molecule(tmp_path, run):
     n = write_alkane(tmp_path, 4)
     setup = setup_of(tmp_path, qm=f"{{atoms: {HALF}}}")
     rng, x = np.random.default_rng(0), setup.system.positions * BOHR_IN_ANGSTROM
-    frames = [x + rng.normal(scale=0.03, size=x.shape) for _ in range(3)]
+    frames = [x + rng.normal(scale=0.03, size=x.shape) for _ in range(6)]
     symbols = [name[0] for name in setup.system.names]
     with (tmp_path / "run.pos_0.xyz").open("w", encoding="utf-8") as file:
         for step, frame in enumerate(frames):

@@ -137,7 +137,7 @@ def _read_frames(setup: Setup, frames: Path | None) -> list[tuple[FloatArray, Fl
                 f"{frames}: expected the {len(system)} atoms of {setup.config.structure} in their order, "
                 f"found others in frame {index}"
             )
-        judge = setup.yardstick.check_unit if index else setup.yardstick.check
+        judge = setup.yardstick.check_unit if index else setup.yardstick.check_atoms
         judge(positions, cell, f"frame {index} of {frames}")
     return [(positions, cell) for _, positions, cell in images]
 

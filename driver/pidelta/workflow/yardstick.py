@@ -97,9 +97,10 @@ class Yardstick:
                 self._refuse_unit(float(ratios.mean()), "cell vectors", source)
 
     def check_atoms(self, positions: FloatArray, cell: FloatArray | None, source: str) -> None:
-        """Refuse atoms in another order or unit, where the QM region may be in any state.
+        """Refuse atoms in another order or unit, where somebody may compute what no simulation reaches.
 
-        Few bonds say nothing, as in `check_unit`: somebody may compute the curve of one.
+        Few bonds say nothing, as in `check_unit`, and those of QM atoms neither: they may be the points of a
+        curve. Nor do short ones: atoms in another order have long ones, too.
 
         Args:
             positions: (N, 3) in bohr.
@@ -111,9 +112,9 @@ class Yardstick:
         """
         self.check_unit(positions, cell, source)
         found = self._lengths(positions, cell)
-        suspicious = (found > _STRETCH_FACTOR * self.lengths) | (found < self.shortest)
+        long = found > _STRETCH_FACTOR * self.lengths
         if len(self.pairs) >= _LEAST_BONDS:
-            self._refuse_order(suspicious & ~self.reactive, found, source)
+            self._refuse_order(long & ~self.reactive, found, source)
 
     def check(self, positions: FloatArray, cell: FloatArray | None, source: str) -> None:
         """Refuse positions that are not those of a simulation of these atoms, in this order and unit.

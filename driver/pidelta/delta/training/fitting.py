@@ -26,6 +26,8 @@ _WARM_UP = 3
 # wrong. A frame has one energy and many components of gradients: weighed alike, networks learn the energies
 # of the training frames by heart while their gradients are still far off.
 _IMPORTANCE = {"qm_gradient": 100.0, "mm_gradient": 30.0}
+_NOISE = 1e-7  # hartree/bohr; charges of zero feel nothing but this
+_ALIKE = 1e-4  # hartree; energies of one or two frames may be even more so
 
 
 class _Loader:
@@ -81,7 +83,7 @@ class Fit(lightning.LightningModule):
             ("qm_gradient", settings.qm_gradient_weight),
             ("mm_gradient", settings.mm_gradient_weight),
         ):
-            default = _IMPORTANCE[name] * unit["energy"] / unit[name] if unit[name] > 0.0 else 0.0
+            default = _IMPORTANCE[name] * unit["energy"] / unit[name] if unit[name] > _NOISE**2 else 0.0
             self.weights[name] = default if given is None else given
         # Losses are reported relative to a model that predicts the baseline energy and nothing else.
         self.loss_unit = sum(self.weights[name] * value for name, value in unit.items())
@@ -94,7 +96,8 @@ class Fit(lightning.LightningModule):
             squares["energy"].append((group.energy[rows] - baseline) ** 2)
             squares["qm_gradient"].append((group.gradient[rows] ** 2).mean(1))
             squares["mm_gradient"].append(group.site_square[rows] / _components(group, rows))
-        return {name: float(torch.cat(values).mean()) for name, values in squares.items()}
+        means = {name: float(torch.cat(values).mean()) for name, values in squares.items()}
+        return means | {"energy": max(means["energy"], _ALIKE**2)}
 
     def squared_errors(
         self, networks: FeatureNetworks, batch: Batch, create_graph: bool

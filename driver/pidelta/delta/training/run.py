@@ -284,7 +284,7 @@ def _train_one(
         shutil.rmtree(_checkpoints(path))
         raise RunError(
             f"{path}: expected a validation loss below 1, that of the low level alone, found "
-            f"{kept['validation_loss']:.3g} at best: the training diverged, so lower training.learning_rate; "
+            f"{kept['validation_loss']:.3g} at best, by too few frames or too high a training.learning_rate; "
             "no model is written"
         )
     networks.load_state_dict(state)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel
-
+from pidelta.cli.configuration_digest import configuration_digest
 from pidelta.cli.evaluate import chosen_terms
 from pidelta.cli.option_values import quantity
 from pidelta.config import Config
@@ -75,7 +73,7 @@ def plan_report(given: NVEOptions, config: Config) -> Report | None:
     temperature = quantity("--temperature", given.temperature or _TEMPERATURE, "temperature")
     combinations = list(dict.fromkeys(_terms(text, config) for text in given.terms or ())) or [config.terms]
     options: dict[str, str | int] = {
-        "configuration": _digest(config),
+        "configuration": configuration_digest(config),
         "--nve": _shown_time(duration),
         "--equilibrate": _shown_time(equilibration),
         "--temperature": f"{temperature * HARTREE_IN_KELVIN:.10g} K",
@@ -119,20 +117,3 @@ def _terms(text: str, config: Config) -> tuple[str, ...]:
 def _shown_time(value: float) -> str:
     femtoseconds = value * ATOMIC_TIME_IN_FEMTOSECOND
     return f"{femtoseconds / 1000.0:.10g} ps" if femtoseconds >= 1000.0 else f"{femtoseconds:.10g} fs"
-
-
-def _digest(config: Config) -> str:
-    """A checksum of the configuration and of the files that it names."""
-    found = hashlib.sha256(config.path.read_bytes())
-    for path in sorted(_paths(config)):
-        if path.is_file():
-            found.update(path.read_bytes())
-    return found.hexdigest()[:16]
-
-
-def _paths(value: object) -> set[Path]:
-    if isinstance(value, Path):
-        return {value}
-    if isinstance(value, BaseModel):
-        value = list(value.__dict__.values())
-    return set().union(*(_paths(each) for each in value)) if isinstance(value, list) else set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -86,30 +86,13 @@ def read_frames(
     frames: list[Path], embedding: Mapping[str, str | float], reference: str | None, low: str | None
 ) -> LabelledSet:
     """Labelled frames, with notes on what was passed over."""
+    from pidelta.data.doubles import without_doubles
     from pidelta.data.labelled import read_labelled
 
-    labelled = _without_doubles(read_labelled(frames, embedding, reference, low))
+    labelled = without_doubles(read_labelled(frames, embedding, reference, low))
     for note in labelled.notes:
         print(f"note: {note}")
     return labelled
-
-
-def _without_doubles(labelled: LabelledSet) -> LabelledSet:
-    """Each frame once: twice it would count twice, and may validate itself."""
-    from pidelta.data.doubles import repeated
-
-    doubles = set(repeated([item.frame for item in labelled.frames]))
-    if not doubles:
-        return labelled
-    files = ", ".join(map(str, dict.fromkeys(labelled.places[place][0] for place in sorted(doubles))))
-    note = f"{files}: {len(doubles)} frames are the same as earlier ones and are passed over"
-    kept = [place for place in range(len(labelled)) if place not in doubles]
-    return replace(
-        labelled,
-        frames=tuple(labelled.frames[place] for place in kept),
-        places=tuple(labelled.places[place] for place in kept),
-        notes=(*labelled.notes, note),
-    )
 
 
 def _known_frames(labelled: LabelledSet, models: Sequence[Path]) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.spatial import KDTree
 
 from pidelta.data.frames import Frame, close, same_surroundings
+from pidelta.data.labelled import LabelledSet
 
 _REACH = 1e-3  # bohr; farther than rounding, nearer than two steps of a trajectory
 
@@ -26,3 +28,19 @@ def repeated(frames: Sequence[Frame]) -> list[int]:
             if close(one.positions, other.positions) and same_surroundings(one, other):
                 found.add(place)
     return sorted(found)
+
+
+def without_doubles(labelled: LabelledSet) -> LabelledSet:
+    """Each frame once: twice it would count twice, and may validate itself."""
+    doubles = set(repeated([item.frame for item in labelled.frames]))
+    if not doubles:
+        return labelled
+    files = ", ".join(map(str, dict.fromkeys(labelled.places[place][0] for place in sorted(doubles))))
+    note = f"{files}: {len(doubles)} frames are the same as earlier ones and are passed over"
+    kept = [place for place in range(len(labelled)) if place not in doubles]
+    return replace(
+        labelled,
+        frames=tuple(labelled.frames[place] for place in kept),
+        places=tuple(labelled.places[place] for place in kept),
+        notes=(*labelled.notes, note),
+    )

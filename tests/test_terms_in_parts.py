@@ -11,7 +11,7 @@ from delta_frames import random_model, random_response
 from mm_systems import CUBIC, DATA, FORCE_FIELD, TRICLINIC, acetamide_water, on_atoms, water_positions
 from pidelta.cli.conservation_options import NVEOptions, plan_report
 from pidelta.delta.committee import Committee
-from pidelta.errors import ConfigError
+from pidelta.errors import ConfigError, SCCConvergenceError
 from pidelta.mm import evaluator as built_in
 from pidelta.mm.evaluator import BondedEvaluator, MMEvaluator
 from pidelta.mm.openmm import OpenMMEvaluator
@@ -234,6 +234,27 @@ def test_what_comes_with_parts_of_the_low_level(waters: Setup):
     assert waters.extras(frozenset({"mm.bonded", "low.vacuum"})) == {"terms"}
     assert {"charges", "dipole", "embedding"} <= waters.extras(frozenset({"low.embedding"}))
     assert waters.extras(frozenset({"low.embedding"})) == waters.extras(frozenset({"low"}))
+
+
+@pytest.mark.parametrize(
+    ("terms", "failing", "expected"),
+    [
+        ("low", 1, "structure 1: SCC did not converge"),
+        ("low.embedding", 1, "structure 1: SCC did not converge"),
+        ("low.embedding", 3, "structure 1: SCC in vacuum, .*, or ask for low as a whole"),
+        ("low.vacuum", 1, "structure 1: SCC in vacuum, .*, or ask for low as a whole"),
+    ],
+)
+def test_an_scc_that_fails_in_vacuum(waters: Setup, monkeypatch, terms, failing, expected):
+    """As that of a zwitterion does. Parts need it, and it is counted among the structures that were given."""
+    evaluator, sample = waters.evaluator(parse_terms(terms)), sample_of(waters)
+
+    def fail(*_):
+        raise SCCConvergenceError(failing, 9, 0.1, np.array([1]), np.zeros((1, 3)))
+
+    monkeypatch.setattr(evaluator.engine, "evaluate", fail)
+    with pytest.raises(SCCConvergenceError, match=expected):
+        evaluator.evaluate(sample.positions[[0, 0]], sample.cells[[0, 0]])
 
 
 def test_parts_at_constant_energy(waters: Setup, tmp_path):

@@ -98,6 +98,7 @@ class SCCConvergenceError(RunError):
         last_change: largest change of a charge in the last iteration, in e.
         numbers: (n,) atomic numbers.
         positions: (n, 3) the geometry that failed, in bohr.
+        in_vacuum: whether it failed without its surroundings, which parts of the low level need.
     """
 
     def __init__(
@@ -107,14 +108,19 @@ class SCCConvergenceError(RunError):
         last_change: float,
         numbers: npt.NDArray[np.int64],
         positions: npt.NDArray[np.float64],
+        in_vacuum: bool = False,
     ) -> None:
+        where, instead = "", "or the electronic temperature"
+        if in_vacuum:
+            where = " in vacuum, which low.vacuum and low.embedding need,"
+            instead = "or the electronic temperature, or ask for low as a whole"
         super().__init__(
-            f"structure {structure}: SCC did not converge in {iterations} iterations: the last change of a "
-            f"charge was {last_change:.2e} e; raise the number of SCC iterations or the electronic "
-            "temperature"
+            f"structure {structure}: SCC{where} did not converge in {iterations} iterations: the last change "
+            f"of a charge was {last_change:.2e} e; raise the number of SCC iterations {instead}"
         )
         self.structure = structure
         self.iterations = iterations
         self.last_change = last_change
         self.numbers = numbers
         self.positions = positions
+        self.in_vacuum = in_vacuum

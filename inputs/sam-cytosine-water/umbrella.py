@@ -7,6 +7,10 @@
     pidelta label FOLDER/delta/frames.h5 --low sampling.yaml
     python umbrella.py page FOLDER         umbrella.md, .json and .png beside this script
 
+Hydrogen atoms weigh 4 Da, so that the quantum mechanical terms, of which none is split, last 2 fs: the free
+energy of classical atoms knows no masses. In vacuum SAM is a zwitterion whose SCC does not converge: terms
+such as low.vacuum of their own are not for it.
+
 A window has a spring k on the distance d. At its mean the free energy has the slope k (d0 - <d>) (Kaestner
 and Thiel, J. Chem. Phys. 123, 144104 (2005)). 2 k_B T / d is added, which takes away that a larger distance
 has a larger sphere. The sum, the slope of the potential of mean force, is integrated by the trapezoidal rule.
@@ -29,6 +33,7 @@ from pathlib import Path
 from string import Template
 
 import numpy as np
+from ipi.utils.units import Elements
 
 from pidelta.analysis.ipi_output import read_properties
 from pidelta.analysis.plots import COLOURS, DPI, new_figure, tidy
@@ -37,9 +42,9 @@ from pidelta.data.frames import LabelledFrame
 from pidelta.data.labelled import read_labelled
 from pidelta.delta.committee import Committee
 from pidelta.delta.loading import load_correction
-from pidelta.ipi.trajectories import read_trajectory
+from pidelta.ipi.trajectories import read_names, read_trajectory
 from pidelta.state import FloatArray
-from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
+from pidelta.units import BOHR_IN_ANGSTROM, DALTON_IN_ELECTRON_MASS, HARTREE_IN_KCAL_PER_MOL
 
 FOLDER = Path(__file__).parent
 METHODS = {"dftb": "DFTB", "delta": "DFTB + delta"}
@@ -49,12 +54,11 @@ CYTOSINE = slice(50, 63)
 DISTANCES = (5.4, 4.8, 4.3, 3.8, 3.4, 3.1, 6.0, 6.6)
 OUTWARD = 6.0  # starts where the first window ended
 STIFFNESS = 15.0  # kcal/mol/angstrom^2
-TIME_STEP = 2e-3  # ps
-LENGTH, SETTLING = 3.0, 0.6  # ps
+TIME_STEP = 4e-3  # ps, of the smooth terms
+HYDROGEN = 4.0  # Da
+LENGTH, SETTLING = 6.0, 1.0  # ps
 KT = 300.0 * 1.987204259e-3  # kcal/mol
-STIFF = ("mm.bonded", "low.vacuum", "delta.vacuum")
-SMOOTH = ("mm.nonbonded", "low.embedding", "delta.embedding")
-FRAMES = 3  # of each window, to label
+FRAMES = 2  # of each window, to label
 FORCE = HARTREE_IN_KCAL_PER_MOL / BOHR_IN_ANGSTROM
 
 
@@ -79,7 +83,6 @@ class Window:
 
 def run(folder: Path, method: str) -> None:
     """Run the windows that are missing, or go on with the one that was stopped."""
-    count = 3 if method == "delta" else 2
     before = None
     for number, distance in enumerate(DISTANCES):
         place = folder / method / f"{distance:.1f}"
@@ -87,7 +90,7 @@ def run(folder: Path, method: str) -> None:
         if distance == OUTWARD:
             before = folder / method / f"{DISTANCES[0]:.1f}"
         start = (
-            f"<file mode='pdb'> {FOLDER / 'init.pdb'} </file>"
+            f"<file mode='pdb'> {FOLDER / 'init.pdb'} </file> {masses()}"
             "<velocities mode='thermal' units='kelvin'> 300 </velocities>"
             if before is None
             else f"<file mode='chk'> {before / 'RESTART'} </file>"
@@ -99,8 +102,7 @@ def run(folder: Path, method: str) -> None:
             name=f"sam-cytosine-{method}-{distance:.1f}",
             steps=round(LENGTH / TIME_STEP),
             seed=30201 + number,
-            stiff="+".join(STIFF[:count]),
-            smooth="+".join(SMOOTH[:count]),
+            quantum="low+delta" if method == "delta" else "low",
             restraint=FOLDER / "restraint.py",
             first=CARBON,
             second=NITROGEN,
@@ -116,6 +118,16 @@ def run(folder: Path, method: str) -> None:
         if subprocess.run(command, check=False).returncode:
             raise SystemExit(f"{place}: the run has not ended; the same command goes on with it")
         (place / "done").touch()
+
+
+def masses() -> str:
+    """The element of the input with the masses of all atoms."""
+    of = {"H": HYDROGEN}
+    names = read_names(FOLDER / "init.pdb", "pdb")
+    values = ", ".join(
+        f"{of.get(name) or Elements.mass(name) / DALTON_IN_ELECTRON_MASS:.4f}" for name in names
+    )
+    return f"<masses mode='manual' units='dalton'> [{values}] </masses>"
 
 
 def cut(folder: Path, method: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from pidelta.core.cell import FARTHEST, all_usable, usable
 from pidelta.core.particles import Particles
 from pidelta.delta.base import Correction
-from pidelta.errors import GeometryError
+from pidelta.errors import GeometryError, SCCConvergenceError
 from pidelta.qm.base import QMEngine, QMResult
 from pidelta.qmmm.coupling import Coupling
 from pidelta.qmmm.members import committee_properties
@@ -205,7 +205,7 @@ class QMMMEvaluator:
             positions = np.concatenate([positions, positions])
             potential = np.concatenate([potential, np.zeros_like(potential)])
             kernel = None if kernel is None else np.concatenate([kernel, np.zeros_like(kernel)])
-        with watch("low"):
+        with watch("low"), _failing_in_vacuum(batch):
             result = engine.evaluate(positions, potential, kernel)
         low = result.first(batch)
         with watch("embedding"):
@@ -230,7 +230,7 @@ class QMMMEvaluator:
         assert self.surroundings is not None
         with watch("embedding"):
             positions = self.surroundings.qm_positions(particles, cells)
-        with watch("low"):
+        with watch("low"), _failing_in_vacuum(0):
             result = engine.evaluate(positions, np.zeros(positions.shape[:2]))
         return self._of_region(result.energy, result.gradient, positions, particles.shape)
 
@@ -261,6 +261,24 @@ class QMMMEvaluator:
                 f"structure {b}: expected finite positions below {FARTHEST:g} bohr, "
                 f"found {positions[b, atom]} at atom {atom}"
             )
+
+
+@contextmanager
+def _failing_in_vacuum(first: int) -> Iterator[None]:
+    """Say of a failure that it is one in vacuum, as the structures of a batch from `first` on are."""
+    try:
+        yield
+    except SCCConvergenceError as error:
+        if error.structure < first:
+            raise
+        raise SCCConvergenceError(
+            error.structure - first,
+            error.iterations,
+            error.last_change,
+            error.numbers,
+            error.positions,
+            in_vacuum=True,
+        ) from None
 
 
 def _difference(one: Term, other: Term) -> Term:

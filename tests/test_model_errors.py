@@ -11,9 +11,10 @@ import pytest
 
 from delta_frames import NUMBERS, calibrate, random_frame, random_model, random_response, write_store
 from pidelta.analysis.model_errors import model_errors
+from pidelta.analysis.model_page import write_model_page
 from pidelta.data.frames import Frame, Label, LabelledFrame
 from pidelta.data.labelled import read_labelled
-from pidelta.delta.assessment import GRADIENT_UNIT, predict, summarise
+from pidelta.delta.assessment import GRADIENT_UNIT, by_trajectory, predict, summarise
 from pidelta.delta.base import CorrectionResult
 from pidelta.delta.calibration import reliability
 from pidelta.delta.committee import Committee
@@ -124,6 +125,35 @@ def test_frames_have_their_own_errors_and_atoms_beyond_the_training(known):
     assert [found.outside for found in known.frames] == [(), (0,), ()]
     # Relative to their RMS: 1.71 of the gradient in frame 1, 1.41 of the energy in frame 2.
     assert [(found.file, found.number) for found in known.worst(2)] == [("f.h5", 2), ("f.h5", 4)]
+
+
+def test_errors_of_each_trajectory(tmp_path):
+    """Frames 0 and 2, of two beads, and 1 and 3; errors of the low level 7, 12 and 8, 7, with the model
+    -5, -2 and -5, -5."""
+    sources = ["a.pos_0.xyz step 3", "b.xyz step 3", "a.pos_1.xyz step 3", "b.xyz step 4"]
+    items = [
+        replace(item, frame=replace(item.frame, source=source))
+        for item, source in zip((labelled(place % 3) for place in range(4)), sources, strict=True)
+    ]
+    predictions = predict(Committee([Known()]), items)
+    one, other = by_trajectory(predictions)
+    assert [(each.name, each.frames) for each in (one, other)] == [("a.pos.xyz", 2), ("b.xyz", 2)]
+    unit = HARTREE_IN_KCAL_PER_MOL
+    for each, low, corrected in ((one, 9.5 - 8.5, -3.5 + 4.25), (other, 7.5 - 8.5, -5.0 + 4.25)):
+        assert each.shift["low"] / unit == pytest.approx(low)
+        assert each.shift["low + delta"] / unit == pytest.approx(corrected)
+    assert one.summary["low"].energy[0] / unit == pytest.approx(2.5)
+    assert one.summary["low + delta"].energy[0] / unit == pytest.approx(1.5)
+    assert other.summary["low + delta"].energy == (0.0, 0.0)
+    # Frame 1 has the error of 0.4 of x on O, frame 3 that of 0.04.
+    assert other.summary["low + delta"].qm_gradient[0] / GRADIENT_UNIT == pytest.approx(0.44 / 12)
+    places = [(Path("f.h5"), place) for place in range(4)]
+    write_model_page(model_errors(predictions, places, summarise(predictions), None), tmp_path, "Errors", [])
+    assert "| b.xyz, with the models | 2 | -0.75 |".replace("-0.75", f"{-0.75 * unit:+.3g}") in (
+        tmp_path / "report.md"
+    ).read_text(encoding="utf-8")
+    assert by_trajectory(predictions[:1] + predictions[2:3]) == []
+    assert by_trajectory(predictions[:2]) == []
 
 
 def test_parity_is_of_the_reference_and_both_methods(known):

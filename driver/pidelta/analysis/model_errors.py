@@ -19,6 +19,8 @@ from pidelta.delta.assessment import (
     LOW,
     ErrorSummary,
     Prediction,
+    TrajectoryErrors,
+    by_trajectory,
     mean_errors,
 )
 from pidelta.delta.calibration import Reliability
@@ -95,6 +97,7 @@ class ModelErrors:
         qm_elements: QM gradient by element.
         mm_distances: MM gradient by the distance of the site from the nearest QM atom.
         mm_elements: MM gradient by element.
+        trajectories: errors on each, where there are several.
         frames: in their order.
         reliability: of a committee's spread; None of a single model.
     """
@@ -104,6 +107,7 @@ class ModelErrors:
     qm_elements: tuple[Share, ...]
     mm_distances: tuple[Share, ...]
     mm_elements: tuple[Share, ...]
+    trajectories: tuple[TrajectoryErrors, ...]
     frames: tuple[FrameErrors, ...]
     reliability: Reliability | None
 
@@ -157,6 +161,7 @@ def model_errors(
         qm_elements=qm.shares(qm.numbers, _element),
         mm_distances=mm.shares(bins, _interval),
         mm_elements=mm.shares(mm.numbers, _element),
+        trajectories=tuple(by_trajectory(predictions)),
         frames=tuple(_frames(predictions, places, low, corrected)),
         reliability=reliability,
     )

@@ -41,6 +41,8 @@ def write_model_page(
     lines += [*(f"- {note}" for note in notes), *([""] if notes else [])]
     lines += ["## Errors", "", "MAE (RMSE). Energies less each method's mean error.", ""]
     lines += [*_summary(errors), "", f"![methods against the reference]({_PARITY})", ""]
+    if errors.trajectories:
+        lines += ["## By trajectory", "", *_trajectories(errors), ""]
     lines += [
         "## Where the gradients err",
         "",
@@ -64,6 +66,22 @@ def _summary(errors: ModelErrors) -> list[str]:
     for method, name in METHOD_TITLES.items():
         rows.append([name, *(_pair(*pair) for pair in asdict(errors.summary[method]).values())])
     return _table(head, rows)
+
+
+def _trajectories(errors: ModelErrors) -> list[str]:
+    head = ["", "frames", "shift", "energy / kcal/mol", "QM gradient / kcal/mol/Å", "MM gradient"]
+    rows = []
+    for each in errors.trajectories:
+        for method, title in METHOD_TITLES.items():
+            own = each.summary[method]
+            pairs = (_pair(*pair) for pair in (own.energy, own.qm_gradient, own.mm_gradient))
+            shift = f"{each.shift[method]:+.3g}"
+            rows.append([f"{_escaped(each.name)}, {title}", str(each.frames), shift, *pairs])
+    return [
+        "Energies less the mean error of their trajectory; shift: that mean less the one of all frames.",
+        "",
+        *_table(head, rows),
+    ]
 
 
 def _shares(errors: ModelErrors) -> list[str]:
@@ -104,7 +122,11 @@ def _worst(errors: ModelErrors) -> list[str]:
 
 
 def _place(frame: FrameErrors) -> list[str]:
-    return [str(frame.number), frame.file, frame.source.replace("|", r"\|")]
+    return [str(frame.number), frame.file, _escaped(frame.source)]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", r"\|")
 
 
 def _outside(errors: ModelErrors) -> list[str]:
@@ -154,6 +176,7 @@ def _json(
         "notes": list(notes),
         "units": _ABOUT,
         "errors": {name: asdict(summary) for name, summary in errors.summary.items()},
+        "trajectories": [asdict(each) for each in errors.trajectories],
         "qm_gradient_by_element": [asdict(share) for share in errors.qm_elements],
         "mm_gradient_by_distance": [asdict(share) for share in errors.mm_distances],
         "mm_gradient_by_element": [asdict(share) for share in errors.mm_elements],

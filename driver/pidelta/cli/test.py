@@ -19,7 +19,7 @@ from pidelta.output_files import check_distinct, replacing
 if TYPE_CHECKING:
     from pidelta.analysis.model_errors import ModelErrors
     from pidelta.data.labelled import LabelledSet
-    from pidelta.delta.assessment import ErrorSummary
+    from pidelta.delta.assessment import ErrorSummary, TrajectoryErrors
     from pidelta.delta.base import Provenance
     from pidelta.delta.calibration import Reliability
 
@@ -34,7 +34,7 @@ def test(
     ] = None,  # noqa: PT028
 ) -> None:
     """Compare the low level alone and with the delta model with the reference."""
-    from pidelta.delta.assessment import predict, summarise
+    from pidelta.delta.assessment import by_trajectory, predict, summarise
     from pidelta.delta.calibration import reliability as reliability_of
     from pidelta.delta.committee import Committee
     from pidelta.delta.files import models_digest
@@ -56,6 +56,9 @@ def test(
     predictions = predict(committee, track(labelled.frames, description="frames", transient=True))
     errors = summarise(predictions)
     Console().print(_error_table(errors, len(labelled)))
+    trajectories = by_trajectory(predictions)
+    if trajectories:
+        Console().print(_trajectory_table(trajectories))
     reliability = reliability_of(predictions, len(members)) if len(members) > 1 else None
     digest = models_digest(model)
     if reliability is not None:
@@ -72,6 +75,7 @@ def test(
             "models": [str(path) for path in model],
             "units": "kcal/mol, kcal/mol/angstrom; pairs of errors are MAE, RMSE",
             "errors": {name: asdict(summary) for name, summary in errors.items()},
+            "trajectories": [asdict(each) for each in trajectories],
         }
         with replacing(output) as stream:
             stream.write(json.dumps(content, indent=1) + "\n")
@@ -183,4 +187,20 @@ def _error_table(errors: dict[str, ErrorSummary], count: int) -> Table:
         table.add_column(heading, justify="left" if heading == "method" else "right")
     for name, summary in errors.items():
         table.add_row(name, *(f"{mae:.4f} ({rmse:.4f})" for mae, rmse in asdict(summary).values()))
+    return table
+
+
+def _trajectory_table(trajectories: Sequence[TrajectoryErrors]) -> Table:
+    table = Table(
+        title="MAE on each trajectory",
+        caption="Energies in kcal/mol less the mean error of their trajectory; shift: by how much that "
+        "differs from the mean of all frames",
+    )
+    for heading in ("trajectory", "frames", "method", "shift", "energy", "QM gradient", "MM gradient"):
+        table.add_column(heading, justify="left" if heading in ("trajectory", "method") else "right")
+    for each in trajectories:
+        for place, (method, own) in enumerate(each.summary.items()):
+            figures = [own.energy[0], own.qm_gradient[0], own.mm_gradient[0]]
+            cells = [method, f"{each.shift[method]:+.2f}", *(f"{figure:.4f}" for figure in figures)]
+            table.add_row(*(["", ""] if place else [each.name, str(each.frames)]), *cells)
     return table

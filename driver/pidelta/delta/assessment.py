@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pidelta.data.frames import LabelledFrame
+from pidelta.data.splits import trajectory_name
 from pidelta.delta.base import Correction, CorrectionResult
 from pidelta.errors import ModelError
 from pidelta.state import FloatArray
@@ -104,6 +106,49 @@ def assess(model: Correction, frames: Iterable[LabelledFrame]) -> dict[str, Erro
 def summarise(predictions: Sequence[Prediction]) -> dict[str, ErrorSummary]:
     """Errors of the low level alone and with the correction, over all frames."""
     return {method: _summary(predictions, method) for method in (LOW, CORRECTED)}
+
+
+@dataclass(frozen=True)
+class TrajectoryErrors:
+    """Errors on the frames of one trajectory, by method.
+
+    Attributes:
+        name: of the trajectory, without bead.
+        frames: how many of them.
+        shift: mean error of its energies less that of all frames, in kcal/mol.
+        summary: energies less the mean error of this trajectory.
+    """
+
+    name: str
+    frames: int
+    shift: Mapping[str, float]
+    summary: Mapping[str, ErrorSummary]
+
+
+def by_trajectory(predictions: Sequence[Prediction]) -> list[TrajectoryErrors]:
+    """Errors on each trajectory, in the order of the frames.
+
+    Returns:
+        None where there is one alone, or where each frame has a name of its own.
+    """
+    groups: dict[str, list[Prediction]] = defaultdict(list)
+    for prediction in predictions:
+        groups[trajectory_name(prediction.item.frame.source)].append(prediction)
+    if not 1 < len(groups) < len(predictions):
+        return []
+    whole = _mean_energy_errors(predictions)
+    found = []
+    for name, own in groups.items():
+        shift = {method: value - whole[method] for method, value in _mean_energy_errors(own).items()}
+        found.append(TrajectoryErrors(name, len(own), shift, summarise(own)))
+    return found
+
+
+def _mean_energy_errors(predictions: Sequence[Prediction]) -> dict[str, float]:
+    return {
+        method: float(np.mean([each.errors(method).energy for each in predictions])) * HARTREE_IN_KCAL_PER_MOL
+        for method in (LOW, CORRECTED)
+    }
 
 
 def _summary(predictions: Sequence[Prediction], method: str) -> ErrorSummary:

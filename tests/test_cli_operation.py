@@ -25,7 +25,7 @@ from pidelta.config import load_config
 from pidelta.errors import GeometryError
 from pidelta.ipi.simulation import read_simulation
 from pidelta.output_files import back_up, replacing
-from pidelta.qm.reference import ReferenceSettings
+from pidelta.qm.reference_settings import ReferenceSettings
 from pidelta.setup import Setup
 
 HEAVY = ("torch", "numba", "scipy", "ase", "parmed", "matplotlib", "h5py", "ipi", "lightning", "pyscf")

@@ -18,7 +18,8 @@ from pidelta.data.store import FrameStore
 from pidelta.errors import MissingExtraError, SettingError
 from pidelta.qm.composite import COMPOSITES, Counterpoise, load_counterpoise
 from pidelta.qm.dispersion import Dispersion
-from pidelta.qm.reference import ReferenceSettings, check_level, label_frame
+from pidelta.qm.reference import label_frame
+from pidelta.qm.reference_settings import ReferenceSettings, check_level
 from pidelta.testing.derivatives import central_differences
 from pidelta.units import ANGSTROM
 from pidelta.workflow.learning.settings import LabelSettings

@@ -21,7 +21,8 @@ from pidelta.data.store import FrameStore
 from pidelta.errors import ConfigError, MissingExtraError, SettingError, SetupError
 from pidelta.qm.dftb.sets import builtin_set
 from pidelta.qm.dispersion import PUBLISHED_DAMPING, Damping, Dispersion, DispersionCorrected
-from pidelta.qm.reference import ReferenceSettings, label_frame
+from pidelta.qm.reference import label_frame
+from pidelta.qm.reference_settings import ReferenceSettings
 from pidelta.setup import Setup
 from pidelta.testing.derivatives import central_differences
 from pidelta.testing.engines import check_engine

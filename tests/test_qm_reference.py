@@ -17,7 +17,8 @@ from pidelta.errors import DataError, GeometryError, RunError, SettingError, Set
 from pidelta.qm import kohn_sham as kohn_sham_module
 from pidelta.qm import reference
 from pidelta.qm.dispersion import Dispersion
-from pidelta.qm.reference import ReferenceSettings, error_of_gradient, label_frame
+from pidelta.qm.reference import error_of_gradient, label_frame
+from pidelta.qm.reference_settings import ReferenceSettings
 from pidelta.workflow.labelling import WORST_GRADIENT
 
 WATER = Frame(

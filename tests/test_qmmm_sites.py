@@ -16,7 +16,8 @@ from mm_systems import (
 )
 from pidelta.config import load_config
 from pidelta.data.store import FrameStore
-from pidelta.qm.reference import ReferenceSettings, label_frame
+from pidelta.qm.reference import label_frame
+from pidelta.qm.reference_settings import ReferenceSettings
 from pidelta.setup import Setup
 from pidelta.testing.qmmm import check_qmmm, check_surroundings
 from pidelta.testing.samples import Tolerances, kinds_of_atoms

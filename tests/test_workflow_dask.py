@@ -25,7 +25,8 @@ from pidelta import errors
 from pidelta.data.frames import Frame, Label
 from pidelta.data.store import FrameStore
 from pidelta.errors import PideltaError, RunError, SetupError
-from pidelta.qm.reference import ReferenceSettings, label_frame
+from pidelta.qm.reference import label_frame
+from pidelta.qm.reference_settings import ReferenceSettings
 from pidelta.workflow import dask_labelling, labelling
 from pidelta.workflow.dask_labelling import dask_labels
 

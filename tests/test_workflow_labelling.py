@@ -29,7 +29,8 @@ from pidelta.data.packing import pack
 from pidelta.data.store import FrameStore
 from pidelta.errors import DataError, RunError, SetupError, StructureError
 from pidelta.qm.base import QMResult
-from pidelta.qm.reference import ReferenceSettings, label_frame
+from pidelta.qm.reference import label_frame
+from pidelta.qm.reference_settings import ReferenceSettings
 from pidelta.qmmm.surroundings import CutRegion
 from pidelta.state import System
 from pidelta.units import ANGSTROM
@@ -545,7 +546,7 @@ def test_labels_by_other_methods_and_versions_stay(tmp_path, store, fake, monkey
         program = frames.label(0, "reference", QUICK.method).program
         assert program == f"PySCF {version('pyscf')}"
         assert frames.label(1, "reference", "low cost").energy == -3.0
-    monkeypatch.setattr("pidelta.qm.reference.version", lambda name: "99.1")
+    monkeypatch.setattr("pidelta.qm.reference_settings.version", lambda name: "99.1")
     again = label(path, "--xc", "PBE", *options)
     assert f"note: 2 frames have labels by this method from {program}, which stay" in again.output
     assert "1 of 3 frames to label" in again.output

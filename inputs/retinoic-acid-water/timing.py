@@ -22,7 +22,8 @@ import torch
 
 from pidelta.config import load_config
 from pidelta.data.store import FrameStore
-from pidelta.qm.reference import ReferenceSettings, label_frame
+from pidelta.qm.reference import label_frame
+from pidelta.qm.reference_settings import ReferenceSettings
 from pidelta.setup import Setup
 
 FOLDER = Path(__file__).parent

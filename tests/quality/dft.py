@@ -9,7 +9,7 @@ import numpy as np
 from pyscf import dft, gto, lo
 
 from pidelta.data.frames import Frame
-from pidelta.qm.reference import ReferenceSettings
+from pidelta.qm.reference_settings import ReferenceSettings
 
 DISPLACEMENT = 0.01  # bohr
 SETTINGS = ReferenceSettings(xc="B3LYP", basis="def2-TZVP", grid_level=2, convergence=1e-8)

@@ -22,7 +22,8 @@ from methods import Method, own_methods
 from minima import minimise
 from molecules import Molecule, dynamics_frames, force_field_minimum, heavy_atoms, make_frame, read_molecules
 from pidelta.data.frames import Frame
-from pidelta.qm.reference import ReferenceSettings, label_frame
+from pidelta.qm.reference import label_frame
+from pidelta.qm.reference_settings import ReferenceSettings
 from pidelta.units import ANGSTROM
 from special import (
     SYMMETRIC,

@@ -21,7 +21,7 @@ from pidelta.output_files import check_distinct
 if TYPE_CHECKING:
     from pidelta.data.frames import LabelKind
     from pidelta.data.store import FrameStore
-    from pidelta.qm.reference import ReferenceSettings
+    from pidelta.qm.reference_settings import ReferenceSettings
     from pidelta.setup import Setup
     from pidelta.workflow.labelling import Outcome
 
@@ -130,7 +130,7 @@ def label(
         raise ConfigError("--scheduler: expected neither --low nor --workers with it, found one of them")
     config = None if low is None else load_config(low)
 
-    from pidelta.qm.reference import ReferenceSettings
+    from pidelta.qm.reference_settings import ReferenceSettings
     from pidelta.setup import Setup
 
     with open_frames(frames) as store, named_settings(lambda quantity: f"--{quantity.replace('_', '-')}"):

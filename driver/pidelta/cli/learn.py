@@ -106,7 +106,7 @@ def _check_training(path: Path, file: LearningFile, setup: Setup) -> str:
     from pidelta.cli.label import named_settings
     from pidelta.data.embedding import difference
     from pidelta.delta.training.settings import read_training_file
-    from pidelta.qm.reference import ReferenceSettings, check_level
+    from pidelta.qm.reference_settings import ReferenceSettings, check_level
     from pidelta.workflow.learning.selection import load_picker
 
     reference, region = ReferenceSettings(**file.label.model_dump()), setup.qm_region
@@ -164,7 +164,7 @@ class _Tasks:
     def label(self, frames: Path) -> None:
         """Labels by DFT and by the low level."""
         from pidelta.cli.label import label_with_dft, label_with_low_level, open_frames
-        from pidelta.qm.reference import ReferenceSettings
+        from pidelta.qm.reference_settings import ReferenceSettings
 
         reference = ReferenceSettings(**self._file.label.model_dump())
         with open_frames(frames) as store:

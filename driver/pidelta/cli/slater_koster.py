@@ -71,7 +71,7 @@ def label(
 def _label_frames(frames: Path, recipe: Path | None, workers: int) -> list[str]:
     """Label what has no label and return what went wrong."""
     from pidelta.parametrisation.geometries import wants_diffuse_functions
-    from pidelta.qm.reference import ReferenceSettings
+    from pidelta.qm.reference_settings import ReferenceSettings
 
     level = _read_recipe(recipe).training.labels
     failures = []

@@ -20,7 +20,7 @@ from typing import Any
 from pidelta.data.frames import Frame, Label
 from pidelta.data.store import FrameStore
 from pidelta.errors import MissingExtraError, PideltaError, RunError, SetupError
-from pidelta.qm.reference import ReferenceSettings
+from pidelta.qm.reference_settings import ReferenceSettings
 from pidelta.workflow.labelling import DEATHS, Outcome, checked_label
 
 _PATIENCE = 30.0  # s for the scheduler to answer

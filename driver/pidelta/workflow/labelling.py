@@ -16,7 +16,8 @@ from pidelta.data.frames import Frame, Label, LabelKind
 from pidelta.data.store import FrameStore
 from pidelta.errors import DataError, MissingExtraError, RunError, SettingError, SetupError
 from pidelta.qm.base import QMEngine
-from pidelta.qm.reference import ReferenceSettings, check_level, error_of_gradient, label_frame
+from pidelta.qm.reference import error_of_gradient, label_frame
+from pidelta.qm.reference_settings import ReferenceSettings, check_level
 from pidelta.qmmm.point_charges import point_charge_gradients, point_charge_potential
 
 Outcome = tuple[int, Label | RunError]

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from pidelta.data.store import FrameStore
-from pidelta.qm.reference import ReferenceSettings, label_frame
+from pidelta.qm.reference import label_frame
+from pidelta.qm.reference_settings import ReferenceSettings
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
 
 FOLDER = Path(__file__).parent

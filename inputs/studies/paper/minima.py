@@ -18,7 +18,8 @@ import numpy as np
 from pidelta.config import load_config
 from pidelta.data.frames import Frame, Label
 from pidelta.data.store import FrameStore
-from pidelta.qm.reference import ReferenceSettings, label_frame
+from pidelta.qm.reference import label_frame
+from pidelta.qm.reference_settings import ReferenceSettings
 from pidelta.setup import Setup
 from pidelta.workflow.labelling import low_labels
 

@@ -12,7 +12,6 @@ sampling.yaml``; ``python torsions.py torsions.h5 --page`` prints the table and 
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from ase.optimize import FIRE
 
 import pidelta
 from pidelta.analysis.plots import COLOURS, DPI, new_figure, tidy
+from pidelta.checksums import checksum
 from pidelta.config import load_config
 from pidelta.data.labelled import read_labelled
 from pidelta.data.store import FrameStore
@@ -100,8 +100,7 @@ def turn(path: Path) -> None:
     calculator = pidelta.Calculator(FOLDER / "pidelta.yaml")
     bonds = [tuple(pair) for pair in setup.topology.bonded_pairs.tolist()]
     # positions of each step, so that it can go on with the same models
-    models = hashlib.sha256(b"".join((FOLDER / f"delta-{k}.pt").read_bytes() for k in range(3)))
-    made = models.hexdigest()[:12]
+    made = checksum(*(FOLDER / f"delta-{k}.pt" for k in range(3)))[:12]
     states = path.with_suffix("") / made
     states.mkdir(parents=True, exist_ok=True)
     with FrameStore(path, "a") as store:

@@ -1,4 +1,4 @@
-"""A checksum of a configuration, to see whether what goes on was begun with the same."""
+"""Checksums of a configuration and of what it names, to see whether what goes on was begun with the same."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from pidelta.checksums import checksum
 from pidelta.config import Config
 
 
@@ -18,12 +19,16 @@ def configuration_digest(config: Config) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _content(value: object) -> object:
+def content_checksum(path: Path) -> str:
+    """Of a file, or of a folder of Slater-Koster files with their names; of nothing where neither is."""
+    if path.is_file():
+        return checksum(path)
+    files = [each for each in sorted(path.glob("*.skf")) if each.is_file()]
+    return hashlib.sha256(b"".join(each.name.encode() + each.read_bytes() for each in files)).hexdigest()
+
+
+def _content(value: object) -> str:
     """What stands for a value that JSON does not have."""
     if not isinstance(value, Path):
         raise TypeError(f"expected what JSON has, or a path, found {value!r}")
-    if value.is_file():
-        return hashlib.sha256(value.read_bytes()).hexdigest()
-    if value.is_dir():
-        return {each.name: _content(each) for each in sorted(value.iterdir()) if each.is_file()}
-    return value.name
+    return content_checksum(value) if value.exists() else value.name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 from rich.console import Console
 
+from pidelta.checksums import checksum
 from pidelta.cli.option_values import one_of, quantity
 from pidelta.cli.run import INTERRUPTED
 from pidelta.errors import ConfigError, SettingError, SetupError
@@ -81,6 +81,7 @@ def prepare(
     )
     of_molecules = {"--count": count, "--charge": charge, "--name": name, "--topology": topology}
     requests = _requests(molecules, of_molecules, classical or [])
+    files = [*map(Path, molecules), *(topology or [])]  # a SMILES is none
     options: dict[str, str | int] = {
         "molecules": " ".join(molecules),
         **{option: _shown(values) for option, values in {**of_molecules, "--classical": classical}.items()},
@@ -92,7 +93,7 @@ def prepare(
         "--temperature": temperature,
         "--equilibrate": equilibrate,
         "--seed": seed,
-        "digest of files": _digest([*map(Path, molecules), *(topology or [])]),
+        "digest of files": checksum(*filter(Path.is_file, files))[:16],
     }
     console = Console(soft_wrap=True, highlight=False)
     try:
@@ -143,12 +144,3 @@ def _requests(
 
 def _shown(values: Sequence[object] | None) -> str:
     return " ".join(map(str, values or ["as by default"]))
-
-
-def _digest(paths: Sequence[Path]) -> str:
-    """What tells files from others of the same name."""
-    content = hashlib.sha256()
-    for path in paths:
-        if path.is_file():
-            content.update(path.read_bytes())
-    return content.hexdigest()[:16]

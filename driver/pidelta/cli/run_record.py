@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
+from pidelta.cli.configuration_digest import content_checksum
 from pidelta.errors import SetupError
 from pidelta.output_files import replacing
 
@@ -104,15 +104,6 @@ def _values(key: str, value: object) -> Iterator[tuple[str, object]]:
         for place, each in enumerate(value):
             yield from _values(f"{key}.{place}", each)
     elif isinstance(value, Path):
-        yield key, {"file": value.name, "sha256": _checksum(value)}
+        yield key, {"file": value.name, "sha256": content_checksum(value)}
     else:
         yield key, value if isinstance(value, str | int | float | None) else str(value)
-
-
-def _checksum(path: Path) -> str:
-    """Of a file, or of a folder of Slater-Koster files with their names."""
-    found = hashlib.sha256()
-    for each in sorted(path.glob("*.skf")) if path.is_dir() else [path]:
-        if each.is_file():
-            found.update((each.name.encode() if each != path else b"") + each.read_bytes())
-    return found.hexdigest()

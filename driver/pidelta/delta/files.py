@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pidelta.checksums import checksum
 from pidelta.delta.base import UNITS
 from pidelta.errors import ModelError
 from pidelta.output_files import replacing
@@ -86,7 +87,7 @@ def read_file(path: Path) -> tuple[str, Content]:
 
 def models_digest(paths: Iterable[Path]) -> str:
     """Short digest of the files of a committee, whatever their order and names."""
-    own = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
+    own = sorted(checksum(path) for path in paths)
     return hashlib.sha256("".join(own).encode()).hexdigest()[:12]
 
 

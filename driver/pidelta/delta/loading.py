@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pidelta.checksums import checksum
 from pidelta.delta.base import Correction
 from pidelta.delta.files import read_file
 from pidelta.errors import ModelError
@@ -61,10 +61,10 @@ def load_members(paths: Sequence[Path], precision: Precision = "float64") -> lis
         ModelError: as there, or two are the same, which would seem sure of themselves.
     """
     models: list[Correction] = []
-    seen: dict[bytes, Path] = {}
+    seen: dict[str, Path] = {}
     for path in paths:
         models.append(load_correction(path, precision))
-        digest = hashlib.sha256(path.read_bytes()).digest()
+        digest = checksum(path)
         if digest in seen:
             raise ModelError(f"{path}: expected models that differ, found the same as in {seen[digest]}")
         seen[digest] = path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection
 from functools import cached_property
 from importlib.metadata import version
@@ -10,6 +9,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from pidelta.checksums import checksum
 from pidelta.config import Config
 from pidelta.core.charge_fields import ChargeFields
 from pidelta.core.names import NameDifference, swapped_names
@@ -82,7 +82,7 @@ class Setup:
         topology = None if self.config.mm is None else self.config.mm.topology
         files = {"structure": self.config.structure, "topology": topology}
         digests = {
-            name: f"{path.name} sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+            name: f"{path.name} sha256 {checksum(path)[:16]}"
             for name, path in files.items()
             if path is not None
         }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from pidelta.checksums import checksum
 from pidelta.data.embedding import same
 from pidelta.delta.base import Provenance, difference, formula, symbols
 from pidelta.delta.descriptors import DescriptorSettings
@@ -43,7 +43,7 @@ def read_starts(paths: Sequence[Path]) -> tuple[Start, ...]:
         model = load_correction(path)
         if not isinstance(model, NetworkModel):
             raise ModelError(f"{path}: expected a model with networks to start from, found another")
-        starts.append(Start(path, hashlib.sha256(path.read_bytes()).hexdigest(), model))
+        starts.append(Start(path, checksum(path), model))
     return tuple(starts)
 
 

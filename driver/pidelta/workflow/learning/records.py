@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 
+from pidelta.checksums import checksum
 from pidelta.units import (
     ATOMIC_TIME_IN_FEMTOSECOND,
     BOHR_IN_ANGSTROM,
@@ -54,7 +54,4 @@ def committee_digest(before: Round | None) -> str:
     """A checksum of the models that a round samples with, those of the round before."""
     if before is None:
         return "none"
-    found = hashlib.sha256()
-    for path in (before.committee, *before.model_files()):
-        found.update(path.read_bytes())
-    return found.hexdigest()[:16]
+    return checksum(before.committee, *before.model_files())[:16]

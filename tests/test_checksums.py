@@ -64,3 +64,21 @@ def test_parameters_in_a_folder_count_with_their_names_and_notes_beside_them_do_
     (folder / "O-O.skf").rename(folder / "O-H.skf")
     assert content_checksum(folder) == sha256(b"H-O.skfoneO-H.skftwo")
     assert configuration_digest(load_config(path)) != whole
+
+
+def test_what_a_run_writes_is_no_part_of_its_configuration(tmp_path):
+    """Uncertain structures are added to a file from call to call."""
+    (tmp_path / "water.xyz").write_text("1\n\nO 0 0 0\n")
+    (tmp_path / "delta.pt").write_text("a model")
+    path = tmp_path / "pidelta.yaml"
+    content = {
+        "structure": "water.xyz",
+        "qm": {"atoms": "all", "dftb": {"parameters": "builtin"}},
+        "delta": {"models": ["delta.pt"], "save_uncertain": "uncertain.h5"},
+    }
+    path.write_text(yaml.safe_dump(content))
+    before = configuration_digest(load_config(path))
+    (tmp_path / "uncertain.h5").write_text("a structure")
+    assert configuration_digest(load_config(path)) == before
+    (tmp_path / "delta.pt").write_text("another model")
+    assert configuration_digest(load_config(path)) != before

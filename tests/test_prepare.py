@@ -76,6 +76,7 @@ def test_a_system_without_a_quantum_region_is_classical(tmp_path, run):
     ("arguments", "message"),
     [
         (("C(C",), "expected a SMILES or a file ending in .mol2"),
+        (("C(" + 300 * "C",), "expected a SMILES or a file ending in .mol2"),  # no name of a file is as long
         (("CO", "--water", "tip3p"), "--water: expected spc-fw, q-spc-fw"),
         (("CO", "--charge", "-1"), "--charge: expected +0, as SMILES CO has it, found -1"),
         (("C[CH2]",), "--multiplicity: expected one"),

@@ -13,8 +13,11 @@ from pidelta.config import Config
 def configuration_digest(config: Config) -> str:
     """A checksum of what a configuration says and of the files that it names, wherever they are.
 
-    Comments and the order of keys do not count.
+    Comments and the order of keys do not count, nor does the file that uncertain structures are written to.
     """
+    if config.delta is not None:
+        delta = config.delta.model_copy(update={"save_uncertain": None})
+        config = config.model_copy(update={"delta": delta})
     text = json.dumps(config.model_dump(), default=_content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -67,6 +67,7 @@ def prepare(
     from pidelta.cli.preparation import Preparation, Settings
     from pidelta.mm.water import WATER_MODELS
     from pidelta.workflow.preparing.components import ForceField
+    from pidelta.workflow.preparing.molecules import is_file
 
     settings = Settings(
         water=one_of("--water", water, WATER_MODELS),
@@ -81,7 +82,7 @@ def prepare(
     )
     of_molecules = {"--count": count, "--charge": charge, "--name": name, "--topology": topology}
     requests = _requests(molecules, of_molecules, classical or [])
-    files = [*map(Path, molecules), *(topology or [])]  # a SMILES is none
+    files = [Path(source) for source in [*molecules, *map(str, topology or [])] if is_file(source)]
     options: dict[str, str | int] = {
         "molecules": " ".join(molecules),
         **{option: _shown(values) for option, values in {**of_molecules, "--classical": classical}.items()},
@@ -93,7 +94,7 @@ def prepare(
         "--temperature": temperature,
         "--equilibrate": equilibrate,
         "--seed": seed,
-        "digest of files": checksum(*filter(Path.is_file, files))[:16],
+        "digest of files": checksum(*files)[:16],
     }
     console = Console(soft_wrap=True, highlight=False)
     try:

@@ -79,7 +79,7 @@ def read_molecule(source: str, charge: int | None, seed: int, *, open_shell: boo
     chem = _rdkit("Chem")
     _rdkit("RDLogger").DisableLog("rdApp.*")  # what it says there is said in errors and notes
     path = Path(source)
-    if path.suffix.lower() in FILES or path.is_file():
+    if path.suffix.lower() in FILES or is_file(source):
         read = _read_file(path, charge, open_shell)
         where, geometry_is_given = str(path), read.GetNumConformers() > 0 and read.GetConformer().Is3D()
     else:
@@ -106,6 +106,14 @@ def read_molecule(source: str, charge: int | None, seed: int, *, open_shell: boo
         notes += _undecided_stereo(complete)
         _embed(complete, where, seed)
     return _molecule(source, complete, notes)
+
+
+def is_file(source: str) -> bool:
+    """Whether a source is a file that exists; a SMILES may be longer than any name of a file."""
+    try:
+        return Path(source).is_file()
+    except OSError:
+        return False
 
 
 def _rdkit(module: str) -> Any:

@@ -159,3 +159,11 @@ def test_one_model_twice_would_seem_sure_of_itself(config):
     shutil.copy(config.with_name("delta-0.pt"), config.with_name("delta-2.pt"))
     with pytest.raises(ModelError, match=r"delta-2.pt: expected models that differ, found .*delta-0.pt"):
         _ = Setup(load_config(config)).correction
+
+
+def test_an_element_that_no_training_had_near_is_warned_of_where_models_are_asked_for():
+    setup = Setup(load_config(ROOT / "inputs" / "sam-cytosine-water" / "pidelta.yaml"))
+    (warning,) = setup.warnings()
+    assert warning.startswith("delta: the training had no Cl near the QM atoms")
+    assert setup.warnings({"mm", "delta.embedding"}) == [warning]
+    assert setup.warnings({"mm", "low"}) == []

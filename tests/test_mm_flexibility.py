@@ -96,8 +96,8 @@ def test_set_up_refuses_collapsing_water_but_not_in_the_qm_region(tmp_path):
     (tmp_path / "water.gro").write_text("\n".join(["two", "8", *lines, "   0.00000   0.00000   0.00000", ""]))
     path = tmp_path / "pidelta.yaml"
     path.write_text("structure: water.gro\nmm: {topology: water.top}\n")
-    for part in ("warnings", "classical"):
+    for look in (Setup.warnings, lambda setup: setup.classical):
         with pytest.raises(TopologyError, match=r"water\.top: expected a term that holds the angle of water"):
-            getattr(Setup(load_config(path)), part)
+            look(Setup(load_config(path)))
     path.write_text("structure: water.gro\nqm: {atoms: all}\nmm: {topology: water.top}\n")
-    assert not any("angle" in warning for warning in Setup(load_config(path)).warnings)
+    assert not any("angle" in warning for warning in Setup(load_config(path)).warnings())

@@ -167,7 +167,7 @@ def test_many_molecules_without_a_cell_are_told(tmp_path, molecules, warned):
         )
     )
     (tmp_path / "pidelta.yaml").write_text("structure: water.pdb\nmm: {water: spc-fw}\n")
-    warnings = Setup(load_config(tmp_path / "pidelta.yaml")).warnings
+    warnings = Setup(load_config(tmp_path / "pidelta.yaml")).warnings()
     assert [line.partition(": ")[2] for line in warnings] == [
         f"no cell (its line CRYST1): {molecules} molecules are a cluster in vacuum, and all pairs interact"
     ] * warned

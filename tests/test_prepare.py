@@ -28,7 +28,7 @@ def test_a_smiles_becomes_a_set_up(tmp_path, run, capsys):
     assert setup.qm_region.charge == 1
     assert setup.qm_region.force_field.charges.sum() + 1.0 == pytest.approx(0.0, abs=1e-6)
     assert setup.embedding_scheme == "pme"
-    assert setup.warnings == []
+    assert setup.warnings() == []
     start = read_structure(folder / "init.pdb")
     np.testing.assert_allclose(start.positions, setup.system.positions, atol=1e-3 * ANGSTROM)
     np.testing.assert_array_equal(start.numbers, setup.system.numbers)

@@ -63,7 +63,7 @@ def test_the_topology_of_a_molecule_is_that_of_ambertools(smiles, tools, tmp_pat
         assert ours.mass == pytest.approx(atom.mass, abs=1e-3)
     setup = Setup(load_config(tmp_path / "made" / "pidelta.yaml"))
     assert setup.topology.charges.sum() == pytest.approx(0.0, abs=1e-6)
-    assert setup.warnings == []
+    assert setup.warnings() == []
     assert "warning" not in capsys.readouterr().out  # of a proton that left the zwitterion
 
 
@@ -98,7 +98,7 @@ def test_molecules_of_the_force_field_around_a_quantum_one(tmp_path, run):
     assert run("prepare", *arguments, "--cutoff", "0.7 nm", "--equilibrate", "0 ps", "--output", folder) == 0
     setup = Setup(load_config(folder / "pidelta.yaml"))
     assert len(setup.qm_indices) == 6
-    assert setup.warnings == []
+    assert setup.warnings() == []
     names = np.array(setup.system.residue_names)
     assert [(names == name).sum() for name in ("MET", "ACN")] == [6, 12]
     left = setup.qm_region.force_field

@@ -141,7 +141,7 @@ def test_charges_that_do_not_sum_to_an_integer(waters, tmp_path, fail, run, caps
                 _ = setup.qm_region
         else:
             assert setup.qm_region.remainder == pytest.approx(remainder)
-            assert any("+0.0020 e are dropped" in warning for warning in setup.warnings)
+            assert any("+0.0020 e are dropped" in warning for warning in setup.warnings())
             assert run("check", setup.config.path, "--atoms", 1) == 0
             assert "are dropped" in " ".join(capsys.readouterr().out.split())
     setup = waters("{atoms: [0, 1, 2], charge_remainder: [3, 4]}", tmp_path / "0.3.top")
@@ -201,7 +201,7 @@ def test_ions_around_a_charged_region_are_warned_of(tmp_path, run, capsys, monke
         "structure: p.gro\nqm: {atoms: resname H3O, charge: 1}\n"
         "mm: {topology: p.top, electrostatics: reaction-field, cutoff: 0.9 nm}\n"
     )
-    (warning,) = Setup(load_config(path)).warnings
+    (warning,) = Setup(load_config(path)).warnings()
     assert "CL2:CL (atom 4) with -1.00 e" in warning
     assert "wrong by up to 37.8 kcal/mol/angstrom" in warning
     monkeypatch.setenv("COLUMNS", "400")

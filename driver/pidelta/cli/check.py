@@ -111,7 +111,7 @@ def check(
         console.print(describe_names(setup.name_differences))
     if setup.topology is not None:
         console.print(describe_terms(setup.topology, None if given.qm is None else setup.qm_region))
-    for warning in setup.warnings:
+    for warning in setup.warnings():
         show_warning(console, warning)
     console.print(_energies(evaluator, start))
     _warn_of_overlap(console, setup, evaluator, start)

@@ -52,7 +52,7 @@ def evaluate(
     with nullcontext(sys.stdout) if output is None else replacing(output) as stream:
         results = _evaluate_all(evaluator, structures, frames, [] if monitor is None else [monitor])
         stream.write(json.dumps({"frames": results}, indent=1) + "\n")
-    for line in [*setup.warnings, *([] if monitor is None else warnings(monitor.alarms))]:
+    for line in [*setup.warnings(chosen), *([] if monitor is None else warnings(monitor.alarms))]:
         Console(stderr=True).print(f"warning: {line}", soft_wrap=True, markup=False, highlight=False)
 
 

@@ -194,7 +194,7 @@ class Preparation:
         path = self._work / f"{stage.name}.yaml"
         self._write_config(path, layout, multiplicity, f"../{_TOPOLOGY}", quantum=stage.quantum)
         setup = Setup(load_config(path))
-        for warning in setup.warnings:
+        for warning in setup.warnings():
             self._warn(warning)
         return setup
 

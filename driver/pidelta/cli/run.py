@@ -92,7 +92,7 @@ def run(
     check_extras(simulation, expected, setup.extras)
     check_wrapping(simulation, setup)
     _check_virial(console, simulation, setup, expected)
-    for warning in setup.warnings:
+    for warning in setup.warnings(expected):
         show_warning(console, warning)
     if note := keep_configuration(simulation, settings, expected):
         show_note(console, note)

@@ -134,9 +134,12 @@ class Setup:
         """What coupling and force field have in common."""
         return make_fields(self.config, self.qm_region, self.system.cell)
 
-    @cached_property
-    def warnings(self) -> list[str]:
-        """What a user should know before this set-up runs, a line each."""
+    def warnings(self, terms: Collection[str] | None = None) -> list[str]:
+        """What a user should know before this set-up runs, a line each.
+
+        Args:
+            terms: those of the energy that are asked for; None for all.
+        """
         found = cluster_warnings(self._inputs)
         if self.topology is not None:
             found += flexibility_warnings(self._force_field)
@@ -161,7 +164,7 @@ class Setup:
                 system.positions[None], None if system.cell is None else system.cell[None]
             ).positions
             found += border_warnings(region.surroundings, qm[0], region.charge, region.force_field.label)
-        if self.config.delta is not None:
+        if self.config.delta is not None and (terms is None or common_terms(["delta"], terms)):
             found += stranger_warnings(self.correction, region)
         return found
 

@@ -59,6 +59,11 @@ HYDROGEN = 4.0  # Da
 LENGTH, SETTLING = 6.0, 1.0  # ps
 KT = 300.0 * 1.987204259e-3  # kcal/mol
 FRAMES = 2  # of each window, to label
+ABOUT = (
+    f"Windows of {LENGTH:g} ps at 300 K, one after the other, the first {SETTLING:g} ps of each left out; "
+    f"springs of {STIFFNESS:g} kcal/mol/Å². Errors are from blocks: what is slower than a window, as turns of the "
+    "molecules, is not in them. Made by `umbrella.py`, which explains how."
+)
 FORCE = HARTREE_IN_KCAL_PER_MOL / BOHR_IN_ANGSTROM
 
 
@@ -191,7 +196,7 @@ def page(folder: Path) -> None:
     """Write the page, its numbers and its picture."""
     figure = new_figure(7.0, 4.0)
     axis = figure.subplots()
-    lines = ["# Methyl carbon of SAM to N3 of cytosine", ""]
+    lines = ["# Methyl carbon of SAM to N3 of cytosine", "", ABOUT, ""]
     numbers = {}
     for number, (method, title) in enumerate(METHODS.items()):
         found = windows(folder / method)

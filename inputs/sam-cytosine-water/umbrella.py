@@ -61,8 +61,8 @@ KT = 300.0 * 1.987204259e-3  # kcal/mol
 FRAMES = 2  # of each window, to label
 ABOUT = (
     f"Windows of {LENGTH:g} ps at 300 K, one after the other, the first {SETTLING:g} ps of each left out; "
-    f"springs of {STIFFNESS:g} kcal/mol/Å². Errors are from blocks: what is slower than a window, as turns of the "
-    "molecules, is not in them. Made by `umbrella.py`, which explains how."
+    f"springs of {STIFFNESS:g} kcal/mol/Å². Errors are from blocks: what is slower than a window, as turns "
+    "of the molecules, is not in them. Made by `umbrella.py`, which explains how."
 )
 FORCE = HARTREE_IN_KCAL_PER_MOL / BOHR_IN_ANGSTROM
 
@@ -258,7 +258,7 @@ def _against_dft(path: Path, sampled: str) -> list[str]:
         f"by {sampled}, in kcal/mol/Å; the mean, and in brackets the mean absolute value:",
         "",
     ]
-    lines += ["| distance / Å | " + " | ".join(titles) + " |", "|" + "---|" * (len(titles) + 1)]
+    lines += ["| distance / Å, frames | " + " | ".join(titles) + " |", "|" + "---|" * (len(titles) + 1)]
     edges = (0.0, 3.6, 4.6, 5.6, np.inf)
     for low, high in pairwise(edges):
         chosen = [place for place, distance in enumerate(distances) if low <= distance < high]
@@ -267,7 +267,7 @@ def _against_dft(path: Path, sampled: str) -> list[str]:
             cells = [
                 f"{mean:.2f} ({size:.2f})" for mean, size in zip(away.mean(0), abs(away).mean(0), strict=True)
             ]
-            lines.append(f"| {low:g} to {high:g}, {len(chosen)} frames | " + " | ".join(cells) + " |")
+            lines.append(f"| {low:g} to {high:g}, {len(chosen)} | " + " | ".join(cells) + " |")
     return [*lines, ""]
 
 

@@ -41,6 +41,7 @@ from pidelta.analysis.statistics import Mean, mean_with_error
 from pidelta.data.frames import LabelledFrame
 from pidelta.data.labelled import read_labelled
 from pidelta.delta.committee import Committee
+from pidelta.delta.files import models_digest
 from pidelta.delta.loading import load_correction
 from pidelta.ipi.trajectories import read_names, read_trajectory
 from pidelta.state import FloatArray
@@ -255,7 +256,8 @@ def _against_dft(path: Path, sampled: str) -> list[str]:
     titles = ("DFTB", "DFTB + delta")[: slopes.shape[1] - 1]
     lines = [
         f"Slope of the energy when cytosine moves away, less that of DFT, in {len(items)} frames of dynamics "
-        f"by {sampled}, in kcal/mol/Å; the mean, and in brackets the mean absolute value:",
+        f"by {sampled}, in kcal/mol/Å; the mean, and in brackets the mean absolute value"
+        + (f"; models {models_digest(models)}:" if models else ":"),
         "",
     ]
     lines += ["| distance / Å, frames | " + " | ".join(titles) + " |", "|" + "---|" * (len(titles) + 1)]

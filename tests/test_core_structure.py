@@ -6,9 +6,12 @@ import re
 import warnings
 from types import SimpleNamespace
 
+import ase
+import ase.io
 import numpy as np
 import parmed
 import pytest
+from scipy.spatial.transform import Rotation
 
 from pidelta.core.names import NameDifference, swapped_names
 from pidelta.core.structure import read_coordinates, read_structure
@@ -264,6 +267,29 @@ def test_one_structure_and_no_more(tmp_path, suffix, text):
     assert len(read_structure(path)) == 1
     path.write_text(text + text)
     with pytest.raises(StructureError, match=r"expected one structure, found several; .* --frames"):
+        read_structure(path)
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.7])
+def test_nine_numbers_of_a_gro_are_lattice_rows(tmp_path, turn):
+    """As ASE writes them: a turned cell is not lower triangular, and the atoms are turned with it."""
+    rows = np.array([[30.0, 0.0, 0.0], [4.0, 28.0, 0.0], [-3.0, 2.0, 25.0]])
+    turned = rows @ Rotation.from_rotvec(turn * np.array([0.3, 0.5, -0.8])).as_matrix()
+    ase.io.write(tmp_path / "a.gro", ase.Atoms("O", [[1.0, 2.0, 3.0]], cell=turned, pbc=True))
+    for found in (
+        read_structure(tmp_path / "a.gro").cell,
+        read_coordinates(tmp_path / "a.gro", topology(([8], ["O"], "MOL"))).cell,
+    ):
+        np.testing.assert_allclose(found / ANGSTROM, turned, atol=1e-4)  # nm in five digits
+
+
+def test_the_box_of_a_gro_has_three_or_nine_numbers(tmp_path):
+    path = tmp_path / "a.gro"
+    path.write_text(GRO.replace("3.0\n", "3.0   0.0\n"))
+    with pytest.raises(StructureError, match=r"expected 3 or 9 numbers of the box, found '3.0 3.0 3.0 0.0'"):
+        read_structure(path)
+    path.write_text(GRO.replace("3.0   3.0\n", "0.0   3.0 0.0 0.0 3.0 0.0 0.0 0.0\n"))
+    with pytest.raises(StructureError, match="expected a cell of three independent vectors"):
         read_structure(path)
 
 

@@ -20,6 +20,7 @@ from parmed.charmm import CharmmCrdFile
 from pidelta.core.amber_restart import read_restart
 from pidelta.core.cell import FARTHEST, is_cell, usable
 from pidelta.core.elements import name_element
+from pidelta.core.gromacs_box import gro_box, refuse_bad_box
 from pidelta.core.names import Labels, NamedAtoms, NameDifference, compare_names
 from pidelta.core.text_fields import is_number
 from pidelta.errors import StructureError
@@ -138,7 +139,7 @@ def _rows(path: Path, atoms: TopologyAtoms) -> _Rows:
         return _Rows(system.positions, system.cell, system.numbers)
     if isinstance(content, _Restart):
         return _Rows(content.coordinates * ANGSTROM, _cell_of_restart(path, content.box, atoms.cell_angle))
-    positions, cell = _coordinates(content), _cell(getattr(content, "box", None))
+    positions, cell = _coordinates(content), _cell(_box(path, content))
     if isinstance(content, CharmmCrdFile):
         return _Rows(positions, cell, labels=_crd_labels(content))
     if path.suffix in _COORDINATES_ONLY:
@@ -293,7 +294,7 @@ def _load_restart(path: Path, periodic: bool) -> Any:
 def _check_cell(path: Path, content: Any) -> None:
     """A cell is three independent vectors, or none at all."""
     is_ase = isinstance(content, ase.Atoms)
-    box = content.cell.array if is_ase else content.box
+    box = content.cell.array if is_ase else _box(path, content)
     if isinstance(content, _Restart) and box is not None and len(box) == 3:
         box = np.append(box, [90.0] * 3)  # the angles are the topology's
     if box is None or not np.any(np.asarray(box)[:3]):
@@ -318,10 +319,8 @@ def _refuse_ipi_comment(path: Path) -> None:
 def _refuse_bad_fields(path: Path) -> None:
     """ParmEd takes what is left of a line that was cut off, and the first of several structures."""
     lines = _text(path).splitlines()
-    if path.suffix == ".gro" and (
-        len(lines) < int(lines[1]) + 3 or len(lines[int(lines[1]) + 2].split()) < 3
-    ):
-        raise StructureError(f"{path}: expected {int(lines[1])} atoms and the box, found {len(lines)} lines")
+    if path.suffix == ".gro":
+        refuse_bad_box(path, lines)
     if path.suffix == ".gro" and any(line.strip() for line in lines[int(lines[1]) + 3 :]):
         raise _several(path)
     if path.suffix != ".pdb":
@@ -374,7 +373,7 @@ def _from_parmed(path: Path, content: parmed.Structure) -> System:
     return System(
         numbers=_elements(path, labels),
         positions=_coordinates(content),
-        cell=_cell(content.box),
+        cell=_cell(_box(path, content)),
         names=labels.names,
         residue_names=labels.residue_names,
         residue_indices=np.asarray([atom.residue.idx for atom in content.atoms], dtype=np.int64),
@@ -387,8 +386,15 @@ def _coordinates(content: parmed.Structure) -> FloatArray:
     return np.reshape(np.asarray(content.coordinates, dtype=np.float64), (-1, 3)) * ANGSTROM
 
 
+def _box(path: Path, content: Any) -> FloatArray | None:
+    """Lengths and angles (6,), or lattice rows (3, 3), in angstrom and degrees."""
+    return gro_box(_text(path).splitlines()) if path.suffix == ".gro" else getattr(content, "box", None)
+
+
 def _cell(box: FloatArray | None) -> FloatArray | None:
-    """Lattice rows from lengths (angstrom) and angles (degrees)."""
+    """Lattice rows in bohr, from rows in angstrom or from lengths (angstrom) and angles (degrees)."""
+    if box is not None and np.shape(box) == (3, 3):
+        return box * ANGSTROM if np.any(box) else None
     if box is None or not np.all(np.ravel(box)[:3] > 0.0):
         return None
     return np.asarray(cellpar_to_cell(np.ravel(box)[:6]), dtype=np.float64) * ANGSTROM

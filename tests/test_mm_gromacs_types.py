@@ -9,7 +9,7 @@ from mm_systems import mm_evaluator
 from openmm_support import gromacs_system, openmm_energies
 from pidelta.errors import TopologyError
 from pidelta.mm.readers import read_topology
-from pidelta.units import ANGSTROM
+from pidelta.units import ANGSTROM, KJ_PER_MOL, NANOMETER
 
 FILE = """
 [ defaults ]
@@ -137,3 +137,32 @@ def test_types_without_all_parameters(tmp_path):
         TopologyError, match=r"\[ dihedraltypes \]: expected 3 parameters, found 'CA CB CC CD"
     ):
         read_topology(path)
+
+
+@pytest.mark.parametrize("rule", ["2", "3"])
+@pytest.mark.parametrize("signs", [(-1, 1), (1, -1), (-1, -1)])
+def test_a_sigma_below_zero_means_repulsion_alone(tmp_path, rule, signs):
+    """As GROMACS takes it: c6 = 0 and c12 = 4 epsilon |sigma|^12, in all pairs of such a type."""
+    path = tmp_path / "a.top"
+    text = FILE.format(types="", rows="[ pairs ]\n1 4 1 -0.33 0.45").replace("1 2 no", f"1 {rule} no")
+    path.write_text(text.replace("A 0.35", f"A {0.35 * signs[0]}").replace("A 0.31", f"A {0.31 * signs[1]}"))
+    topology = read_topology(path)
+    sigma = 0.33 if rule == "2" else np.sqrt(0.35 * 0.31)
+    c12 = 4.0 * np.sqrt(0.28 * 0.71) * KJ_PER_MOL * (sigma * NANOMETER) ** 12
+    first, last = topology.lj_types[[0, 3]]
+    assert topology.lj_c12[first, last] == topology.lj_c12[last, first] == pytest.approx(c12, rel=1e-12)
+    assert topology.lj_c6[first, last] == topology.lj_c6[last, first] == 0.0
+    assert (np.diag(topology.lj_c6)[[first, last]] > 0.0).tolist() == [sign > 0 for sign in signs]
+    assert topology.pairs14.c6[0] == 0.0
+    assert topology.pairs14.c12[0] == pytest.approx(1.8 * KJ_PER_MOL * (0.33 * NANOMETER) ** 12, rel=1e-12)
+
+
+def test_a_pair_with_a_sigma_below_zero_repels_alone(tmp_path):
+    path = tmp_path / "a.top"
+    path.write_text(FILE.format(types="[ nonbond_params ]\nCA CD 1 -0.33 0.45", rows=""))
+    topology = read_topology(path)
+    first, last = topology.lj_types[[0, 3]]
+    assert topology.lj_c6[first, last] == 0.0
+    c12 = 1.8 * KJ_PER_MOL * (0.33 * NANOMETER) ** 12
+    assert topology.lj_c12[first, last] == pytest.approx(c12, rel=1e-12)
+    assert topology.lj_c6[first, first] > 0.0

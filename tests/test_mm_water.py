@@ -225,5 +225,9 @@ def test_refused():
     nbfix = top.lj_c6.copy()
     water_type, solute_type = top.lj_types[[9, 0]]
     nbfix[water_type, solute_type] = nbfix[solute_type, water_type] = 1.1 * nbfix[water_type, solute_type]
+    repelling = top.lj_c6.copy()
+    repelling[solute_type] = repelling[:, solute_type] = 0.0
+    with pytest.raises(SettingError, match=r"Lennard-Jones without attraction at ACM1:C1"):
+        with_water(replace(top, lj_c6=repelling), "spc-fw")
     with pytest.raises(SettingError, match=r"\(NBFIX\) between water and ACM1:C1"):
         with_water(replace(top, lj_c6=nbfix), "spc-fw")

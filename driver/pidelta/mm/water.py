@@ -219,6 +219,14 @@ def _refuse_exceptions(topology: Topology, waters: IntArray) -> None:
     if not (len(others) and len(topology.lj_c6)):
         return
     sigma, epsilon = sigma_epsilon(np.diag(topology.lj_c6), np.diag(topology.lj_c12))
+    repelling = others[(epsilon[others] == 0.0) & (np.diag(topology.lj_c12)[others] > 0.0)]
+    if len(repelling):
+        atom = int(np.argmax(topology.lj_types == repelling[0]))
+        raise SettingError(
+            "water",
+            f"{topology.source} has Lennard-Jones without attraction at {topology.label(atom)}, which cannot "
+            "be combined with that of another model of water",
+        )
     expected = combine(sigma, epsilon, topology.lj_rule)[0][np.ix_(old, others)]
     found = topology.lj_c6[np.ix_(old, others)]
     if not np.allclose(found, expected, rtol=1e-3, atol=1e-6):

@@ -75,11 +75,14 @@ class ForceField:
         return [self.number(section, words, column) for column in range(first, len(words))]
 
     def lj_pair(self, first: float, second: float) -> tuple[float, float]:
-        """c6 and c12 in atomic units from the two parameters of a file, by its combination rule."""
+        """c6 and c12 in atomic units from the two parameters of a file, by its combination rule.
+
+        As in GROMACS, a sigma below zero means no c6, and c12 with -sigma.
+        """
         if self._in_c6_c12:
             return first * KJ_PER_MOL * NANOMETER**6, second * KJ_PER_MOL * NANOMETER**12
         c6 = 4.0 * second * KJ_PER_MOL * (first * NANOMETER) ** 6
-        return c6, c6 * (first * NANOMETER) ** 6
+        return c6 * (first >= 0.0), c6 * (first * NANOMETER) ** 6
 
     def bonded_type(self, atom_type: str) -> str:
         """The name that an atom type has in bonded parameters.
@@ -123,7 +126,8 @@ class ForceField:
             c6, c12 = np.sqrt(np.outer(c6_own, c6_own)), np.sqrt(np.outer(c12_own, c12_own))
         else:
             sigma, epsilon = in_table_order(own)
-            c6, c12 = combine(sigma * NANOMETER, epsilon * KJ_PER_MOL, self.rule)
+            c6, c12 = combine(np.abs(sigma) * NANOMETER, epsilon * KJ_PER_MOL, self.rule)
+            c6[(sigma[:, None] < 0.0) | (sigma < 0.0)] = 0.0
         index = {name: i for i, name in enumerate(self.types)}
         for pair, values in self._pairs("nonbond_params").items():
             if pair <= index.keys():

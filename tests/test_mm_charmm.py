@@ -141,6 +141,9 @@ def test_amber_form_of_charmm_with_atoms_out_of_range(chamber, tmp_path, flag, e
         read_topology(tmp_path / "chamber.prmtop")
 
 
+HBOND = "\nHBOND AEXP 4 REXP 6 HAEX 4 NOACCEPTORS ALL -\n CUTHB 0.5 CTOFHB 5.0 ! far\n\nN* O* {} 2.0\nEND"
+
+
 @pytest.mark.parametrize(
     ("name", "old", "new", "expected"),
     [
@@ -155,6 +158,11 @@ def test_amber_form_of_charmm_with_atoms_out_of_range(chamber, tmp_path, flag, e
         ("protein.prm", "e14fac 1.0", "e14fac 1.0.0", "expected e14fac 1, found 1.0.0"),
         ("protein.prm", "nbxmod  5", "nbxmod  4", "expected nbxmod 5, found 4"),
         ("protein.prm", "e14fac 1.0", "e14fac 0.4", "expected e14fac 1, found 0.4"),
+        ("protein.prm", "eps 1.0", "EPS 4.0", "line 1191: expected eps 1, found 4.0"),
+        ("protein.prm", "cdiel", "RDIE", "line 1191: expected a constant dielectric (cdie), found rdie"),
+        ("protein.prm", "\nEND", HBOND.format(-4.0), "expected no hydrogen-bond terms (HBOND), found 'n* o*"),
+        ("protein.prm", "\nEND", "\nNBFIX\n\nO NH* -3.3 3.1\nEND", "NBFIX: expected two atom types without"),
+        ("protein.prm", "\nEND", "\nNBFIX\nN+ O -3.3 3.1\nEND", "without wildcards, found 'n+ o -3.3 3.1'"),
     ],
 )
 def test_charmm_files_that_are_refused(charmm, tmp_path, name, old, new, expected):
@@ -166,6 +174,18 @@ def test_charmm_files_that_are_refused(charmm, tmp_path, name, old, new, expecte
         read_topology(tmp_path / "protein.psf", [tmp_path / "protein.rtf", tmp_path / "protein.prm"])
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_options_that_change_nothing(charmm, tmp_path):
+    """As CHARMM22 has them: hydrogen bonds without a depth; words in titles and comments."""
+    text = (charmm[0] / "protein.prm").read_text().replace("eps 1.0", "eps 1. ! eps 4.0")
+    text = "* eps 4.0 rdie\n" + text.replace("\nEND", HBOND.format(-0.0))
+    (tmp_path / "protein.prm").write_text(text.replace("cdiel", "CDIE"))
+    expected, found = (
+        read_topology(charmm[0] / "protein.psf", [charmm[0] / "protein.rtf", folder / "protein.prm"])
+        for folder in (charmm[0], tmp_path)
+    )
+    np.testing.assert_array_equal(found.lj_c6, expected.lj_c6)
 
 
 def test_coordinates_of_charmm(charmm, tmp_path):

@@ -20,6 +20,7 @@ from pidelta.core.elements import guess_elements, misfit
 from pidelta.errors import TopologyError
 from pidelta.mm.lennard_jones import CombinationRule, combine
 from pidelta.mm.readers.charmm_impropers import impropers
+from pidelta.mm.readers.charmm_options import refuse_options
 from pidelta.mm.readers.conversion import atoms_of, harmonic, pairs_within, torsions, without_parameters
 from pidelta.mm.topology import CMAPs, Pairs14, Topology, unique_pairs
 from pidelta.state import FloatArray, IntArray
@@ -27,8 +28,6 @@ from pidelta.units import ANGSTROM, DALTON_IN_ELECTRON_MASS, KCAL_PER_MOL
 
 # sections that would add to the energy or change the exclusions if they had entries
 _REFUSED = {"NNB": "explicit exclusions", "NUMLP": "lone pairs", "NUMANISO": "anisotropic polarisability"}
-_NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
-_OPTIONS = {"nbxmod": 5.0, "e14fac": 1.0}
 
 
 def read_charmm(path: Path, parameters: Sequence[Path]) -> Topology:
@@ -42,7 +41,7 @@ def read_charmm(path: Path, parameters: Sequence[Path]) -> Topology:
         raise TopologyError(f"{path}: expected parameters in CHARMM .prm, .rtf or .str files, found none")
     _refuse_sections(path)
     for file in parameters:
-        _refuse_options(file)
+        refuse_options(file)
     psf, known, rows = _parse(path, parameters)
     n_atoms = len(psf.atoms)
     rule: CombinationRule = "geometric" if known.combining_rule == "geometric" else "lorentz-berthelot"
@@ -102,16 +101,6 @@ def _refuse_sections(path: Path) -> None:
             raise TopologyError(
                 f"{path}: {_REFUSED[section.upper()]} (!{section}) are not evaluated by pidelta"
             )
-
-
-def _refuse_options(path: Path) -> None:
-    """Non-bonded options of a parameter file that would change the energy."""
-    text = path.read_text(encoding="utf-8", errors="replace").lower()
-    text = re.sub(r"!.*", "", text)
-    for option, expected in _OPTIONS.items():
-        for value in re.findall(rf"\b{option}\s+(\S+)", text):
-            if not re.fullmatch(_NUMBER, value) or float(value) != expected:
-                raise TopologyError(f"{path}: expected {option} {expected:g}, found {value}")
 
 
 def _parse(path: Path, parameters: Sequence[Path]) -> tuple[Any, Any, IntArray]:

@@ -158,5 +158,5 @@ def test_extras(tmp_path):
     with pytest.raises(DataError, match="dipole_0: expected extras of one length"):
         read_extras(path)
     path.write_text(block(0, [1.0]).replace("1.0", "x"))
-    with pytest.raises(DataError, match="dipole_0: step 0: expected numbers"):
+    with pytest.raises(DataError, match="dipole_0: step 0: expected finite numbers"):
         read_extras(path)

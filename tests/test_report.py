@@ -230,6 +230,17 @@ def break_run(folder, fault):
     elif fault == "columns":
         file = folder / "sim.out"
         file.write_text(file.read_text() + "1 2 3\n")
+    elif fault == "unit of a column":
+        file = folder / "sim.out"
+        file.write_text(file.read_text().replace("temperature{kelvin}", "temperature{bananas}"))
+    elif fault in ("positions not finite", "velocities not finite"):
+        file = folder / f"sim.{fault[:3]}_1.xyz"
+        lines = file.read_text().splitlines()
+        lines[-1] = "H nan 0 0"
+        file.write_text("\n".join([*lines, ""]))
+    elif fault == "dipole not finite":
+        file = folder / "sim.dip_0"
+        file.write_text(file.read_text() + " #EXTRAS(dipole)# Step:   360 \n1 inf 2\n")
     return path
 
 
@@ -241,6 +252,13 @@ def break_run(folder, fault):
         ("another input", r"sim\.xml: expected trajectories of the 6 atoms of .*water\.xyz, found others"),
         ("units", r"sim\.pos_0\.xyz: expected units that i-PI knows in snapshot 0"),
         ("quantity", r"sim\.vel_0\.xyz: expected velocities .* found forces"),
+        ("unit of a column", r"sim\.out: column temperature: expected a unit of temp.* found 'bananas'"),
+        (
+            "positions not finite",
+            r"pos_1\.xyz: expected finite positions of atom 5 in snapshot 89 \(step 356\), found nan 0 0",
+        ),
+        ("velocities not finite", r"sim\.vel_1\.xyz: expected finite velocities of atom 5 in snapshot 89"),
+        ("dipole not finite", r"sim\.dip_0: step 360: expected finite numbers, found '1 inf 2'"),
         ("columns", r"sim\.out: line 96: expected 5 columns, found 3"),
     ],
 )

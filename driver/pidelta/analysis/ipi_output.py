@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,8 +83,7 @@ class Properties:
         Raises:
             KeyError: there is no such column, or its dimension is not known here.
         """
-        factor = unit_to_internal(_DIMENSIONS[name.partition("(")[0]], self.units[name] or "atomic_unit", 1.0)
-        return np.asarray(self.columns[name] * factor)
+        return np.asarray(self.columns[name] * _factor(_DIMENSIONS[_kind(name)], self.units[name]))
 
 
 class PropertiesFollower:
@@ -141,7 +142,8 @@ def read_properties(path: Path) -> Properties:
     computed again replace the old ones. An incomplete last line is left out.
 
     Raises:
-        DataError: the file is missing, has no header or no rows, or a row does not fit the header.
+        DataError: the file is missing, has no header or no rows, a unit is unknown, or a row does not fit the
+            header.
     """
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
@@ -150,6 +152,8 @@ def read_properties(path: Path) -> Properties:
     columns = _read_header(lines)
     if not columns:
         raise DataError(f"{path}: expected the header of an i-PI properties file, found none")
+    for column in columns:
+        _check_unit(path, column)
     width = columns[-1].last + 1
     rows = []
     for number, line in enumerate(lines, start=1):
@@ -172,6 +176,29 @@ def read_properties(path: Path) -> Properties:
         keep = not_superseded(data["step"])
         data = {name: values[keep] for name, values in data.items()}
     return Properties(data, {column.name: column.unit for column in columns})
+
+
+def _kind(name: str) -> str:
+    """The name of a property without its arguments."""
+    return name.partition("(")[0]
+
+
+def _factor(dimension: str, unit: str) -> float:
+    return float(unit_to_internal(dimension, unit or "atomic_unit", 1.0))
+
+
+def _check_unit(path: Path, column: Column) -> None:
+    dimension = _DIMENSIONS.get(_kind(column.name))
+    if dimension is None:
+        return
+    try:
+        with redirect_stdout(io.StringIO()):
+            _factor(dimension, column.unit)
+    except (KeyError, TypeError, ValueError):
+        raise DataError(
+            f"{path}: column {column.name}: expected a unit of {dimension} that i-PI knows, "
+            f"found {column.unit!r}"
+        ) from None
 
 
 def _read_header(lines: list[str]) -> list[Column]:

@@ -115,13 +115,15 @@ class FrameFile:
             (M, 3) values in atomic units, and the (3, 3) cell, lattice vectors as rows in bohr.
 
         Raises:
-            DataError: it is malformed, in an unknown unit, has no cell, or holds something else.
+            DataError: it is malformed, in an unknown unit, has no cell, holds something else, or what is not
+                finite.
         """
         _, values, cell, comment = self._parse(index, atoms)
         scale, cell_scale = self._scales(comment, index)
         cell = cell.T * cell_scale
         if not np.linalg.det(cell) > 0.0:  # without one i-PI takes a cell of negative vectors
             raise DataError(f"{self.path}: expected a cell in the comment of snapshot {index}, found none")
+        self._check_finite(values, index, atoms)
         return values * scale, cell
 
     def _parse(
@@ -140,6 +142,17 @@ class FrameFile:
             raise DataError(
                 f"{self.path}: expected {self.quantity} as i-PI writes them in snapshot {index} ({reason})"
             ) from None
+
+    def _check_finite(self, values: FloatArray, index: int, atoms: IntArray | None) -> None:
+        wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if len(wrong):
+            row = wrong[0]
+            atom = row if atoms is None else atoms[row]
+            found = " ".join(f"{value:.6g}" for value in values[row])
+            raise DataError(
+                f"{self.path}: expected finite {self.quantity} of atom {atom} in snapshot {index} "
+                f"(step {self.steps[index]}), found {found}"
+            )
 
     def _scales(self, comment: str, index: int) -> tuple[float, float]:
         """Atomic units per unit of the values and of the cell."""
@@ -173,7 +186,7 @@ def read_extras(path: Path) -> tuple[IntArray, FloatArray]:
     """Read extras that were picked out by ``extra_type``: steps (n,) and values (n, k) in atomic units.
 
     Raises:
-        DataError: the file is missing, or holds other than k numbers a step.
+        DataError: the file is missing, or holds other than k finite numbers a step.
     """
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -189,10 +202,13 @@ def read_extras(path: Path) -> tuple[IntArray, FloatArray]:
             break
         try:
             rows.append([float(word) for word in block.split()])
+            is_finite = np.isfinite(rows[-1]).all()
         except ValueError:
+            is_finite = False
+        if not is_finite:
             raise DataError(
-                f"{path}: step {match.group(2)}: expected numbers, found {block.strip()!r:.60}"
-            ) from None
+                f"{path}: step {match.group(2)}: expected finite numbers, found {block.strip()!r:.60}"
+            )
         steps.append(int(match.group(2)))
     if not rows or any(len(row) != len(rows[0]) for row in rows):
         raise DataError(f"{path}: expected extras of one length, as i-PI writes those of an extra_type")

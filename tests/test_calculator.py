@@ -367,3 +367,9 @@ def test_stretched_bonds_and_wrapped_atoms_pass(qmmm_box):
         point.positions[4] += (stretch - 1.0) * (point.positions[4] - point.positions[3])
         point.calc = calculator
         assert np.isfinite(point.get_potential_energy())
+
+
+@pytest.mark.parametrize("given", [None, {"structure": "molecule.xyz"}, 3])
+def test_what_is_no_configuration(given):
+    with pytest.raises(ConfigError, match=f"the path of one, found {type(given).__name__}$"):
+        Calculator(given)

@@ -77,6 +77,10 @@ class Calculator(ASECalculator):
 
     def __init__(self, config: Config | str | Path) -> None:
         super().__init__()
+        if not isinstance(config, Config | str | Path):
+            raise ConfigError(
+                f"Calculator: expected a configuration or the path of one, found {type(config).__name__}"
+            )
         self.config = config if isinstance(config, Config) else load_config(Path(config))
         self.parameters["config"] = str(self.config.path)
         self.evaluation: Evaluation | None = None

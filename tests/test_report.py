@@ -452,3 +452,93 @@ def test_a_few_frames_are_no_spectrum(tmp_path):
     assert "QM dipole: too short: expected snapshots, 33 or more, found 2" in (
         sections["Infrared spectrum"].remarks
     )
+
+
+def cut(file, share):
+    """Leave the first part of the snapshots."""
+    lines = file.read_text().splitlines(keepends=True)
+    per_frame = len(lines) // N_FRAMES
+    file.write_text("".join(lines[: per_frame * int(N_FRAMES * share)]))
+
+
+def test_a_whole_run_has_no_warnings(sample):
+    assert make(sample).warnings == ()
+
+
+@pytest.mark.parametrize("fault", ["no file", "no rows", "empty"])
+def test_properties_that_are_not_there(tmp_path, run, capsys, fault):
+    """The rest is reported, and nothing says to ask for what the input asks for."""
+    path = write_run(tmp_path)
+    out = tmp_path / "sim.out"
+    header = [line for line in out.read_text().splitlines() if line.startswith("#")]
+    out.write_text("" if fault == "empty" else "\n".join([*header, ""]))
+    if fault == "no file":
+        out.unlink()
+    assert run("report", path) == 0
+    problem = "sim.out: no such file" if fault == "no file" else "sim.out: no rows yet"
+    assert f"warning: {problem}" in capsys.readouterr().out
+    page = (tmp_path / "sim-report" / "report.md").read_text()
+    for words in (f"- warning: {problem}", f"drift: {problem}", f"potential energy: {problem}"):
+        assert words in page
+    assert "time{picosecond}" not in page
+
+
+def test_a_run_without_a_row_or_snapshot(tmp_path, fail):
+    path = write_run(tmp_path)
+    for file in tmp_path.glob("sim.*[!l]"):
+        if file != path:
+            file.write_text("")
+    assert "expected outputs of this input, found none yet" in fail("report", path)
+
+
+def test_trajectories_of_unlike_lengths(tmp_path, run, capsys):
+    path = write_run(tmp_path)
+    cut(tmp_path / "sim.pos_1.xyz", 0.5)
+    cut(tmp_path / "sim.dip_0", 0.3)
+    for bead in range(N_BEADS):
+        cut(tmp_path / f"sim.vel_{bead}.xyz", 0.4)
+    assert run("report", path) == 0
+    shown, page = capsys.readouterr().out, (tmp_path / "sim-report" / "report.md").read_text()
+    for warning in (
+        "positions: 45 snapshots count, those that all files have: sim.pos_0.xyz has 90, sim.pos_1.xyz 45",
+        "dipole: 27 snapshots count, those that all files have: sim.dip_1 has 90, sim.dip_0 27",
+        "sim.vel ends at step 140, sim.pos at step 356",
+    ):
+        assert f"warning: {warning}\n" in shown
+        assert f"- warning: {warning}\n" in page
+
+
+def facts_and_times(path):
+    made = make(path)
+    times = next(section for section in made.sections if section.title == "Correlation times")
+    return made.warnings, dict(made.facts)["time step"], times.numbers[0].mean.value
+
+
+def test_the_time_step_is_that_of_the_run(sample, tmp_path):
+    """An input that was edited after the run does not make its times ten times as long."""
+    path = write_run(tmp_path)
+    before = facts_and_times(path)
+    path.write_text(path.read_text().replace("'femtosecond'> 0.5", "'femtosecond'> 5"))
+    warnings, shown, time = facts_and_times(path)
+    assert (shown, time) == ("0.5 fs", pytest.approx(before[2], rel=1e-6))
+    assert warnings == (
+        "sim.out: the time step is 0.5 fs, in sim.xml it is 5 fs: that of sim.out counts; "
+        "was the input edited after the run?",
+    )
+
+
+def test_a_time_step_that_changed(tmp_path):
+    path = write_run(tmp_path)
+    out, lines = tmp_path / "sim.out", []
+    for line in out.read_text().splitlines():
+        words = line.split()
+        if not line.startswith("#") and (step := int(words[0])) > 100:
+            words[1] = f"{(100 * 0.5 + (step - 100) * 0.25) / 1000:.8e}"
+        lines.append(line if line.startswith("#") else " ".join(words))
+    out.write_text("\n".join([*lines, ""]))
+    warnings, shown, _ = facts_and_times(path)
+    assert shown == "0.5 fs"
+    assert warnings == (
+        "sim.out: the time step changes at step 100 from 0.5 fs to 0.25 fs: times and spectra are those of "
+        "0.5 fs, as in sim.xml",
+    )

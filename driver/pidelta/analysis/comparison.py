@@ -21,6 +21,9 @@ def write_comparison(reports: Sequence[Report], folder: Path) -> None:
     """
     names = [report.name for report in reports]
     lines = [f"# {' / '.join(names)}", "", *_facts(reports)]
+    warnings = [f"- warning: {report.name}: {warning}" for report in reports for warning in report.warnings]
+    if warnings:
+        lines += ["", *warnings]
     if len(names) > 1:
         lines += ["", f"z: difference from {names[0]} in units of both errors together."]
     for title in dict.fromkeys(section.title for report in reports for section in report.sections):

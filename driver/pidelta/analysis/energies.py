@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import math
 
-from pidelta.analysis.ipi_output import Properties
 from pidelta.analysis.sections import Curve, Number, Panel, Picture, Section
 from pidelta.analysis.statistics import Mean, mean_with_error, settled
 from pidelta.analysis.summary import fit_drift, time_in_ps
+from pidelta.analysis.written import WrittenProperties
 from pidelta.units import HARTREE_IN_EV
 
 
-def energy_section(files: list[Properties], n_atoms: int) -> Section:
+def energy_section(written: WrittenProperties, n_atoms: int) -> Section:
     """Means over time of what the properties files have, and the drift of the conserved quantity.
 
     Of all columns of the files it says which are not numbers, and where.
     """
     numbers, panels, remarks = [], [], []
+    files = list(written.files.values())
     conserved = next((file for file in files if "conserved" in file), None)
     time = None if conserved is None else time_in_ps(conserved)
     if conserved is None or time is None:
-        remarks.append("drift: not in the output: ask for time{picosecond} and conserved in <properties>")
+        why = written.why_not("time", "conserved")
+        why = why or "not in the output: ask for time{picosecond} and conserved in <properties>"
+        remarks.append(f"drift: {why}")
     elif len(time) > 2:
         values = conserved.atomic("conserved")
         drift = fit_drift(settled(time), settled(values), n_atoms)

@@ -23,6 +23,8 @@ _FEW_COLUMNS = 3
 def write_report(report: Report, folder: Path) -> None:
     """Write ``report.md``, ``report.json`` and pictures into a folder, which exists."""
     lines = [f"# {report.name}", "", *_facts(report)]
+    if report.warnings:
+        lines += ["", *(f"- warning: {warning}" for warning in report.warnings)]
     for section in report.sections:
         lines += ["", f"## {section.title}", ""]
         lines += _table(section)
@@ -39,6 +41,7 @@ def to_json(report: Report) -> dict[str, Any]:
     return {
         "name": report.name,
         "facts": dict(report.facts),
+        "warnings": list(report.warnings),
         "sections": [
             {
                 "title": section.title,

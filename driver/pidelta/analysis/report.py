@@ -20,7 +20,8 @@ from pidelta.analysis.estimators import (
     written_centroid_virial,
 )
 from pidelta.analysis.exchange import Exchange, exchange_section
-from pidelta.analysis.ipi_output import Properties, read_properties
+from pidelta.analysis.facts import run_facts
+from pidelta.analysis.ipi_output import Properties
 from pidelta.analysis.positions_pass import Positions, read_positions
 from pidelta.analysis.run_files import BeadFrames, RunFiles
 from pidelta.analysis.sections import Mark, Report, Section
@@ -33,10 +34,11 @@ from pidelta.analysis.spectra import (
     vibrational_density,
 )
 from pidelta.analysis.temperatures import KineticTemperatures, kinetic_temperatures, temperature_section
+from pidelta.analysis.written import WrittenProperties, early_ends, read_written, written_time_step
 from pidelta.errors import DataError
 from pidelta.ipi.outputs import RunOutputs, SystemOutputs
 from pidelta.state import FloatArray, IntArray
-from pidelta.units import ATOMIC_TIME_IN_FEMTOSECOND, HARTREE_IN_KELVIN
+from pidelta.units import ATOMIC_TIME_IN_FEMTOSECOND
 
 Progress = Callable[[str], None]
 """Told what is being done, before it is done."""
@@ -104,14 +106,16 @@ class SystemReport:
             DataError: nothing has been written yet, or a file is malformed or of another input.
         """
         path, prefix = self._run.outputs.path, self._run.outputs.prefix
-        if not self._properties and not any(t.files() for t in self._outputs.trajectories):
+        trajectories = (file for each in self._outputs.trajectories for file in each.files())
+        if not self._properties and not any(file.stat().st_size for file in trajectories):
             raise DataError(f"{path}: expected outputs of this input, found none yet: run it first")
         if not self._outputs.ensemble:
             raise DataError(
                 f"{path}: expected <motion mode='dynamics'>, whose means have errors, found another"
             )
+        warnings = [*self._written.warnings, *self._take_time_step()]
         sections = [
-            energy_section(self._properties, len(self._composition)),
+            energy_section(self._written, len(self._composition)),
             self._exchange(),
             self._temperatures(),
             self._kinetic_energies(),
@@ -127,22 +131,38 @@ class SystemReport:
             name=f"{prefix or path.stem} {self._outputs.name}".strip(),
             folder=path.resolve().parent.name,
             system=self._outputs.name,
-            facts=tuple(self._facts()),
+            facts=tuple(
+                run_facts(path, self._outputs, self._composition, self._run.cost, self._best("step"))
+            ),
             sections=tuple(section for section in sections if section is not None),
+            warnings=tuple(dict.fromkeys([*warnings, *self._files.warnings, *early_ends(self._ends())])),
         )
 
     @cached_property
+    def _written(self) -> WrittenProperties:
+        return read_written(self._outputs.properties)
+
+    @property
     def _properties(self) -> list[Properties]:
-        found = []
-        for file in self._outputs.properties:
-            if not file.path.exists():
-                continue
-            try:
-                found.append(read_properties(file.path))
-            except DataError as error:
-                if "at least one row" not in str(error):
-                    raise
-        return found
+        return list(self._written.files.values())
+
+    def _take_time_step(self) -> list[str]:
+        """Go on with the time step that the outputs have, and say where the input has another."""
+        if self._outputs.time_step is None:
+            return []
+        step, warnings = written_time_step(
+            self._run.outputs.path.name, self._outputs.time_step, self._written.files
+        )
+        self._outputs = replace(self._outputs, time_step=step)
+        return warnings
+
+    def _ends(self) -> dict[str, tuple[int, int]]:
+        """Last step and stride of each output that was read."""
+        ends, strides = dict(self._files.ends), {f.path.name: f.stride for f in self._outputs.properties}
+        for name, properties in self._written.files.items():
+            if "step" in properties:
+                ends[name] = int(properties.columns["step"][-1]), strides[name]
+        return ends
 
     @cached_property
     def _positions(self) -> Positions | None:
@@ -168,34 +188,6 @@ class SystemReport:
         if self._run.exchange is not None:
             return self._run.exchange.temperature_of(self._index, steps)
         return np.full(len(steps), self._outputs.temperature)
-
-    def _facts(self) -> list[tuple[str, str]]:
-        outputs, regions = self._outputs, self._composition.regions
-        facts = [("input", self._run.outputs.path.name), ("atoms", f"{len(self._composition)}")]
-        facts += [(f"atoms of region {name}", f"{len(atoms)}") for name, atoms in regions.items()]
-        facts.append(("beads", f"{outputs.n_beads}"))
-        dynamics = ", ".join(filter(None, (outputs.ensemble, *outputs.thermostats)))
-        facts.append(("dynamics", dynamics or "none"))
-        if outputs.temperature is not None:
-            facts.append(("temperature", f"{outputs.temperature * HARTREE_IN_KELVIN:.4g} K"))
-        if outputs.time_step is not None:
-            facts.append(("time step", f"{outputs.time_step * ATOMIC_TIME_IN_FEMTOSECOND:.4g} fs"))
-        main = self._best("step")
-        if main is not None:
-            steps = main.columns["step"]
-            facts.append(("steps", f"{steps[0]:.0f} to {steps[-1]:.0f}"))
-        if (cost := self._run.cost) is not None:
-            facts.append(
-                (
-                    "CPU time",
-                    f"{cost.cpu_seconds:.0f} s for {cost.steps} steps, i-PI and clients from their start",
-                )
-            )
-        if not regions and not self._composition.has_quantum and self._composition.bonds is None:
-            facts.append(("configuration", "none: no regions, no water; name one by --config"))
-        facts.append(("left out", "the first twentieth of each series"))
-        facts.append(("errors", "one standard error, by blocks (Flyvbjerg, Petersen 1989)"))
-        return facts
 
     def _exchange(self) -> Section | None:
         main = self._best("step")
@@ -274,7 +266,9 @@ class SystemReport:
             steps = properties.columns["step"].astype(np.int64)
             series.append(Series("potential energy", steps, properties.atomic("potential")))
         else:
-            missing.append("potential energy: not in the output: ask for step and potential in <properties>")
+            why = self._written.why_not("potential", "step")
+            why = why or "not in the output: ask for step and potential in <properties>"
+            missing.append(f"potential energy: {why}")
         dipole = self._files.extras("dipole")
         if dipole is not None:
             series.append(Series("QM dipole", dipole[0], dipole[1].mean(axis=1)))

@@ -8,9 +8,11 @@ from functools import reduce
 
 import numpy as np
 
+from pidelta.analysis.written import left_out
 from pidelta.errors import DataError
 from pidelta.ipi.frames import FrameFile, read_extras
 from pidelta.ipi.outputs import SystemOutputs
+from pidelta.ipi.simulation import TrajectoryFiles
 from pidelta.state import FloatArray, IntArray
 
 _OF_RING_POLYMERS = ("x_centroid", "v_centroid", "kinetic_cv", "r_gyration")
@@ -80,12 +82,18 @@ class RunFiles:
     Args:
         outputs: what the input asks for.
         n_atoms: expected in each trajectory; None before it is known.
+
+    Attributes:
+        warnings: on snapshots that some beads lack, a line each.
+        ends: last step and stride of each trajectory that was read, by the beginning of its name.
     """
 
     def __init__(self, outputs: SystemOutputs, n_atoms: int | None = None) -> None:
         self.outputs = outputs
         self._n_atoms = n_atoms
         self._found: dict[str, BeadFrames | None] = {}
+        self.warnings: list[str] = []
+        self.ends: dict[str, tuple[int, int]] = {}
 
     def frames(self, quantity: str) -> BeadFrames | None:
         """The frames of a quantity; None where the input does not ask for it or nothing is written yet.
@@ -116,6 +124,8 @@ class RunFiles:
             return None
         beads = [read_extras(path) for path in files]
         steps: IntArray = reduce(np.intersect1d, [steps for steps, _ in beads])
+        written = {path.name: each for path, (each, _) in zip(files, beads, strict=True)}
+        self._note(found[0], name, written, steps)
         return steps, np.stack([values[np.searchsorted(s, steps)] for s, values in beads], axis=1)
 
     def _open(self, quantity: str) -> BeadFrames | None:
@@ -141,4 +151,12 @@ class RunFiles:
             raise DataError(f"{trajectory.stem}: expected {expected} atoms, found {sorted(counts)}")
         if not len(frames):
             raise DataError(f"{trajectory.stem}: expected steps that all beads have, found none")
+        written = {file.path.name: file.steps for file in frames.files}
+        self._note(trajectory, quantity, written, frames.steps)
         return frames
+
+    def _note(
+        self, trajectory: TrajectoryFiles, what: str, written: dict[str, IntArray], common: IntArray
+    ) -> None:
+        self.warnings += left_out(what, written, common)
+        self.ends[trajectory.stem.name] = max(int(s[-1]) for s in written.values()), trajectory.stride

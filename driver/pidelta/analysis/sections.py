@@ -100,6 +100,7 @@ class Report:
         system: the name of the system, '' for the only one.
         facts: about the run, names and values.
         sections: the topics.
+        warnings: what does not fit together in the outputs, a line each.
     """
 
     name: str
@@ -107,3 +108,4 @@ class Report:
     system: str
     facts: tuple[tuple[str, str], ...]
     sections: tuple[Section, ...]
+    warnings: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from pidelta.cli.messages import show_warning
 from pidelta.errors import DataError, SetupError
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ def make_reports(
                 status.update(f"{path.name}: {text}")
 
             made = SystemReport(run, index, composition_of(path, system, setup), options, show).make()
+        for warning in made.warnings:
+            show_warning(console, warning)
         yield report_folder(path, run.outputs.prefix) / system.name, made
 
 

@@ -202,7 +202,7 @@ def read_extras(path: Path) -> tuple[IntArray, FloatArray]:
             break
         try:
             rows.append([float(word) for word in block.split()])
-            is_finite = np.isfinite(rows[-1]).all()
+            is_finite = bool(np.isfinite(rows[-1]).all())
         except ValueError:
             is_finite = False
         if not is_finite:

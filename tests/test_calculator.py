@@ -373,3 +373,16 @@ def test_stretched_bonds_and_wrapped_atoms_pass(qmmm_box):
 def test_what_is_no_configuration(given):
     with pytest.raises(ConfigError, match=f"the path of one, found {type(given).__name__}$"):
         Calculator(given)
+
+
+def test_charge_and_multiplicity_of_info(water, qmmm_box):
+    water.info = {"charge": 0, "multiplicity": 1.0, "spin": 0}
+    assert np.isfinite(water.get_potential_energy())
+    for name, expected, found in (("charge", 0, 1), ("charge", 0, -1.0), ("multiplicity", 1, np.int64(3))):
+        other = water.copy()
+        other.info[name] = found
+        other.calc = Calculator(water.calc.config)
+        with pytest.raises(StructureError, match=f"the {name} {expected} of .*, found {found} in the ASE"):
+            other.get_potential_energy()
+    qmmm_box.info["charge"] = 1  # whose it is nothing says
+    assert np.isfinite(qmmm_box.get_potential_energy())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ase.data import atomic_numbers
 
-from pidelta.core.elements import guess_elements, misfit, named_elements, united_hydrogens
+from pidelta.core.elements import contradiction, guess_elements, misfit, named_elements, united_hydrogens
 
 # name, type, mass and number of hydrogens bound to it, in the names of AMBER, CHARMM and OPLS
 ROWS = [
@@ -103,3 +103,36 @@ def test_hydrogens_of_united_atoms():
     assert [united_hydrogens(mass, 6) for mass in (12.011, 13.019, 14.027, 15.035, 16.043)] == [0, 1, 2, 3, 4]
     assert [united_hydrogens(mass, 6) for mass in (13.00335, 14.00324, 9.995, 5.963)] == [0, 0, 0, 0]
     assert united_hydrogens(15.015, 7) == 0
+
+
+@pytest.mark.parametrize(
+    ("numbers", "masses"),
+    [
+        ([6, 1, 7, 8], [12.0, 1.008, 14.01, 16.0]),
+        ([6, 6, 6, 6], [13.019, 14.027, 15.035, 16.043]),  # united atoms, CH2 near nitrogen, CH4 near oxygen
+        ([7, 7, 8, 1], [15.015, 16.023, 17.007, 0.0]),  # hydrogens of rigid groups are sites
+        ([7, 1, 1], [11.991, 2.016, 2.016]),  # NH2 that has given to hydrogen: near carbon
+        ([8, 1], [13.984, 3.023]),
+        ([6, 1, 1, 1], [2.939, 4.032, 4.032, 4.032]),
+        ([1, 1, 6, 7, 8], [2.014, 3.016, 13.003, 15.0, 17.999]),  # isotopes
+        ([0, -1, 0], [14.007, 12.011, 0.0]),
+        ([8, 20, 27], [72.0, 40.08, 58.933]),
+    ],
+)
+def test_masses_that_do_not_contradict_the_number(numbers, masses):
+    assert contradiction(np.array(numbers), np.array(masses)) is None
+
+
+@pytest.mark.parametrize(
+    ("numbers", "masses", "atom", "found"),
+    [
+        ([1, 7, 6], [1.008, 12.011, 12.011], 1, "of N as the atomic number 7 says, found 12.011, that of C"),
+        ([6, 1], [14.007, 3.023], 0, "of C as the atomic number 6 says, found 14.007, that of N"),
+        ([1, 1], [1.008, 15.999], 1, "of H as the atomic number 1 says, found 15.999, that of O"),
+        ([17], [79.904], 0, "of Cl as the atomic number 17 says, found 79.904, that of Br"),
+    ],
+)
+def test_masses_of_another_element(numbers, masses, atom, found):
+    row, problem = contradiction(np.array(numbers), np.array(masses))
+    assert row == atom
+    assert problem == f"expected a mass {found}"

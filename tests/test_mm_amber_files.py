@@ -75,6 +75,9 @@ def test_files_without_atomic_numbers(acetamide, tmp_path):
 def test_elements_that_tleap_did_not_know(acetamide, tmp_path):
     numbers = [-1, 1, 1, 1, -1, 8, 7, 1, -1]
     assert_same(edited(acetamide, tmp_path / "a.prmtop", ATOMIC_NUMBER=numbers), acetamide)
+    path = edited(acetamide, tmp_path / "b.prmtop", ATOMIC_NUMBER=[7, *numbers[1:]])
+    with pytest.raises(TopologyError, match=r"b.prmtop: atom 1 \(C1\): expected a mass of N .* that of C"):
+        read_topology(path)
 
 
 def old_format(source, path):

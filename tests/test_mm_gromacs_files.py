@@ -173,6 +173,10 @@ def test_atomic_numbers_come_before_masses(tmp_path):
     path = write(tmp_path / "a.top", {})
     path.write_text(path.read_text().replace("16.00", "13.984").replace("1.008", "3.024"))
     assert read_topology(path).numbers.tolist() == [8, 1, 6, 8, 1]
+    write(path, {})
+    path.write_text(path.read_text().replace("CT   6", "CT   7"))
+    with pytest.raises(TopologyError, match=r"atom 3 \(C1\): expected a mass of N .* that of C"):
+        read_topology(path)
 
 
 def test_united_atoms_are_no_part_of_a_qm_region(tmp_path, fail):

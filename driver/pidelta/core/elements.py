@@ -89,6 +89,32 @@ def united_hydrogens(mass: float, number: int) -> int:
     return fits[0] if fits else 0
 
 
+def contradiction(numbers: IntArray, masses: FloatArray) -> tuple[int, str] | None:
+    """The first atom whose mass is that of another element than its number, and what is wrong with it.
+
+    Args:
+        numbers: (N,) as a file has them, 0 or less where it says nothing.
+        masses: (N,) in dalton. Where a hydrogen is heavy, masses may have been moved to it; any atom may be
+            united with up to four hydrogens, as GROMACS makes those of rigid groups.
+    """
+    moved = bool(((numbers == 1) & (masses > 1.2) & (masses < 4.2)).any())
+    pairs, first = np.unique(np.stack([numbers, masses], axis=1), axis=0, return_index=True)
+    for atom, (value, mass) in sorted(zip(first.tolist(), pairs.tolist(), strict=True)):
+        number = int(value)
+        other = int(np.argmin(np.abs(atomic_masses[1 : _HEAVIEST + 1] - mass))) + 1
+        if not 0 < number <= _HEAVIEST or abs(mass - atomic_masses[other]) > 0.1:
+            continue
+        weight = float(atomic_masses[number])
+        united = any(abs(mass - weight - 1.008 * n) < 0.012 for n in (1, 2, 3, 4))
+        explained = (number == 1 and mass < 4.2) or (moved and _fits_repartitioned(mass, number))
+        if abs(mass - weight) > 0.5 and not united and not explained:
+            return atom, (
+                f"expected a mass of {chemical_symbols[number]} as the atomic number {number} says, found "
+                f"{mass:g}, that of {chemical_symbols[other]}"
+            )
+    return None
+
+
 def misfit(mass: float, kind: str, name: str) -> str:
     """What is wrong with an atom that `guess_elements` knows no element for."""
     named = sorted(named_elements(kind) | named_elements(name))

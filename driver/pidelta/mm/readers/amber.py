@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from parmed.amber import AmberFormat
 
-from pidelta.core.elements import guess_elements, misfit
+from pidelta.core.elements import contradiction, guess_elements, misfit
 from pidelta.core.virtual_sites import LINEAR, VirtualSites
 from pidelta.errors import TopologyError
 from pidelta.mm.topology import CMAPs, Harmonic, Pairs14, Topology, Torsions, unique_pairs
@@ -127,6 +127,10 @@ def _elements(sections: _Sections, names: list[str]) -> IntArray:
     if len(wrong):
         atom = int(wrong[0])
         problem = misfit(float(masses[atom]), types[atom], names[atom])
+        raise TopologyError(f"{sections.path}: atom {atom + 1} ({names[atom]}): {problem}")
+    contradicted = contradiction(numbers, masses)
+    if contradicted:
+        atom, problem = contradicted
         raise TopologyError(f"{sections.path}: atom {atom + 1} ({names[atom]}): {problem}")
     return found
 

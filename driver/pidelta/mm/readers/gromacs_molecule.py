@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pidelta.core.elements import guess_elements, misfit
+from pidelta.core.elements import contradiction, guess_elements, misfit
 from pidelta.core.virtual_sites import ANGLE, DISTANCE, LINEAR, OUT_OF_PLANE, VirtualSites
 from pidelta.errors import TopologyError
 from pidelta.mm.readers.conversion import in_table_order, no_parameters, pairs_within
@@ -138,6 +138,10 @@ def _elements(
     if len(wrong):
         row = int(wrong[0])
         problem = misfit(float(masses[row]), bonded[row], names[row])
+        raise TopologyError(f"{where}: atom {row + 1} ({names[row]}): {problem}")
+    contradicted = contradiction(numbers, masses)
+    if contradicted:
+        row, problem = contradicted
         raise TopologyError(f"{where}: atom {row + 1} ({names[row]}): {problem}")
     return found
 

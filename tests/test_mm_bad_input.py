@@ -116,6 +116,12 @@ def test_check_counts_atoms_that_nothing_holds(water, run, capsys):
         ("spcfw.itp", "1 2 1 0.1012 443153.3808", "1 2 1 0.1012 1e999", "expected finite parameters"),
         ("spcfw.itp", "2 HW 1 SOL", "3 HW 1 SOL", "[ atoms ]: expected atom 2, found '3 HW"),
         ("spcfw.itp", "-0.82", "nan", "charges: expected finite parameters, found nan"),
+        (
+            "water.top",
+            "[ atomtypes ]",
+            "[ defaults ]\n1 2 yes 0.5\n[ atomtypes ]",
+            "expected one section [ defaults ], found '1 2 ",
+        ),
         ("water.top", "[ molecules ]", "[ molecu", "[ molecules ], found none; is the file truncated?"),
     ],
 )
@@ -359,6 +365,7 @@ def test_bad_prmtop_files(files, tmp_path, flag, old, new, expected):
         ("NONBONDED_PARM_INDEX", 1, 999, "expected numbers from -21 to 21, found 999"),
         ("MASS", 2, 0.0, "expected a mass above 0, found 0 of atom 3 ("),
         ("MASS", 2, -1.0, "expected a mass above 0, found -1 of atom 3 ("),
+        ("DIHEDRAL_PERIODICITY", 0, 2.5, "expected an integer multiplicity, found 2.5"),
     ],
 )
 def test_prmtop_files_with_numbers_out_of_range(files, tmp_path, flag, entry, value, expected):

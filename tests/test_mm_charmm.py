@@ -158,6 +158,12 @@ HBOND = "\nHBOND AEXP 4 REXP 6 HAEX 4 NOACCEPTORS ALL -\n CUTHB 0.5 CTOFHB 5.0 !
         ("protein.prm", "e14fac 1.0", "e14fac 1.0.0", "expected e14fac 1, found 1.0.0"),
         ("protein.prm", "nbxmod  5", "nbxmod  4", "expected nbxmod 5, found 4"),
         ("protein.prm", "e14fac 1.0", "e14fac 0.4", "expected e14fac 1, found 0.4"),
+        (
+            "protein.prm",
+            IMPROPER,
+            "C X X O 1.5 2.5 180.0",
+            "expected an integer multiplicity, found 2.5",
+        ),
         ("protein.prm", "eps 1.0", "EPS 4.0", "line 1191: expected eps 1, found 4.0"),
         ("protein.prm", "cdiel", "RDIE", "line 1191: expected a constant dielectric (cdie), found rdie"),
         ("protein.prm", "\nEND", HBOND.format(-4.0), "expected no hydrogen-bond terms (HBOND), found 'n* o*"),

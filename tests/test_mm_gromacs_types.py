@@ -139,6 +139,14 @@ def test_types_without_all_parameters(tmp_path):
         read_topology(path)
 
 
+@pytest.mark.parametrize("types", [True, False])
+def test_a_multiplicity_that_is_no_integer(tmp_path, types):
+    row = "1 2 3 4 9" if types else "1 2 3 4 9 0 3 2.5"
+    path = write(tmp_path / "types.top", "dihedrals", f"{FOUR} 9 0 3 2.5" if types else "", row)
+    with pytest.raises(TopologyError, match=r"\[ dihedrals \]: expected an integer multiplicity"):
+        read_topology(path)
+
+
 @pytest.mark.parametrize("rule", ["2", "3"])
 @pytest.mark.parametrize("signs", [(-1, 1), (1, -1), (-1, -1)])
 def test_a_sigma_below_zero_means_repulsion_alone(tmp_path, rule, signs):

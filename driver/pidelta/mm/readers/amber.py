@@ -14,6 +14,7 @@ from parmed.amber import AmberFormat
 from pidelta.core.elements import contradiction, guess_elements, misfit
 from pidelta.core.virtual_sites import LINEAR, VirtualSites
 from pidelta.errors import TopologyError
+from pidelta.mm.readers.conversion import multiplicities
 from pidelta.mm.topology import CMAPs, Harmonic, Pairs14, Topology, Torsions, unique_pairs
 from pidelta.state import FloatArray, IntArray
 from pidelta.units import ANGSTROM, DALTON_IN_ELECTRON_MASS, KCAL_PER_MOL
@@ -124,13 +125,12 @@ def _elements(sections: _Sections, names: list[str]) -> IntArray:
         numbers = sections.integers("ATOMIC_NUMBER", count)
     found = np.where(numbers >= 0, numbers, guess_elements(masses, types, names))
     wrong = np.flatnonzero(found < 0)
+    refused = contradiction(numbers, masses)
     if len(wrong):
         atom = int(wrong[0])
-        problem = misfit(float(masses[atom]), types[atom], names[atom])
-        raise TopologyError(f"{sections.path}: atom {atom + 1} ({names[atom]}): {problem}")
-    contradicted = contradiction(numbers, masses)
-    if contradicted:
-        atom, problem = contradicted
+        refused = atom, misfit(float(masses[atom]), types[atom], names[atom])
+    if refused:
+        atom, problem = refused
         raise TopologyError(f"{sections.path}: atom {atom + 1} ({names[atom]}): {problem}")
     return found
 
@@ -374,10 +374,11 @@ def _dihedrals(sections: _Sections, types: IntArray) -> tuple[Torsions, Pairs14]
     c6, c12 = _lennard_jones(sections, lj14, sections.pointers["NTYPES"])
     signed, index = sections.terms("DIHEDRAL", 4)
     atoms = np.abs(signed) // 3
+    periodicity = "DIHEDRAL_PERIODICITY"
     torsions = Torsions(
         atoms,
         sections.parameters("DIHEDRAL_FORCE_CONSTANT", index) * KCAL_PER_MOL,
-        np.abs(np.rint(sections.parameters("DIHEDRAL_PERIODICITY", index))).astype(np.int64),
+        np.abs(multiplicities(f"{sections.path}: {periodicity}", sections.parameters(periodicity, index))),
         sections.parameters("DIHEDRAL_PHASE", index),
     )
     ends = (signed[:, 2] >= 0) & (signed[:, 3] >= 0)

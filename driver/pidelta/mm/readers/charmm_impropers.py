@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pidelta.errors import TopologyError
-from pidelta.mm.readers.conversion import no_parameters
+from pidelta.mm.readers.conversion import multiplicities, no_parameters
 from pidelta.mm.topology import Harmonic, Torsions
 from pidelta.state import FloatArray, IntArray
 from pidelta.units import KCAL_PER_MOL
@@ -94,7 +94,8 @@ def _parameters(file: Path, words: list[str]) -> _Parameters:
         raise TopologyError(
             f"{file}: expected four types and two or three numbers of an improper, found {' '.join(words)!r}"
         ) from None
-    return k, int(periodicity[0]) if periodicity else 0, phase
+    where = f"{file}: improper {' '.join(words[:4])}"
+    return k, int(multiplicities(where, np.array(periodicity or [0.0]))[0]), phase
 
 
 def _match(types: _Types, known: dict[_Types, list[_Parameters]]) -> _Types | None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from parmed.topologyobjects import DihedralTypeList
 
+from pidelta.errors import TopologyError
 from pidelta.mm.topology import Harmonic, Torsions, unique_pairs
 from pidelta.state import FloatArray, IntArray
 from pidelta.units import ANGSTROM, KCAL_PER_MOL
@@ -40,18 +41,26 @@ def harmonic(terms: Any, size: int, x0_name: str, *, k_name: str = "k") -> Harmo
     )
 
 
-def torsions(structure: Any) -> Torsions:
+def torsions(where: str, structure: Any) -> Torsions:
     """Periodic torsions, one or several of each dihedral."""
-    rows: list[tuple[list[int], float, int, float]] = []
+    rows: list[tuple[list[int], float, float, float]] = []
     for atoms, term in zip(atoms_of(structure.dihedrals, 4).tolist(), structure.dihedrals, strict=True):
         kinds = term.type if isinstance(term.type, DihedralTypeList) else [term.type]
-        rows += [(atoms, kind.phi_k, round(kind.per), np.deg2rad(kind.phase)) for kind in kinds]
+        rows += [(atoms, kind.phi_k, kind.per, np.deg2rad(kind.phase)) for kind in kinds]
     return Torsions(
         np.array([row[0] for row in rows], dtype=np.int64).reshape(-1, 4),
         np.array([row[1] for row in rows], dtype=np.float64) * KCAL_PER_MOL,
-        np.array([row[2] for row in rows], dtype=np.int64),
+        multiplicities(where, np.array([row[2] for row in rows], dtype=np.float64)),
         np.array([row[3] for row in rows], dtype=np.float64),
     )
+
+
+def multiplicities(where: str, values: FloatArray) -> IntArray:
+    """Periodicities of torsions (n,), which formats hold as decimal numbers, as the integers they must be."""
+    wrong = np.flatnonzero(~(np.abs(values - np.rint(values)) < 1e-6))
+    if len(wrong):
+        raise TopologyError(f"{where}: expected an integer multiplicity, found {values[wrong[0]]:g}")
+    return np.rint(values).astype(np.int64)
 
 
 def without_parameters(structure: Any) -> str | None:

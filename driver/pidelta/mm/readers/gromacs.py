@@ -177,8 +177,10 @@ def _usable(path: Path, force_field: list[Line]) -> list[Line]:
             kept.append((section, words))
         elif section not in _WITHOUT_ENERGY:
             raise TopologyError(f"{path}: [ {section} ] is not evaluated by pidelta")
-    if not any(section == "defaults" for section, _ in kept):
-        raise TopologyError(f"{path}: expected a section [ defaults ], found none")
+    defaults = [" ".join(words) for section, words in kept if section == "defaults"]
+    if len(defaults) != 1:
+        found = " and ".join(repr(row) for row in defaults[:2]) or "none"
+        raise TopologyError(f"{path}: expected one section [ defaults ], found {found}")
     return kept
 
 

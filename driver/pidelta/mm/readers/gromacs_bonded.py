@@ -15,7 +15,7 @@ import numpy as np
 from numpy.polynomial.chebyshev import poly2cheb
 
 from pidelta.errors import TopologyError
-from pidelta.mm.readers.conversion import no_parameters
+from pidelta.mm.readers.conversion import multiplicities, no_parameters
 from pidelta.mm.readers.gromacs_force_field import ForceField, Line, Molecule
 from pidelta.mm.topology import Harmonic, MorseBonds, QuarticBonds, Torsions
 from pidelta.state import FloatArray, IntArray
@@ -210,7 +210,11 @@ class _Reader:
         """Periodic torsions; Ryckaert-Bellemans and Fourier torsions as the cosine series they are."""
         atoms, values = self.terms("dihedrals", "1", "4", "9")
         atoms3, coefficients = self.terms("dihedrals", "3")
-        rows = [(row, phase, k, round(n)) for row, (phase, k, n) in zip(atoms.tolist(), values, strict=True)]
+        periodicities = multiplicities(f"{self._where}: [ dihedrals ]", values[:, 2]).tolist()
+        rows = [
+            (row, phase, k, n)
+            for row, (phase, k, _), n in zip(atoms.tolist(), values, periodicities, strict=True)
+        ]
         for row, powers in zip(atoms3.tolist(), coefficients, strict=True):
             # a polynomial in cos(phi - pi) = -cos(phi); the last term makes the constant right
             series = poly2cheb(powers * (-1.0) ** np.arange(6))

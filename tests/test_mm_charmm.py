@@ -164,6 +164,7 @@ HBOND = "\nHBOND AEXP 4 REXP 6 HAEX 4 NOACCEPTORS ALL -\n CUTHB 0.5 CTOFHB 5.0 !
             "C X X O 1.5 2.5 180.0",
             "expected an integer multiplicity, found 2.5",
         ),
+        ("protein.prm", "0.2000  3     0.00", "0.2 2.5 0.0", "dihedrals: expected an integer multiplicity"),
         ("protein.prm", "eps 1.0", "EPS 4.0", "line 1191: expected eps 1, found 4.0"),
         ("protein.prm", "cdiel", "RDIE", "line 1191: expected a constant dielectric (cdie), found rdie"),
         ("protein.prm", "\nEND", HBOND.format(-4.0), "expected no hydrogen-bond terms (HBOND), found 'n* o*"),

@@ -65,7 +65,7 @@ def read_charmm(path: Path, parameters: Sequence[Path]) -> Topology:
         bonds=harmonic(psf.bonds, 2, "req"),
         angles=harmonic(psf.angles, 3, "theteq"),
         urey_bradley=harmonic(psf.urey_bradleys, 2, "req"),
-        torsions=torsions(f"{path}: dihedrals", psf).joined(periodic),
+        torsions=torsions(psf).joined(periodic),
         impropers=harmonic_impropers,
         cmaps=_cmaps(path, psf),
         lj_types=types,

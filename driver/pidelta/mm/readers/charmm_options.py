@@ -41,6 +41,8 @@ def refuse_options(path: Path) -> None:
             raise TopologyError(
                 f"{where}: expected no hydrogen-bond terms (HBOND), found {' '.join(words)!r}"
             )
+        if section in ("dihe", "phi") and len(words) > 6 and is_number(words[5]) and float(words[5]) % 1.0:
+            raise TopologyError(f"{where}: dihedrals: expected an integer multiplicity, found {words[5]}")
         if section == "nbfi" and not begins and _WILDCARDS & set("".join(words[:2])):
             raise TopologyError(
                 f"{where}: NBFIX: expected two atom types without wildcards, found {' '.join(words)!r}"

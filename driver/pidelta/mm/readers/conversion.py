@@ -41,16 +41,16 @@ def harmonic(terms: Any, size: int, x0_name: str, *, k_name: str = "k") -> Harmo
     )
 
 
-def torsions(where: str, structure: Any) -> Torsions:
+def torsions(structure: Any) -> Torsions:
     """Periodic torsions, one or several of each dihedral."""
-    rows: list[tuple[list[int], float, float, float]] = []
+    rows: list[tuple[list[int], float, int, float]] = []
     for atoms, term in zip(atoms_of(structure.dihedrals, 4).tolist(), structure.dihedrals, strict=True):
         kinds = term.type if isinstance(term.type, DihedralTypeList) else [term.type]
-        rows += [(atoms, kind.phi_k, kind.per, np.deg2rad(kind.phase)) for kind in kinds]
+        rows += [(atoms, kind.phi_k, round(kind.per), np.deg2rad(kind.phase)) for kind in kinds]
     return Torsions(
         np.array([row[0] for row in rows], dtype=np.int64).reshape(-1, 4),
         np.array([row[1] for row in rows], dtype=np.float64) * KCAL_PER_MOL,
-        multiplicities(where, np.array([row[2] for row in rows], dtype=np.float64)),
+        np.array([row[2] for row in rows], dtype=np.int64),
         np.array([row[3] for row in rows], dtype=np.float64),
     )
 

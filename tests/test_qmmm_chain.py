@@ -151,7 +151,7 @@ def test_check_states_the_scheme_and_the_backgrounds(uracil, tmp_path, run, caps
     top = tmp_path / "uracil-water.top"
     text = top.read_text(encoding="utf-8").replace("N1     1  -0.5628", "N1     1  -1.5628")
     ions = text.replace("SOL  900", "ION 1\nSOL  900").replace(
-        "[ system ]", "[ moleculetype ]\nION 1\n[ atoms ]\n1 OW 1 ION MG 1 2.0 24.3\n[ system ]"
+        "[ system ]", "[ moleculetype ]\nION 1\n[ atoms ]\n1 OW 1 ION MG 1 2.0 24.0\n[ system ]"
     )
     top.write_text(ions, encoding="utf-8")
     rows = (tmp_path / "uracil-water.gro").read_text(encoding="utf-8").splitlines()

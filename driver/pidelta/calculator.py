@@ -53,8 +53,8 @@ class Calculator(ASECalculator):
     ``free_energy`` is the energy, which the forces are the gradient of. ``charges`` are net charges of the QM
     atoms and zero elsewhere, ``dipole`` is theirs. There is a stress for periodic systems only, and none with
     ``mm.virial: false``. Everything is set by the configuration: atoms that ask for something else, by their
-    periodicity, initial charges or initial magnetic moments, are refused. Copies and pickles read the files
-    of the configuration again.
+    periodicity, initial charges, initial magnetic moments, or ``charge`` and ``multiplicity`` in ``info``,
+    are refused. Copies and pickles read the files of the configuration again.
 
     Attributes:
         evaluation: all that was found for the last atoms, its terms among it, in atomic units.
@@ -158,6 +158,7 @@ class Calculator(ASECalculator):
         self._check_lattice(atoms)
         self._check_initial_charges(atoms)
         self._check_initial_moments(atoms)
+        self._check_info(atoms)
         positions = atoms.positions[None] / BOHR_IN_ANGSTROM
         cells = atoms.cell.array[None] / BOHR_IN_ANGSTROM if self._evaluator.periodic else None
         self._check_positions(given if given is not None else atoms, positions, cells)
@@ -254,3 +255,23 @@ class Calculator(ASECalculator):
                 f"{unpaired + 1} of the configuration has it, found {np.abs(moments).sum():.3f} in all and "
                 f"{moments.sum():+.3f} net in the ASE atoms"
             )
+
+    def _check_info(self, atoms: Atoms) -> None:
+        """``charge`` and ``multiplicity`` in ``atoms.info`` may repeat what the configuration says.
+
+        With MM atoms it is not clear whose charge it is, and ``spin`` is 2 S + 1 for some programs, 2 S for
+        others: those are not looked at.
+        """
+        partition, qm = self._evaluator.partition, self.config.qm
+        if partition is None or qm is None:
+            return
+        expected = {"multiplicity": qm.multiplicity}
+        if len(partition.qm_atoms) == len(atoms):
+            expected["charge"] = qm.charge
+        for name, value in expected.items():
+            found = atoms.info.get(name)
+            if isinstance(found, int | float | np.number) and found != value:
+                raise self._unfit(
+                    f"expected the {name} {value} of the configuration in atoms.info, found {found} in the "
+                    f"ASE atoms"
+                )

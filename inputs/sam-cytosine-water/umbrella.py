@@ -128,12 +128,10 @@ def run(folder: Path, method: str) -> None:
 
 def masses() -> str:
     """The element of the input with the masses of all atoms."""
-    of = {"H": HYDROGEN}
     names = read_names(FOLDER / "init.pdb", "pdb")
-    values = ", ".join(
-        f"{of.get(name) or Elements.mass(name) / DALTON_IN_ELECTRON_MASS:.4f}" for name in names
-    )
-    return f"<masses mode='manual' units='dalton'> [{values}] </masses>"
+    values = [HYDROGEN if name == "H" else Elements.mass(name) / DALTON_IN_ELECTRON_MASS for name in names]
+    listed = ", ".join(f"{value:.4f}" for value in values)
+    return f"<masses mode='manual' units='dalton'> [{listed}] </masses>"
 
 
 def cut(folder: Path, method: str) -> None:

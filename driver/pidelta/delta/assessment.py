@@ -129,7 +129,7 @@ def by_trajectory(predictions: Sequence[Prediction]) -> list[TrajectoryErrors]:
     """Errors on each trajectory, in the order of the frames.
 
     Returns:
-        None where there is one alone, or where each frame has a name of its own.
+        An empty list where there is one alone, or where each frame has a name of its own.
     """
     groups: dict[str, list[Prediction]] = defaultdict(list)
     for prediction in predictions:

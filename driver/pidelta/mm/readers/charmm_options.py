@@ -1,4 +1,4 @@
-"""What a CHARMM parameter file says beside parameters, and ParmEd passes over.
+"""What a CHARMM parameter file says that ParmEd passes over or cuts off.
 
 (https://academiccharmm.org/documentation, "parmfile", "nbonds" and "hbonds".)
 """
@@ -9,8 +9,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from pidelta.core.text_fields import is_number
 from pidelta.errors import TopologyError
+from pidelta.mm.readers.conversion import multiplicities
 
 _EVERYWHERE = {"nbxmod": 5.0, "e14fac": 1.0}
 _NONBONDED = {"eps": 1.0}
@@ -24,6 +27,8 @@ _WILDCARDS = set("*%#+")
 
 def refuse_options(path: Path) -> None:
     """Refuse what would change the energy: non-bonded options, hydrogen bonds, wildcards of NBFIX.
+
+    And multiplicities of dihedrals that are no integers, which ParmEd cuts off.
 
     Raises:
         TopologyError: with the line.
@@ -41,8 +46,8 @@ def refuse_options(path: Path) -> None:
             raise TopologyError(
                 f"{where}: expected no hydrogen-bond terms (HBOND), found {' '.join(words)!r}"
             )
-        if section in ("dihe", "phi") and len(words) > 6 and is_number(words[5]) and float(words[5]) % 1.0:
-            raise TopologyError(f"{where}: dihedrals: expected an integer multiplicity, found {words[5]}")
+        if section in ("dihe", "phi") and len(words) > 6 and is_number(words[5]):
+            multiplicities(f"{where}: dihedrals", np.array([float(words[5])]))
         if section == "nbfi" and not begins and _WILDCARDS & set("".join(words[:2])):
             raise TopologyError(
                 f"{where}: NBFIX: expected two atom types without wildcards, found {' '.join(words)!r}"

@@ -135,13 +135,12 @@ def _elements(
     guessed = guess_elements(masses, bonded, names)
     found = np.where(numbers > 0, numbers, guessed)
     wrong = np.flatnonzero(found < 0)
+    refused = contradiction(numbers, masses)
     if len(wrong):
         row = int(wrong[0])
-        problem = misfit(float(masses[row]), bonded[row], names[row])
-        raise TopologyError(f"{where}: atom {row + 1} ({names[row]}): {problem}")
-    contradicted = contradiction(numbers, masses)
-    if contradicted:
-        row, problem = contradicted
+        refused = row, misfit(float(masses[row]), bonded[row], names[row])
+    if refused:
+        row, problem = refused
         raise TopologyError(f"{where}: atom {row + 1} ({names[row]}): {problem}")
     return found
 

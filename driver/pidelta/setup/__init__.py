@@ -28,6 +28,7 @@ from pidelta.qmmm.energy import ClassicalEvaluator, QMMMEvaluator, has_whole_del
 from pidelta.qmmm.region import QMRegion
 from pidelta.qmmm.surroundings import Surroundings
 from pidelta.setup.files import Inputs, cluster_warnings, read_inputs
+from pidelta.setup.geometry import geometry_warnings, refuse_wrong_unit
 from pidelta.setup.methods import (
     embedding_scheme,
     make_classical,
@@ -59,7 +60,9 @@ class Setup:
 
     @cached_property
     def _inputs(self) -> Inputs:
-        return read_inputs(self.config)
+        inputs = read_inputs(self.config)
+        refuse_wrong_unit(inputs)
+        return inputs
 
     @property
     def system(self) -> System:
@@ -140,7 +143,7 @@ class Setup:
         Args:
             terms: those of the energy that are asked for; None for all.
         """
-        found = cluster_warnings(self._inputs)
+        found = [*cluster_warnings(self._inputs), *geometry_warnings(self._inputs, self.qm_indices)]
         if self.topology is not None:
             found += flexibility_warnings(self._force_field)
         if swapped := swapped_names(self.name_differences):

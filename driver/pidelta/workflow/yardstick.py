@@ -39,16 +39,16 @@ class Yardstick:
     """Bonds of a structure and what their lengths may become.
 
     Attributes:
-        structure: the file, for messages.
+        structure: the file of structure or force field, for messages.
         pairs: (nb, 2) bonded atoms.
-        lengths: (nb,) in the structure, in bohr.
+        lengths: (nb,) in that file, in bohr.
         shortest: (nb,) that a bond may have, in bohr.
         reactive: (nb,) whether both atoms are QM, so that the bond may break.
         cell: (3, 3) lattice rows of the structure in bohr, or None for a molecule in vacuum.
         advice: how to name the unit, for messages.
     """
 
-    structure: Path
+    structure: Path | str
     pairs: IntArray
     lengths: FloatArray
     shortest: FloatArray
@@ -68,9 +68,29 @@ class Yardstick:
         """
         pairs = _bonds_by_radii(system) if bonds is None else bonds
         lengths = _distances(system.positions, pairs, system.cell)
+        return cls.of_lengths(structure, system, pairs, lengths, qm_indices)
+
+    @classmethod
+    def of_lengths(
+        cls,
+        source: Path | str,
+        system: System,
+        pairs: IntArray,
+        lengths: FloatArray,
+        qm_indices: IntArray,
+    ) -> Yardstick:
+        """Make one of bonds whose lengths are known.
+
+        Args:
+            source: the file of the lengths.
+            system: the atoms.
+            pairs: (nb, 2) bonded atoms.
+            lengths: (nb,) in bohr.
+            qm_indices: (n,) the QM atoms.
+        """
         radii = covalent_radii[system.numbers[pairs]].sum(axis=1) * ANGSTROM
         return cls(
-            structure=structure,
+            structure=source,
             pairs=pairs,
             lengths=lengths,
             shortest=_SHORT_FACTOR * np.minimum(lengths, radii),
@@ -89,8 +109,8 @@ class Yardstick:
         Raises:
             StructureError: all bonds, or all heights of the cell, differ by the ratio of two units.
         """
-        for ratios in self._ratios(positions, None if self.cell is None else cell):
-            self._refuse_unit(float(np.median(ratios)), "bonds", source)
+        for scale in self._scales(positions, cell):
+            self._refuse_unit(scale, "bonds", source)
         if self.cell is not None and cell is not None:
             ratios = heights(cell) / heights(self.cell)
             if np.ptp(ratios) < 0.05 * ratios.mean():
@@ -111,7 +131,7 @@ class Yardstick:
             StructureError: names the atoms, what was expected and what was found.
         """
         self.check_unit(positions, cell, source)
-        found = self._lengths(positions, cell)
+        found = self.distances(positions, cell)
         long = found > _STRETCH_FACTOR * self.lengths
         if len(self.pairs) >= _LEAST_BONDS:
             self._refuse_order(long & ~self.reactive, found, source)
@@ -131,13 +151,20 @@ class Yardstick:
             StructureError: names the atoms, what was expected and what was found.
         """
         self.check_unit(positions, cell, source)
-        found = self._lengths(positions, cell)
+        found = self.distances(positions, cell)
+        self._refuse_order(self.strange(found), found, source)
+
+    def distances(self, positions: FloatArray, cell: FloatArray | None) -> FloatArray:
+        """(nb,) of the bonded atoms, in bohr; a cell is ignored for a molecule in vacuum."""
+        return _distances(positions, self.pairs, cell if self.cell is not None else None)
+
+    def strange(self, found: FloatArray) -> BoolArray:
+        """(nb,) which bonds have a length in `found` that no simulation of these atoms gives them."""
         long = found > _STRETCH_FACTOR * self.lengths
         suspicious = long & ~self.reactive
         if 2 * np.count_nonzero(long & self.reactive) > np.count_nonzero(self.reactive):
             suspicious = long
-        suspicious |= found < self.shortest
-        self._refuse_order(suspicious, found, source)
+        return np.asarray(suspicious | (found < self.shortest))
 
     def differences(self, positions: FloatArray, cell: FloatArray | None, source: str) -> list[str]:
         """What is unlike the structure in positions that pass `check`, and may be meant so.
@@ -152,7 +179,7 @@ class Yardstick:
             source: where they come from, for messages.
         """
         lines = []
-        found = self._lengths(positions, cell)
+        found = self.distances(positions, cell)
         gone = np.flatnonzero((found > _STRETCH_FACTOR * self.lengths) & self.reactive)
         if len(gone) and not self.reactive.all():
             lines.append(
@@ -169,9 +196,6 @@ class Yardstick:
                 )
         return lines
 
-    def _lengths(self, positions: FloatArray, cell: FloatArray | None) -> FloatArray:
-        return _distances(positions, self.pairs, cell if self.cell is not None else None)
-
     def _apart(self, bond: int, found: FloatArray, source: str) -> str:
         i, j = self.pairs[bond]
         return (
@@ -187,7 +211,15 @@ class Yardstick:
                 "which must list the atoms in the same order, with the unit of their positions"
             )
 
-    def _ratios(self, positions: FloatArray, cell: FloatArray | None) -> list[FloatArray]:
+    def mistaken_unit(self, positions: FloatArray, cell: FloatArray | None) -> str | None:
+        """By which ratio of two units the bonds differ, in words, or None."""
+        for scale in self._scales(positions, cell):
+            mistake = mistaken_unit(scale)
+            if mistake is not None:
+                return f"{scale:.3g} times that, {mistake}"
+        return None
+
+    def _scales(self, positions: FloatArray, cell: FloatArray | None) -> list[float]:
         """Lengths found in those of the structure, where they are much alike, by nearest images and without.
 
         Too large a unit makes molecules larger than the cell, where the nearest image means nothing.
@@ -195,20 +227,28 @@ class Yardstick:
         if len(self.pairs) < _LEAST_BONDS:
             return []
         alike = []
-        for lattice in (cell, None):
+        for lattice in (None if self.cell is None else cell, None):
             ratios = _distances(positions, self.pairs, lattice) / np.maximum(self.lengths, 1.0e-3)
             low, high = np.quantile(ratios, (0.1, 0.9))
             if high < 1.4 * low:
-                alike.append(ratios)
+                alike.append(float(np.median(ratios)))
         return alike
 
     def _refuse_unit(self, scale: float, what: str, source: str) -> None:
-        for read, written in permutations(_UNITS, 2):
-            if abs(scale * _UNITS[written] / _UNITS[read] - 1.0) < _UNIT_TOLERANCE:
-                raise StructureError(
-                    f"{self.structure}: expected {what} as long as here, found {scale:.3g} times that in "
-                    f"{source}, as if {written} had been read as {read}: {self.advice}"
-                )
+        mistake = mistaken_unit(scale)
+        if mistake is not None:
+            raise StructureError(
+                f"{self.structure}: expected {what} as long as here, found {scale:.3g} times that in "
+                f"{source}, {mistake}: {self.advice}"
+            )
+
+
+def mistaken_unit(scale: float) -> str | None:
+    """Which unit was taken for another, in words, where lengths are so many times what they should be."""
+    for read, written in permutations(_UNITS, 2):
+        if abs(scale * _UNITS[written] / _UNITS[read] - 1.0) < _UNIT_TOLERANCE:
+            return f"as if {written} had been read as {read}"
+    return None
 
 
 class FirstPositions(Observer):

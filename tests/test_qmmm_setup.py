@@ -156,6 +156,20 @@ def test_charges_that_do_not_sum_to_an_integer(waters, tmp_path, fail, run, caps
     assert "qm.charge_remainder: expected atoms outside the QM region, found atom 2" in fail_text
 
 
+@pytest.mark.parametrize(("charge", "told"), [(0, False), (2, True)])
+def test_a_remainder_that_hides_a_wrong_charge_is_told(waters, run, capsys, monkeypatch, charge, told):
+    """No bond is cut, so that `check` has no other place for it."""
+    monkeypatch.setenv("COLUMNS", "200")
+    setup = waters(f"{{atoms: [0, 1, 2], charge: {charge}, charge_remainder: [3, 4, 7]}}")
+    warnings = [line for line in setup.warnings() if "charge_remainder" in line]
+    assert len(warnings) == told
+    if told:
+        assert f"{-charge:+.4f} e go to 3 MM atoms of SOL2, SOL3, as" in warnings[0]
+        assert warnings[0].endswith(f"is qm.charge {charge:+d} right?")
+        run("check", setup.config.path, "--atoms", 1)
+        assert f"charge remainder │ {-charge:+.4f} e of the QM" in " ".join(capsys.readouterr().out.split())
+
+
 def test_groups_of_the_configuration(configured, capsys, run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     mm = "{topology: uracil-water.top, electrostatics: reaction-field, cutoff: 1.0 nm}"

@@ -87,15 +87,15 @@ def _describe_links(qm: QMConfig, setup: Setup) -> list[tuple[str, str]]:
     region = setup.qm_region
     if region.force_field is None:
         return []
-    if not len(region.links):
-        return [("link atoms", "none: no bond joins the QM region with MM atoms")]
-    hosts = region.force_field.charges[region.links.hosts]
-    lines = region.links.describe(region.force_field)
-    rows = [("link atoms", escape("\n".join(lines)))]
-    charges = ", ".join(f"{charge:+.4f}" for charge in hosts)
-    rows.append(
-        ("charges of their hosts", f"{charges} e, {qm.links.host_charge} in what the QM region feels")
-    )
+    if len(region.links):
+        hosts = region.force_field.charges[region.links.hosts]
+        charges = ", ".join(f"{charge:+.4f}" for charge in hosts)
+        rows = [
+            ("link atoms", escape("\n".join(region.links.describe(region.force_field)))),
+            ("charges of their hosts", f"{charges} e, {qm.links.host_charge} in what the QM region feels"),
+        ]
+    else:
+        rows = [("link atoms", "none: no bond joins the QM region with MM atoms")]
     if len(region.moved.atoms):
         rows.append(
             (

@@ -38,7 +38,7 @@ from pidelta.setup.methods import (
     make_fields,
     stranger_warnings,
 )
-from pidelta.setup.region import make_region
+from pidelta.setup.region import make_region, remainder_warnings
 from pidelta.setup.sections import section
 from pidelta.state import PARTS, IntArray, System, common_terms, terms_beyond
 from pidelta.workflow.uncertain import SpreadLimit, UncertainFrames
@@ -162,6 +162,7 @@ class Setup:
                 f"the QM region has {region.charge:+d} e, and the other atoms keep theirs: "
                 f"{region.remainder:+.4f} e are dropped"
             )
+        found += remainder_warnings(self._inputs, region)
         if region.force_field is not None and self.embedding_scheme == "cutoff":
             qm = region.cut(
                 system.positions[None], None if system.cell is None else system.cell[None]

@@ -29,6 +29,12 @@ from pidelta.setup.files import Inputs, read_point_charges
 from pidelta.setup.sections import refused, section
 from pidelta.state import IntArray
 
+_LARGE_REMAINDER = 0.5
+"""e: what a border through a residue leaves is less; more is a wrong charge, most likely."""
+
+_SHOWN = 3
+"""How many residues are named in a warning."""
+
 
 def make_region(inputs: Inputs, qm: QMConfig, indices: IntArray) -> QMRegion:
     """The region of the QM atoms `indices` (n,).
@@ -146,6 +152,20 @@ def _with_fitting_charges(
         return topology, charge_remainder(topology.charges[qm_particles], qm.charge), NOTHING_MOVED
     largest = float(np.abs(charges - topology.charges)[spread].max(initial=0.0))
     return replace(topology, charges=charges), 0.0, MovedCharge(remainder, spread, largest)
+
+
+def remainder_warnings(inputs: Inputs, region: QMRegion) -> list[str]:
+    """Whether the atoms of `qm.charge_remainder` take up more than the border of a region leaves."""
+    qm, moved, topology = inputs.config.qm, region.moved, inputs.topology
+    if qm is None or qm.charge_remainder is None or topology is None or abs(moved.amount) <= _LARGE_REMAINDER:
+        return []
+    residues = dict.fromkeys(topology.label(int(atom)).partition(":")[0] for atom in moved.atoms)
+    names = ", ".join([*list(residues)[:_SHOWN], *(["..."] if len(residues) > _SHOWN else [])])
+    return [
+        f"{inputs.config.path}: qm.charge_remainder: {moved.amount:+.4f} e go to {len(moved.atoms)} MM atoms "
+        f"of {names}, as the force-field charges of the QM atoms sum to "
+        f"{region.charge + moved.amount:+.4f} e: is qm.charge {region.charge:+d} right?"
+    ]
 
 
 def _charge_groups(inputs: Inputs, topology: Topology, mm: IntArray) -> ChargeGroups:

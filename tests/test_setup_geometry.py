@@ -95,3 +95,22 @@ def test_a_molecule_without_a_force_field_in_another_unit(uracil, factor, text):
     assert "u.xyz: " in warning
     assert text in warning
     assert warning.endswith("another unit?")
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_cell_that_is_not_used_is_told(tmp_path, run, capsys, cut):
+    """A molecule in a box is one in vacuum; a crystal, or a molecule at the edge of its box, is torn."""
+    atoms = ase.io.read(URACIL)
+    atoms.set_cell([20.0, 20.0, 20.0])
+    atoms.pbc = True
+    atoms.center()
+    if cut:
+        atoms.positions[:, 0] += 10.0
+        atoms.wrap()
+    ase.io.write(tmp_path / "u.xyz", atoms, format="extxyz")
+    (tmp_path / "p.yaml").write_text("structure: u.xyz\nqm: {charge: 0}\n")
+    warnings = Setup(load_config(tmp_path / "p.yaml")).warnings()
+    assert ["bonds cross its cell" in line for line in warnings] == [True] * cut
+    if not cut:
+        assert run("check", tmp_path / "p.yaml", "--atoms", 1) == 0
+        assert "that of u.xyz is not used: no section mm" in " ".join(capsys.readouterr().out.split())

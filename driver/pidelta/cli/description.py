@@ -39,6 +39,8 @@ def describe_setup(config: Config, setup: Setup, evaluator: QMMMEvaluator) -> Ta
     if system.cell is not None:
         lengths = np.linalg.norm(system.cell, axis=1) * BOHR_IN_ANGSTROM
         table.add_row("cell", " x ".join(f"{length:.2f}" for length in lengths) + " angstrom")
+    if setup.has_unused_cell:
+        table.add_row("cell", f"that of {escape(config.structure.name)} is not used: no section mm")
     if config.mm is not None and topology is not None:
         table.add_row("force field", f"{_describe_source(config.mm, topology)}, by {_engine_name(evaluator)}")
         table.add_row("pair interactions", _describe_truncation(config.mm, system.cell))

@@ -79,6 +79,11 @@ class Setup:
         """Names in the structure file that are others in the topology."""
         return self._inputs.name_differences
 
+    @property
+    def has_unused_cell(self) -> bool:
+        """Whether the structure has a cell that does not count, as there is no section mm."""
+        return self._inputs.unused_cell is not None
+
     @cached_property
     def origin(self) -> dict[str, str]:
         """What frames cut from this set-up come from: the files by name and checksum, and the program."""

@@ -31,12 +31,16 @@ _PLACES_OF_CELLS = {
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the files of a configuration hold."""
+    """What the files of a configuration hold.
+
+    `unused_cell` is that of a structure without a force field, (3, 3) in bohr.
+    """
 
     config: Config
     system: System
     topology: Topology | None
     name_differences: tuple[NameDifference, ...] = ()
+    unused_cell: FloatArray | None = None
 
 
 def read_inputs(config: Config) -> Inputs:
@@ -47,8 +51,8 @@ def read_inputs(config: Config) -> Inputs:
     """
     if config.mm is None:
         # DFTB knows no lattice here: a molecule in a box is a molecule in vacuum.
-        system = replace(structure.read_structure(config.structure), cell=None)
-        return Inputs(config, system, None)
+        system = structure.read_structure(config.structure)
+        return Inputs(config, replace(system, cell=None), None, unused_cell=system.cell)
     read = _box_of_water if config.mm.topology is None else _from_topology
     with section(config, "mm"):
         inputs = read(config, config.mm)

@@ -8,6 +8,7 @@ import numpy as np
 import vesin
 from ase.data import chemical_symbols, covalent_radii
 
+from pidelta.core.cell import is_cell
 from pidelta.errors import StructureError
 from pidelta.mm.topology import Topology
 from pidelta.setup.files import Inputs
@@ -23,6 +24,9 @@ _NEAR = 0.55
 
 _UNLIKE, _MANY = (0.72, 1.35), 0.25
 """Of the lengths, and of the bonds: H O H read as O H H makes half of them 1.5 times as long."""
+
+_BONDED = 1.25
+"""Of the sum of covalent radii: what counts as bonded."""
 
 _NOBLE_GASES = (2, 10, 18, 36, 54, 86)
 
@@ -51,7 +55,8 @@ def geometry_warnings(inputs: Inputs, qm_indices: IntArray) -> list[str]:
         qm_indices: (n,) the QM atoms, whose bonds may break.
     """
     if inputs.topology is None:
-        return [f"{inputs.config.structure}: {line}" for line in _strange_neighbours(inputs.system)][:1]
+        lines = [*_bonds_across(inputs), *_strange_neighbours(inputs.system)]
+        return [f"{inputs.config.structure}: {line}" for line in lines[:1]]
     return _strange_bonds(inputs, inputs.topology, qm_indices)
 
 
@@ -88,6 +93,23 @@ def _of_force_field(inputs: Inputs, topology: Topology, qm_indices: IntArray | N
         lengths[held],
         np.zeros(0, dtype=np.int64) if qm_indices is None else qm_indices,
     )
+
+
+def _bonds_across(inputs: Inputs) -> Iterator[str]:
+    """Bonds that a cell without effect has cut: of a crystal, or of a molecule at the edge of its box."""
+    system, cell = inputs.system, inputs.unused_cell
+    if cell is None or not is_cell(cell):
+        return
+    radii = covalent_radii[system.numbers] * ANGSTROM * _BONDED
+    neighbours = vesin.NeighborList(cutoff=2.0 * float(radii.max()), full_list=False)
+    i, j, d, shifts = neighbours.compute(points=system.positions, box=cell, periodic=True, quantities="ijdS")
+    across = np.flatnonzero((d < radii[i] + radii[j]) & shifts.any(axis=1))
+    if len(across):
+        a, b = int(i[across[0]]), int(j[across[0]])
+        yield (
+            f"{len(across)} bonds cross its cell, such as that of {_name(system, a)} and {_name(system, b)}, "
+            "and are cut: without a section mm the cell is not used, and the atoms are a cluster in vacuum"
+        )
 
 
 def _strange_neighbours(system: System) -> Iterator[str]:

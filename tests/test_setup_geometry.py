@@ -20,11 +20,11 @@ IN_BOHR = 1.0 / BOHR_IN_ANGSTROM
 def waters(tmp_path):
     """Eight waters without a cell: their coordinates times a factor, the positions of atoms in an order."""
 
-    def make(factor=1.0, order=(0, 1, 2), molecules=8, qm="null"):
+    def make(factor=1.0, order=(0, 1, 2), molecules=8, qm="null", more=""):
         grid = np.array(list(np.ndindex(2, 2, 2)))[:molecules, None] * 4.5
         rows = (grid + WATER[list(order)] * BOHR_IN_ANGSTROM).reshape(-1, 3) * factor
         ase.io.write(tmp_path / "w.xyz", ase.Atoms("OHH" * molecules, rows))
-        (tmp_path / "p.yaml").write_text(f"structure: w.xyz\nqm: {qm}\nmm: {{water: spc-fw}}\n")
+        (tmp_path / "p.yaml").write_text(f"structure: w.xyz\nqm: {qm}\nmm: {{water: spc-fw}}\n{more}")
         return Setup(load_config(tmp_path / "p.yaml"))
 
     return make
@@ -95,6 +95,16 @@ def test_a_molecule_without_a_force_field_in_another_unit(uracil, factor, text):
     assert "u.xyz: " in warning
     assert text in warning
     assert warning.endswith("another unit?")
+
+
+@pytest.mark.parametrize(("cutoff", "beyond"), [("0.5 nm", 12), ("0.7 nm", 3), ("1.4 nm", 0)])
+def test_charges_of_a_cluster_beyond_the_embedding_are_told(waters, cutoff, beyond):
+    """MM atoms of a cluster feel all of each other; those of far corners are beyond 5 angstrom."""
+    setup = waters(qm="{atoms: [0, 1, 2]}", more=f"embedding: {{cutoff: {cutoff}, switch: 0.1 nm}}\n")
+    assert [line.partition(",")[0] for line in setup.warnings()] == [
+        f"{beyond} MM charges of this cluster"
+    ] * (beyond > 0)
+    assert all(" +0.0000 e in all" in line and "embedding.cutoff" in line for line in setup.warnings())
 
 
 @pytest.mark.parametrize("cut", [False, True])

@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 
 from pidelta.qmmm import cutting
-from pidelta.qmmm.surroundings import CutoffSurroundings, Surroundings
+from pidelta.qmmm.surroundings import CutoffSurroundings, CutRegion, Surroundings
 from pidelta.state import FloatArray, IntArray
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
 
@@ -163,4 +163,27 @@ def border_warnings(
         f"{switch:.1f} of the {cutoff:.1f} angstrom of the embedding, its force is wrong by up to {step:.1f} "
         "kcal/mol/angstrom; keep such groups inside or outside, or embed by the scheme pme, which has no "
         "such step"
+    ]
+
+
+def beyond_warnings(surroundings: Surroundings, region: CutRegion) -> list[str]:
+    """Which charges of a cluster the QM region does not feel, though MM atoms feel all of each other.
+
+    Args:
+        surroundings: of the QM region.
+        region: one structure cut by them.
+    """
+    if not isinstance(surroundings, CutoffSurroundings):
+        return []
+    partition = surroundings.partition
+    particles = partition.groups.particles
+    beyond = np.setdiff1d(particles, region.site_particles[0])
+    charges = partition.charges[beyond]
+    count = int(np.count_nonzero(charges))
+    if not count:
+        return []
+    return [
+        f"{count} MM charges of this cluster, {charges.sum() + 0.0:+.4f} e in all, are beyond the "
+        f"{surroundings.cutoff * BOHR_IN_ANGSTROM:.1f} angstrom of the embedding, and the QM region does not "
+        "feel them: MM atoms feel all of each other; a larger embedding.cutoff reaches them"
     ]

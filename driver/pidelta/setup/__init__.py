@@ -22,7 +22,7 @@ from pidelta.mm.settings import Part
 from pidelta.mm.topology import Topology
 from pidelta.qm.base import QMEngine, reported_properties
 from pidelta.qm_config import QMConfig
-from pidelta.qmmm.border import border_warnings
+from pidelta.qmmm.border import beyond_warnings, border_warnings
 from pidelta.qmmm.coupling import Coupling
 from pidelta.qmmm.energy import ClassicalEvaluator, QMMMEvaluator, has_whole_delta, is_embedded
 from pidelta.qmmm.region import QMRegion
@@ -169,10 +169,12 @@ class Setup:
             )
         found += remainder_warnings(self._inputs, region)
         if region.force_field is not None and self.embedding_scheme == "cutoff":
-            qm = region.cut(
-                system.positions[None], None if system.cell is None else system.cell[None]
-            ).positions
-            found += border_warnings(region.surroundings, qm[0], region.charge, region.force_field.label)
+            cut = region.cut(system.positions[None], None if system.cell is None else system.cell[None])
+            found += border_warnings(
+                region.surroundings, cut.positions[0], region.charge, region.force_field.label
+            )
+            if system.cell is None:
+                found += beyond_warnings(region.surroundings, cut)
         if self.config.delta is not None and (terms is None or common_terms(["delta"], terms)):
             found += stranger_warnings(self.correction, region)
         return found

@@ -289,7 +289,14 @@ def test_point_charges_need_four_columns(tmp_path, fail):
     (tmp_path / "charges.dat").write_text("1.0 2.0 3.0\n")
     config = tmp_path / "m.yaml"
     config.write_text("structure: m.xyz\npoint_charges: charges.dat\nqm: {atoms: all}\n")
-    assert "expected four finite columns x y z q" in fail("check", config)
+    assert "expected four columns x y z q, found 3" in fail("check", config)
+    for text, message in (
+        ("", "expected point charges, a line x y z q each, found none"),
+        ("# x y z q\n", "expected point charges, a line x y z q each, found none"),
+        ("5 0 0 0.1\n0 0 nan 0.1\n", "expected finite columns x y z q, found 0 0 nan 0.1 for charge 1"),
+    ):
+        (tmp_path / "charges.dat").write_text(text)
+        assert message in fail("check", config)
 
 
 def test_first_frame_of_i_pi_must_have_the_structures_order(solution):

@@ -50,7 +50,17 @@ def test_units_and_paths(tmp_path):
         (GOOD.replace("cutoff: 0.9 nm", "cutof: 0.9 nm"), "unknown key mm.cutof"),
         (GOOD.replace("cutoff: 0.9 nm", "cutoff: -1 nm"), "mm.cutoff: input should be greater than 0"),
         (GOOD.replace("300 K", "1e-300 K"), "expected 0 K or at least 1 K"),
-        (GOOD.replace("300 K", "1e300 K"), "electronic_temperature: input should be"),
+        (GOOD.replace("300 K", "1e300 K"), "electronic_temperature: expected at most 20000 K"),
+        (GOOD.replace("300 K", "20100 K"), "electronic_temperature: expected at most 20000 K"),
+        (GOOD.replace("300 K", "300 K, scc: {tolerance: 0.1}"), "scc.tolerance: input should be less than"),
+        (
+            GOOD.replace("hubbard_derivatives: 3ob", "hubbard_derivatives: {H: -0.2, O: 0.3}"),
+            "expected none above 0 (those of 3OB are -0.02 to -0.19), found 0.3 for O",
+        ),
+        (
+            GOOD.replace("cutoff: 0.9 nm", "cutoff: 0.9 angstrom"),
+            "mm.cutoff: expected a cutoff of at least 3",
+        ),
         (GOOD.replace("cutoff: 0.9 nm", "cutoff: 1e300 nm"), "mm.cutoff: input should be less than 1"),
         (GOOD.replace("cutoff: 0.9 nm", "cutoff: 1e-300 nm"), "mm.cutoff: input should be greater than 0"),
         (
@@ -171,4 +181,11 @@ def test_keys_of_a_border_need_a_force_field(tmp_path, key):
     path = tmp_path / "pidelta.yaml"
     path.write_text(f"structure: x.xyz\nqm: {{atoms: all, {key}}}\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=rf"qm\.{key.split(':')[0]}: expected a section mm"):
+        load_config(path)
+
+
+def test_an_embedding_without_a_force_field_has_no_effect(tmp_path):
+    path = tmp_path / "pidelta.yaml"
+    path.write_text("structure: x.xyz\nqm: {atoms: all}\nembedding: {cutoff: 0.3 nm}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"embedding: expected a section mm .*, found none"):
         load_config(path)

@@ -33,6 +33,10 @@ Distance: TypeAlias = Annotated[Length, Field(gt=0.01, lt=1e8)]
 """A cutoff in bohr; beyond these bounds its powers leave the range of numbers."""
 
 
+_SHORTEST_CUTOFF = parse_quantity("0.3 nm", "length")
+"""Within it is no pair but bonded ones: the unit is wrong."""
+
+
 class ForceFieldConfig(Section):
     """The force field; lengths in bohr once read.
 
@@ -54,6 +58,13 @@ class ForceFieldConfig(Section):
     reaction_field_dielectric: float = Field(math.inf, ge=1.0)
     cutoff: Distance = parse_quantity("1.0 nm", "length")
     threads: Integer = Field(1, ge=1)
+
+    @field_validator("cutoff")
+    @classmethod
+    def _check_cutoff(cls, value: float) -> float:
+        if value < _SHORTEST_CUTOFF:
+            raise ValueError("expected a cutoff of at least 3 angstrom (0.3 nm)")
+        return value
 
     @model_validator(mode="after")
     def _check_source(self) -> ForceFieldConfig:
@@ -248,6 +259,8 @@ class Config(Section):
             raise ValueError("qm.links: expected a section mm with bonds to cut, found none")
         if self.qm is not None and self.mm is None and self.qm.charge_remainder is not None:
             raise ValueError("qm.charge_remainder: expected a section mm with its atoms, found none")
+        if self.mm is None and "embedding" in self.model_fields_set:
+            raise ValueError("embedding: expected a section mm whose charges it embeds in, found none")
         electrostatics = "none" if self.mm is None else self.mm.electrostatics
         if self.embedding.scheme == "pme" and electrostatics not in ("pme", "ewald"):
             raise ValueError(

@@ -9,6 +9,7 @@ from pydantic import Field, FiniteFloat, field_validator, model_validator
 from pidelta.units import parse_quantity
 from pidelta.yaml_input import FilePath, Integer, Length, Section, Temperature
 
+_HIGHEST_TEMPERATURE = 1.0001 * parse_quantity("20000 K", "temperature")
 _LOWEST_TEMPERATURE = 0.99 * parse_quantity("1 K", "temperature")
 
 
@@ -20,7 +21,7 @@ class SCCConfig(Section):
     proved smooth. It changes the time, not the result.
     """
 
-    tolerance: FiniteFloat = Field(1.0e-8, gt=0.0)
+    tolerance: FiniteFloat = Field(1.0e-8, gt=0.0, le=0.01)
     max_iterations: Integer = Field(100, ge=1)
     start: Literal["none", "previous", "extrapolated"] = "extrapolated"
 
@@ -84,7 +85,7 @@ class DFTBConfig(Section):
     spin_polarised: bool = True
     spin_constants: dict[str, FiniteFloat | list[list[FiniteFloat]]] | None = None
     dispersion: DispersionConfig = DispersionConfig(method="none")
-    electronic_temperature: Temperature = Field(0.0, ge=0.0, lt=1.0)
+    electronic_temperature: Temperature = Field(0.0, ge=0.0)
     scc: SCCConfig = SCCConfig()
     device: Literal["cpu", "cuda"] = "cpu"
 
@@ -100,6 +101,20 @@ class DFTBConfig(Section):
     def _check_temperature(cls, value: float) -> float:
         if 0.0 < value < _LOWEST_TEMPERATURE:
             raise ValueError("expected 0 K or at least 1 K")
+        if value > _HIGHEST_TEMPERATURE:
+            raise ValueError("expected at most 20000 K")
+        return value
+
+    @field_validator("hubbard_derivatives")
+    @classmethod
+    def _check_derivatives(
+        cls, value: str | dict[str, FiniteFloat] | None
+    ) -> str | dict[str, FiniteFloat] | None:
+        wrong = {} if not isinstance(value, dict) else {e: d for e, d in value.items() if d > 0.0}
+        for element, derivative in wrong.items():
+            raise ValueError(
+                f"expected none above 0 (those of 3OB are -0.02 to -0.19), found {derivative:g} for {element}"
+            )
         return value
 
     @model_validator(mode="after")

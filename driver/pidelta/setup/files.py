@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -142,9 +143,17 @@ def read_point_charges(path: Path | None) -> tuple[FloatArray, FloatArray]:
     if not path.is_file():
         raise StructureError(f"{path}: no such file of point charges")
     try:
-        table = np.loadtxt(path, ndmin=2, encoding="utf-8")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NumPy warns of a file without data, which is refused below
+            table = np.loadtxt(path, ndmin=2, encoding="utf-8")
     except ValueError as error:
         raise StructureError(f"{path}: expected columns x y z q ({error})") from None
-    if table.shape[1] != 4 or not np.isfinite(table).all():
-        raise StructureError(f"{path}: expected four finite columns x y z q, found {table.shape[1]}")
+    if not len(table):
+        raise StructureError(f"{path}: expected point charges, a line x y z q each, found none")
+    if table.shape[1] != 4:
+        raise StructureError(f"{path}: expected four columns x y z q, found {table.shape[1]}")
+    wrong = np.flatnonzero(~np.isfinite(table).all(axis=1))
+    if len(wrong):
+        values = " ".join(f"{value:g}" for value in table[wrong[0]])
+        raise StructureError(f"{path}: expected finite columns x y z q, found {values} for charge {wrong[0]}")
     return table[:, :3] * ANGSTROM, table[:, 3].copy()

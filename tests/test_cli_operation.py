@@ -196,7 +196,7 @@ def box(tmp_path):
     return config
 
 
-def test_evaluate_sees_atoms_in_another_order(box, tmp_path, fail, run):
+def test_evaluate_sees_atoms_in_another_order(box, tmp_path, fail, run, capsys):
     """Hydrogens of neighbouring waters exchanged: the elements are the same."""
     lines = (tmp_path / "water.xyz").read_text().splitlines()
     frames = tmp_path / "frames.xyz"
@@ -205,6 +205,10 @@ def test_evaluate_sees_atoms_in_another_order(box, tmp_path, fail, run):
     assert "atoms 0 and 1 are bonded, 0.96 angstrom, but 3.3" in line
     assert f"in frame 0 of {frames}, which must list the atoms in the same order" in line
     assert run("evaluate", box, "--frames", tmp_path / "water.xyz") == 0
+    frames.write_text("\n".join([*lines, *frames.read_text().splitlines(), ""]))
+    capsys.readouterr()
+    assert run("evaluate", box, "--frames", frames) == 0, "molecules that have come apart can be looked at"
+    assert f"angstrom apart in frame 1 of {frames}" in capsys.readouterr().err
 
 
 def test_positions_and_cells_that_no_system_has(box):

@@ -78,6 +78,35 @@ def test_units_and_paths(tmp_path):
         ("", "expected keys and values, found an empty file"),
         ("URA 1\n", "expected keys and values, found text alone"),
         (GOOD + "mm: {}\n", "expected each key once, found mm twice"),
+        (
+            GOOD.replace("  atoms", "  charge: 010\n  atoms"),
+            "line 4: not a YAML file (expected a number in decimal",
+        ),
+        (
+            GOOD.replace("  atoms", "  charge: 0x10\n  atoms"),
+            "expected a number in decimal digits, such as 10, f",
+        ),
+        (
+            GOOD.replace("  atoms", "  charge: 1_0\n  atoms"),
+            "expected a number in decimal digits, such as 10, f",
+        ),
+        (GOOD.replace("order: 3", "damping_exponent: 1:30.5, order: 3"), "in decimal digits, such as 10"),
+        (
+            GOOD.replace("cutoff: 0.9 nm", "cutoff: 0.9 nm, reaction_field_dielectric: 78.5"),
+            "mm: reaction_field_dielectric: expected electrostatics reaction-field with it, found pme",
+        ),
+        (
+            GOOD.replace("cutoff: 0.9 nm", "ewald_tolerance: 1e-6, electrostatics: cutoff"),
+            "mm: ewald_tolerance: expected electrostatics pme or ewald with it, found cutoff",
+        ),
+        (
+            GOOD.replace("order: 3", "dispersion: {method: none, damping: b3lyp}, order: 3"),
+            "qm.dftb.dispersion: damping: expected a method with it, d3bj or d4, found none",
+        ),
+        (
+            GOOD.replace("order: 3", "dispersion: {method: d4, damping: {s8: 1, a1: 0.4, a2: -5}}, order: 3"),
+            "dispersion.damping.a2: input should be greater than or equal to 0, found -5",
+        ),
     ],
 )
 def test_wrong_configurations_are_explained_in_one_line(tmp_path, text, message):

@@ -110,5 +110,26 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path, fail):
 def test_work_with_other_options_is_not_taken_over(tmp_path, fail):
     folder = tmp_path / "made"
     fail("prepare", "CO", "--margin", "1 nm", "--output", folder)
+    (folder / "preparation/dftb.npy").touch()
     line = fail("prepare", "CO", "--margin", "1.1 nm", "--output", folder)
     assert "expected runs with --margin 1.1 nm, found those with 1 nm" in line
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        (("CO", "C1CC("), "expected a SMILES"),
+        (("CO", "C[SiH3]"), "--molecule: expected H, C"),
+        (("CO", "C[CH2]"), "--multiplicity: expected one"),
+        (("CO", "C", "--force-field", "gaff2"), "needs AmberTools"),
+        (("CO", "C", "--margin", "1 nm"), "--margin: expected at least the cutoff"),
+    ],
+)
+def test_a_mistake_leaves_the_folder_to_the_command_without_it(mistake, message, tmp_path, fail):
+    """All molecules are read before topologies are made, and nothing that was made has the mistake in it."""
+    folder = tmp_path / "made"
+    assert message in fail("prepare", *mistake, "--output", folder)
+    line = fail("prepare", "CO", "C", "--margin", "1.2 nm", "--output", folder)
+    assert (
+        "--margin: expected at least the cutoff, 1.4 nm, so that it fits into the box, found 1.2 nm" in line
+    )

@@ -16,11 +16,11 @@ from pidelta.mm.settings import ForceFieldSettings
 from pidelta.units import BOHR_IN_ANGSTROM
 from pidelta.workflow.preparing import topologies
 from pidelta.workflow.preparing.components import (
-    Component,
     Request,
     check_quantum,
     default_names,
     make_component,
+    read_species,
 )
 from pidelta.workflow.preparing.molecules import read_molecule
 
@@ -150,25 +150,15 @@ def test_a_wrong_charge_of_positions_alone_is_refused(tmp_path):
         read_molecule(str(tmp_path / "m.xyz"), 3, 1)
 
 
-def component(smiles, quantum=True):
-    molecule = read_molecule(smiles, None, 1)
-    return Component(
-        Request(smiles, "MOL", 1, None, quantum, None),
-        molecule.numbers,
-        molecule.positions,
-        molecule.charge,
-        topologies.generic(molecule),
-        smiles,
-        molecule.unpaired,
-        (),
-    )
+def species(smiles, quantum=True):
+    return read_species(Request(smiles, "MOL", 1, None, quantum, None), 1, open_shell=True)
 
 
 @pytest.mark.parametrize(
     ("smiles", "given", "expected"), [("C", None, 1), ("C[CH2]", 2, 2), ("[O][O]", 3, 3), ("[O][O]", 1, 1)]
 )
 def test_multiplicities_that_fit(smiles, given, expected):
-    assert check_quantum([component(smiles)], given) == expected
+    assert check_quantum([species(smiles)], given) == expected
 
 
 @pytest.mark.parametrize(
@@ -182,13 +172,13 @@ def test_multiplicities_that_fit(smiles, given, expected):
 )
 def test_multiplicities_that_do_not_fit_are_refused(smiles, given, message):
     with pytest.raises(SettingError, match=message):
-        check_quantum([component(smiles)], given)
+        check_quantum([species(smiles)], given)
 
 
 def test_elements_without_parameters_are_for_the_force_field_alone():
     with pytest.raises(SettingError, match="found F in CF"):
-        check_quantum([component("CF")], None)
-    assert check_quantum([component("CF", quantum=False), component("C")], None) == 1
+        check_quantum([species("CF")], None)
+    assert check_quantum([species("CF", quantum=False), species("C")], None) == 1
 
 
 def test_generic_types_are_those_of_the_elements():
@@ -226,10 +216,8 @@ def test_a_given_topology_keeps_its_energy(name, tmp_path):
         source = path.with_suffix(".rst7")
         for file in (path, source):
             file.write_bytes(lzma.decompress((ROOT / f"tests/data/links/{file.name}.xz").read_bytes()))
-    made = make_component(
-        Request(str(source), "MOL", 1, None, True, path), "spc-fw", "auto", None, tmp_path, 1,
-        open_shell=False, working=print,
-    )  # fmt: skip
+    request = Request(str(source), "MOL", 1, None, True, path)
+    made = make_component(read_species(request, 1, open_shell=False), "spc-fw", "auto", None, tmp_path, print)
     topologies.write_topology(tmp_path / "system.prmtop", [(made.structure, 1)], 100.0)
     energies = [
         MMEvaluator(read_topology(file), ForceFieldSettings(cutoff=None)).evaluate(made.positions[None], None)

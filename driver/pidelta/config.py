@@ -36,6 +36,9 @@ Distance: TypeAlias = Annotated[Length, Field(gt=0.01, lt=1e8)]
 _SHORTEST_CUTOFF = parse_quantity("0.3 nm", "length")
 """Within it is no pair but bonded ones: the unit is wrong."""
 
+_METHODS_OF_KEYS = {"ewald_tolerance": ("pme", "ewald"), "reaction_field_dielectric": ("reaction-field",)}
+"""The electrostatics in which a key has an effect."""
+
 
 class ForceFieldConfig(Section):
     """The force field; lengths in bohr once read.
@@ -72,6 +75,16 @@ class ForceFieldConfig(Section):
             raise ValueError("expected topology, water or both, found neither")
         if self.topology is None and self.parameters:
             raise ValueError("expected parameters with a topology, and only with it")
+        return self
+
+    @model_validator(mode="after")
+    def _check_electrostatics(self) -> ForceFieldConfig:
+        for key, methods in _METHODS_OF_KEYS.items():
+            if key in self.model_fields_set and self.electrostatics not in methods:
+                raise ValueError(
+                    f"{key}: expected electrostatics {' or '.join(methods)} with it, "
+                    f"found {self.electrostatics}"
+                )
         return self
 
 

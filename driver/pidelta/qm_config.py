@@ -38,11 +38,11 @@ class DampingConfig(Section):
     `s9` scales three-body terms: by default 0 for D3(BJ), which is without them, and 1 for D4.
     """
 
-    s6: FiniteFloat = 1.0
+    s6: FiniteFloat = Field(1.0, ge=0.0)
     s8: FiniteFloat
     s9: FiniteFloat | None = None
     a1: FiniteFloat
-    a2: FiniteFloat
+    a2: FiniteFloat = Field(ge=0.0)
 
 
 class DispersionConfig(Section):
@@ -61,6 +61,12 @@ class DispersionConfig(Section):
     @classmethod
     def _name_method(cls, value: object) -> object:
         return {"method": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check_damping(self) -> DispersionConfig:
+        if self.method == "none" and self.damping is not None:
+            raise ValueError("damping: expected a method with it, d3bj or d4, found none")
+        return self
 
 
 class DFTBConfig(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import reprlib
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -56,8 +57,30 @@ Model = TypeVar("Model", bound=BaseModel)
 _MOST_VALUES = 100_000
 
 
+_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+
+
 class _Loader(yaml.SafeLoader):
-    """The safe loader, but a key that stands twice is an error: YAML would quietly take the last one."""
+    """The safe loader, but without what YAML quietly makes of a slip.
+
+    The last of two keys of one name would count; 010 would be 8, and 1:30 90.
+    """
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        self._refuse_unusual(node)
+        return int(super().construct_yaml_int(node))
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        if ":" in node.value:
+            self._refuse_unusual(node)
+        return float(super().construct_yaml_float(node))
+
+    def _refuse_unusual(self, node: yaml.ScalarNode) -> None:
+        if not _DECIMAL.fullmatch(node.value):
+            raise yaml.constructor.ConstructorError(
+                problem=f"expected a number in decimal digits, such as 10, found {node.value}",
+                problem_mark=node.start_mark,
+            )
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys: set[str] = set()
@@ -76,6 +99,10 @@ class _Loader(yaml.SafeLoader):
         if node is not None:
             _count_values(node, {})
         return node
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
 def _count_values(node: yaml.Node, known: dict[int, int]) -> int:

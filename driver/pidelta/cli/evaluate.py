@@ -46,13 +46,13 @@ def evaluate(
 
     setup = Setup(settings)
     evaluator = setup.evaluator(chosen)
-    structures = _read_frames(setup, frames)
+    structures, doubts = _read_frames(setup, frames)
     monitor = UncertaintyMonitor(setup.spread_threshold) if evaluator.knows_spread else None
     # Opened first: a path that cannot be written to should not show after hours of work.
     with nullcontext(sys.stdout) if output is None else replacing(output) as stream:
         results = _evaluate_all(evaluator, structures, frames, [] if monitor is None else [monitor])
         stream.write(json.dumps({"frames": results}, indent=1) + "\n")
-    for line in [*setup.warnings(chosen), *([] if monitor is None else warnings(monitor.alarms))]:
+    for line in [*doubts, *setup.warnings(chosen), *([] if monitor is None else warnings(monitor.alarms))]:
         Console(stderr=True).print(f"warning: {line}", soft_wrap=True, markup=False, highlight=False)
 
 
@@ -113,11 +113,17 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _read_frames(setup: Setup, frames: Path | None) -> list[tuple[FloatArray, FloatArray | None]]:
-    """Positions and cells in bohr, from what i-PI wrote or from any format of ASE."""
+def _read_frames(
+    setup: Setup, frames: Path | None
+) -> tuple[list[tuple[FloatArray, FloatArray | None]], list[str]]:
+    """Positions and cells in bohr, from what i-PI wrote or from any format of ASE, and what is odd in them.
+
+    The first frame tells the order of its atoms. In a later one that looks wrong the atoms may as well have
+    come apart, which somebody may want to look at.
+    """
     system = setup.system
     if frames is None:
-        return [(system.positions, system.cell)]
+        return [(system.positions, system.cell)], []
     if not frames.is_file():
         raise StructureError(f"{frames}: no such file of frames")
     from pidelta.ipi.trajectories import is_trajectory_of_ipi, read_trajectory
@@ -131,15 +137,22 @@ def _read_frames(setup: Setup, frames: Path | None) -> list[tuple[FloatArray, Fl
             (a.numbers, a.positions * ANGSTROM, a.cell.array * ANGSTROM if a.pbc.all() else None)
             for a in _read_with_ase(frames)
         ]
+    doubts: list[str] = []
     for index, (found, positions, cell) in enumerate(images):
         if not np.array_equal(found, system.numbers):
             raise StructureError(
                 f"{frames}: expected the {len(system)} atoms of {setup.config.structure} in their order, "
                 f"found others in frame {index}"
             )
-        judge = setup.yardstick.check_unit if index else setup.yardstick.check_atoms
-        judge(positions, cell, f"frame {index} of {frames}")
-    return [(positions, cell) for _, positions, cell in images]
+        source = f"frame {index} of {frames}"
+        setup.yardstick.check_unit(positions, cell, source)
+        try:
+            setup.yardstick.check_atoms(positions, cell, source)
+        except StructureError as error:
+            if not index:
+                raise
+            doubts.append(f"{error}, unless the molecules have come apart")
+    return [(positions, cell) for _, positions, cell in images], doubts[:1]
 
 
 def _read_with_ase(frames: Path) -> list[ase.Atoms]:

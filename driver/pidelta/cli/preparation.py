@@ -22,7 +22,7 @@ from pidelta.units import ANGSTROM, FEMTOSECOND, KCAL_PER_MOL, NANOMETER
 if TYPE_CHECKING:
     from pidelta.setup import Setup
     from pidelta.state import FloatArray
-    from pidelta.workflow.preparing.components import Component, ForceField, Request
+    from pidelta.workflow.preparing.components import Component, ForceField, Request, Species
     from pidelta.workflow.preparing.layout import Layout
 
 _WORK = "preparation"
@@ -124,8 +124,10 @@ class Preparation:
             SetupError: the folder holds something else, or a molecule cannot be prepared.
             RunError: the relaxation or the equilibration failed.
         """
+        # Before the folder is claimed: the command with the mistake mended may use the same.
+        species, multiplicity = self._read(requests)
         self._claim(options)
-        components, multiplicity = self._components(requests)
+        components = self._components(species)
         layout = self._lay_out(components)
         positions = layout.box.positions
         for stage in _stages(layout):
@@ -144,34 +146,38 @@ class Preparation:
                 raise SetupError(
                     f"{self._folder}: expected a new or an empty folder for --output, found {others[0]} in it"
                 )
-        check_folder(self._work, options)
         self._work.mkdir(parents=True, exist_ok=True)
+        if len(list(self._work.iterdir())) > 1:  # more than the options of a call that failed at once
+            check_folder(self._work, options)
         remember_options(self._work, options)
 
-    def _components(self, requests: Sequence[Request]) -> tuple[list[Component], int]:
+    def _read(self, requests: Sequence[Request]) -> tuple[list[Species], int]:
+        """The molecules and the multiplicity of the QM region."""
+        from pidelta.workflow.preparing.components import check_quantum, read_species
+
+        settings = self._settings
+        open_shell = (settings.multiplicity or 1) > 1
+        species = [read_species(request, settings.seed, open_shell=open_shell) for request in requests]
+        return species, check_quantum(species, settings.multiplicity)
+
+    def _components(self, species: Sequence[Species]) -> list[Component]:
         from pidelta.workflow.preparing.amber import find_amber_tools
-        from pidelta.workflow.preparing.components import check_quantum, make_component
+        from pidelta.workflow.preparing.components import make_component
 
         settings = self._settings
         tools = find_amber_tools(settings.ambertools)
         components = []
-        for request in requests:
+        for kind in species:
             component = make_component(
-                request,
-                settings.water,
-                settings.force_field,
-                tools,
-                self._work,
-                settings.seed,
-                open_shell=(settings.multiplicity or 1) > 1,
-                working=self._say,
+                kind, settings.water, settings.force_field, tools, self._work, self._say
             )
+            request = kind.request
             role = "quantum mechanical" if request.quantum else "classical"
             self._say(f"{request.count} {request.name}: {component.description}; {role}")
             for note in component.notes:
                 show_note(self._console, note)
             components.append(component)
-        return components, check_quantum(components, settings.multiplicity)
+        return components
 
     def _lay_out(self, components: Sequence[Component]) -> Layout:
         from pidelta.workflow.preparing.layout import lay_out

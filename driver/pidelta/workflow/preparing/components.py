@@ -46,27 +46,38 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Component:
-    """One kind of molecule, ready to be put into a box.
+class Species:
+    """One kind of molecule as it was read.
 
     Attributes:
         request: what was asked for.
         numbers: (n,) atomic numbers.
         positions: (n, 3) in bohr.
         charge: in e.
-        structure: its topology, as ParmEd has it.
-        description: what it is and where its topology comes from.
         unpaired: electrons that its formula shows without a partner; 0 where it comes with a topology.
-        notes: what the user should know.
+        molecule: its formula; None where it comes with a topology.
     """
 
     request: Request
     numbers: IntArray
     positions: FloatArray
     charge: int
+    unpaired: int
+    molecule: Molecule | None
+
+
+@dataclass(frozen=True)
+class Component(Species):
+    """One kind of molecule, ready to be put into a box.
+
+    Attributes:
+        structure: its topology, as ParmEd has it.
+        description: what it is and where its topology comes from.
+        notes: what the user should know.
+    """
+
     structure: parmed.Structure
     description: str
-    unpaired: int
     notes: tuple[str, ...]
 
     @property
@@ -75,69 +86,96 @@ class Component:
         return list(dict.fromkeys(residue.name for residue in self.structure.residues))
 
 
+def read_species(request: Request, seed: int, *, open_shell: bool) -> Species:
+    """Read a molecule, which takes a moment, where its topology may take minutes.
+
+    Args:
+        request: the molecule.
+        seed: of the geometry.
+        open_shell: whether the QM region has unpaired electrons.
+
+    Raises:
+        SetupError: the molecule or the topology cannot be read, or they contradict each other.
+    """
+    if request.topology is not None:
+        return _with_given_topology(request, request.topology, seed)
+    molecule = read_molecule(request.source, request.charge, seed, open_shell=request.quantum and open_shell)
+    return Species(
+        request, molecule.numbers, molecule.positions, molecule.charge, molecule.unpaired, molecule
+    )
+
+
 def make_component(
-    request: Request,
+    species: Species,
     water: str,
     force_field: ForceField,
     tools: AmberTools | None,
     folder: Path,
-    seed: int,
-    *,
-    open_shell: bool,
     working: Callable[[str], None],
 ) -> Component:
-    """Read a molecule and make or read its topology.
+    """Make or load the topology of a molecule.
 
     Args:
-        request: the molecule.
+        species: the molecule.
         water: the model of the solvent, which a molecule of water shares.
         force_field: what makes a topology; `auto` is GAFF2 where AmberTools is there and electrons are
             paired, and else generic Lennard-Jones types, if it is quantum mechanical.
         tools: AmberTools, or None.
         folder: for the files of AmberTools.
-        seed: of the geometry.
-        open_shell: whether the QM region has unpaired electrons.
         working: called with what is being done, before what takes a while.
 
     Raises:
-        SetupError: the molecule or the topology cannot be read or made.
+        SetupError: the topology cannot be made.
     """
-    if request.topology is not None:
-        return _with_given_topology(request, request.topology, seed)
-    molecule = read_molecule(request.source, request.charge, seed, open_shell=request.quantum and open_shell)
-    notes = list(molecule.notes)
+    request, molecule = species.request, species.molecule
+    name, notes = request.source, []
+    if molecule is None:
+        assert request.topology is not None
+        structure, source = topologies.load(request.topology), request.topology.name
+        if len(structure.residues) == 1:
+            topologies.rename_residues(structure, request.name)
+    else:
+        name, notes = molecule.smiles, list(molecule.notes)
+        structure, source, said = _make_topology(
+            request, molecule, water, force_field, tools, folder, working
+        )
+        notes += said
+        topologies.rename_residues(structure, request.name)
+    topologies.with_charge(structure, species.charge)
+    described = f"{name}, {len(species.numbers)} atoms, {_shown_charge(species.charge)}; {source}"
+    return Component(**vars(species), structure=structure, description=described, notes=tuple(notes))
+
+
+def _make_topology(
+    request: Request,
+    molecule: Molecule,
+    water: str,
+    force_field: ForceField,
+    tools: AmberTools | None,
+    folder: Path,
+    working: Callable[[str], None],
+) -> tuple[parmed.Structure, str, list[str]]:
+    """The topology, where it comes from, and what the user should know of it."""
     if topologies.is_ion(molecule):
-        structure = topologies.ion(chemical_symbols[molecule.numbers[0]], molecule.charge)
-        source = "ion of Joung and Cheatham"
-    elif topologies.is_water(molecule):
-        structure, source = topologies.water(water), f"water of the model {water}"
-    elif force_field == "generic" or (force_field == "auto" and (tools is None or molecule.unpaired)):
-        structure, source = _generic(request, molecule, force_field, tools), "generic Lennard-Jones types"
-        notes.append(
+        symbol = chemical_symbols[molecule.numbers[0]]
+        return topologies.ion(symbol, molecule.charge), "ion of Joung and Cheatham", []
+    if topologies.is_water(molecule):
+        return topologies.water(water), f"water of the model {water}", []
+    if force_field == "generic" or (force_field == "auto" and (tools is None or molecule.unpaired)):
+        note = (
             f"{request.name}: {_why_generic(force_field, tools)}generic Lennard-Jones types and no bonded "
             "terms, which a QM molecule does not need"
         )
-    else:
-        working(f"{request.name}: GAFF2 topology by AmberTools")
-        structure, guessed = _gaff2(request, molecule, tools, folder / request.name)
-        source = "GAFF2, AM1-BCC"
-        if guessed and not request.quantum:
-            notes.append(
-                f"{request.name}: parmchk2 guesses {guessed} parameters: molecule.frcmod in "
-                f"{folder / request.name}"
-            )
-    topologies.rename_residues(structure, request.name)
-    topologies.with_charge(structure, molecule.charge)
-    return Component(
-        request,
-        molecule.numbers,
-        molecule.positions,
-        molecule.charge,
-        structure,
-        f"{molecule.smiles}, {len(molecule)} atoms, {_shown_charge(molecule.charge)}; {source}",
-        molecule.unpaired,
-        tuple(notes),
-    )
+        return _generic(request, molecule, force_field, tools), "generic Lennard-Jones types", [note]
+    working(f"{request.name}: GAFF2 topology by AmberTools")
+    structure, guessed = _gaff2(request, molecule, tools, folder / request.name)
+    notes = []
+    if guessed and not request.quantum:
+        notes.append(
+            f"{request.name}: parmchk2 guesses {guessed} parameters: molecule.frcmod in "
+            f"{folder / request.name}"
+        )
+    return structure, "GAFF2, AM1-BCC", notes
 
 
 def _gaff2(
@@ -180,9 +218,8 @@ def _no_amber_tools(request: Request) -> str:
     )
 
 
-def _with_given_topology(request: Request, path: Path, seed: int) -> Component:
+def _with_given_topology(request: Request, path: Path, seed: int) -> Species:
     topology = read_topology(path)
-    structure = topologies.load(path)
     if Path(request.source).suffix.lower() in _WITH_COORDINATES:
         positions = read_coordinates(Path(request.source), topology).positions
     else:
@@ -190,44 +227,31 @@ def _with_given_topology(request: Request, path: Path, seed: int) -> Component:
         positions = molecule.positions
         if not np.array_equal(molecule.numbers, topology.numbers):
             raise SetupError(f"{path}: expected the atoms of {request.source} in their order, found others")
-    total = float(topology.charges.sum())
-    charge = round(total)
+    charge = round(float(topology.charges.sum()))
     if request.charge is not None and request.charge != charge:
         raise SettingError("charge", f"expected {charge:+d}, as {path} has it, found {request.charge:+d}")
-    if len(structure.residues) == 1:
-        topologies.rename_residues(structure, request.name)
-    topologies.with_charge(structure, charge)
-    return Component(
-        request,
-        topology.numbers,
-        positions,
-        charge,
-        structure,
-        f"{request.source}, {len(positions)} atoms, {_shown_charge(charge)}; {path.name}",
-        0,
-        (),
-    )
+    return Species(request, topology.numbers, positions, charge, 0, None)
 
 
-def check_quantum(components: Sequence[Component], multiplicity: int | None) -> int:
+def check_quantum(species: Sequence[Species], multiplicity: int | None) -> int:
     """See that DFTB can describe the QM region, and return its multiplicity.
 
     Args:
-        components: all kinds of molecules.
+        species: all kinds of molecules.
         multiplicity: as given; None for 1, where electrons are paired.
 
     Raises:
         SettingError: an element has no parameters, or the multiplicity does not fit the electrons.
     """
-    quantum = [component for component in components if component.request.quantum]
+    quantum = [kind for kind in species if kind.request.quantum]
     known = builtin_set()[3].description.elements
-    for component in quantum:
-        found = {chemical_symbols[number] for number in component.numbers}
+    for kind in quantum:
+        found = {chemical_symbols[number] for number in kind.numbers}
         if unknown := sorted(found - set(known)):
             raise SettingError(
                 "molecule",
                 f"expected {', '.join(known)}, the elements of the built-in DFTB parameters, "
-                f"found {unknown[0]} in {component.request.source}; --classical leaves it to the force field",
+                f"found {unknown[0]} in {kind.request.source}; --classical leaves it to the force field",
             )
     electrons = sum((int(part.numbers.sum()) - part.charge) * part.request.count for part in quantum)
     unpaired = sum(part.unpaired * part.request.count for part in quantum)
@@ -240,9 +264,9 @@ def check_quantum(components: Sequence[Component], multiplicity: int | None) -> 
         )
     multiplicity = multiplicity or 1
     if (electrons + multiplicity) % 2 == 0:
-        kind = "even" if electrons % 2 else "odd"
+        parity = "even" if electrons % 2 else "odd"
         raise SettingError(
-            "multiplicity", f"expected an {kind} one with {electrons} electrons, found {multiplicity}"
+            "multiplicity", f"expected an {parity} one with {electrons} electrons, found {multiplicity}"
         )
     return multiplicity
 

@@ -77,6 +77,17 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def _one_process(monkeypatch):
+    """Train here: processes are tested with the training, and each loads PyTorch anew."""
+
+    def here(data, models, workers, task, report):
+        for model in models:
+            task(data, model, report)
+
+    monkeypatch.setattr("pidelta.delta.training.run.in_processes", here)
+
+
 class StoppedError(Exception):
     """In place of a kill."""
 

@@ -53,11 +53,14 @@ def _folder() -> Path | None:
     name = _PREFIX + _state_of_sources()
     for base in _bases():
         try:
+            is_new = not (base / name).is_dir()
             (base / name).mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=base / name):
                 pass
         except OSError:
             continue
+        if is_new and sys.stderr.isatty():
+            print("pidelta: first evaluations compile what they need, a minute or so, once", file=sys.stderr)
         if base.parent == _PACKAGE:  # elsewhere other installations may keep theirs
             for old in base.glob(f"{_PREFIX}*"):
                 if old.name != name:

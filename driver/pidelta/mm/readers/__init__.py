@@ -49,6 +49,7 @@ def read_topology(path: Path, parameters: Sequence[Path] = (), *, rigid_water: b
         topology = read_gromacs(path, rigid_water=rigid_water)
     else:
         topology = read_amber(path)
+    _check_atoms(topology)
     _check_finite(topology)
     return topology
 
@@ -58,6 +59,21 @@ def _is_amber(path: Path) -> bool:
     with path.open(encoding="utf-8", errors="replace") as file:
         first, second = file.readline(), file.readline()
     return first.startswith(("%VERSION", "%FLAG")) or _OLD_POINTERS.fullmatch(second) is not None
+
+
+def _check_atoms(topology: Topology) -> None:
+    """A term has no value where an atom stands twice among three that follow each other."""
+    for item in fields(topology):
+        atoms = getattr(getattr(topology, item.name), "atoms", np.zeros((0, 2), dtype=np.int64))
+        for step in range(1, min(3, atoms.shape[1])):
+            wrong = np.argwhere(atoms[:, step:] == atoms[:, :-step])
+            if len(wrong):
+                term, place = wrong[0]
+                labels = " - ".join(topology.label(int(atom)) for atom in atoms[term])
+                raise TopologyError(
+                    f"{topology.source}: {item.name.replace('_', ' ')}: expected different atoms in {labels}, "
+                    f"found {topology.label(int(atoms[term, place]))} twice"
+                )
 
 
 def _check_finite(topology: Topology) -> None:

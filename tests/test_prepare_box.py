@@ -32,9 +32,10 @@ def component(smiles, name, count=1, quantum=True):
         molecule.numbers,
         molecule.positions,
         molecule.charge,
+        0,
+        molecule,
         structure,
         smiles,
-        0,
         (),
     )
 

@@ -183,7 +183,7 @@ def test_fixed_charges_turn_the_sum_into_pure_mm(cell, net, method):
     ("change", "message"),
     [
         ({"electrostatics": "reaction-field"}, "expected mm.electrostatics pme or ewald with pme"),
-        (None, "expected mm.electrostatics pme or ewald with pme, found none"),
+        (None, "embedding: expected a section mm whose charges it embeds in, found none"),
     ],
 )
 def test_what_pme_needs(tmp_path, change, message):

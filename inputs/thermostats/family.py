@@ -24,6 +24,7 @@ class Run:
         picoseconds: of the whole run, what is left out at its beginning included.
         start: the run from whose end it starts; empty for the structure as it is.
         scc: settings of the self-consistency of DFTB that are not the default.
+        long_step: fs between smooth forces; stiff ones have TIME_STEP.
     """
 
     name: str
@@ -34,10 +35,11 @@ class Run:
     picoseconds: float
     start: str
     scc: str = ""
+    long_step: float = TIME_STEP
 
     def steps(self, part: float) -> int:
         """Steps of a part of it; a warm-up has no parts."""
-        return round(1000.0 * self.picoseconds / TIME_STEP * (part if self.start else 1.0))
+        return round(1000.0 * self.picoseconds / self.long_step * (part if self.start else 1.0))
 
 
 def local(mode: str, tau: float, **more: float) -> str:
@@ -92,6 +94,9 @@ QUANTUM = {
     "piglet": ("PIGLET", piglet()),
     "trpmd": ("PILE-L, centroid free", local("pile_l", 1e6, pile_lambda=0.5)),
 }
+LONG = {key: (f"{CLASSICAL[key][0]}; smooth every 2 fs", CLASSICAL[key][1]) for key in ("svr-100", "nve")}
+"""Half a nanosecond, as only water thermalises the QM region: smooth forces less often make it affordable."""
+LONG_STEP, LONG_RUN = 2.0, 500.0  # fs, ps
 BEADS = 8
 SLOW = ("langevin-1000", "svr-10", "svr-100", "nve")
 """Half as long as others: no half a nanosecond would average what only water brings to the QM region."""
@@ -124,6 +129,11 @@ def _thermostats() -> list[Run]:
                 name = f"{system}-{beads}-{key}"
                 own = 0.5 * length if system == "uracil" and key in SLOW else length
                 runs.append(Run(name, system, label, thermostat, beads, own, first.name))
+    start = "uracil-warm-up"
+    for key, (label, thermostat) in LONG.items():
+        runs.append(
+            Run(f"uracil-long-{key}", "uracil", label, thermostat, 1, LONG_RUN, start, long_step=LONG_STEP)
+        )
     return runs
 
 

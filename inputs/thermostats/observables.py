@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-from family import TIME_STEP, Run
+from family import Run
 from numpy.typing import NDArray
 from stretches import ROW, SETTLING, Array, Stretch, join, stretches_of, wavenumbers
 
@@ -78,7 +78,7 @@ def observe(run: Run, folder: Path) -> Result | None:
         return None
     rows, beads = _settled(whole.rows, settling), _settled(whole.beads, settling)
     cost = read_cost(folder)  # None while the first part of a run is under way
-    seconds_per_ps = math.nan if cost is None else cost.cpu_seconds / cost.steps * 1000.0 / TIME_STEP
+    seconds_per_ps = math.nan if cost is None else cost.cpu_seconds / cost.steps * 1000.0 / run.long_step
     hours = len(rows["time"]) * ROW * seconds_per_ps / 3600.0
     groups = [name for name in rows if name.startswith(("QM", "MM"))]
     correlated = {"potential": "potential", "QM kinetic": "QM", "MM kinetic": "MM", "QM dipole": "dipole"}

@@ -61,7 +61,7 @@ def speed(results: Results) -> str:
                 run.label,
                 qm[0],
                 _time(result.times["potential"]),
-                _time(result.times["QM dipole"]),
+                _time(result.times["QM dipole"]) if "QM dipole" in result.times else "",
                 qm[1],
                 f"{result.samples_per_hour['potential']:.0f}",
                 _value(result.diffusion, 3),

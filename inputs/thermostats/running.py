@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 
 from family import FOLDER, TEMPERATURE, TIME_STEP, Run
-from stretches import BEADS_STRIDE, STRIDE, condense
+from stretches import BEADS_STRIDE, STRIDE, condense, stride
 
 import pidelta
 from pidelta.analysis.cost import add_cost
@@ -26,6 +26,13 @@ _STRUCTURES = {
     "molecule": f"<file mode='xyz' units='angstrom'> {FOLDER / 'uracil.xyz'} </file>"
     " <cell mode='abc' units='angstrom'> [ 30, 30, 30 ] </cell>",
 }
+_FORCE_FIELD = """\
+<ffdirect name='{name}' pbc='false'>
+    <pes> custom </pes> <pes_path> {pes_path} </pes_path>
+    <parameters> {{config: pidelta.yaml{terms}}} </parameters>
+    <batch_size> {beads} </batch_size>
+  </ffdirect>"""
+_STIFF, _SMOOTH = ("mm.bonded", "low.vacuum"), ("mm.nonbonded", "low.embedding")
 _TRAJECTORY = (
     "<trajectory filename='{name}' stride='{stride}' format='{format}'{more}> {quantity} </trajectory>"
 )
@@ -86,33 +93,60 @@ def write_inputs(run: Run, steps: int, runs: Path) -> None:
     (folder / "input.xml").write_text(
         template.substitute(
             title=run.label,
-            pes_path=_PES,
             safe_stride=SAFE_STRIDE,
             steps=steps,
             seed=10007 + sum(run.name.encode()),
             beads=run.beads,
-            stride=STRIDE,
+            stride=stride(run),
             more_properties=", kinetic_cv{electronvolt}, kinetic_td{electronvolt}" if run.beads > 1 else "",
             trajectories="\n    ".join(_trajectories(run)),
             start=_start(run, runs),
             ensemble="nvt" if run.thermostat else "nve",
-            time_step=TIME_STEP,
+            time_step=run.long_step,
             thermostat=run.thermostat,
+            **_forces(run),
         )
     )
 
 
+def _forces(run: Run) -> dict[str, str]:
+    """One force field of all terms, or those of the stiff and of the smooth ones, with their time steps."""
+
+    def force_field(name: str, terms: tuple[str, ...]) -> str:
+        wanted = f", terms: {'+'.join(terms)}" if terms else ""
+        return _FORCE_FIELD.format(name=name, pes_path=_PES, terms=wanted, beads=run.beads)
+
+    inner = round(run.long_step / TIME_STEP)
+    if inner == 1:
+        whole = force_field("pidelta", ())
+        return {
+            "force_fields": whole,
+            "forces": "<forces> <force forcefield='pidelta'/> </forces>",
+            "inner_steps": "",
+        }
+    weights = {"smooth": "[1, 0]", "stiff": "[0, 1]"}
+    forces = [
+        f"<force forcefield='{name}'> <mts_weights> {values} </mts_weights> </force>"
+        for name, values in weights.items()
+    ]
+    return {
+        "force_fields": f"{force_field('stiff', _STIFF)}\n  {force_field('smooth', _SMOOTH)}",
+        "forces": f"<forces> {' '.join(forces)} </forces>",
+        "inner_steps": f" <nmts> [1, {inner}] </nmts>",
+    }
+
+
 def _trajectories(run: Run) -> list[str]:
     wanted = [
-        ("vel", STRIDE, "bin", "v_centroid" if run.beads > 1 else "velocities", ""),
-        ("pos", 200, "xyz", "x_centroid", ""),
+        ("vel", stride(run), "bin", "v_centroid" if run.beads > 1 else "velocities", ""),
+        ("pos", 50 * stride(run), "xyz", "x_centroid", ""),
     ]
     if run.beads > 1:
         wanted += [
             ("beads-vel", BEADS_STRIDE, "bin", "velocities", ""),
             ("kinetic", BEADS_STRIDE, "bin", "kinetic_cv", ""),
         ]
-    elif run.system == "uracil":
+    elif run.system == "uracil" and run.long_step == TIME_STEP:  # parts have no dipole
         wanted += [("dipole", STRIDE, "xyz", "extras", " extra_type='dipole'")]
     return [
         _TRAJECTORY.format(name=name, stride=stride, format=form, quantity=quantity, more=more)

@@ -83,6 +83,11 @@ class Stretch:
     slopes: Array
 
 
+def stride(run: Run) -> int:
+    """Steps between rows of properties and velocities."""
+    return round(STRIDE * TIME_STEP / run.long_step)
+
+
 def wavenumbers() -> Array:
     """(w,) of the spectra, in cm-1."""
     every = np.fft.rfftfreq(SEGMENT, 1000.0 * ROW) * WAVENUMBER
@@ -101,7 +106,7 @@ def condense(run: Run, folder: Path, steps: int) -> None:
     """Keep what the raw outputs say of steps up to `steps`, where the run goes on, and delete them."""
     if not steps or not _has_rows(folder):
         return
-    stretch = _read(run, folder, steps * TIME_STEP / 1000.0)
+    stretch = _read(run, folder, steps * run.long_step / 1000.0)
     if len(stretch.rows["time"]):
         _save(stretch, folder / f"stretch-{round(1000.0 * stretch.rows['time'][0] / TIME_STEP):09d}.npz")
     head = _head(folder / "run.out")  # i-PI writes it but once, at the beginning of a run
@@ -152,7 +157,7 @@ def _read(run: Run, folder: Path, end: float) -> Stretch:
     properties = read_properties(folder / "run.out")
     quantity = "v_centroid" if run.beads > 1 else "velocities"
     velocities, atoms, times = read_values(
-        next(folder.glob("run.vel*.bin")), quantity, QM_ATOMS[run.system], end
+        next(folder.glob("run.vel*.bin")), quantity, QM_ATOMS[run.system], end, run.long_step
     )
     count = min(len(velocities), len(properties.columns["time"]))  # a running i-PI may have written one more
     velocities = velocities[:count]
@@ -190,10 +195,12 @@ def _beads(run: Run, folder: Path, atoms: Atoms, end: float) -> Iterator[tuple[s
         yield f"energy {name}", mean * 1000.0 * HARTREE_IN_EV
 
 
-def read_values(path: Path, quantity: str, n_qm: int, end: float) -> tuple[Array, Atoms, Array]:
+def read_values(
+    path: Path, quantity: str, n_qm: int, end: float, time_step: float = TIME_STEP
+) -> tuple[Array, Atoms, Array]:
     """Read a trajectory, (n, N, 3) in atomic units, up to `end` ps, its atoms and its times in ps."""
     file = FrameFile(path, quantity)
-    times = file.steps * TIME_STEP / 1000.0
+    times = file.steps * time_step / 1000.0
     rows = np.flatnonzero(times <= end)
     values = np.array([file.read(int(row))[0] for row in rows])
     return values.reshape(len(rows), -1, 3), Atoms(Composition(file.names), n_qm), times[rows]

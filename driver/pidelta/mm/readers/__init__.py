@@ -70,8 +70,9 @@ def _check_atoms(topology: Topology) -> None:
             if len(wrong):
                 term, place = wrong[0]
                 labels = " - ".join(topology.label(int(atom)) for atom in atoms[term])
+                kind = item.name.replace("_", " ")
                 raise TopologyError(
-                    f"{topology.source}: {item.name.replace('_', ' ')}: expected different atoms in {labels}, "
+                    f"{topology.source}: {kind}: expected different atoms in {labels}, "
                     f"found {topology.label(int(atoms[term, place]))} twice"
                 )
 

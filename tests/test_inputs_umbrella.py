@@ -44,3 +44,13 @@ def test_windows_on_a_known_free_energy_give_its_potential_of_mean_force(script)
     # of the last interval: half of it times the slopes of its two windows
     assert errors[-2] == pytest.approx(0.125 * np.sqrt(2.0) * stiffness * 0.01)
     assert (np.diff(errors) < 0.0).all()
+
+
+def test_windows_of_a_folder_are_by_the_same_models(script, tmp_path):
+    umbrella = script("sam-cytosine-water", "umbrella")
+    path = tmp_path / "delta" / "models"
+    umbrella.refuse_other_models(path)
+    umbrella.refuse_other_models(path)
+    path.write_text("0123456789ab")
+    with pytest.raises(SystemExit, match="found windows by others: take a new folder"):
+        umbrella.refuse_other_models(path)

@@ -89,6 +89,8 @@ class Window:
 
 def run(folder: Path, method: str) -> None:
     """Run the windows that are missing, or go on with the one that was stopped."""
+    if method == "delta":
+        refuse_other_models(folder / method / "models")
     before = None
     for number, distance in enumerate(DISTANCES):
         place = folder / method / f"{distance:.1f}"
@@ -124,6 +126,20 @@ def run(folder: Path, method: str) -> None:
         if subprocess.run(command, check=False).returncode:
             raise SystemExit(f"{place}: the run has not ended; the same command goes on with it")
         (place / "done").touch()
+
+
+def refuse_other_models(path: Path) -> None:
+    """See that all windows of a folder are by the same models, whose digest a file keeps."""
+    digest = models_digest(shipped())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and path.read_text(encoding="utf-8") != digest:
+        raise SystemExit(f"{path}: expected the models {digest}, found windows by others: take a new folder")
+    path.write_text(digest, encoding="utf-8")
+
+
+def shipped() -> list[Path]:
+    """The models beside this script."""
+    return sorted(FOLDER.glob("delta-*.pt"))
 
 
 def masses() -> str:
@@ -243,7 +259,7 @@ def page(folder: Path) -> None:
 
 def _against_dft(path: Path, sampled: str) -> list[str]:
     """How far slopes are from those of DFT in the labelled frames that a method sampled."""
-    models = sorted(FOLDER.glob("delta-*.pt"))
+    models = shipped()
     committee = Committee([load_correction(model) for model in models]) if models else None
     items = read_labelled([path]).frames
     slopes = np.array([slopes_along(item, committee) for item in items])

@@ -25,7 +25,7 @@ RUNS = {
         _classical(name="classical", delta=True, length=100.0, seed=20501),
         _quantum(name="quantum", delta=True, length=20.0, seed=20502),
         _classical(name="classical-dftb", length=40.0, seed=20503),
-        _quantum(name="quantum-dftb", length=10.0, seed=20504),
+        _quantum(name="quantum-dftb", length=5.0, seed=20504),
     )
 }
 

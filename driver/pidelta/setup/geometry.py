@@ -82,8 +82,7 @@ def _strange_bonds(inputs: Inputs, topology: Topology, qm_indices: IntArray) -> 
 def _of_force_field(inputs: Inputs, topology: Topology, qm_indices: IntArray | None = None) -> Yardstick:
     """The lengths at which its bonds have no force."""
     tables = (topology.bonds, topology.quartic_bonds, topology.morse_bonds)
-    pairs = np.concatenate([table.atoms for table in tables])
-    lengths = np.concatenate([table.x0 for table in tables])
+    pairs, lengths = topology.bonded_pairs, np.concatenate([table.x0 for table in tables])
     held = np.concatenate([topology.bonds.k != 0.0, np.ones(len(pairs) - len(topology.bonds.k), dtype=bool)])
     held &= lengths > 0.0  # shells of polarisable models sit on their atoms
     return Yardstick.of_lengths(

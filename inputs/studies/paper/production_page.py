@@ -15,10 +15,13 @@ from production import CONFIG, RUNS
 
 from pidelta.analysis.bonds import BondLengths, bond_kinds
 from pidelta.analysis.distances import RadialDistribution, pairs_of, radial_distributions
+from pidelta.analysis.ipi_output import read_properties
+from pidelta.analysis.pages import table_row
 from pidelta.analysis.plots import COLOURS, DPI, new_figure, tidy
 from pidelta.analysis.run_files import BeadFrames, RunFiles
 from pidelta.analysis.sections import Section
 from pidelta.analysis.statistics import mean_with_error, settled
+from pidelta.analysis.summary import Drift, fit_drift
 from pidelta.cli.report_input import composition_of
 from pidelta.config import load_config
 from pidelta.data.labelled import read_labelled
@@ -47,7 +50,8 @@ class Produced:
 
     Attributes:
         name: of RUNS.
-        out: (n, 3) time in ps, conserved quantity in meV an atom, temperature in K.
+        time, temperature: (n,) in ps and K.
+        drift: of the conserved quantity.
         pairs: radial distributions in the order of PAIRS.
         bonds: of the QM region.
         spread: (m, 3) time in ps, spread of the models in kcal/mol, distance from their training; one bead
@@ -55,7 +59,9 @@ class Produced:
     """
 
     name: str
-    out: FloatArray
+    time: FloatArray
+    temperature: FloatArray
+    drift: Drift
     pairs: list[RadialDistribution]
     bonds: Section
     spread: FloatArray | None
@@ -70,8 +76,8 @@ def read(folder: Path, name: str, setup: Setup) -> Produced:
     molecules = composition.molecules
     assert frames is not None
     assert molecules is not None
-    table = np.loadtxt(folder / name / f"{name}.out")
-    out = np.column_stack([table[:, 1], 1e3 * table[:, 2] / len(composition), table[:, 3]])
+    written = read_properties(folder / name / f"{name}.out")
+    time, conserved = written.columns["time"], written.atomic("conserved")
     pairs = [pair for pair in pairs_of(composition) if pair.name in PAIRS]
     kinds = [kind for kind in bond_kinds(composition, setup.system.positions) if kind.name in BONDS]
     lengths = BondLengths(kinds, frames.n_beads > 1)
@@ -79,7 +85,9 @@ def read(folder: Path, name: str, setup: Setup) -> Produced:
         lengths.add(frames.snapshot(index, setup.qm_indices))
     return Produced(
         name,
-        out,
+        time,
+        written.columns["temperature"],
+        fit_drift(settled(time), settled(conserved), len(composition)),
         radial_distributions(pairs, frames, molecules, STRUCTURES),
         lengths.section(),
         spread(setup, frames, RUNS[name].spacing) if RUNS[name].delta else None,
@@ -141,17 +149,16 @@ def _stability(runs: list[Produced], limit: float) -> list[str]:
         f"Spread: of the models, calibrated, in kcal/mol; a run warns above {limit:.2f}, and where a "
         "structure is farther than 1 from those of the training. Conserved quantity: its slope.",
         "",
-        "| run | ps | temperature / K | conserved / meV/atom/ps | spread, mean | largest | above the limit | "
-        "outside the training |",
-        "|---|---|---|---|---|---|---|---|",
     ]
+    head = ["run", "ps", "temperature / K", "conserved / meV/atom/ps"]
+    head += ["spread, mean", "largest", "above the limit", "outside the training"]
+    rows = []
     for run in runs:
-        time, conserved, temperature = run.out.T
         cells = [
             TITLES[run.name],
-            f"{time[-1]:.1f}",
-            mean_with_error(settled(temperature)).shown(".1f"),
-            f"{np.polyfit(settled(time), settled(conserved), 1)[0]:.5f}",
+            f"{run.time[-1]:.1f}",
+            mean_with_error(settled(run.temperature)).shown(".1f"),
+            run.drift.slope.shown(".5f"),
         ]
         if run.spread is None:
             cells += [""] * 4
@@ -159,41 +166,40 @@ def _stability(runs: list[Produced], limit: float) -> list[str]:
             _, values, far = run.spread.T
             shares = [f"{100 * np.mean(values > limit):.1f} %", f"{100 * np.mean(far > 1.0):.1f} %"]
             cells += [f"{values.mean():.3f}", f"{values.max():.2f}", *shares]
-        lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, ""]
+        rows.append(cells)
+    return lines + _table(head, rows)
 
 
 def _bonds(runs: list[Produced]) -> list[str]:
     lines = [
         "Bond lengths, mean and standard deviation over all beads in Å; the first twentieth left out:",
         "",
-        "| run | " + " | ".join(name.removeprefix("QM ") for name in BONDS) + " |",
-        "|---" * (len(BONDS) + 1) + "|",
     ]
+    rows = []
     for run in runs:
         numbers = {number.name: number for number in run.bonds.numbers}
         cells = [
             f"{numbers[name].mean.shown('.4f')}, {numbers[name].details['standard deviation, beads / Å']}"
             for name in BONDS
         ]
-        lines.append(f"| {TITLES[run.name]} | {' | '.join(cells)} |")
-    return [*lines, ""]
+        rows.append([TITLES[run.name], *cells])
+    return lines + _table(["run", *(name.removeprefix("QM ") for name in BONDS)], rows)
 
 
 def _shells(runs: list[Produced]) -> list[str]:
     lines = [
         "Hydrogen bonds with water, the first maximum of g(r), errors from blocks in time:",
         "",
-        "| run | " + " | ".join(f"{title}: height | at / Å" for title in PAIRS.values()) + " |",
-        "|---" * (2 * len(PAIRS) + 1) + "|",
     ]
+    rows = []
     for run in runs:
-        cells = []
+        cells = [TITLES[run.name]]
         for pair in run.pairs:
             first = int(np.argmax(np.where(pair.r < 2.5, pair.g, 0.0)))
             cells += [f"{pair.g[first]:.2f} ± {pair.error[first]:.2f}", f"{pair.r[first]:.2f}"]
-        lines.append(f"| {TITLES[run.name]} | {' | '.join(cells)} |")
-    return [*lines, ""]
+        rows.append(cells)
+    head = [words for title in PAIRS.values() for words in (f"{title}: height", "at / Å")]
+    return lines + _table(["run", *head], rows)
 
 
 def _errors(folder: Path, setup: Setup) -> list[str]:
@@ -204,10 +210,10 @@ def _errors(folder: Path, setup: Setup) -> list[str]:
         "Errors in the field: frames evenly spaced in time, of the ring polymer each of another bead, "
         "labelled afterwards by B3LYP-D3(BJ)/def2-SVP; MAE, of energies less their mean error:",
         "",
-        "| run | frames | energy, DFTB / kcal/mol | energy | QM gradient, DFTB / kcal/mol/Å | QM gradient | "
-        "MM gradient, DFTB | MM gradient |",
-        "|---|---|---|---|---|---|---|---|",
     ]
+    head = ["run", "frames", "energy, DFTB / kcal/mol", "energy", "QM gradient, DFTB / kcal/mol/Å"]
+    head += ["QM gradient", "MM gradient, DFTB", "MM gradient"]
+    rows = []
     for name, path in found.items():
         frames = read_labelled([path]).frames
         errors = assess(setup.correction, frames)
@@ -217,9 +223,13 @@ def _errors(folder: Path, setup: Setup) -> list[str]:
             (low.qm_gradient, corrected.qm_gradient, ".1f", ".2f"),
             (low.mm_gradient, corrected.mm_gradient, ".3f", ".4f"),
         ]
-        cells = [f"{a[0]:{fa}} | {b[0]:{fb}}" for a, b, fa, fb in values]
-        lines.append(f"| {TITLES[name]} | {len(frames)} | {' | '.join(cells)} |")
-    return [*lines, ""]
+        cells = [cell for a, b, fa, fb in values for cell in (f"{a[0]:{fa}}", f"{b[0]:{fb}}")]
+        rows.append([TITLES[name], str(len(frames)), *cells])
+    return lines + _table(head, rows)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    return [*map(table_row, [head, ["---"] * len(head), *rows]), ""]
 
 
 def draw_spread(runs: list[Produced], limit: float) -> None:

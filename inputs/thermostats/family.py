@@ -94,9 +94,11 @@ QUANTUM = {
     "piglet": ("PIGLET", piglet()),
     "trpmd": ("PILE-L, centroid free", local("pile_l", 1e6, pile_lambda=0.5)),
 }
-LONG = {key: (f"{CLASSICAL[key][0]}; smooth every 2 fs", CLASSICAL[key][1]) for key in ("svr-100", "nve")}
-"""Half a nanosecond, as only water thermalises the QM region: smooth forces less often make it affordable."""
-LONG_STEP, LONG_RUN = 2.0, 500.0  # fs, ps
+LONG = {"svr-100": 500.0, "nve": 500.0, "langevin-1000": 160.0, "ffl-100": 80.0, "svr-10": 160.0}
+LONG_QUANTUM = {"pile-l": 50.0, "pile-g": 160.0, "trpmd": 240.0}
+"""Picoseconds until the QM region's temperature is known to 1 %, where water brings most of its heat: smooth
+forces less often make them affordable."""
+LONG_STEP = 2.0  # fs
 BEADS = 8
 SLOW = ("langevin-1000", "svr-10", "svr-100", "nve")
 """Half as long as others: no half a nanosecond would average what only water brings to the QM region."""
@@ -130,10 +132,12 @@ def _thermostats() -> list[Run]:
                 own = 0.5 * length if system == "uracil" and key in SLOW else length
                 runs.append(Run(name, system, label, thermostat, beads, own, first.name))
     start = "uracil-warm-up"
-    for key, (label, thermostat) in LONG.items():
-        runs.append(
-            Run(f"uracil-long-{key}", "uracil", label, thermostat, 1, LONG_RUN, start, long_step=LONG_STEP)
-        )
+    for beads, lengths, thermostats in ((1, LONG, CLASSICAL), (BEADS, LONG_QUANTUM, QUANTUM)):
+        for key, length in lengths.items():
+            label, thermostat = thermostats[key]
+            name = f"uracil-long-{key}"
+            label = f"{label}; smooth every {LONG_STEP:g} fs"
+            runs.append(Run(name, "uracil", label, thermostat, beads, length, start, long_step=LONG_STEP))
     return runs
 
 

@@ -143,8 +143,8 @@ def _trajectories(run: Run) -> list[str]:
     ]
     if run.beads > 1:
         wanted += [
-            ("beads-vel", BEADS_STRIDE, "bin", "velocities", ""),
-            ("kinetic", BEADS_STRIDE, "bin", "kinetic_cv", ""),
+            ("beads-vel", stride(run, BEADS_STRIDE), "bin", "velocities", ""),
+            ("kinetic", stride(run, BEADS_STRIDE), "bin", "kinetic_cv", ""),
         ]
     elif run.system == "uracil" and run.long_step == TIME_STEP:  # parts have no dipole
         wanted += [("dipole", STRIDE, "xyz", "extras", " extra_type='dipole'")]

@@ -26,8 +26,8 @@ from pidelta.units import ATOMIC_TIME_IN_FEMTOSECOND, BOHR_IN_ANGSTROM, HARTREE_
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
-STRIDE = 4  # steps between rows of properties and velocities: 2 fs
-BEADS_STRIDE = 20  # between what every bead has
+STRIDE = 4  # short steps between rows of properties and velocities: 2 fs
+BEADS_STRIDE = 20  # short steps between what every bead has
 ROW = STRIDE * TIME_STEP / 1000.0  # ps between rows of properties and velocities
 QM_ATOMS = {"uracil": 12, "water": 0, "molecule": 12}
 WATER = WATER_MODELS["q-tip4p-f"]
@@ -83,9 +83,9 @@ class Stretch:
     slopes: Array
 
 
-def stride(run: Run) -> int:
-    """Steps between rows of properties and velocities."""
-    return round(STRIDE * TIME_STEP / run.long_step)
+def stride(run: Run, short_steps: int = STRIDE) -> int:
+    """Steps of the run between rows: of properties and velocities, or of what every bead has."""
+    return round(short_steps * TIME_STEP / run.long_step)
 
 
 def wavenumbers() -> Array:
@@ -181,10 +181,13 @@ def _read(run: Run, folder: Path, end: float) -> Stretch:
 
 def _beads(run: Run, folder: Path, atoms: Atoms, end: float) -> Iterator[tuple[str, Array]]:
     """i-PI runs a ring polymer at P times the temperature."""
-    energies, _, times = read_values(next(folder.glob("run.kinetic*.bin")), "kinetic_cv", atoms.n_qm, end)
+    step = run.long_step
+    energies, _, times = read_values(
+        next(folder.glob("run.kinetic*.bin")), "kinetic_cv", atoms.n_qm, end, step
+    )
     momenta = dict.fromkeys(atoms.groups(), np.zeros(len(times)))
     for path in sorted(folder.glob("run.beads-vel_*.bin")):
-        velocities, _, _ = read_values(path, "velocities", atoms.n_qm, end)
+        velocities, _, _ = read_values(path, "velocities", atoms.n_qm, end, step)
         for name, group in atoms.groups().items():
             found = kinetic_temperature(velocities[: len(times)], atoms, group, run.beads) / run.beads
             momenta[name] = momenta[name] + found

@@ -54,3 +54,21 @@ def test_windows_of_a_folder_are_by_the_same_models(script, tmp_path):
     path.write_text("0123456789ab")
     with pytest.raises(SystemExit, match="found windows by others: take a new folder"):
         umbrella.refuse_other_models(path)
+
+
+def test_models_start_where_the_low_level_was_and_without_it_window_by_window(script, tmp_path):
+    umbrella = script("sam-cytosine-water", "umbrella")
+    first, second = umbrella.DISTANCES[:2]
+    assert umbrella.start_of(tmp_path, "dftb", first) is None
+    assert umbrella.start_of(tmp_path, "dftb", second) == tmp_path / "dftb" / f"{first:.1f}"
+    assert umbrella.start_of(tmp_path, "dftb", umbrella.OUTWARD) == tmp_path / "dftb" / f"{first:.1f}"
+    assert umbrella.start_of(tmp_path, "delta", second) == tmp_path / "delta" / f"{first:.1f}"
+    (tmp_path / "dftb" / f"{second:.1f}").mkdir(parents=True)
+    (tmp_path / "dftb" / f"{second:.1f}" / "done").touch()
+    assert umbrella.start_of(tmp_path, "delta", second) == tmp_path / "dftb" / f"{second:.1f}"
+
+
+def test_a_window_waits_for_the_one_it_starts_from(script, tmp_path):
+    umbrella = script("sam-cytosine-water", "umbrella")
+    with pytest.raises(SystemExit, match=f"{umbrella.DISTANCES[0]:.1f}, from whose end it starts"):
+        umbrella.run(tmp_path, "dftb", [umbrella.DISTANCES[1]])

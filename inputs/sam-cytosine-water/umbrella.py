@@ -1,7 +1,7 @@
 """Free energy along the distance of the sulfonium's methyl carbon to N3 of cytosine, by umbrella sampling.
 
     python umbrella.py run FOLDER dftb     the windows one after the other; goes on where it was stopped
-    python umbrella.py run FOLDER delta    the same with the delta models
+    python umbrella.py run FOLDER delta    the same with the delta models, each from the end of DFTB's window
     python umbrella.py cut FOLDER delta    frames of each window, FOLDER/delta/frames.h5, to label
     pidelta label FOLDER/delta/frames.h5 --xc PBE --dispersion d3bj
     pidelta label FOLDER/delta/frames.h5 --low sampling.yaml
@@ -87,29 +87,28 @@ class Window:
         return Mean(slope, STIFFNESS * self.mean.error)
 
 
-def run(folder: Path, method: str) -> None:
+def run(folder: Path, method: str, distances: list[float]) -> None:
     """Run the windows that are missing, or go on with the one that was stopped."""
     if method == "delta":
         refuse_other_models(folder / method / "models")
-    before = None
-    for number, distance in enumerate(DISTANCES):
+    for distance in distances or DISTANCES:
         place = folder / method / f"{distance:.1f}"
         place.mkdir(parents=True, exist_ok=True)
-        if distance == OUTWARD:
-            before = folder / method / f"{DISTANCES[0]:.1f}"
+        if (place / "done").exists():
+            continue
+        before = start_of(folder, method, distance)
+        if before is not None and not (before / "done").exists():
+            raise SystemExit(f"{place}: expected the window {before}, from whose end it starts, found none")
         start = (
             f"<file mode='pdb'> {FOLDER / 'init.pdb'} </file> {masses()}"
             "<velocities mode='thermal' units='kelvin'> 300 </velocities>"
             if before is None
             else f"<file mode='chk'> {before / 'RESTART'} </file>"
         )
-        before = place
-        if (place / "done").exists():
-            continue
         text = Template((FOLDER / "umbrella.xml").read_text(encoding="utf-8")).substitute(
             name=f"sam-cytosine-{method}-{distance:.1f}",
             steps=round(LENGTH / TIME_STEP),
-            seed=30201 + number,
+            seed=30201 + DISTANCES.index(distance),
             quantum="low+delta" if method == "delta" else "low",
             restraint=FOLDER / "restraint.py",
             first=CARBON,
@@ -126,6 +125,21 @@ def run(folder: Path, method: str) -> None:
         if subprocess.run(command, check=False).returncode:
             raise SystemExit(f"{place}: the run has not ended; the same command goes on with it")
         (place / "done").touch()
+
+
+def start_of(folder: Path, method: str, distance: float) -> Path | None:
+    """The window at whose end another starts, or None for the equilibrated box.
+
+    DFTB's go inward and outward from the box. Models start where DFTB was at the same distance, if it was
+    there: how the molecules are turned, which no window averages, is then not what the two differ by.
+    """
+    cheaper = folder / "dftb" / f"{distance:.1f}"
+    if method == "delta" and (cheaper / "done").exists():
+        return cheaper
+    number = DISTANCES.index(distance)
+    if number == 0:
+        return None
+    return folder / method / f"{DISTANCES[0 if distance == OUTWARD else number - 1]:.1f}"
 
 
 def refuse_other_models(path: Path) -> None:
@@ -294,10 +308,11 @@ def main() -> None:
     parser.add_argument("task", choices=("run", "cut", "page"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("method", choices=METHODS, nargs="?", default="dftb")
+    parser.add_argument("--windows", type=float, choices=DISTANCES, nargs="*", default=[], metavar="DISTANCE")
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
     if arguments.task == "run":
-        run(folder, arguments.method)
+        run(folder, arguments.method, arguments.windows)
     elif arguments.task == "cut":
         cut(folder, arguments.method)
     else:

@@ -9,6 +9,7 @@ from pidelta.data.splits import (
     folds_by_source,
     hold_out,
     resample_by_source,
+    split_after,
     split_by_source,
     trajectory_and_step,
 )
@@ -153,3 +154,33 @@ def test_a_bootstrap_draws_whole_blocks_of_the_training_frames():
         )
     assert resample_by_source(SOURCES, train, seed=1).tolist() == drawn.tolist()
     assert resample_by_source(SOURCES, train, seed=2).tolist() != drawn.tolist()
+
+
+def test_a_later_split_goes_on_with_the_earlier_one():
+    """What was learned from never validates, what was held back does again, and a share of new frames."""
+    old, new = SOURCES[:200], [source.replace("b.", "c.") for source in SOURCES[200:]]
+    train, validation = split_by_source(old, 0.1, seed=5)
+    learned, held = ({old[index] for index in part} for part in (train, validation))
+    train, validation = split_after([*old, *new], learned, held, 0.1, seed=0)
+    assert sorted([*train, *validation]) == list(range(400))
+    found = {[*old, *new][index] for index in validation}
+    assert not found & learned
+    assert held < found
+    assert found - held < set(new)
+    assert 0.08 < len(found - held) / len(new) < 0.2
+    steps = {place(source) for source in found - held}
+    assert not steps & {place([*old, *new][index]) for index in train}
+
+
+def test_a_later_split_of_few_new_frames_validates_by_those_held_back_before():
+    learned, held = set(SOURCES[:40]), set(SOURCES[40:50])
+    train, validation = split_after([*SOURCES[:50], "c step 1"], learned, held, 0.1, seed=0)
+    assert validation.tolist() == list(range(40, 50))
+    assert train[-1] == 50
+
+
+def test_a_later_split_without_frames_to_validate_is_the_ordinary_one():
+    for learned, held in ((set(SOURCES), set()), (set(), set(SOURCES))):
+        train, validation = split_after(SOURCES, learned, held, 0.1, seed=3)
+        expected = split_by_source(SOURCES, 0.1, seed=3)
+        assert [train.tolist(), validation.tolist()] == [part.tolist() for part in expected]

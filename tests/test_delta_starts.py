@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -215,3 +216,62 @@ def test_other_elements_and_methods_are_refused_and_fewer_are_not(stores, earlie
     arguments[0] = tmp_path / "fewer.h5"
     assert run("train", *arguments, "--from", path) == 0
     assert load_correction(tmp_path / "out" / "delta-0.pt").provenance.site_elements == (1, 8)
+
+
+def renamed(path, target, name):
+    """The frames of a store under the name of another trajectory."""
+    changed(path, target, lambda frame, labels: (replace(frame, source=f"{name} {frame.source}"), labels))
+
+
+@pytest.fixture(scope="module")
+def two_trainings(stores, tmp_path_factory):
+    """Old frames and a model of them; old and new frames under one settings file."""
+    folder = tmp_path_factory.mktemp("two")
+    settings(folder)
+    for name in ("old", "new"):
+        renamed(stores / f"{name}.h5", folder / f"{name}.h5", name)
+    file = read_training_file(folder / "train-response.yaml")
+    data = prepare_training(file, read_labelled([folder / "old.h5"]).frames)
+    (path,) = train_models(data, file.training, folder / "first")
+    return folder, path
+
+
+def test_no_frame_that_the_earlier_model_learned_from_validates_the_later(two_trainings, run, capsys):
+    """Or else no epoch is better than the earlier model, and training changes nothing."""
+    folder, path = two_trainings
+    arguments = [folder / "old.h5", folder / "new.h5", "--settings", folder / "train-response.yaml"]
+    assert run("train", *arguments, "--from", path, "--output", folder / "second") == 0
+    assert "learned from" not in capsys.readouterr().err
+    first, second = (json.loads((folder / name / "delta-0.json").read_text()) for name in ("first", "second"))
+    assert not set(second["validation_sources"]) & set(first["train_sources"])
+    assert set(first["validation_sources"]) < set(second["validation_sources"])
+    assert any(source.startswith("new") for source in second["validation_sources"])
+    assert set(first["train_sources"]) < set(second["train_sources"])
+    # A third one knows what the first learned from, though the second is its start.
+    (third,) = read_starts([folder / "second" / "delta-0.pt"])
+    assert third.learned == set(first["train_sources"]) | set(second["train_sources"])
+    assert run("train", *arguments, "--from", path, "--output", folder / "second", "--resume") == 0
+    assert "kept" in capsys.readouterr().out
+
+
+def test_validation_by_frames_that_may_be_known_is_told(two_trainings, tmp_path, run, capsys):
+    folder, path = two_trainings
+    shutil.copy(path, tmp_path / "alone.pt")
+    arguments = [folder / "old.h5", folder / "new.h5", "--settings", folder / "train-response.yaml"]
+    assert run("train", *arguments, "--from", tmp_path / "alone.pt", "--output", tmp_path / "a") == 0
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'alone.pt'}: no log beside it says which frames it learned from" in error
+    text = (folder / "train-response.yaml").read_text()
+    (tmp_path / "held.yaml").write_text(
+        text.replace("seed: 3", "validation_trajectories: [old]").replace(
+            "learning_rate: 0.001", "learning_rate: 30"
+        )
+    )
+    arguments = [folder / "old.h5", folder / "new.h5", "--settings", tmp_path / "held.yaml"]
+    assert run("train", *arguments, "--from", path, "--output", tmp_path / "b") == 0
+    error = capsys.readouterr().err
+    learned = len(json.loads(path.with_suffix(".json").read_text())["train_sources"])
+    assert f"delta-0: the earlier model learned from {learned} of its 16 validation frames" in error
+    assert f"{tmp_path / 'b' / 'delta-0.pt'}: no epoch was better than the earlier model" in error
+    page = (tmp_path / "b" / "delta-0.validation" / "report.md").read_text()
+    assert "The earlier model may have learned from some of them" in page

@@ -104,6 +104,8 @@ def _known_frames(labelled: LabelledSet, models: Sequence[Path]) -> list[str]:
     logs = {path: _log(path) for path in models}
     names = ("train_sources", "validation_sources")
     known = {source for log in logs.values() for name in names for source in log.get(name, ())}
+    for log in logs.values():
+        known |= set((log.get("start") or {}).get("train_sources") or ())
     notes = []
     known.discard("")  # of frames that nobody named
     if count := sum(item.frame.source in known for item in labelled.frames):

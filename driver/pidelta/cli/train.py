@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
+from pidelta.cli.messages import show_warning
 from pidelta.cli.processors import allowed_processors
 from pidelta.cli.test import read_frames, write_errors
 from pidelta.errors import SetupError
@@ -39,7 +40,7 @@ def train(
     ] = None,
 ) -> None:
     """Train delta models on reference - low-level labels: OUTPUT/delta-0.pt, delta-1.pt, ..."""
-    from pidelta.delta.training.run import model_paths, prepare_training, validation_loss
+    from pidelta.delta.training.run import keeps_start, model_paths, prepare_training, validation_loss
     from pidelta.delta.training.settings import read_training_file
     from pidelta.delta.training.starts import read_starts
 
@@ -61,16 +62,47 @@ def train(
         f"{len(data.sources)} frames: {data.provenance.reference} - {data.provenance.low_level}, "
         f"{data.settings.feature_count} features"
     )
+    console = Console(stderr=True)
+    for text in _known_before(data, file.training, models):
+        show_warning(console, text)
     complete = {path for path in model_paths(output, models) if path.exists()}
     for place, path in enumerate(_train_with_progress(data, file.training, output, models, resume, workers)):
         print(f"kept {path}" if path in complete else f"wrote {path}")
         if (loss := validation_loss(path)) > 1.0:
-            line = (
-                f"warning: {path}: the loss on validation frames is {loss:.3g}, without the model 1: it does "
-                "more harm than good"
+            show_warning(
+                console,
+                f"{path}: the loss on validation frames is {loss:.3g}, without the model 1: it does more "
+                "harm than good",
             )
-            Console(stderr=True).print(line, soft_wrap=True, markup=False, highlight=False)
+        if keeps_start(path):
+            show_warning(
+                console,
+                f"{path}: no epoch was better than the earlier model on the validation frames, so it is that "
+                "one again",
+            )
         _validate(data, file.training, labelled, place, path)
+
+
+def _known_before(data: TrainingSet, settings: TrainingSettings, models: int) -> list[str]:
+    """Warnings of validation frames that an earlier model learned from, where it looks better than it is."""
+    from pidelta.delta.training.run import known_to_start
+
+    advice = "hold back new trajectories, training.validation_trajectories"
+    found = []
+    silent = [str(start.path) for start in data.starts if start.learned is None]
+    if silent and not settings.validation_trajectories:
+        found.append(
+            f"{', '.join(silent)}: no log beside it says which frames it learned from; where they validate "
+            f"it, no epoch looks better: {advice}"
+        )
+    for k in range(models):
+        known = known_to_start(data, settings, k)
+        if known is not None and known[0]:
+            found.append(
+                f"delta-{k}: the earlier model learned from {known[0]} of its {known[1]} validation frames, "
+                f"where no epoch looks better: {advice}"
+            )
+    return found
 
 
 def _train_with_progress(
@@ -104,19 +136,20 @@ def _validate(
     from pidelta.delta.assessment import predict, summarise
     from pidelta.delta.committee import Committee
     from pidelta.delta.loading import load_correction
-    from pidelta.delta.training.run import member_settings, split_frames
+    from pidelta.delta.training.run import known_to_start, member_settings, split_frames, start_of
 
     folder = path.with_suffix(".validation")
     page = folder / PAGE
     if page.exists() and page.stat().st_mtime >= path.stat().st_mtime:
         return
-    _, validation = split_frames(data.sources, member_settings(settings, place))
+    start, known = start_of(data, place), known_to_start(data, settings, place)
+    _, validation = split_frames(data.sources, member_settings(settings, place), start)
     committee = Committee([load_correction(path)])
     items = [labelled.frames[index] for index in validation]
     predictions = predict(committee, track(items, description=path.stem, transient=True))
     note = "These frames chose the epoch that was kept, and descriptor ranges come from them, too"
     more = "" if settings.validation_trajectories else ": errors on other trajectories are larger"
-    if data.starts:
+    if start is not None and (known is None or known[0]):
         more += ". The earlier model may have learned from some of them"
     places = [labelled.places[index] for index in validation]
     errors = model_errors(predictions, places, summarise(predictions), None)

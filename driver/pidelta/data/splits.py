@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from itertools import groupby
 
 import numpy as np
@@ -47,6 +47,38 @@ def split_by_source(
         validation += pieces[piece]
         if len(validation) >= fraction * len(sources):
             break
+    return _divide(len(sources), validation)
+
+
+def split_after(
+    sources: Sequence[str], learned: Set[str], held_back: Set[str], fraction: float, seed: int
+) -> tuple[IntArray, IntArray]:
+    """Go on with the split of an earlier training, so that what it learned from validates nothing.
+
+    Frames that it learned from are learned from again, those that it held back are held back again, and of
+    new ones a share, in blocks. Where none of this leaves a frame to validate, or one to learn from, the
+    split is `split_by_source`, as if there had been no earlier training.
+
+    Args:
+        sources: as there.
+        learned: of the frames that the earlier model learned from.
+        held_back: of those that validated it.
+        fraction: share of the new frames for validation.
+        seed: as there.
+
+    Returns:
+        Indices of the training frames and of the validation frames, both ascending, neither empty.
+
+    Raises:
+        DataError: there are fewer than two steps to divide.
+    """
+    new = [index for index, source in enumerate(sources) if source not in learned | held_back]
+    validation = [index for index, source in enumerate(sources) if source in held_back - learned]
+    if len({trajectory_and_step(sources[index], index) for index in new}) > 1:
+        _, drawn = split_by_source([sources[index] for index in new], fraction, seed)
+        validation += [new[place] for place in drawn]
+    if not 0 < len(validation) < len(sources):
+        return split_by_source(sources, fraction, seed)
     return _divide(len(sources), validation)
 
 

@@ -19,7 +19,7 @@ import torch
 from scipy.spatial import KDTree
 
 from pidelta.data.frames import LabelledFrame
-from pidelta.data.splits import hold_out, resample_by_source, split_by_source
+from pidelta.data.splits import hold_out, resample_by_source, split_after, split_by_source
 from pidelta.delta.base import Provenance
 from pidelta.delta.coverage import Coverage, CoverageGroup
 from pidelta.delta.descriptors import DescriptorSettings, check_short_cutoff
@@ -187,7 +187,7 @@ def train_models(
                 f"{path}: expected no earlier training here, found one: resume it or move it away"
             )
     for k, path in enumerate(paths):
-        _check_earlier(path, data, member_settings(settings, k), _start_of(data, k))
+        _check_earlier(path, data, member_settings(settings, k), start_of(data, k))
     waiting = [k for k, path in enumerate(paths) if not path.exists()]
     task = partial(_train_member, settings, paths)
     if min(workers, len(waiting)) > 1:
@@ -207,7 +207,7 @@ def _check_earlier(path: Path, data: TrainingSet, settings: TrainingSettings, st
     """Whether a model that is complete, or a training that was stopped, is of this training."""
     present = identity(data, settings, start)
     if path.exists():
-        division = split_frames(data.sources, settings)
+        division = split_frames(data.sources, settings, start)
         check_complete(path, present, [[data.sources[index] for index in part] for part in division])
     elif (last := _last_checkpoint(path)).exists():
         check_checkpoint(last, present)
@@ -216,10 +216,10 @@ def _check_earlier(path: Path, data: TrainingSet, settings: TrainingSettings, st
 def _train_member(
     settings: TrainingSettings, paths: Sequence[Path], data: TrainingSet, k: int, report: EpochReport
 ) -> None:
-    _train_one(data, member_settings(settings, k), paths[k], partial(report, k), _start_of(data, k))
+    _train_one(data, member_settings(settings, k), paths[k], partial(report, k), start_of(data, k))
 
 
-def _start_of(data: TrainingSet, k: int) -> Start | None:
+def start_of(data: TrainingSet, k: int) -> Start | None:
     """The earlier model that model k begins with."""
     return data.starts[k % len(data.starts)] if data.starts else None
 
@@ -229,18 +229,25 @@ def member_settings(settings: TrainingSettings, k: int) -> TrainingSettings:
     return settings.model_copy(update={"seed": settings.seed + k})
 
 
-def split_frames(sources: Sequence[str], settings: TrainingSettings) -> tuple[IntArray, IntArray]:
+def split_frames(
+    sources: Sequence[str], settings: TrainingSettings, start: Start | None = None
+) -> tuple[IntArray, IntArray]:
     """Indices of the frames that a model learns from, repeated by a bootstrap, and of those that validate it.
 
     Args:
         sources: of all frames.
         settings: those of the model (`member_settings`).
+        start: the earlier model that it begins with, whose division goes on.
 
     Raises:
         DataError: there are too few frames to divide, or no trajectory of a name in the settings.
     """
     if settings.validation_trajectories:
         train, validation = hold_out(sources, settings.validation_trajectories)
+    elif start is not None and start.learned is not None:
+        train, validation = split_after(
+            sources, start.learned, start.held_back, settings.validation_fraction, settings.seed
+        )
     else:
         train, validation = split_by_source(sources, settings.validation_fraction, settings.seed)
     if settings.bootstrap:
@@ -263,7 +270,7 @@ def _train_one(
 ) -> None:
     from pidelta.delta.training.fitting import Fit
 
-    train, validation = split_frames(data.sources, settings)
+    train, validation = split_frames(data.sources, settings, start)
     provenance = data.provenance
     if start is None:
         networks = initial_networks(data, train, settings.seed)
@@ -298,7 +305,12 @@ def _train_one(
         "units": "hartree, hartree/bohr, of MM atoms times d / 3 angstrom; losses relative to the low level",
         "start": None
         if start is None
-        else {"model": str(start.path), "sha256": start.digest, "errors": first},
+        else {
+            "model": str(start.path),
+            "sha256": start.digest,
+            "errors": first,
+            "train_sources": None if start.learned is None else sorted(start.learned),
+        },
         "epochs": fit.history,
     }
     with replacing(path.with_suffix(".json")) as stream:
@@ -324,6 +336,29 @@ def validation_loss(path: Path) -> float:
     log = read_log(path)
     start = log.get("start") or {}
     return min(_loss(row) for row in [*log["epochs"], *([start["errors"]] if start else [])])
+
+
+def keeps_start(path: Path) -> bool:
+    """Whether no epoch of a complete model was better than the earlier model that it began with.
+
+    Raises:
+        DataError: its log cannot be read.
+    """
+    log = read_log(path)
+    start = log.get("start")
+    return start is not None and _loss(start["errors"]) <= min(map(_loss, log["epochs"]))
+
+
+def known_to_start(data: TrainingSet, settings: TrainingSettings, k: int) -> tuple[int, int] | None:
+    """Of how many validation frames of model k its earlier model learned, and how many there are.
+
+    None without an earlier model, and where no log says what it learned from.
+    """
+    start = start_of(data, k)
+    if start is None or start.learned is None:
+        return None
+    _, validation = split_frames(data.sources, member_settings(settings, k), start)
+    return sum(data.sources[index] in start.learned for index in validation), len(validation)
 
 
 def initial_networks(data: TrainingSet, train: IntArray, seed: int) -> FeatureNetworks:

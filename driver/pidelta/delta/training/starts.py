@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pidelta.checksums import checksum
 from pidelta.data.embedding import same
@@ -25,11 +27,16 @@ class Start:
         path: its file.
         digest: SHA-256 of the file.
         model: the model.
+        learned: sources of the frames that it learned from, by the log beside it; None where that is not
+            known.
+        held_back: of those that validated it.
     """
 
     path: Path
     digest: str
     model: NetworkModel
+    learned: frozenset[str] | None = None
+    held_back: frozenset[str] = frozenset()
 
 
 def read_starts(paths: Sequence[Path]) -> tuple[Start, ...]:
@@ -43,8 +50,22 @@ def read_starts(paths: Sequence[Path]) -> tuple[Start, ...]:
         model = load_correction(path)
         if not isinstance(model, NetworkModel):
             raise ModelError(f"{path}: expected a model with networks to start from, found another")
-        starts.append(Start(path, checksum(path), model))
+        starts.append(Start(path, checksum(path), model, *_frames_of(path)))
     return tuple(starts)
+
+
+def _frames_of(path: Path) -> tuple[frozenset[str] | None, frozenset[str]]:
+    """Sources of the frames that a model learned from, its own earlier models too, and of those held back."""
+    try:
+        log: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        before = log["start"]
+        learned = frozenset([*log["train_sources"], *(before["train_sources"] if before else [])])
+        held_back = frozenset(log["validation_sources"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, frozenset()
+    if "" in learned | held_back:  # of frames that nobody named
+        return None, frozenset()
+    return learned, held_back
 
 
 def settings_of_starts(

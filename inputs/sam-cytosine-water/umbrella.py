@@ -61,7 +61,8 @@ LENGTH, SETTLING = 6.0, 1.0  # ps
 KT = 300.0 * 1.987204259e-3  # kcal/mol
 FRAMES = 2  # of each window, to label
 ABOUT = (
-    f"Windows of {LENGTH:g} ps at 300 K, one after the other, the first {SETTLING:g} ps of each left out; "
+    f"Windows of {LENGTH:g} ps at 300 K, DFTB's one after the other, those of the models each from the end "
+    f"of DFTB's at that distance, the first {SETTLING:g} ps of each left out; "
     f"springs of {STIFFNESS:g} kcal/mol/Å². Errors are from blocks: what is slower than a window, as turns "
     "of the molecules, is not in them. Made by `umbrella.py`, which explains how."
 )

@@ -25,10 +25,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from string import Template
 
@@ -67,6 +67,7 @@ ABOUT = (
     "of the molecules, is not in them. Made by `umbrella.py`, which explains how."
 )
 FORCE = HARTREE_IN_KCAL_PER_MOL / BOHR_IN_ANGSTROM
+_WINDOW = re.compile(r"/(\d\.\d)/umbrella")
 
 
 @dataclass(frozen=True)
@@ -265,40 +266,47 @@ def page(folder: Path) -> None:
     for method in METHODS:
         path = folder / method / "frames.h5"
         if path.exists():
-            lines += _against_dft(path, METHODS[method])
+            lines += _against_dft(path, method, windows(folder / method))
     (FOLDER / "umbrella.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     text = "\n".join(lines)
     (FOLDER / "umbrella.md").write_text(text, encoding="utf-8")
     print(text)
 
 
-def _against_dft(path: Path, sampled: str) -> list[str]:
-    """How far slopes are from those of DFT in the labelled frames that a method sampled."""
+def _against_dft(path: Path, method: str, found: list[Window]) -> list[str]:
+    """How far slopes are from those of DFT in the labelled frames of a method's windows."""
     models = shipped()
     committee = Committee([load_correction(model) for model in models]) if models else None
-    items = read_labelled([path]).frames
-    slopes = np.array([slopes_along(item, committee) for item in items])
-    distances = [
-        np.linalg.norm(item.frame.positions[NITROGEN] - item.frame.positions[CARBON]) * BOHR_IN_ANGSTROM
-        for item in items
-    ]
-    titles = ("DFTB", "DFTB + delta")[: slopes.shape[1] - 1]
+    away: dict[float, list[FloatArray]] = {}
+    for item in read_labelled([path]).frames:
+        match = _WINDOW.search(item.frame.source)
+        if match is None:
+            raise SystemExit(f"{path}: expected frames of windows, found {item.frame.source!r}")
+        slopes = slopes_along(item, committee)
+        away.setdefault(float(match[1]), []).append(slopes[1:] - slopes[0])
+    titles = ("DFTB", "DFTB + delta") if models else ("DFTB",)
     lines = [
-        f"Slope of the energy when cytosine moves away, less that of DFT, in {len(items)} frames of dynamics "
-        f"by {sampled}, in kcal/mol/Å; the mean, and in brackets the mean absolute value"
+        f"Slope of the energy when cytosine moves away, less that of DFT, in {sum(map(len, away.values()))} "
+        f"frames of windows by {METHODS[method]}, in kcal/mol/Å: mean and range"
         + (f"; models {models_digest(models)}:" if models else ":"),
         "",
     ]
-    lines += ["| distance / Å, frames | " + " | ".join(titles) + " |", "|" + "---|" * (len(titles) + 1)]
-    edges = (0.0, 3.6, 4.6, 5.6, np.inf)
-    for low, high in pairwise(edges):
-        chosen = [place for place, distance in enumerate(distances) if low <= distance < high]
-        if chosen:
-            away = slopes[chosen, 1:] - slopes[chosen, :1]
-            cells = [
-                f"{mean:.2f} ({size:.2f})" for mean, size in zip(away.mean(0), abs(away).mean(0), strict=True)
-            ]
-            lines.append(f"| {low:g} to {high:g}, {len(chosen)} | " + " | ".join(cells) + " |")
+    lines += ["| spring at / Å | frames | " + " | ".join(titles) + " |", "|" + "---|" * (len(titles) + 2)]
+    for distance, values in sorted(away.items()):
+        table = np.array(values)
+        cells = [f"{own.mean():.2f} ({own.min():.1f} to {own.max():.1f})" for own in table.T]
+        lines.append(f"| {distance:g} | {len(table)} | {' | '.join(cells)} |")
+    known = [window for window in found if window.distance in away]
+    if len(known) > 1:
+        places = [window.mean.value for window in known]
+        means = np.array([np.mean(away[window.distance], axis=0) for window in known])
+        sums = np.trapezoid(means, places, axis=0)
+        listed = " and ".join(f"{total:+.1f} by {title}" for total, title in zip(sums, titles, strict=True))
+        lines += [
+            "",
+            f"To first order the potential of mean force at {places[-1]:.1f} Å, less that at "
+            f"{places[0]:.1f} Å, differs from DFT's by the sum of these along the way, in kcal/mol: {listed}.",
+        ]
     return [*lines, ""]
 
 

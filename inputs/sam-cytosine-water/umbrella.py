@@ -305,7 +305,7 @@ def _against_dft(path: Path, method: str, found: list[Window]) -> list[str]:
         lines += [
             "",
             f"To first order the potential of mean force at {places[-1]:.1f} Å, less that at "
-            f"{places[0]:.1f} Å, differs from DFT's by the sum of these along the way, in kcal/mol: {listed}.",
+            f"{places[0]:.1f} Å, differs from DFT's by these along the way, in kcal/mol: {listed}.",
         ]
     return [*lines, ""]
 

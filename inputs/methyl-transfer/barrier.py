@@ -28,29 +28,38 @@ from pidelta.data.labelled import read_labelled
 from pidelta.data.store import FrameStore
 from pidelta.ipi.trajectories import Snapshot, read_trajectory
 from pidelta.setup import Setup
-from pidelta.state import FloatArray
+from pidelta.state import Evaluator, FloatArray, IntArray
 from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
+from pidelta.workflow.learning.bias import BiasedEvaluator, Restraint
 from pidelta.workflow.sampling import cut_frame
 
 FOLDER = Path(__file__).parent
-CARBON, SULFUR, NITROGEN = 0, 1, 13
+PAIRS, WEIGHTS = np.array([[0, 1], [0, 13]]), np.array([1.0, -1.0])  # carbon and sulfur, carbon and nitrogen
 TOP = 0.2  # angstrom, of d(S-C) - d(C-N): from there to both ends
 PLACES = np.arange(-1.6, 1.61, 0.2)
 STIFFNESS = 600.0 / HARTREE_IN_KCAL_PER_MOL * BOHR_IN_ANGSTROM**2  # kcal/mol/angstrom^2 -> atomic units
 METHODS = ("DFT", "DFTB", "DFTB + delta")
 
 
-def coordinate(positions: FloatArray) -> tuple[float, FloatArray]:
-    """d(S-C) - d(C-N) in bohr, and its gradient."""
-    gradient = np.zeros_like(positions)
-    value = 0.0
-    for sign, other in ((1.0, SULFUR), (-1.0, NITROGEN)):
-        bond = positions[CARBON] - positions[other]
-        length = float(np.linalg.norm(bond))
-        value += sign * length
-        gradient[CARBON] += sign * bond / length
-        gradient[other] -= sign * bond / length
-    return value, gradient
+def coordinate(positions: FloatArray) -> float:
+    """d(S-C) - d(C-N) in bohr."""
+    vectors = positions[PAIRS[:, 0]] - positions[PAIRS[:, 1]]
+    return float(np.linalg.norm(vectors, axis=1) @ WEIGHTS)
+
+
+def relax(evaluator: Evaluator, qm: IntArray, positions: FloatArray, cell: FloatArray) -> FloatArray:
+    """Positions with the atoms `qm` where their energy is least, the others where they are."""
+    whole = positions.copy()
+
+    def energy(x: FloatArray) -> tuple[float, FloatArray]:
+        whole[qm] = x.reshape(-1, 3)
+        found = evaluator.evaluate(whole[None], cell[None])
+        return float(found.energy[0]), found.gradient[0, qm].ravel()
+
+    options = {"gtol": 1e-4, "ftol": 0.0}
+    result = minimize(energy, positions[qm].ravel(), jac=True, method="L-BFGS-B", options=options)
+    whole[qm] = result.x.reshape(-1, 3)
+    return whole
 
 
 def follow(models: Path, trajectory: Path, path: Path) -> None:
@@ -60,36 +69,18 @@ def follow(models: Path, trajectory: Path, path: Path) -> None:
     (last,) = deque(read_trajectory(trajectory), maxlen=1)
     region, evaluator = setup.qm_region, setup.evaluator()
     qm = evaluator.partition.qm_atoms
-    cell = last.cell[None]
-
-    def relax(positions: FloatArray, place: float) -> FloatArray:
-        whole = positions.copy()
-
-        def energy(x: FloatArray) -> tuple[float, FloatArray]:
-            whole[qm] = x.reshape(-1, 3)
-            found = evaluator.evaluate(whole[None], cell)
-            value, slope = coordinate(whole)
-            away = value - place / BOHR_IN_ANGSTROM
-            total = found.gradient[0] + STIFFNESS * away * slope
-            return float(found.energy[0]) + 0.5 * STIFFNESS * away**2, total[qm].ravel()
-
-        result = minimize(
-            energy, positions[qm].ravel(), jac=True, method="L-BFGS-B", options={"gtol": 1e-4, "ftol": 0.0}
-        )
-        whole[qm] = result.x.reshape(-1, 3)
-        return whole
-
     energies = {}
     with FrameStore(path, "w") as store:
         store.set_embedding(region.surroundings.settings)
         for places in (PLACES[PLACES >= TOP - 1e-6], PLACES[PLACES < TOP - 1e-6][::-1]):
             positions = last.positions
             for place in places:
-                positions = relax(positions, float(place))
+                spring = Restraint(PAIRS, WEIGHTS, place / BOHR_IN_ANGSTROM, STIFFNESS)
+                positions = relax(BiasedEvaluator(evaluator, spring, True), qm, positions, last.cell)
                 snapshot = Snapshot(last.step, last.numbers, positions, last.cell)
                 source = f"path of the methyl transfer at {place:.1f} angstrom"
                 store.append(cut_frame(snapshot, region, True, source))
-                found = evaluator.evaluate(positions[None], cell)
+                found = evaluator.evaluate(positions[None], last.cell[None])
                 low = sum(term.energy[0] for name, term in found.terms.items() if name != "delta")
                 energies[source] = {"delta": float(found.terms["delta"].energy[0]), "others": float(low)}
                 print(f"{source}: {found.energy[0] * HARTREE_IN_KCAL_PER_MOL:.2f} kcal/mol", flush=True)
@@ -101,7 +92,7 @@ def page(path: Path) -> None:
     energies = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     rows = []
     for item in read_labelled([path]).frames:
-        place = coordinate(item.frame.positions)[0] * BOHR_IN_ANGSTROM
+        place = coordinate(item.frame.positions) * BOHR_IN_ANGSTROM
         found = energies[item.frame.source]
         low = found["others"]  # with the classical terms, which the methods share
         rows.append([place, low + item.reference.energy - item.low.energy, low, low + found["delta"]])

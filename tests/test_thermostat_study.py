@@ -7,7 +7,7 @@ import pytest
 
 from conftest import ROOT
 
-MODULES = ("family", "stretches", "running", "observables", "results", "pictures", "page")
+MODULES = ("family", "stretches", "kept", "running", "observables", "results", "pictures", "page")
 
 
 @pytest.fixture
@@ -86,6 +86,39 @@ def test_stretches_of_a_run_add_up_to_what_its_raw_outputs_say(study, tmp_path):
     # of 2.1 ps, the first 0.5 left out: segments of 1 ps that overlap by half, and none across the cut
     assert (once.segments, twice.segments) == (2, 1)
     assert once.power["MM"].shape == stretches.wavenumbers().shape
+
+
+def test_a_long_run_goes_on_on_another_machine(study, tmp_path):
+    """What is kept of it says the same there, and names no path of here."""
+    stretches, kept = study["stretches"], study["kept"]
+    run = study["family"].Run("drop", "water", "", "", 1, 2.0, "start", long_step=2.0)
+    rng = np.random.default_rng(6)
+    steps = np.arange(1, 1001)  # of 2 fs
+    velocities = 1e-3 * rng.standard_normal((len(steps), 24, 3))
+    here, store, there = tmp_path / "here", tmp_path / "kept", tmp_path / "there"
+    write_outputs(here, steps, velocities, rng.standard_normal(len(steps)))
+    (here / "cost.json").write_text('{"first_step, last_step, CPU seconds": [[0, 1000, 30.0]]}')
+    state = "<simulation> <step>1000</step> <pes_path> /home/of/mine/pes.py </pes_path></simulation>"
+    (here / "RESTART").write_text(state)
+    raw = stretches.join(stretches.stretches_of(run, here))
+    kept.keep(run, here, store)
+    kept.take_up(run, there, store)
+    assert "/home" not in (there / "RESTART").read_text()
+    assert study["running"].steps_done(there / "RESTART") == 1000
+    masses = np.array([15.9949, 1.00783, 1.00783] * 8) * 1822.8885
+    twice = np.einsum("tai,a->t", velocities**2, masses).reshape(100, 10).mean(axis=1)
+    expected = twice / (3 * 24 - 3) * 315775.02
+    (found,) = stretches.stretches_of(run, there)
+    np.testing.assert_allclose(found.rows["MM"], expected, rtol=1e-3)
+    for name, values in raw.rows.items():
+        np.testing.assert_allclose(found.rows[name], values, rtol=1e-6, atol=1e-6)
+    assert study["observables"].observe(run, there).seconds_per_ps == 15.0
+    # what came with it is not taken again over what was added since
+    (there / "RESTART").write_text(state.replace("1000", "1200"))
+    kept.take_up(run, there, store)
+    assert study["running"].steps_done(there / "RESTART") == 1200
+    # a run of i-PI that goes on writes no head
+    assert (there / "run.out").read_text().startswith("# column")
 
 
 def write_outputs(folder, steps, velocities, potential):

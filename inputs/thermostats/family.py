@@ -37,6 +37,11 @@ class Run:
     scc: str = ""
     long_step: float = TIME_STEP
 
+    @property
+    def is_long(self) -> bool:
+        """Whether it is one of the runs for temperatures alone, whose smooth forces are rarer."""
+        return self.long_step > TIME_STEP
+
     def steps(self, part: float) -> int:
         """Steps of a part of it; a warm-up has no parts."""
         return round(1000.0 * self.picoseconds / self.long_step * (part if self.start else 1.0))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from family import Run
 from numpy.typing import NDArray
-from stretches import ROW, SETTLING, Array, Stretch, join, stretches_of, wavenumbers
+from stretches import SETTLING, Array, Stretch, join, spacing, stretches_of, wavenumbers
 
 from pidelta.analysis.cost import read_cost
 from pidelta.analysis.statistics import correlation_time, mean_with_error
@@ -79,7 +79,8 @@ def observe(run: Run, folder: Path) -> Result | None:
     rows, beads = _settled(whole.rows, settling), _settled(whole.beads, settling)
     cost = read_cost(folder)  # None while the first part of a run is under way
     seconds_per_ps = math.nan if cost is None else cost.cpu_seconds / cost.steps * 1000.0 / run.long_step
-    hours = len(rows["time"]) * ROW * seconds_per_ps / 3600.0
+    row = spacing(run)
+    hours = len(rows["time"]) * row * seconds_per_ps / 3600.0
     groups = [name for name in rows if name.startswith(("QM", "MM"))]
     correlated = {"potential": "potential", "QM kinetic": "QM", "MM kinetic": "MM", "QM dipole": "dipole"}
     correlations = {name: correlation_time(rows[key]) for name, key in correlated.items() if key in rows}
@@ -90,7 +91,7 @@ def observe(run: Run, folder: Path) -> Result | None:
         seconds_per_ps=seconds_per_ps,
         temperatures={name: _mean(rows[name]) for name in groups},
         bead_temperatures={name: _mean(beads[f"momenta {name}"]) for name in kinds},
-        times={name: [c.samples * ROW, c.n_effective] for name, c in correlations.items()},
+        times={name: [c.samples * row, c.n_effective] for name, c in correlations.items()},
         samples_per_hour={name: c.n_effective / hours for name, c in correlations.items()},
         drift=[drift.slope.value, drift.slope.error],
         fluctuation=drift.rms,

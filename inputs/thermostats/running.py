@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 
 from family import FOLDER, TEMPERATURE, TIME_STEP, Run
+from kept import keep, take_up
 from stretches import BEADS_STRIDE, STRIDE, condense, stride
 
 import pidelta
@@ -42,13 +43,14 @@ def bring_to(run: Run, steps: int, runs: Path) -> None:
     """Run what is left of `steps` steps of a run in its folder below `runs`.
 
     i-PI calls pidelta in its own process, so that nothing waits for messages. ``cost.json`` has the
-    processor time. The raw outputs of earlier parts are condensed first.
+    processor time. The raw outputs of earlier parts are condensed first. Long runs are kept beside the study.
 
     Raises:
         SystemExit: it did not come to its end.
     """
     folder = runs / run.name
     restart = folder / "RESTART"
+    take_up(run, folder)
     done = steps_done(restart)
     if done >= steps:
         return
@@ -68,6 +70,7 @@ def bring_to(run: Run, steps: int, runs: Path) -> None:
     print(f"{run.name}: {seconds:.0f} s of processor time", flush=True)
     if steps_done(restart) < steps:
         raise SystemExit(f"{run.name}: i-PI ended early, with exit code {code}; see {folder / 'run.log'}")
+    keep(run, folder)
 
 
 def _extend(restart: Path, steps: int) -> None:
@@ -146,7 +149,7 @@ def _trajectories(run: Run) -> list[str]:
             ("beads-vel", stride(run, BEADS_STRIDE), "bin", "velocities", ""),
             ("kinetic", stride(run, BEADS_STRIDE), "bin", "kinetic_cv", ""),
         ]
-    elif run.system == "uracil" and run.long_step == TIME_STEP:  # parts have no dipole
+    elif run.system == "uracil" and not run.is_long:  # parts have no dipole
         wanted += [("dipole", STRIDE, "xyz", "extras", " extra_type='dipole'")]
     return [
         _TRAJECTORY.format(name=name, stride=stride, format=form, quantity=quantity, more=more)

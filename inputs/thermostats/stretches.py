@@ -1,7 +1,8 @@
 """The raw outputs of a run made small: what the study needs of each stretch of it, in one file.
 
 The velocities of all atoms every 2 fs are 10 MB a picosecond. Between two parts of a run they are read once,
-and thrown away. Stretches of a run add up, wherever each was run.
+and thrown away. Stretches of a run add up, wherever each was run. Those of long runs have means of 20 fs
+and are small enough to keep.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ Index = NDArray[np.int64]
 STRIDE = 4  # short steps between rows of properties and velocities: 2 fs
 BEADS_STRIDE = 20  # short steps between what every bead has
 ROW = STRIDE * TIME_STEP / 1000.0  # ps between rows of properties and velocities
+MEANS = 10  # rows that are one in long runs
 QM_ATOMS = {"uracil": 12, "water": 0, "molecule": 12}
 WATER = WATER_MODELS["q-tip4p-f"]
 WAVENUMBER = 33356.41  # cm-1 of 1 / fs
@@ -65,11 +67,11 @@ class Stretch:
 
     Attributes:
         n_atoms: of the whole system.
-        rows: by quantity, (n,) every 2 fs: `time` in ps, `potential` and `conserved` in hartree, `dipole` of
-            the QM region in atomic units, and the kinetic temperature of each group of atoms in K; of the
-            centroids in ring polymers.
-        beads: by quantity, (k,) every 10 fs: `time`, `momenta GROUP`, the temperature of all momenta in K,
-            and `energy GROUP`, centroid-virial, in meV an atom.
+        rows: by quantity, (n,) every 2 fs, means of 20 fs in long runs: `time` in ps, `potential` and
+            `conserved` in hartree, `dipole` of the QM region in atomic units, and the kinetic temperature of
+            each group of atoms in K; of the centroids in ring polymers.
+        beads: by quantity, (k,) every 10 fs, means of 100 fs in long runs: `time`, `momenta GROUP`, the
+            temperature of all momenta in K, and `energy GROUP`, centroid-virial, in meV an atom.
         power: by kind, (w,) sums of periodograms of segments of 1 ps, at the wavenumbers of `wavenumbers()`.
         segments: the number of those.
         slopes: (PARTS,) diffusion constants of groups of molecules, A^2/ps; empty if the stretch is short.
@@ -88,6 +90,11 @@ def stride(run: Run, short_steps: int = STRIDE) -> int:
     return round(short_steps * TIME_STEP / run.long_step)
 
 
+def spacing(run: Run) -> float:
+    """ps between the rows of a stretch."""
+    return ROW * (MEANS if run.is_long else 1)
+
+
 def wavenumbers() -> Array:
     """(w,) of the spectra, in cm-1."""
     every = np.fft.rfftfreq(SEGMENT, 1000.0 * ROW) * WAVENUMBER
@@ -96,7 +103,7 @@ def wavenumbers() -> Array:
 
 def stretches_of(run: Run, folder: Path) -> list[Stretch]:
     """All that is known of a run: condensed stretches, and the raw outputs as far as they are."""
-    found = [_load(path) for path in sorted(folder.glob("stretch-*.npz"))]
+    found = [load(path) for path in sorted(folder.glob("stretch-*.npz"))]
     if _has_rows(folder):
         found.append(_read(run, folder, np.inf))
     return found
@@ -108,7 +115,7 @@ def condense(run: Run, folder: Path, steps: int) -> None:
         return
     stretch = _read(run, folder, steps * run.long_step / 1000.0)
     if len(stretch.rows["time"]):
-        _save(stretch, folder / f"stretch-{round(1000.0 * stretch.rows['time'][0] / TIME_STEP):09d}.npz")
+        save(stretch, folder / f"stretch-{round(1000.0 * stretch.rows['time'][0] / TIME_STEP):09d}.npz")
     head = _head(folder / "run.out")  # i-PI writes it but once, at the beginning of a run
     (folder / "run.out").write_text("".join(head))
     for pattern in ("run.vel*", "run.pos*", "run.dipole*", "run.beads-vel*", "run.kinetic*"):
@@ -169,14 +176,24 @@ def _read(run: Run, folder: Path, end: float) -> Stretch:
     rows |= {name: kinetic_temperature(velocities, atoms, group) for name, group in atoms.groups().items()}
     settled = velocities[rows["time"] > SETTLING[run.beads]] if run.system != "molecule" else velocities[:0]
     power, segments = _spectra(settled, atoms)
+    beads = dict(_beads(run, folder, atoms, end)) if run.beads > 1 else {}
     return Stretch(
         n_atoms=len(atoms.composition),
-        rows=rows,
-        beads=dict(_beads(run, folder, atoms, end)) if run.beads > 1 else {},
+        rows=_means(rows) if run.is_long else rows,
+        beads=_means(beads) if run.is_long else beads,
         power=power,
         segments=segments,
         slopes=diffusion(settled, atoms),
     )
+
+
+def _means(table: dict[str, Array]) -> dict[str, Array]:
+    """Of blocks of rows, what is left over left out; of what is conserved one each: its noise is a result."""
+    found = {}
+    for name, values in table.items():
+        blocks = values[: len(values) // MEANS * MEANS].reshape(-1, MEANS)
+        found[name] = blocks[:, MEANS // 2] if name == "conserved" else blocks.mean(axis=1)
+    return found
 
 
 def _beads(run: Run, folder: Path, atoms: Atoms, end: float) -> Iterator[tuple[str, Array]]:
@@ -255,21 +272,28 @@ def _power(values: Array, weights: Array) -> Array:
     return np.einsum("fai,a->f", power, weights)
 
 
-def _save(stretch: Stretch, path: Path) -> None:
+def save(stretch: Stretch, path: Path) -> None:
+    """Keep a stretch in single precision, but for its times."""
     arrays: dict[str, Array] = {f"rows/{name}": values for name, values in stretch.rows.items()}
     arrays |= {f"beads/{name}": values for name, values in stretch.beads.items()}
     arrays |= {f"power/{name}": values for name, values in stretch.power.items()}
+    arrays = {key: values.astype(_precision(key)) for key, values in arrays.items()}
     counts = np.array([stretch.n_atoms, stretch.segments])
     with replacing(path, "wb") as stream:
         np.savez_compressed(stream, counts=counts, slopes=stretch.slopes, **arrays)
 
 
-def _load(path: Path) -> Stretch:
+def _precision(key: str) -> type[np.floating]:
+    return np.float64 if key.endswith("/time") else np.float32
+
+
+def load(path: Path) -> Stretch:
+    """A stretch that was kept."""
     tables: dict[str, dict[str, Array]] = {"rows": {}, "beads": {}, "power": {}}
     with np.load(path, allow_pickle=False) as arrays:
         for key in arrays.files:
             table, _, name = key.partition("/")
             if name:
-                tables[table][name] = arrays[key]
+                tables[table][name] = arrays[key].astype(np.float64)
         n_atoms, segments = (int(count) for count in arrays["counts"])
         return Stretch(n_atoms, **tables, segments=segments, slopes=arrays["slopes"])

@@ -9,7 +9,7 @@ from pidelta.analysis.correlations import Cost
 from pidelta.errors import DataError
 from pidelta.output_files import replacing
 
-_FILE = "cost.json"
+FILE = "cost.json"
 
 
 def read_cost(folder: Path) -> Cost | None:
@@ -18,7 +18,7 @@ def read_cost(folder: Path) -> Cost | None:
     Raises:
         DataError: the file is malformed.
     """
-    parts = _read(folder / _FILE)
+    parts = _read(folder / FILE)
     if not parts:
         return None
     return Cost(sum(seconds for _, _, seconds in parts), sum(last - first for first, last, _ in parts))
@@ -26,8 +26,8 @@ def read_cost(folder: Path) -> Cost | None:
 
 def add_cost(folder: Path, first: int, last: int, cpu_seconds: float) -> None:
     """Note what the steps from `first` to `last` took; a run that starts anew forgets what was before."""
-    parts = [part for part in _read(folder / _FILE) if part[0] < first]
-    with replacing(folder / _FILE) as stream:
+    parts = [part for part in _read(folder / FILE) if part[0] < first]
+    with replacing(folder / FILE) as stream:
         json.dump({"first_step, last_step, CPU seconds": [*parts, [first, last, cpu_seconds]]}, stream)
 
 

@@ -99,12 +99,14 @@ def test_a_long_run_goes_on_on_another_machine(study, tmp_path):
     write_outputs(here, steps, velocities, rng.standard_normal(len(steps)))
     (here / "cost.json").write_text('{"first_step, last_step, CPU seconds": [[0, 1000, 30.0]]}')
     state = "<simulation> <step>1000</step> <pes_path> /home/of/mine/pes.py </pes_path></simulation>"
-    (here / "RESTART").write_text(state)
+    (here / "RESTART").write_text(f"<!--\n Working Directory: /home/of/mine\n-->\n{state}")
     raw = stretches.join(stretches.stretches_of(run, here))
     kept.keep(run, here, store)
     kept.take_up(run, there, store)
     assert "/home" not in (there / "RESTART").read_text()
     assert study["running"].steps_done(there / "RESTART") == 1000
+    study["running"]._extend(there / "RESTART", 1200)  # i-PI leaves out what is its default
+    assert "<total_steps>1200</total_steps>" in (there / "RESTART").read_text()
     masses = np.array([15.9949, 1.00783, 1.00783] * 8) * 1822.8885
     twice = np.einsum("tai,a->t", velocities**2, masses).reshape(100, 10).mean(axis=1)
     expected = twice / (3 * 24 - 3) * 315775.02

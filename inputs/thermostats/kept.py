@@ -41,5 +41,6 @@ def keep(run: Run, folder: Path, kept: Path = KEPT) -> None:
     save(join(stretches_of(run, folder)), target / _STRETCH)
     for name in (COST, "run.out"):  # of that no more than the head, which i-PI writes but once
         shutil.copyfile(folder / name, target / name)
-    state = re.sub(r"(<pes_path>).*?(</pes_path>)", r"\1\2", (folder / "RESTART").read_text())
+    without_machine = re.sub(r"<!--.*?-->", "", (folder / "RESTART").read_text(), flags=re.DOTALL)
+    state = re.sub(r"(<pes_path>).*?(</pes_path>)", r"\1\2", without_machine)
     (target / _STATE).write_bytes(lzma.compress(state.encode()))

@@ -140,7 +140,7 @@ def _kelvin(pair: list[float]) -> str:
 
 
 def _value(pair: list[float] | None, digits: int) -> str:
-    if pair is None:
+    if not pair:
         return ""
     value, error = pair
     return f"{value:.{digits}f}" if math.isnan(error) else f"{value:.{digits}f} ± {error:.{digits}f}"

@@ -75,10 +75,9 @@ def bring_to(run: Run, steps: int, runs: Path) -> None:
 
 def _extend(restart: Path, steps: int) -> None:
     """Let a RESTART go on to `steps`, with the pidelta that is installed now."""
-    text = restart.read_text()
-    for tag, value in (("total_steps", str(steps)), ("pes_path", f" {_PES} ")):
-        text = re.sub(rf"(<{tag}>).*?(</{tag}>)", rf"\g<1>{value}\g<2>", text)
-    restart.write_text(text)
+    text = re.sub(r"<total_steps>.*?</total_steps>", "", restart.read_text())  # i-PI writes none for 1000
+    text = text.replace("</simulation>", f"   <total_steps>{steps}</total_steps>\n</simulation>")
+    restart.write_text(re.sub(r"(<pes_path>).*?(</pes_path>)", rf"\g<1> {_PES} \g<2>", text))
 
 
 def steps_done(restart: Path) -> int:

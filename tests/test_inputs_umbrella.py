@@ -36,14 +36,29 @@ def test_windows_on_a_known_free_energy_give_its_potential_of_mean_force(script)
     places = np.linspace(3.5, 6.5, 13)
     rest = places + (2.0 * 0.7 * (places - 5.0) - 2.0 * kt / places) / stiffness
     found = [umbrella.Window(d0, Mean(d, 0.01)) for d0, d in zip(rest, places, strict=True)]
-    distances, values, errors = umbrella.potential(found)
-    np.testing.assert_allclose(distances, places)
+    values, errors = umbrella.potential(places, [window.slope for window in found])
     expected = 0.7 * (places - 5.0) ** 2
     np.testing.assert_allclose(values, expected - expected[-1], atol=1e-9)
     assert errors[-1] == 0.0
     # of the last interval: half of it times the slopes of its two windows
     assert errors[-2] == pytest.approx(0.125 * np.sqrt(2.0) * stiffness * 0.01)
     assert (np.diff(errors) < 0.0).all()
+
+
+def test_what_dft_says_to_first_order_is_as_uncertain_as_few_frames_are(script):
+    """Differences of slopes with known means, and a spread that all windows share."""
+    umbrella = script("sam-cytosine-water", "umbrella")
+    rng = np.random.default_rng(3)
+    means = np.linspace(-2.0, 2.0, 400)
+    away = {k: mean + 1.5 * rng.standard_normal((4, 2)) for k, mean in enumerate(means)}
+    own = umbrella.own_differences(away, 1)
+    assert own[0].error == pytest.approx(1.5 / 2.0, rel=0.1)
+    deviations = np.array([mean.value for mean in own]) - means
+    assert np.sqrt(np.mean(deviations**2)) == pytest.approx(own[0].error, rel=0.1)
+    difference = umbrella.less(Mean(3.0, 0.3), Mean(1.0, 0.4))
+    assert (difference.value, difference.error) == pytest.approx((2.0, 0.5))
+    alone = umbrella.own_differences({k: values[:1] for k, values in away.items()}, 0)
+    assert np.isnan(alone[0].error)  # one frame a window tells no spread
 
 
 def test_windows_of_a_folder_are_by_the_same_models(script, tmp_path):

@@ -18,7 +18,7 @@ Errors are those of the means; what the rule itself misses between the windows i
 
 The slope of a method's free energy is also the mean slope of its energy when cytosine moves away as a whole.
 So labels of frames say how far a method is from DFT, to first order: by the mean difference of that slope in
-the same frames.
+the same frames. The error of such a mean comes from how frames of one window differ, in all windows.
 """
 
 from __future__ import annotations
@@ -59,12 +59,13 @@ TIME_STEP = 4e-3  # ps, of the smooth terms
 HYDROGEN = 4.0  # Da
 LENGTH, SETTLING = 6.0, 1.0  # ps
 KT = 300.0 * 1.987204259e-3  # kcal/mol
-FRAMES = 2  # of each window, to label
+FRAMES = 4  # of each window, to label
 ABOUT = (
     f"Windows of {LENGTH:g} ps at 300 K, DFTB's one after the other, those of the models each from the end "
     f"of DFTB's at that distance, the first {SETTLING:g} ps of each left out; "
     f"springs of {STIFFNESS:g} kcal/mol/Å². Errors are from blocks: what is slower than a window, as turns "
-    "of the molecules, is not in them. Made by `umbrella.py`, which explains how."
+    "of the molecules, is not in them. What DFT says to first order holds where differences are small: from "
+    "DFTB's windows it is but a sign of how wrong they are. Made by `umbrella.py`, which explains how."
 )
 FORCE = HARTREE_IN_KCAL_PER_MOL / BOHR_IN_ANGSTROM
 _WINDOW = re.compile(r"/(\d\.\d)/umbrella")
@@ -196,13 +197,12 @@ def windows(folder: Path) -> list[Window]:
     return found
 
 
-def potential(found: list[Window]) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Distances, the potential of mean force there, zero at the farthest, and its errors, in kcal/mol."""
-    places = np.array([window.mean.value for window in found])
-    slopes = np.array([window.slope.value for window in found])
-    variances = np.array([window.slope.error for window in found]) ** 2
+def potential(places: FloatArray, slopes: list[Mean]) -> tuple[FloatArray, FloatArray]:
+    """The potential of mean force at distances, zero at the farthest, and its errors, in kcal/mol."""
+    means = np.array([slope.value for slope in slopes])
+    variances = np.array([slope.error for slope in slopes]) ** 2
     steps = np.diff(places)
-    values = np.append(-np.cumsum((0.5 * steps * (slopes[1:] + slopes[:-1]))[::-1])[::-1], 0.0)
+    values = np.append(-np.cumsum((0.5 * steps * (means[1:] + means[:-1]))[::-1])[::-1], 0.0)
     errors = np.zeros_like(values)
     for k in range(len(values)):
         # of the trapezoidal rule from k to the end
@@ -210,103 +210,170 @@ def potential(found: list[Window]) -> tuple[FloatArray, FloatArray, FloatArray]:
         weights[k:-1] += 0.5 * steps[k:]
         weights[k + 1 :] += 0.5 * steps[k:]
         errors[k] = np.sqrt(weights**2 @ variances)
-    return places, values, errors
+    return values, errors
 
 
-def slopes_along(item: LabelledFrame, committee: Committee | None) -> FloatArray:
+def slopes_along(item: LabelledFrame, committee: Committee) -> FloatArray:
     """Slopes of the energy by DFT, DFTB and DFTB + delta when cytosine moves away, in kcal/mol/angstrom."""
     vector = item.frame.positions[NITROGEN] - item.frame.positions[CARBON]
-    gradients = [item.reference.gradient, item.low.gradient]
-    if committee is not None:
-        gradients.append(item.low.gradient + committee.evaluate(item.frame.region).gradient.positions[0])
+    corrected = item.low.gradient + committee.evaluate(item.frame.region).gradient.positions[0]
+    gradients = [item.reference.gradient, item.low.gradient, corrected]
     direction = vector / np.linalg.norm(vector)
     return np.array([FORCE * (gradient[CYTOSINE].sum(axis=0) @ direction) for gradient in gradients])
 
 
+@dataclass(frozen=True)
+class Profile:
+    """What a method says of the windows, and what DFT says of that.
+
+    Attributes:
+        method: its name in METHODS.
+        found: its windows by distance.
+        away: by window, (n, 2) slopes of DFTB and DFTB + delta less those of DFT in its labelled frames.
+    """
+
+    method: str
+    found: list[Window]
+    away: dict[float, FloatArray]
+
+    @property
+    def places(self) -> FloatArray:
+        return np.array([window.mean.value for window in self.found])
+
+    def potential(self) -> tuple[FloatArray, FloatArray]:
+        """Of mean force, and its errors, in kcal/mol."""
+        return potential(self.places, [window.slope for window in self.found])
+
+    def dft(self) -> tuple[FloatArray, FloatArray] | None:
+        """The same by DFT, to first order; None where a window has no labelled frames."""
+        if list(self.away) != [window.distance for window in self.found]:
+            return None
+        own = own_differences(self.away, list(METHODS).index(self.method))
+        slopes = [less(window.slope, mean) for window, mean in zip(self.found, own, strict=True)]
+        return potential(self.places, slopes)
+
+
 def page(folder: Path) -> None:
     """Write the page, its numbers and its picture."""
+    profiles = []
+    for method in METHODS:
+        found, frames = windows(folder / method), folder / method / "frames.h5"
+        if len(found) > 1:
+            profiles.append(Profile(method, found, away_from_dft(frames) if frames.exists() else {}))
+    draw(profiles)
+    numbers = {profile.method: _numbers(profile) for profile in profiles}
+    (FOLDER / "umbrella.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    lines = ["# Methyl carbon of SAM to N3 of cytosine", "", ABOUT, ""]
+    for profile in profiles:
+        lines += _table(profile)
+    for profile in profiles:
+        lines += _against_dft(profile.away, profile.method) if profile.away else []
+    text = "\n".join(lines)
+    (FOLDER / "umbrella.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def draw(profiles: list[Profile]) -> None:
+    """The picture: what each method says, and what DFT makes of the last."""
     figure = new_figure(7.0, 4.0)
     axis = figure.subplots()
-    lines = ["# Methyl carbon of SAM to N3 of cytosine", "", ABOUT, ""]
-    numbers = {}
-    for number, (method, title) in enumerate(METHODS.items()):
-        found = windows(folder / method)
-        if len(found) < 2:
-            continue
-        places, values, errors = potential(found)
-        numbers[method] = [
-            {
-                "spring": window.distance,
-                "mean": window.mean.value,
-                "slope": window.slope.value,
-                "slope_error": window.slope.error,
-                "potential": value,
-                "potential_error": error,
-            }
-            for window, value, error in zip(found, values, errors, strict=True)
-        ]
-        axis.errorbar(places, values, errors, color=COLOURS[number], marker="o", capsize=3, label=title)
-        lines += [
-            f"{title}:",
-            "",
-            "| distance / Å | slope / kcal/mol/Å | potential of mean force / kcal/mol |",
-            "|---|---|---|",
-        ]
-        lines += [
-            f"| {place:.2f} | {window.slope.shown('.2f')} | {value:.2f} ± {error:.2g} |"
-            for place, window, value, error in zip(places, found, values, errors, strict=True)
-        ]
-        lines.append("")
+    for colour, profile in zip(COLOURS, profiles, strict=False):
+        axis.errorbar(
+            profile.places,
+            *profile.potential(),
+            color=colour,
+            marker="o",
+            capsize=3,
+            label=METHODS[profile.method],
+        )
+    if profiles and (dft := profiles[-1].dft()):
+        label = f"DFT to first order, from {METHODS[profiles[-1].method]}"
+        axis.errorbar(
+            profiles[-1].places, *dft, color="0.4", marker="s", linestyle="--", capsize=3, label=label
+        )
     axis.axhline(0.0, color="0.6", linewidth=0.8)
     axis.set_xlabel("distance of the methyl carbon to N3 / Å", fontsize=9)
     axis.set_ylabel("potential of mean force / kcal/mol", fontsize=9)
     axis.legend(fontsize=8, frameon=False)
     tidy(axis)
     figure.savefig(FOLDER / "umbrella.png", dpi=DPI)
-    for method in METHODS:
-        path = folder / method / "frames.h5"
-        if path.exists():
-            lines += _against_dft(path, method, windows(folder / method))
-    (FOLDER / "umbrella.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    text = "\n".join(lines)
-    (FOLDER / "umbrella.md").write_text(text, encoding="utf-8")
-    print(text)
 
 
-def _against_dft(path: Path, method: str, found: list[Window]) -> list[str]:
-    """How far slopes are from those of DFT in the labelled frames of a method's windows."""
-    models = shipped()
-    committee = Committee([load_correction(model) for model in models]) if models else None
-    away: dict[float, list[FloatArray]] = {}
+def _numbers(profile: Profile) -> list[dict[str, float]]:
+    columns = {
+        "spring": [window.distance for window in profile.found],
+        "mean": [window.mean.value for window in profile.found],
+        "slope": [window.slope.value for window in profile.found],
+        "slope_error": [window.slope.error for window in profile.found],
+    }
+    columns |= dict(zip(("potential", "potential_error"), profile.potential(), strict=True))
+    if dft := profile.dft():
+        columns |= dict(zip(("dft", "dft_error"), dft, strict=True))
+    rounded = ([round(float(value), 4) for value in row] for row in zip(*columns.values(), strict=True))
+    return [dict(zip(columns, row, strict=True)) for row in rounded]
+
+
+def _table(profile: Profile) -> list[str]:
+    columns = {
+        "distance / Å": [f"{place:.2f}" for place in profile.places],
+        "slope / kcal/mol/Å": [window.slope.shown(".2f") for window in profile.found],
+        "potential of mean force / kcal/mol": _shown(*profile.potential()),
+    }
+    if dft := profile.dft():
+        columns["the same by DFT, to first order"] = _shown(*dft)
+    return [
+        f"{METHODS[profile.method]}:",
+        "",
+        f"| {' | '.join(columns)} |",
+        "|" + "---|" * len(columns),
+        *(f"| {' | '.join(row)} |" for row in zip(*columns.values(), strict=True)),
+        "",
+    ]
+
+
+def _shown(values: FloatArray, errors: FloatArray) -> list[str]:
+    return [f"{value:.2f} ± {error:.2g}" for value, error in zip(values, errors, strict=True)]
+
+
+def away_from_dft(path: Path) -> dict[float, FloatArray]:
+    """(n, 2) slopes of DFTB and DFTB + delta less those of DFT in labelled frames, by window, in order."""
+    committee = Committee([load_correction(model) for model in shipped()])
+    found: dict[float, list[FloatArray]] = {}
     for item in read_labelled([path]).frames:
         match = _WINDOW.search(item.frame.source)
         if match is None:
             raise SystemExit(f"{path}: expected frames of windows, found {item.frame.source!r}")
         slopes = slopes_along(item, committee)
-        away.setdefault(float(match[1]), []).append(slopes[1:] - slopes[0])
-    titles = ("DFTB", "DFTB + delta") if models else ("DFTB",)
+        found.setdefault(float(match[1]), []).append(slopes[1:] - slopes[0])
+    return {distance: np.array(values) for distance, values in sorted(found.items())}
+
+
+def own_differences(away: dict[float, FloatArray], column: int) -> list[Mean]:
+    """The mean of each window; the spread of its few frames is taken to be that of all windows."""
+    squares = sum(np.sum((values[:, column] - values[:, column].mean()) ** 2) for values in away.values())
+    freedom = sum(len(values) - 1 for values in away.values())
+    spread = np.sqrt(squares / freedom) if freedom else np.nan
+    return [Mean(values[:, column].mean(), spread / np.sqrt(len(values))) for values in away.values()]
+
+
+def less(one: Mean, other: Mean) -> Mean:
+    """The difference of two that do not know of each other."""
+    return Mean(one.value - other.value, float(np.hypot(one.error, other.error)))
+
+
+def _against_dft(away: dict[float, FloatArray], method: str) -> list[str]:
+    """How far slopes are from those of DFT in the labelled frames of a method's windows."""
     lines = [
         f"Slope of the energy when cytosine moves away, less that of DFT, in {sum(map(len, away.values()))} "
-        f"frames of windows by {METHODS[method]}, in kcal/mol/Å: mean and range"
-        + (f"; models {models_digest(models)}:" if models else ":"),
+        f"frames of windows by {METHODS[method]}, in kcal/mol/Å: mean and range; "
+        f"models {models_digest(shipped())}:",
         "",
+        "| spring at / Å | frames | " + " | ".join(METHODS.values()) + " |",
+        "|" + "---|" * (len(METHODS) + 2),
     ]
-    lines += ["| spring at / Å | frames | " + " | ".join(titles) + " |", "|" + "---|" * (len(titles) + 2)]
-    for distance, values in sorted(away.items()):
-        table = np.array(values)
-        cells = [f"{own.mean():.2f} ({own.min():.1f} to {own.max():.1f})" for own in table.T]
-        lines.append(f"| {distance:g} | {len(table)} | {' | '.join(cells)} |")
-    known = [window for window in found if window.distance in away]
-    if len(known) > 1:
-        places = [window.mean.value for window in known]
-        means = np.array([np.mean(away[window.distance], axis=0) for window in known])
-        sums = np.trapezoid(means, places, axis=0)
-        listed = " and ".join(f"{total:+.1f} by {title}" for total, title in zip(sums, titles, strict=True))
-        lines += [
-            "",
-            f"To first order the potential of mean force at {places[-1]:.1f} Å, less that at "
-            f"{places[0]:.1f} Å, differs from DFT's by these along the way, in kcal/mol: {listed}.",
-        ]
+    for distance, values in away.items():
+        cells = [f"{own.mean():.2f} ({own.min():.1f} to {own.max():.1f})" for own in values.T]
+        lines.append(f"| {distance:g} | {len(values)} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 
 from conftest import ROOT
 
@@ -88,39 +89,92 @@ def test_stretches_of_a_run_add_up_to_what_its_raw_outputs_say(study, tmp_path):
     assert once.power["MM"].shape == stretches.wavenumbers().shape
 
 
-def test_a_long_run_goes_on_on_another_machine(study, tmp_path):
-    """What is kept of it says the same there, and names no path of here."""
-    stretches, kept = study["stretches"], study["kept"]
-    run = study["family"].Run("drop", "water", "", "", 1, 2.0, "start", long_step=2.0)
+@pytest.fixture
+def long_run(study):
+    return study["family"].Run("drop", "water", "", "", 1, 2.0, "start", long_step=2.0)
+
+
+STATE = "<simulation> <step>1000</step> <pes_path> /home/of/mine/pes.py </pes_path></simulation>"
+
+
+def write_long_run(folder, n=1000):
+    """Outputs of `n` steps of 2 fs and a state; returns the velocities."""
     rng = np.random.default_rng(6)
-    steps = np.arange(1, 1001)  # of 2 fs
-    velocities = 1e-3 * rng.standard_normal((len(steps), 24, 3))
+    velocities = 1e-3 * rng.standard_normal((n, 24, 3))
+    write_outputs(folder, np.arange(1, n + 1), velocities, rng.standard_normal(n))
+    (folder / "cost.json").write_text('{"first_step, last_step, CPU seconds": [[0, 1000, 30.0]]}')
+    (folder / "RESTART").write_text(f"<!--\n Working Directory: /home/of/mine\n-->\n{STATE}")
+    return velocities
+
+
+def test_a_long_run_goes_on_on_another_machine(study, long_run, tmp_path):
+    """What is kept of it says the same there, and names no path of here."""
+    stretches, kept, running = study["stretches"], study["kept"], study["running"]
     here, store, there = tmp_path / "here", tmp_path / "kept", tmp_path / "there"
-    write_outputs(here, steps, velocities, rng.standard_normal(len(steps)))
-    (here / "cost.json").write_text('{"first_step, last_step, CPU seconds": [[0, 1000, 30.0]]}')
-    state = "<simulation> <step>1000</step> <pes_path> /home/of/mine/pes.py </pes_path></simulation>"
-    (here / "RESTART").write_text(f"<!--\n Working Directory: /home/of/mine\n-->\n{state}")
-    raw = stretches.join(stretches.stretches_of(run, here))
-    kept.keep(run, here, store)
-    kept.take_up(run, there, store)
+    velocities = write_long_run(here)
+    raw = stretches.join(stretches.stretches_of(long_run, here))
+    kept.keep(long_run, here, store)
+    there.mkdir()
+    (there / "run.vel_0.bin").write_bytes(b"left by a run that came to no state")
+    kept.take_up(long_run, there, store)
+    running.condense(long_run, there, 1000)  # before it goes on
+    assert not list(there.glob("run.vel*"))
     assert "/home" not in (there / "RESTART").read_text()
-    assert study["running"].steps_done(there / "RESTART") == 1000
-    study["running"]._extend(there / "RESTART", 1200)  # i-PI leaves out what is its default
+    assert running.steps_done(there / "RESTART") == 1000
+    running._extend(there / "RESTART", 1200)  # i-PI leaves out what is its default
     assert "<total_steps>1200</total_steps>" in (there / "RESTART").read_text()
     masses = np.array([15.9949, 1.00783, 1.00783] * 8) * 1822.8885
-    twice = np.einsum("tai,a->t", velocities**2, masses).reshape(100, 10).mean(axis=1)
-    expected = twice / (3 * 24 - 3) * 315775.02
-    (found,) = stretches.stretches_of(run, there)
-    np.testing.assert_allclose(found.rows["MM"], expected, rtol=1e-3)
+    every = np.einsum("tai,a->t", velocities**2, masses) / (3 * 24 - 3) * 315775.02
+    (found,) = stretches.stretches_of(long_run, there)
+    np.testing.assert_allclose(found.rows["MM"], every.reshape(100, 10).mean(axis=1), rtol=1e-3)
     for name, values in raw.rows.items():
         np.testing.assert_allclose(found.rows[name], values, rtol=1e-6, atol=1e-6)
-    assert study["observables"].observe(run, there).seconds_per_ps == 15.0
-    # what came with it is not taken again over what was added since
-    (there / "RESTART").write_text(state.replace("1000", "1200"))
-    kept.take_up(run, there, store)
-    assert study["running"].steps_done(there / "RESTART") == 1200
+    # the variance of every row is that of the means and that within them
+    assert found.rows["MM"].var() + found.within["MM"] == pytest.approx(every.var(), rel=1e-2)
+    assert study["observables"].observe(long_run, there).seconds_per_ps == 15.0
     # a run of i-PI that goes on writes no head
     assert (there / "run.out").read_text().startswith("# column")
+
+
+def test_of_two_states_the_later_one_is_kept_and_taken_up(study, long_run, tmp_path):
+    kept = study["kept"]
+    here, store, there = tmp_path / "here", tmp_path / "kept", tmp_path / "there"
+    write_long_run(here)
+    write_long_run(there)
+    (there / "RESTART").write_text(STATE.replace("1000", "900"))
+    kept.keep(long_run, here, store)
+    before = (store / "drop.npz").read_bytes()
+    kept.keep(long_run, there, store)
+    assert (store / "drop.npz").read_bytes() == before
+    (there / "RESTART").write_text(STATE[:20])  # killed as it was written
+    kept.take_up(long_run, there, store)
+    assert study["running"].steps_done(there / "RESTART") == 1000
+    assert len(study["stretches"].stretches_of(long_run, there)) == 1  # no rows of what is done again
+    (there / "RESTART").write_text(STATE.replace("1000", "1200"))
+    kept.take_up(long_run, there, store)
+    assert study["running"].steps_done(there / "RESTART") == 1200
+
+
+def test_stretches_without_a_state_are_not_added_to(study, long_run, tmp_path):
+    stretches = study["stretches"]
+    write_long_run(tmp_path)
+    stretches.condense(long_run, tmp_path, 1000)
+    with pytest.raises(SystemExit, match="expected a RESTART that can be read"):
+        stretches.condense(long_run, tmp_path, 0)
+
+
+def test_correlation_times_of_means_are_those_of_all_rows(study):
+    """Of white noise and of a part that decays in 200 rows, of equal variance: (1/2 + 200) / 2 rows."""
+    observables = study["observables"]
+    rng = np.random.default_rng(8)
+    stays = np.exp(-1.0 / 200.0)
+    noise = np.sqrt(1.0 - stays**2) * rng.standard_normal(2_000_000)
+    series = lfilter([1.0], [1.0, -stays], noise) + rng.standard_normal(len(noise))
+    blocks = series.reshape(-1, 10)
+    rows, samples = observables._correlation(blocks.mean(axis=1), float(blocks.var(axis=1).mean()))
+    assert 10.0 * rows == pytest.approx(100.0, rel=0.1)
+    assert samples == pytest.approx(len(series) / 200.0, rel=0.1)
+    assert rows < 0.6 * observables.correlation_time(blocks.mean(axis=1)).samples
 
 
 def write_outputs(folder, steps, velocities, potential):

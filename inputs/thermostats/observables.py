@@ -83,7 +83,11 @@ def observe(run: Run, folder: Path) -> Result | None:
     hours = len(rows["time"]) * row * seconds_per_ps / 3600.0
     groups = [name for name in rows if name.startswith(("QM", "MM"))]
     correlated = {"potential": "potential", "QM kinetic": "QM", "MM kinetic": "MM", "QM dipole": "dipole"}
-    correlations = {name: correlation_time(rows[key]) for name, key in correlated.items() if key in rows}
+    correlations = {
+        name: _correlation(rows[key], whole.within.get(key, 0.0))
+        for name, key in correlated.items()
+        if key in rows
+    }
     drift = fit_drift(rows["time"], rows["conserved"], whole.n_atoms)
     kinds = [name.removeprefix("energy ") for name in beads if name.startswith("energy ")]
     return Result(
@@ -91,8 +95,8 @@ def observe(run: Run, folder: Path) -> Result | None:
         seconds_per_ps=seconds_per_ps,
         temperatures={name: _mean(rows[name]) for name in groups},
         bead_temperatures={name: _mean(beads[f"momenta {name}"]) for name in kinds},
-        times={name: [c.samples * row, c.n_effective] for name, c in correlations.items()},
-        samples_per_hour={name: c.n_effective / hours for name, c in correlations.items()},
+        times={name: [rows * row, samples] for name, (rows, samples) in correlations.items()},
+        samples_per_hour={name: samples / hours for name, (_, samples) in correlations.items()},
         drift=[drift.slope.value, drift.slope.error],
         fluctuation=drift.rms,
         diffusion=_diffusion(whole),
@@ -100,6 +104,13 @@ def observe(run: Run, folder: Path) -> Result | None:
         potential=_mean(rows["potential"] * HARTREE_IN_EV),
         spectra=_spectra(whole),
     )
+
+
+def _correlation(values: Array, within: float) -> tuple[float, float]:
+    """Correlation time in rows and independent samples, of all that varies: `within` the rows, too."""
+    found, between = correlation_time(values), float(np.var(values))
+    share = between / (between + within) if between else 1.0
+    return found.samples * share, found.n_effective / share
 
 
 def _settled(table: dict[str, Array], settling: float) -> dict[str, Array]:

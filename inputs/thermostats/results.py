@@ -16,11 +16,13 @@ _AXIS = "wavenumber / cm-1"
 
 
 def collect(runs: Path) -> dict[Run, Result]:
-    """The results of all runs: of those whose raw outputs are in a folder anew, else as they were kept."""
+    """The results of all runs: anew of those that have come as far in a folder as before, or further."""
     found = read()
     for run in family():
         if run.start and (result := observe(run, runs / run.name)):
-            found[run] = result
+            before = found.get(run)
+            if before is None or result.picoseconds >= before.picoseconds:
+                found[run] = result
     write(found)
     return read()
 

@@ -10,13 +10,14 @@ import sys
 from pathlib import Path
 from string import Template
 
-from family import FOLDER, TEMPERATURE, TIME_STEP, Run
+from family import FOLDER, TEMPERATURE, TIME_STEP, Run, family
 from kept import keep, take_up
 from stretches import BEADS_STRIDE, STRIDE, condense, stride
 
 import pidelta
 from pidelta.analysis.cost import add_cost
 from pidelta.ipi.saved_states import step_in_restart
+from pidelta.output_files import replacing
 
 SAFE_STRIDE = 20  # between states that i-PI keeps for its RESTART: one at every step is a third of its time
 _PES = Path(pidelta.__file__).with_name("ipi_pes.py")
@@ -51,9 +52,13 @@ def bring_to(run: Run, steps: int, runs: Path) -> None:
     folder = runs / run.name
     restart = folder / "RESTART"
     take_up(run, folder)
+    keep(run, folder)  # a run that was killed has not come to that
     done = steps_done(restart)
     if done >= steps:
         return
+    if run.start and not done and not steps_done(runs / run.start / "RESTART"):
+        (first,) = (other for other in family() if other.name == run.start)
+        bring_to(first, first.steps(1.0), runs)
     write_inputs(run, steps, runs)
     condense(run, folder, done)
     if done:
@@ -77,7 +82,8 @@ def _extend(restart: Path, steps: int) -> None:
     """Let a RESTART go on to `steps`, with the pidelta that is installed now."""
     text = re.sub(r"<total_steps>.*?</total_steps>", "", restart.read_text())  # i-PI writes none for 1000
     text = text.replace("</simulation>", f"   <total_steps>{steps}</total_steps>\n</simulation>")
-    restart.write_text(re.sub(r"(<pes_path>).*?(</pes_path>)", rf"\g<1> {_PES} \g<2>", text))
+    with replacing(restart) as stream:
+        stream.write(re.sub(r"(<pes_path>).*?(</pes_path>)", rf"\g<1> {_PES} \g<2>", text))
 
 
 def steps_done(restart: Path) -> int:

@@ -72,6 +72,7 @@ class Stretch:
             each group of atoms in K; of the centroids in ring polymers.
         beads: by quantity, (k,) every 10 fs, means of 100 fs in long runs: `time`, `momenta GROUP`, the
             temperature of all momenta in K, and `energy GROUP`, centroid-virial, in meV an atom.
+        within: by quantity, the variance of rows within the blocks of which means are kept; empty if all are.
         power: by kind, (w,) sums of periodograms of segments of 1 ps, at the wavenumbers of `wavenumbers()`.
         segments: the number of those.
         slopes: (PARTS,) diffusion constants of groups of molecules, A^2/ps; empty if the stretch is short.
@@ -80,6 +81,7 @@ class Stretch:
     n_atoms: int
     rows: dict[str, Array]
     beads: dict[str, Array]
+    within: dict[str, float]
     power: dict[str, Array]
     segments: int
     slopes: Array
@@ -106,24 +108,40 @@ def stretches_of(run: Run, folder: Path) -> list[Stretch]:
     found = [load(path) for path in sorted(folder.glob("stretch-*.npz"))]
     if _has_rows(folder):
         found.append(_read(run, folder, np.inf))
-    return found
+    return [stretch for stretch in found if len(stretch.rows["time"])]
 
 
 def condense(run: Run, folder: Path, steps: int) -> None:
-    """Keep what the raw outputs say of steps up to `steps`, where the run goes on, and delete them."""
-    if not steps or not _has_rows(folder):
-        return
-    stretch = _read(run, folder, steps * run.long_step / 1000.0)
-    if len(stretch.rows["time"]):
-        save(stretch, folder / f"stretch-{round(1000.0 * stretch.rows['time'][0] / TIME_STEP):09d}.npz")
-    head = _head(folder / "run.out")  # i-PI writes it but once, at the beginning of a run
-    (folder / "run.out").write_text("".join(head))
-    for pattern in ("run.vel*", "run.pos*", "run.dipole*", "run.beads-vel*", "run.kinetic*"):
+    """Keep what the raw outputs say of steps up to `steps`, where the run goes on, and delete them.
+
+    Raises:
+        SystemExit: the run begins, and there are stretches of it.
+    """
+    if not steps and any(folder.glob("stretch-*.npz")):
+        raise SystemExit(
+            f"{folder}: expected a RESTART that can be read beside stretches of the run, found none: "
+            "copy run.checkpoint there, or remove the folder"
+        )
+    if steps and _has_rows(folder):
+        stretch = _read(run, folder, steps * run.long_step / 1000.0)
+        if len(stretch.rows["time"]):
+            save(stretch, folder / f"stretch-{round(1000.0 * stretch.rows['time'][0] / TIME_STEP):09d}.npz")
+    throw_away(folder)
+
+
+def throw_away(folder: Path, *more: str) -> None:
+    """Delete the raw outputs of a run, but for the head of its table, and files of `more` patterns."""
+    if (folder / "run.out").exists():
+        lines = head(folder / "run.out")
+        with replacing(folder / "run.out") as stream:
+            stream.writelines(lines)
+    for pattern in ("run.vel*", "run.pos*", "run.dipole*", "run.beads-vel*", "run.kinetic*", *more):
         for path in folder.glob(pattern):
             path.unlink()
 
 
-def _head(path: Path) -> list[str]:
+def head(path: Path) -> list[str]:
+    """The lines before the first row of a table; i-PI writes them but once, at the beginning of a run."""
     with path.open() as lines:
         return list(takewhile(lambda line: line.startswith("#"), lines))
 
@@ -133,7 +151,7 @@ def _has_rows(folder: Path) -> bool:
     properties, velocities = folder / "run.out", next(folder.glob("run.vel*.bin"), None)
     if velocities is None or not velocities.stat().st_size or not properties.exists():
         return False
-    return properties.stat().st_size > sum(map(len, _head(properties)))
+    return properties.stat().st_size > sum(map(len, head(properties)))
 
 
 def join(stretches: list[Stretch]) -> Stretch:
@@ -145,6 +163,15 @@ def join(stretches: list[Stretch]) -> Stretch:
         n_atoms=ordered[0].n_atoms,
         rows=_joined([stretch.rows for stretch in ordered]),
         beads=_joined([stretch.beads for stretch in ordered]),
+        within={
+            name: float(
+                np.average(
+                    [stretch.within[name] for stretch in ordered],
+                    weights=[len(stretch.rows["time"]) for stretch in ordered],
+                )
+            )
+            for name in ordered[0].within
+        },
         power={
             kind: np.sum([stretch.power[kind] for stretch in ordered], axis=0) for kind in ordered[0].power
         },
@@ -181,19 +208,33 @@ def _read(run: Run, folder: Path, end: float) -> Stretch:
         n_atoms=len(atoms.composition),
         rows=_means(rows) if run.is_long else rows,
         beads=_means(beads) if run.is_long else beads,
+        within=_within(rows) if run.is_long else {},
         power=power,
         segments=segments,
         slopes=diffusion(settled, atoms),
     )
 
 
+def _blocks(values: Array) -> Array:
+    """(n, MEANS) rows; an incomplete last block is dropped."""
+    return values[: len(values) // MEANS * MEANS].reshape(-1, MEANS)
+
+
 def _means(table: dict[str, Array]) -> dict[str, Array]:
-    """Of blocks of rows, what is left over left out; of what is conserved one each: its noise is a result."""
-    found = {}
-    for name, values in table.items():
-        blocks = values[: len(values) // MEANS * MEANS].reshape(-1, MEANS)
-        found[name] = blocks[:, MEANS // 2] if name == "conserved" else blocks.mean(axis=1)
-    return found
+    """Of blocks of rows; of what is conserved one row a block, as its noise is a result."""
+    return {
+        name: _blocks(values)[:, MEANS // 2] if name == "conserved" else _blocks(values).mean(axis=1)
+        for name, values in table.items()
+    }
+
+
+def _within(rows: dict[str, Array]) -> dict[str, float]:
+    """The variance that means of blocks do not have."""
+    return {
+        name: float(_blocks(values).var(axis=1).mean()) if len(values) >= MEANS else 0.0
+        for name, values in rows.items()
+        if name not in ("time", "conserved")
+    }
 
 
 def _beads(run: Run, folder: Path, atoms: Atoms, end: float) -> Iterator[tuple[str, Array]]:
@@ -272,28 +313,27 @@ def _power(values: Array, weights: Array) -> Array:
     return np.einsum("fai,a->f", power, weights)
 
 
-def save(stretch: Stretch, path: Path) -> None:
-    """Keep a stretch in single precision, but for its times."""
-    arrays: dict[str, Array] = {f"rows/{name}": values for name, values in stretch.rows.items()}
-    arrays |= {f"beads/{name}": values for name, values in stretch.beads.items()}
-    arrays |= {f"power/{name}": values for name, values in stretch.power.items()}
-    arrays = {key: values.astype(_precision(key)) for key, values in arrays.items()}
+def save(stretch: Stretch, path: Path, more: dict[str, Array] | None = None) -> None:
+    """Keep a stretch in single precision, but for its times, and `more` beside it."""
+    tables = {"rows": stretch.rows, "beads": stretch.beads, "power": stretch.power, "within": stretch.within}
+    arrays = {
+        f"{table}/{name}": np.asarray(values, dtype=np.float64 if name == "time" else np.float32)
+        for table, columns in tables.items()
+        for name, values in columns.items()
+    }
     counts = np.array([stretch.n_atoms, stretch.segments])
     with replacing(path, "wb") as stream:
-        np.savez_compressed(stream, counts=counts, slopes=stretch.slopes, **arrays)
-
-
-def _precision(key: str) -> type[np.floating]:
-    return np.float64 if key.endswith("/time") else np.float32
+        np.savez_compressed(stream, counts=counts, slopes=stretch.slopes, **arrays, **(more or {}))
 
 
 def load(path: Path) -> Stretch:
     """A stretch that was kept."""
-    tables: dict[str, dict[str, Array]] = {"rows": {}, "beads": {}, "power": {}}
+    tables: dict[str, dict[str, Array]] = {"rows": {}, "beads": {}, "power": {}, "within": {}}
     with np.load(path, allow_pickle=False) as arrays:
         for key in arrays.files:
             table, _, name = key.partition("/")
             if name:
                 tables[table][name] = arrays[key].astype(np.float64)
         n_atoms, segments = (int(count) for count in arrays["counts"])
-        return Stretch(n_atoms, **tables, segments=segments, slopes=arrays["slopes"])
+        within = {name: float(value) for name, value in tables.pop("within").items()}
+        return Stretch(n_atoms, **tables, within=within, segments=segments, slopes=arrays["slopes"])

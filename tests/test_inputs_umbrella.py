@@ -45,20 +45,40 @@ def test_windows_on_a_known_free_energy_give_its_potential_of_mean_force(script)
     assert (np.diff(errors) < 0.0).all()
 
 
-def test_what_dft_says_to_first_order_is_as_uncertain_as_few_frames_are(script):
-    """Differences of slopes with known means, and a spread that all windows share."""
+def test_means_of_windows_are_as_uncertain_as_few_frames_are(script):
+    """Differences with known means, and a spread that all windows share."""
     umbrella = script("sam-cytosine-water", "umbrella")
     rng = np.random.default_rng(3)
     means = np.linspace(-2.0, 2.0, 400)
-    away = {k: mean + 1.5 * rng.standard_normal((4, 2)) for k, mean in enumerate(means)}
-    own = umbrella.own_differences(away, 1)
+    away = {k: mean + 1.5 * rng.standard_normal((4, 2, 2)) for k, mean in enumerate(means)}
+    own = umbrella.window_means(away, 1, umbrella.SLOPE)
     assert own[0].error == pytest.approx(1.5 / 2.0, rel=0.1)
     deviations = np.array([mean.value for mean in own]) - means
     assert np.sqrt(np.mean(deviations**2)) == pytest.approx(own[0].error, rel=0.1)
     difference = umbrella.less(Mean(3.0, 0.3), Mean(1.0, 0.4))
     assert (difference.value, difference.error) == pytest.approx((2.0, 0.5))
-    alone = umbrella.own_differences({k: values[:1] for k, values in away.items()}, 0)
+    alone = umbrella.window_means({k: values[:1] for k, values in away.items()}, 0, umbrella.ENERGY)
     assert np.isnan(alone[0].error)  # one frame a window tells no spread
+
+
+def test_both_ways_to_dft_agree_where_the_difference_is_one_of_distance_alone(script):
+    """W_DFT = W - 0.5 (d - 6)^2 for a method whose energy differs by that: its slope by d - 6."""
+    umbrella = script("sam-cytosine-water", "umbrella")
+    places = np.linspace(3.5, 6.5, 13)
+    found = [umbrella.Window(round(d, 2), Mean(d - 0.1, 0.01)) for d in places]
+    actual = places - 0.1
+    rows = np.stack([actual - 6.0, 0.5 * (actual - 6.0) ** 2], axis=1)  # slope, energy
+    noise = 0.3 * np.array([-1.0, 1.0])[:, None, None]  # of two frames
+    away = {round(d, 2): np.stack([row, row]) + noise for d, row in zip(places, rows, strict=True)}
+    profile = umbrella.Profile("delta", found, away)
+    dft, (values, errors) = profile.dft(), profile.potential()
+    expected = values - rows[:, 1] + rows[-1, 1]
+    for way in ("by slopes", "by energies"):
+        np.testing.assert_allclose(dft[way][0], expected, atol=1e-9)
+        assert dft[way][1][-1] == 0.0
+    # two frames with a spread of 0.3 sqrt(2): each mean has an error of 0.3, their difference one of 0.42
+    np.testing.assert_allclose(dft["by energies"][1][:-1], np.hypot(errors[:-1], 0.3 * np.sqrt(2.0)))
+    assert umbrella.Profile("delta", found[1:], away).dft() == {}
 
 
 def test_windows_of_a_folder_are_by_the_same_models(script, tmp_path):

@@ -17,8 +17,11 @@ has a larger sphere. The sum, the slope of the potential of mean force, is integ
 Errors are those of the means; what the rule itself misses between the windows is not in them.
 
 The slope of a method's free energy is also the mean slope of its energy when cytosine moves away as a whole.
-So labels of frames say how far a method is from DFT, to first order: by the mean difference of that slope in
-the same frames. The error of such a mean comes from how frames of one window differ, in all windows.
+So labels of frames say in two ways what the potential of mean force by DFT would be. By slopes: less the mean
+difference of that slope in the same frames; that DFT would see other frames is neglected. By energies: less
+the mean difference of energies in a window, the first order of Zwanzig (J. Chem. Phys. 22, 1420 (1954));
+whatever windows differ in besides the distance counts, too. Where windows are long and differences small both
+are the same. Errors of such means come from the spread within windows, pooled over all of them.
 """
 
 from __future__ import annotations
@@ -64,9 +67,10 @@ ABOUT = (
     f"Windows of {LENGTH:g} ps at 300 K, DFTB's one after the other, those of the models each from the end "
     f"of DFTB's at that distance, the first {SETTLING:g} ps of each left out; "
     f"springs of {STIFFNESS:g} kcal/mol/Å². Errors are from blocks: what is slower than a window, as turns "
-    "of the molecules, is not in them. What DFT says to first order holds where differences are small: from "
-    "DFTB's windows it is but a sign of how wrong they are. Made by `umbrella.py`, which explains how."
+    "of the molecules, is not in them. What DFT makes of it, from differences in labelled frames, is as good "
+    "as its two ways agree. Made by `umbrella.py`, which explains how."
 )
+SLOPE, ENERGY = 0, 1
 FORCE = HARTREE_IN_KCAL_PER_MOL / BOHR_IN_ANGSTROM
 _WINDOW = re.compile(r"/(\d\.\d)/umbrella")
 
@@ -213,13 +217,28 @@ def potential(places: FloatArray, slopes: list[Mean]) -> tuple[FloatArray, Float
     return values, errors
 
 
-def slopes_along(item: LabelledFrame, committee: Committee) -> FloatArray:
-    """Slopes of the energy by DFT, DFTB and DFTB + delta when cytosine moves away, in kcal/mol/angstrom."""
+def difference_from_dft(item: LabelledFrame, committee: Committee) -> FloatArray:
+    """How far a frame is from DFT, (2, 2) by DFTB and by DFTB + delta.
+
+    Returns:
+        Of each the slope of the energy when cytosine moves away, in kcal/mol/angstrom, and the energy in
+        kcal/mol.
+    """
     vector = item.frame.positions[NITROGEN] - item.frame.positions[CARBON]
-    corrected = item.low.gradient + committee.evaluate(item.frame.region).gradient.positions[0]
-    gradients = [item.reference.gradient, item.low.gradient, corrected]
     direction = vector / np.linalg.norm(vector)
-    return np.array([FORCE * (gradient[CYTOSINE].sum(axis=0) @ direction) for gradient in gradients])
+    delta = committee.evaluate(item.frame.region)
+
+    def of(energy: float, gradient: FloatArray) -> FloatArray:
+        along = FORCE * (gradient - item.reference.gradient)[CYTOSINE].sum(axis=0) @ direction
+        return np.array([along, HARTREE_IN_KCAL_PER_MOL * (energy - item.reference.energy)])
+
+    low = item.low
+    return np.array(
+        [
+            of(low.energy, low.gradient),
+            of(low.energy + delta.energy[0], low.gradient + delta.gradient.positions[0]),
+        ]
+    )
 
 
 @dataclass(frozen=True)
@@ -229,7 +248,7 @@ class Profile:
     Attributes:
         method: its name in METHODS.
         found: its windows by distance.
-        away: by window, (n, 2) slopes of DFTB and DFTB + delta less those of DFT in its labelled frames.
+        away: by window, (n, 2, 2) its labelled frames less DFT: see `difference_from_dft`.
     """
 
     method: str
@@ -244,13 +263,21 @@ class Profile:
         """Of mean force, and its errors, in kcal/mol."""
         return potential(self.places, [window.slope for window in self.found])
 
-    def dft(self) -> tuple[FloatArray, FloatArray] | None:
-        """The same by DFT, to first order; None where a window has no labelled frames."""
+    def dft(self) -> dict[str, tuple[FloatArray, FloatArray]]:
+        """The same by DFT, in two ways; none where a window has no labelled frames."""
         if list(self.away) != [window.distance for window in self.found]:
-            return None
-        own = own_differences(self.away, list(METHODS).index(self.method))
-        slopes = [less(window.slope, mean) for window, mean in zip(self.found, own, strict=True)]
-        return potential(self.places, slopes)
+            return {}
+        column = list(METHODS).index(self.method)
+        slopes, energies = (window_means(self.away, column, kind) for kind in (SLOPE, ENERGY))
+        values, errors = self.potential()
+        shift = np.array([energy.value for energy in energies])
+        spread = np.array([energy.error for energy in energies])
+        spread = np.where(np.arange(len(spread)) < len(spread) - 1, np.hypot(spread, spread[-1]), 0.0)
+        corrected = [less(window.slope, mean) for window, mean in zip(self.found, slopes, strict=True)]
+        return {
+            "by slopes": potential(self.places, corrected),
+            "by energies": (values - shift + shift[-1], np.hypot(errors, spread)),
+        }
 
 
 def page(folder: Path) -> None:
@@ -274,7 +301,7 @@ def page(folder: Path) -> None:
 
 
 def draw(profiles: list[Profile]) -> None:
-    """The picture: what each method says, and what DFT makes of the last."""
+    """The picture: what each method says, and what DFT makes of it."""
     figure = new_figure(7.0, 4.0)
     axis = figure.subplots()
     for colour, profile in zip(COLOURS, profiles, strict=False):
@@ -286,11 +313,10 @@ def draw(profiles: list[Profile]) -> None:
             capsize=3,
             label=METHODS[profile.method],
         )
-    if profiles and (dft := profiles[-1].dft()):
-        label = f"DFT to first order, from {METHODS[profiles[-1].method]}"
-        axis.errorbar(
-            profiles[-1].places, *dft, color="0.4", marker="s", linestyle="--", capsize=3, label=label
-        )
+        for (way, dft), marker in zip(profile.dft().items(), "s^", strict=False):
+            look = {"color": "0.4", "marker": marker, "linestyle": "--", "capsize": 3}
+            label = f"DFT {way}, in frames of {METHODS[profile.method]}"
+            axis.errorbar(profile.places, *dft, label=label, **look)
     axis.axhline(0.0, color="0.6", linewidth=0.8)
     axis.set_xlabel("distance of the methyl carbon to N3 / Å", fontsize=9)
     axis.set_ylabel("potential of mean force / kcal/mol", fontsize=9)
@@ -307,8 +333,9 @@ def _numbers(profile: Profile) -> list[dict[str, float]]:
         "slope_error": [window.slope.error for window in profile.found],
     }
     columns |= dict(zip(("potential", "potential_error"), profile.potential(), strict=True))
-    if dft := profile.dft():
-        columns |= dict(zip(("dft", "dft_error"), dft, strict=True))
+    for way, dft in profile.dft().items():
+        name = f"dft_{way.replace(' ', '_')}"
+        columns |= dict(zip((name, f"{name}_error"), dft, strict=True))
     rounded = ([round(float(value), 4) for value in row] for row in zip(*columns.values(), strict=True))
     return [dict(zip(columns, row, strict=True)) for row in rounded]
 
@@ -319,8 +346,7 @@ def _table(profile: Profile) -> list[str]:
         "slope / kcal/mol/Å": [window.slope.shown(".2f") for window in profile.found],
         "potential of mean force / kcal/mol": _shown(*profile.potential()),
     }
-    if dft := profile.dft():
-        columns["the same by DFT, to first order"] = _shown(*dft)
+    columns |= {f"DFT {way}": _shown(*dft) for way, dft in profile.dft().items()}
     return [
         f"{METHODS[profile.method]}:",
         "",
@@ -336,24 +362,24 @@ def _shown(values: FloatArray, errors: FloatArray) -> list[str]:
 
 
 def away_from_dft(path: Path) -> dict[float, FloatArray]:
-    """(n, 2) slopes of DFTB and DFTB + delta less those of DFT in labelled frames, by window, in order."""
+    """By window, in order, (n, 2, 2) its labelled frames less DFT: see `difference_from_dft`."""
     committee = Committee([load_correction(model) for model in shipped()])
     found: dict[float, list[FloatArray]] = {}
     for item in read_labelled([path]).frames:
         match = _WINDOW.search(item.frame.source)
         if match is None:
             raise SystemExit(f"{path}: expected frames of windows, found {item.frame.source!r}")
-        slopes = slopes_along(item, committee)
-        found.setdefault(float(match[1]), []).append(slopes[1:] - slopes[0])
+        found.setdefault(float(match[1]), []).append(difference_from_dft(item, committee))
     return {distance: np.array(values) for distance, values in sorted(found.items())}
 
 
-def own_differences(away: dict[float, FloatArray], column: int) -> list[Mean]:
-    """The mean of each window; the spread of its few frames is taken to be that of all windows."""
-    squares = sum(np.sum((values[:, column] - values[:, column].mean()) ** 2) for values in away.values())
-    freedom = sum(len(values) - 1 for values in away.values())
+def window_means(away: dict[float, FloatArray], method: int, kind: int) -> list[Mean]:
+    """Of each window; the spread of its few frames is taken to be that of all windows."""
+    columns = [values[:, method, kind] for values in away.values()]
+    freedom = sum(len(column) - 1 for column in columns)
+    squares = sum(np.sum((column - column.mean()) ** 2) for column in columns)
     spread = np.sqrt(squares / freedom) if freedom else np.nan
-    return [Mean(values[:, column].mean(), spread / np.sqrt(len(values))) for values in away.values()]
+    return [Mean(float(column.mean()), float(spread / np.sqrt(len(column)))) for column in columns]
 
 
 def less(one: Mean, other: Mean) -> Mean:
@@ -362,17 +388,22 @@ def less(one: Mean, other: Mean) -> Mean:
 
 
 def _against_dft(away: dict[float, FloatArray], method: str) -> list[str]:
-    """How far slopes are from those of DFT in the labelled frames of a method's windows."""
+    """How far the labelled frames of a method's windows are from DFT."""
+    energy = [window_means(away, k, ENERGY) for k in range(len(METHODS))]
     lines = [
-        f"Slope of the energy when cytosine moves away, less that of DFT, in {sum(map(len, away.values()))} "
-        f"frames of windows by {METHODS[method]}, in kcal/mol/Å: mean and range; "
-        f"models {models_digest(shipped())}:",
+        f"Less DFT, in {sum(map(len, away.values()))} frames of windows by {METHODS[method]}: the slope of "
+        "the energy when cytosine moves away, in kcal/mol/Å, mean and range, and the energy in kcal/mol, "
+        f"mean less that of the last window; models {models_digest(shipped())}:",
         "",
-        "| spring at / Å | frames | " + " | ".join(METHODS.values()) + " |",
-        "|" + "---|" * (len(METHODS) + 2),
+        "| spring at / Å | frames | "
+        + " | ".join(f"{kind}, {title}" for kind in ("slope", "energy") for title in METHODS.values())
+        + " |",
+        "|" + "---|" * (2 * len(METHODS) + 2),
     ]
-    for distance, values in away.items():
-        cells = [f"{own.mean():.2f} ({own.min():.1f} to {own.max():.1f})" for own in values.T]
+    for place, (distance, values) in enumerate(away.items()):
+        slopes = values[:, :, SLOPE].T
+        cells = [f"{own.mean():.2f} ({own.min():.1f} to {own.max():.1f})" for own in slopes]
+        cells += [f"{means[place].value - means[-1].value:.1f}" for means in energy]
         lines.append(f"| {distance:g} | {len(values)} | {' | '.join(cells)} |")
     return [*lines, ""]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,28 @@ def test_windows_on_a_known_free_energy_give_its_potential_of_mean_force(script)
     # of the last interval: half of it times the slopes of its two windows
     assert errors[-2] == pytest.approx(0.125 * np.sqrt(2.0) * stiffness * 0.01)
     assert (np.diff(errors) < 0.0).all()
+
+
+def test_a_force_that_pulls_cytosine_in_is_a_slope_upwards(script):
+    """0.01 hartree/bohr between N3 and the carbon by DFTB, 0.004 less by the models, none by DFT."""
+    umbrella = script("sam-cytosine-water", "umbrella")
+    positions = np.random.default_rng(4).standard_normal((63, 3))
+    vector = positions[umbrella.NITROGEN] - positions[umbrella.CARBON]
+    pull = np.zeros((63, 3))
+    pull[umbrella.NITROGEN] = vector / np.linalg.norm(vector)
+    pull[umbrella.CARBON] = -pull[umbrella.NITROGEN]
+    item = SimpleNamespace(
+        frame=SimpleNamespace(positions=positions, region=None),
+        reference=SimpleNamespace(energy=-5.0, gradient=np.zeros((63, 3))),
+        low=SimpleNamespace(energy=-4.9, gradient=0.01 * pull),
+    )
+    gradient = SimpleNamespace(positions=-0.004 * pull[None])
+    committee = SimpleNamespace(evaluate=lambda _: SimpleNamespace(energy=[-0.08], gradient=gradient))
+    expected = [
+        [0.01 * 627.5095 / 0.5291772, 0.1 * 627.5095],
+        [0.006 * 627.5095 / 0.5291772, 0.02 * 627.5095],
+    ]
+    np.testing.assert_allclose(umbrella.difference_from_dft(item, committee), expected, rtol=1e-6)
 
 
 def test_means_of_windows_are_as_uncertain_as_few_frames_are(script):

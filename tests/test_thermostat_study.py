@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.signal import lfilter
@@ -175,6 +177,21 @@ def test_correlation_times_of_means_are_those_of_all_rows(study):
     assert 10.0 * rows == pytest.approx(100.0, rel=0.1)
     assert samples == pytest.approx(len(series) / 200.0, rel=0.1)
     assert rows < 0.6 * observables.correlation_time(blocks.mean(axis=1)).samples
+
+
+def test_the_error_of_diffusion_is_that_of_the_means_of_stretches(study):
+    """Molecules that move together tell too small an error; stretches weigh as much as they are long."""
+    observables = study["observables"]
+    rng = np.random.default_rng(2)
+    lengths = np.tile([10.0, 20.0], 200)
+    together = 0.2 + 0.1 * rng.standard_normal(400) / np.sqrt(lengths)
+    slopes = together[:, None] + 1e-3 * rng.standard_normal((400, 8))
+    value, error = observables._diffusion(SimpleNamespace(slopes=slopes, lengths=lengths))
+    assert value == pytest.approx(np.sum(lengths * together) / lengths.sum(), abs=1e-4)
+    assert error == pytest.approx(0.1 / np.sqrt(lengths.sum()), rel=0.1)
+    _, alone = observables._diffusion(SimpleNamespace(slopes=slopes[:1], lengths=lengths[:1]))
+    assert alone < 1e-3
+    assert observables._diffusion(SimpleNamespace(slopes=slopes[:0], lengths=lengths[:0])) == []
 
 
 def write_outputs(folder, steps, velocities, potential):

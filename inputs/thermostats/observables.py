@@ -16,6 +16,7 @@ from pidelta.analysis.statistics import correlation_time, mean_with_error
 from pidelta.analysis.summary import fit_drift
 from pidelta.units import HARTREE_IN_EV
 
+STRETCHES = 4  # whose means tell an error
 LONG = 20.0  # ps: many times what the QM region takes to exchange energy with water
 
 
@@ -123,10 +124,20 @@ def _mean(values: Array) -> list[float]:
 
 
 def _diffusion(whole: Stretch) -> list[float]:
-    slopes = whole.slopes
-    return (
-        [float(np.mean(slopes)), float(np.std(slopes, ddof=1) / np.sqrt(len(slopes)))] if len(slopes) else []
-    )
+    """The mean of all stretches, with the error that they tell; where they are few, groups of molecules tell it.
+
+    The latter is too small: molecules move together.
+    """
+    slopes, weights = whole.slopes, whole.lengths
+    if not len(slopes):
+        return []
+    means = slopes.mean(axis=1)
+    value = float(np.average(means, weights=weights))
+    if len(means) < STRETCHES:
+        groups = np.average(slopes, axis=0, weights=weights)
+        return [value, float(np.std(groups, ddof=1) / np.sqrt(len(groups)))]
+    count = weights.sum() ** 2 / (weights**2).sum()
+    return [value, float(np.sqrt(np.average((means - value) ** 2, weights=weights) / (count - 1.0)))]
 
 
 def _spectra(whole: Stretch) -> dict[str, NDArray[np.float64]]:

@@ -75,7 +75,9 @@ class Stretch:
         within: by quantity, the variance of rows within the blocks of which means are kept; empty if all are.
         power: by kind, (w,) sums of periodograms of segments of 1 ps, at the wavenumbers of `wavenumbers()`.
         segments: the number of those.
-        slopes: (PARTS,) diffusion constants of groups of molecules, A^2/ps; empty if the stretch is short.
+        slopes: (k, PARTS) diffusion constants of groups of molecules, A^2/ps, in each of the k stretches that
+            are not too short.
+        lengths: (k,) of these stretches in rows of 2 fs.
     """
 
     n_atoms: int
@@ -85,6 +87,7 @@ class Stretch:
     power: dict[str, Array]
     segments: int
     slopes: Array
+    lengths: Array
 
 
 def stride(run: Run, short_steps: int = STRIDE) -> int:
@@ -155,10 +158,8 @@ def _has_rows(folder: Path) -> bool:
 
 
 def join(stretches: list[Stretch]) -> Stretch:
-    """One stretch of several, in the order of time; spectra and diffusion are means."""
+    """One stretch of several, in the order of time; spectra are sums."""
     ordered = sorted(stretches, key=lambda stretch: float(stretch.rows["time"][0]))
-    moving = [stretch for stretch in ordered if len(stretch.slopes)]
-    weights = [len(stretch.rows["time"]) for stretch in moving]
     return Stretch(
         n_atoms=ordered[0].n_atoms,
         rows=_joined([stretch.rows for stretch in ordered]),
@@ -176,9 +177,8 @@ def join(stretches: list[Stretch]) -> Stretch:
             kind: np.sum([stretch.power[kind] for stretch in ordered], axis=0) for kind in ordered[0].power
         },
         segments=sum(stretch.segments for stretch in ordered),
-        slopes=np.average([stretch.slopes for stretch in moving], axis=0, weights=weights)
-        if moving
-        else np.zeros(0),
+        slopes=np.concatenate([stretch.slopes for stretch in ordered]),
+        lengths=np.concatenate([stretch.lengths for stretch in ordered]),
     )
 
 
@@ -204,6 +204,7 @@ def _read(run: Run, folder: Path, end: float) -> Stretch:
     settled = velocities[rows["time"] > SETTLING[run.beads]] if run.system != "molecule" else velocities[:0]
     power, segments = _spectra(settled, atoms)
     beads = dict(_beads(run, folder, atoms, end)) if run.beads > 1 else {}
+    slopes = diffusion(settled, atoms).reshape(-1, PARTS)
     return Stretch(
         n_atoms=len(atoms.composition),
         rows=_means(rows) if run.is_long else rows,
@@ -211,7 +212,8 @@ def _read(run: Run, folder: Path, end: float) -> Stretch:
         within=_within(rows) if run.is_long else {},
         power=power,
         segments=segments,
-        slopes=diffusion(settled, atoms),
+        slopes=slopes,
+        lengths=np.full(len(slopes), len(settled)),
     )
 
 
@@ -323,7 +325,8 @@ def save(stretch: Stretch, path: Path, more: dict[str, Array] | None = None) -> 
     }
     counts = np.array([stretch.n_atoms, stretch.segments])
     with replacing(path, "wb") as stream:
-        np.savez_compressed(stream, counts=counts, slopes=stretch.slopes, **arrays, **(more or {}))
+        diffusion = {"slopes": stretch.slopes, "lengths": stretch.lengths}
+        np.savez_compressed(stream, counts=counts, **diffusion, **arrays, **(more or {}))
 
 
 def load(path: Path) -> Stretch:
@@ -336,4 +339,5 @@ def load(path: Path) -> Stretch:
                 tables[table][name] = arrays[key].astype(np.float64)
         n_atoms, segments = (int(count) for count in arrays["counts"])
         within = {name: float(value) for name, value in tables.pop("within").items()}
-        return Stretch(n_atoms, **tables, within=within, segments=segments, slopes=arrays["slopes"])
+        diffusion = {name: arrays[name] for name in ("slopes", "lengths")}
+        return Stretch(n_atoms, **tables, within=within, segments=segments, **diffusion)

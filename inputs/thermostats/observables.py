@@ -124,7 +124,7 @@ def _mean(values: Array) -> list[float]:
 
 
 def _diffusion(whole: Stretch) -> list[float]:
-    """The mean of all stretches, with the error that they tell; where they are few, groups of molecules tell it.
+    """The mean of all stretches, with the error that they tell; of few, with that of groups of molecules.
 
     The latter is too small: molecules move together.
     """

@@ -272,7 +272,7 @@ class Profile:
         values, errors = self.potential()
         shift = np.array([energy.value for energy in energies])
         spread = np.array([energy.error for energy in energies])
-        spread = np.where(np.arange(len(spread)) < len(spread) - 1, np.hypot(spread, spread[-1]), 0.0)
+        spread = np.append(np.hypot(spread[:-1], spread[-1]), 0.0)
         corrected = [less(window.slope, mean) for window, mean in zip(self.found, slopes, strict=True)]
         return {
             "by slopes": potential(self.places, corrected),
@@ -294,7 +294,7 @@ def page(folder: Path) -> None:
     for profile in profiles:
         lines += _table(profile)
     for profile in profiles:
-        lines += _against_dft(profile.away, profile.method) if profile.away else []
+        lines += _against_dft(profile) if profile.away else []
     text = "\n".join(lines)
     (FOLDER / "umbrella.md").write_text(text, encoding="utf-8")
     print(text)
@@ -387,13 +387,15 @@ def less(one: Mean, other: Mean) -> Mean:
     return Mean(one.value - other.value, float(np.hypot(one.error, other.error)))
 
 
-def _against_dft(away: dict[float, FloatArray], method: str) -> list[str]:
+def _against_dft(profile: Profile) -> list[str]:
     """How far the labelled frames of a method's windows are from DFT."""
+    away = profile.away
     energy = [window_means(away, k, ENERGY) for k in range(len(METHODS))]
     lines = [
-        f"Less DFT, in {sum(map(len, away.values()))} frames of windows by {METHODS[method]}: the slope of "
-        "the energy when cytosine moves away, in kcal/mol/Å, mean and range, and the energy in kcal/mol, "
-        f"mean less that of the last window; models {models_digest(shipped())}:",
+        f"Less DFT, in {sum(map(len, away.values()))} frames of windows by "
+        f"{METHODS[profile.method]}: the slope of the energy when cytosine moves away, in kcal/mol/Å, mean "
+        "and range, and the energy in kcal/mol, mean less that of the last window; models "
+        f"{models_digest(shipped())}:",
         "",
         "| spring at / Å | frames | "
         + " | ".join(f"{kind}, {title}" for kind in ("slope", "energy") for title in METHODS.values())

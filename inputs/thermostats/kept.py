@@ -26,7 +26,7 @@ TEXTS = ("run.out", COST)  # of the table its head, which i-PI writes but once
 def take_up(run: Run, folder: Path, kept: Path = KEPT) -> None:
     """Put what is kept of a run into its folder, if that has not come as far."""
     source = kept / f"{run.name}.npz"
-    if _kept_step(source) <= _step(folder):
+    if _kept_step(source) <= steps_done(folder / "RESTART"):
         return
     folder.mkdir(parents=True, exist_ok=True)
     throw_away(folder, "stretch-*.npz")
@@ -40,7 +40,7 @@ def take_up(run: Run, folder: Path, kept: Path = KEPT) -> None:
 
 def keep(run: Run, folder: Path, kept: Path = KEPT) -> None:
     """Keep a long run that has come further than what is kept, without the paths of this machine."""
-    target, step = kept / f"{run.name}.npz", _step(folder)
+    target, step = kept / f"{run.name}.npz", steps_done(folder / "RESTART")
     if not run.is_long or step <= _kept_step(target):
         return
     condense(run, folder, step)
@@ -59,8 +59,9 @@ def keep(run: Run, folder: Path, kept: Path = KEPT) -> None:
     )
 
 
-def _step(folder: Path) -> int:
-    return step_in_restart(folder / "RESTART") or 0
+def steps_done(restart: Path) -> int:
+    """The step that a run goes on from."""
+    return step_in_restart(restart) or 0
 
 
 def _kept_step(path: Path) -> int:

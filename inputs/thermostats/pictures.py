@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from family import FOLDER, TEMPERATURE, TIME_STEP, Run
+from family import FOLDER, TEMPERATURE, Run
 from matplotlib.axes import Axes
 from observables import Result, hides_slow_exchange
 
@@ -24,7 +24,7 @@ def draw(results: Results) -> None:
     classical = {run: result for run, result in uracil.items() if run.beads == 1}
     if classical:
         draw_spectra(classical, FOLDER / "spectra.png")
-        one_step = {run: result for run, result in classical.items() if run.long_step == TIME_STEP}
+        one_step = {run: result for run, result in classical.items() if not run.is_long}
         draw_trade(one_step, FOLDER / "trade.png")
     molecule = {run: result for run, result in results.items() if run.system == "molecule"}
     if molecule:

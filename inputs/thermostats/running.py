@@ -11,12 +11,11 @@ from pathlib import Path
 from string import Template
 
 from family import FOLDER, TEMPERATURE, TIME_STEP, Run, family
-from kept import keep, take_up
+from kept import keep, steps_done, take_up
 from stretches import BEADS_STRIDE, STRIDE, condense, stride
 
 import pidelta
 from pidelta.analysis.cost import add_cost
-from pidelta.ipi.saved_states import step_in_restart
 from pidelta.output_files import replacing
 
 SAFE_STRIDE = 20  # between states that i-PI keeps for its RESTART: one at every step is a third of its time
@@ -84,11 +83,6 @@ def _extend(restart: Path, steps: int) -> None:
     text = text.replace("</simulation>", f"   <total_steps>{steps}</total_steps>\n</simulation>")
     with replacing(restart) as stream:
         stream.write(re.sub(r"(<pes_path>).*?(</pes_path>)", rf"\g<1> {_PES} \g<2>", text))
-
-
-def steps_done(restart: Path) -> int:
-    """The step that a run goes on from."""
-    return step_in_restart(restart) or 0
 
 
 def write_inputs(run: Run, steps: int, runs: Path) -> None:

@@ -160,17 +160,13 @@ def _has_rows(folder: Path) -> bool:
 def join(stretches: list[Stretch]) -> Stretch:
     """One stretch of several, in the order of time; spectra are sums."""
     ordered = sorted(stretches, key=lambda stretch: float(stretch.rows["time"][0]))
+    weights = [len(stretch.rows["time"]) for stretch in ordered]
     return Stretch(
         n_atoms=ordered[0].n_atoms,
         rows=_joined([stretch.rows for stretch in ordered]),
         beads=_joined([stretch.beads for stretch in ordered]),
         within={
-            name: float(
-                np.average(
-                    [stretch.within[name] for stretch in ordered],
-                    weights=[len(stretch.rows["time"]) for stretch in ordered],
-                )
-            )
+            name: float(np.average([stretch.within[name] for stretch in ordered], weights=weights))
             for name in ordered[0].within
         },
         power={

@@ -25,6 +25,7 @@ class Run:
         start: the run from whose end it starts; empty for the structure as it is.
         scc: settings of the self-consistency of DFTB that are not the default.
         long_step: fs between smooth forces; stiff ones have TIME_STEP.
+        smooth_beads: of the contracted ring polymer that the smooth forces act on; 0 for all of them.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Run:
     start: str
     scc: str = ""
     long_step: float = TIME_STEP
+    smooth_beads: int = 0
 
     @property
     def is_long(self) -> bool:
@@ -105,6 +107,7 @@ LONG_QUANTUM = {"pile-l": 50.0, "pile-g": 160.0, "trpmd": 240.0}
 forces less often make them affordable."""
 LONG_STEP = 2.0  # fs
 BEADS = 8
+SMOOTH_BEADS = 2  # of the smooth forces in long runs of ring polymers, which take half of the time so
 SLOW = ("langevin-1000", "svr-10", "svr-100", "nve")
 """Half as long as others: no half a nanosecond would average what only water brings to the QM region."""
 
@@ -137,12 +140,15 @@ def _thermostats() -> list[Run]:
                 own = 0.5 * length if system == "uracil" and key in SLOW else length
                 runs.append(Run(name, system, label, thermostat, beads, own, first.name))
     start = "uracil-warm-up"
+    rarely = f"smooth every {LONG_STEP:g} fs"
     for beads, lengths, thermostats in ((1, LONG, CLASSICAL), (BEADS, LONG_QUANTUM, QUANTUM)):
+        smooth_beads = SMOOTH_BEADS if beads > 1 else 0
+        how = f"{rarely}, on {smooth_beads} beads" if smooth_beads else rarely
         for key, length in lengths.items():
             label, thermostat = thermostats[key]
+            more = {"long_step": LONG_STEP, "smooth_beads": smooth_beads}
             name = f"uracil-long-{key}"
-            label = f"{label}; smooth every {LONG_STEP:g} fs"
-            runs.append(Run(name, "uracil", label, thermostat, beads, length, start, long_step=LONG_STEP))
+            runs.append(Run(name, "uracil", f"{label}; {how}", thermostat, beads, length, start, **more))
     return runs
 
 

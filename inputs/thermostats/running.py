@@ -100,7 +100,6 @@ def write_inputs(run: Run, steps: int, runs: Path) -> None:
             seed=10007 + sum(run.name.encode()),
             beads=run.beads,
             stride=stride(run),
-            more_properties=", kinetic_cv{electronvolt}, kinetic_td{electronvolt}" if run.beads > 1 else "",
             trajectories="\n    ".join(_trajectories(run)),
             start=_start(run, runs),
             ensemble="nvt" if run.thermostat else "nve",
@@ -114,9 +113,9 @@ def write_inputs(run: Run, steps: int, runs: Path) -> None:
 def _forces(run: Run) -> dict[str, str]:
     """One force field of all terms, or those of the stiff and of the smooth ones, with their time steps."""
 
-    def force_field(name: str, terms: tuple[str, ...]) -> str:
+    def force_field(name: str, terms: tuple[str, ...], beads: int = run.beads) -> str:
         wanted = f", terms: {'+'.join(terms)}" if terms else ""
-        return _FORCE_FIELD.format(name=name, pes_path=_PES, terms=wanted, beads=run.beads)
+        return _FORCE_FIELD.format(name=name, pes_path=_PES, terms=wanted, beads=beads)
 
     inner = round(run.long_step / TIME_STEP)
     if inner == 1:
@@ -126,13 +125,15 @@ def _forces(run: Run) -> dict[str, str]:
             "forces": "<forces> <force forcefield='pidelta'/> </forces>",
             "inner_steps": "",
         }
-    weights = {"smooth": "[1, 0]", "stiff": "[0, 1]"}
+    smooth_beads = run.smooth_beads or run.beads
+    weights = {("smooth", smooth_beads): "[1, 0]", ("stiff", run.beads): "[0, 1]"}
     forces = [
-        f"<force forcefield='{name}'> <mts_weights> {values} </mts_weights> </force>"
-        for name, values in weights.items()
+        f"<force forcefield='{name}' nbeads='{beads}'> <mts_weights> {values} </mts_weights> </force>"
+        for (name, beads), values in weights.items()
     ]
+    smooth = force_field("smooth", _SMOOTH, smooth_beads)
     return {
-        "force_fields": f"{force_field('stiff', _STIFF)}\n  {force_field('smooth', _SMOOTH)}",
+        "force_fields": f"{force_field('stiff', _STIFF)}\n  {smooth}",
         "forces": f"<forces> {' '.join(forces)} </forces>",
         "inner_steps": f" <nmts> [1, {inner}] </nmts>",
     }

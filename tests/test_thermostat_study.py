@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import yaml
 from scipy.signal import lfilter
 
 from conftest import ROOT
+from pidelta.state import PARTS
 
 MODULES = ("family", "stretches", "kept", "running", "observables", "results", "pictures", "page")
 
@@ -51,6 +54,22 @@ def test_matrices_of_piglet_are_classical_for_the_centroid_and_positive_elsewher
     assert np.linalg.eigvalsh(0.5 * (noise + noise.T)).min() > -1e-6 * np.abs(noise).max()
     for key in ("drift", "centroid_drift"):
         assert np.linalg.eigvals(np.array(parameters[key])).real.min() > 0.0
+
+
+def test_long_runs_have_every_term_once_and_full_batches(study, tmp_path):
+    """Their smooth terms act more rarely, of ring polymers on two beads, the stiff ones on all."""
+    for run in study["family"].family():
+        if run.is_long:
+            study["running"].write_inputs(run, 10, tmp_path)
+            root = ElementTree.parse(tmp_path / run.name / "input.xml").getroot()
+            forces = {force.get("forcefield"): int(force.get("nbeads")) for force in root.iter("force")}
+            assert forces == {"stiff": run.beads, "smooth": min(run.beads, 2)}
+            terms = []
+            for field in root.iter("ffdirect"):
+                assert int(field.findtext("batch_size")) == forces[field.get("name")]
+                parameters = yaml.safe_load(field.findtext("parameters"))
+                terms += parameters["terms"].split("+")
+            assert sorted(terms) == sorted((*PARTS["mm"], *PARTS["low"]))
 
 
 def test_the_page_says_what_was_measured(study, monkeypatch):

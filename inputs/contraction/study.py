@@ -38,7 +38,7 @@ BEADS = 32
 _TOTAL = re.compile(r"<total_steps>.*?</total_steps>")
 TEMPERATURE = 300.0 / HARTREE_IN_KELVIN
 URACIL, URACIL_HYDROGENS = np.arange(12), np.arange(8, 12)
-STRIDE = 4
+STRIDE = 4  # fs between rows
 STIFF = ("mm.bonded", "low.vacuum", "delta.vacuum")
 SMOOTH = ("mm.nonbonded", "low.embedding", "delta.embedding")
 GROUPS = ("H of uracil", "C N O of uracil", "H of water", "O of water")
@@ -52,7 +52,7 @@ class Box:
         config: its configuration.
         initial: where i-PI starts.
         prefix: of what is written of it.
-        frame_stride: time steps between frames.
+        frame_stride: fs between frames.
     """
 
     config: Path
@@ -85,13 +85,13 @@ class Way:
 
     Attributes:
         beads: of each part of it, by name.
-        outer: time step in fs of the smooth parts; that of stiff ones is then shorter: BAOAB, which allows
+        outer: time step in fs of the smooth parts; that of stiff ones may be shorter. BAOAB, which allows
             1 fs, has one thermostat step in an outer one.
         inner: time step in fs of the stiff parts.
     """
 
     beads: Mapping[str, int]
-    outer: int = 1
+    outer: float = 1.0
     inner: float = 1.0
 
     @property
@@ -99,8 +99,12 @@ class Way:
         """Inner time steps of an outer one."""
         return round(self.outer / self.inner)
 
+    def steps(self, duration: int) -> int:
+        """Outer time steps in so many fs."""
+        return round(duration / self.outer)
 
-def _way(smooth: int = BEADS, *, outer: int = 1, inner: float = 1.0, **others: int) -> Way:
+
+def _way(smooth: int = BEADS, *, outer: float = 1.0, inner: float = 1.0, **others: int) -> Way:
     """Smooth parts on so many beads, and stiff ones on all, but for `others`: ``low_vacuum=8``."""
     beads = dict.fromkeys(STIFF, BEADS) | dict.fromkeys(SMOOTH, smooth)
     beads |= {part.replace("_", "."): count for part, count in others.items()}
@@ -130,16 +134,17 @@ WAYS = {
     "delta on 4": _way(delta_vacuum=4, delta_embedding=4),
     "delta on 1": _way(delta_vacuum=1, delta_embedding=1),
     "smooth and delta on 4": _way(4, delta_vacuum=4),
-    "smooth on 8, every 2 fs": _way(8, outer=2, inner=0.5),
-    "smooth on 4, every 1 fs": _way(4, outer=1, inner=0.5),
-    "smooth on 4, every 2 fs": _way(4, outer=2, inner=0.5),
-    "smooth on 4, every 4 fs": _way(4, outer=4, inner=0.5),
+    "smooth on 8, every 2 fs": _way(8, outer=2.0, inner=0.5),
+    "smooth on 4, 0.5 fs": _way(4, outer=0.5, inner=0.5),
+    "smooth on 4, every 1 fs": _way(4, outer=1.0, inner=0.5),
+    "smooth on 4, every 2 fs": _way(4, outer=2.0, inner=0.5),
+    "smooth on 4, every 4 fs": _way(4, outer=4.0, inner=0.5),
 }
 """With two time steps the smooth parts act in the outer one."""
 RUNS = tuple(
     name
     for name, way in WAYS.items()
-    if way.outer > 1 or name in (SAMPLED, "all on 32", "smooth on 1", "low on 8")
+    if way.inner != 1.0 or name in (SAMPLED, "all on 32", "smooth on 1", "low on 8")
 )
 
 
@@ -149,7 +154,7 @@ def main() -> None:
     parser.add_argument("task", choices=("run", "frames", "page"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="*", help="of runs; all by default")
-    parser.add_argument("--steps", type=int, default=2000, help="of 1 fs, that each run has in the end")
+    parser.add_argument("--steps", type=int, default=2000, help="fs that each run has in the end")
     parser.add_argument("--large", action="store_true", help="900 waters, with delta models")
     arguments = parser.parse_args()
     folder, box = arguments.folder.resolve(), LARGE if arguments.large else SMALL
@@ -165,13 +170,13 @@ def main() -> None:
 
 
 def run(box: Box, folder: Path, name: str, steps: int) -> None:
-    """Run i-PI for so many steps of 1 fs, or the rest of them."""
+    """Run i-PI for so many fs, or the rest of them."""
     place, way = box.folder(folder, name), WAYS[name]
     place.mkdir(parents=True, exist_ok=True)
     source = place / "RESTART"
     if source.exists():
         text = source.read_text(encoding="utf-8")
-        total = f"<total_steps>{steps // way.outer}</total_steps>"
+        total = f"<total_steps>{way.steps(steps)}</total_steps>"
         source.write_text(_TOTAL.sub(total, text, count=1), encoding="utf-8")
     else:
         if name != SAMPLED:
@@ -209,16 +214,15 @@ def _input(box: Box, name: str, way: Way, steps: int) -> str:
     if name != SAMPLED:
         initial = "<file mode='chk'> start.chk </file>"
     kinetic = ", ".join(f"kinetic_cv({label})" for label in ("H", "O", *URACIL))
-    outer = way.outer
     return f"""<simulation verbosity='low' safe_stride='20'>
   <output prefix='run'>
-    <properties filename='out' stride='{STRIDE // outer}'>
+    <properties filename='out' stride='{way.steps(STRIDE)}'>
       [ step, time{{picosecond}}, conserved, temperature{{kelvin}}, potential, {kinetic} ]
     </properties>
-    <trajectory filename='pos' stride='{box.frame_stride // outer}' format='xyz'> positions </trajectory>
-    <checkpoint filename='checkpoint' stride='{200 // outer}' overwrite='true'/>
+    <trajectory filename='pos' stride='{way.steps(box.frame_stride)}' format='xyz'> positions </trajectory>
+    <checkpoint filename='checkpoint' stride='{way.steps(200)}' overwrite='true'/>
   </output>
-  <total_steps>{steps // outer}</total_steps>
+  <total_steps>{way.steps(steps)}</total_steps>
   <prng> <seed>{20401 + list(WAYS).index(name)}</seed> </prng>
   {" ".join(sockets)}
   <system>
@@ -226,7 +230,7 @@ def _input(box: Box, name: str, way: Way, steps: int) -> str:
     <forces> {" ".join(forces)} </forces>
     <motion mode='dynamics'>
       <dynamics mode='nvt' splitting='baoab'>
-        <timestep units='femtosecond'> {float(outer)} </timestep>
+        <timestep units='femtosecond'> {way.outer} </timestep>
         <nmts> {[1, way.nmts] if way.nmts > 1 else [1]} </nmts>
         <thermostat mode='pile_g'> <tau units='femtosecond'> 100 </tau> </thermostat>
       </dynamics>

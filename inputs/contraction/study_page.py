@@ -61,9 +61,8 @@ def write_page(folder: Path, target: Path) -> None:
         for each in (numbers["frames"], numbers["runs"])
     )
     write_text(target / "convergence.md", "\n".join(page(frames, runs)) + "\n")
-    small = TITLES[SMALL.prefix]
-    if WHOLE in numbers["bonds"][small]:  # earlier numbers had no bond lengths: their picture stays
-        draw(frames[small], numbers["bonds"][small], target / "convergence.png")
+    large = TITLES[LARGE.prefix]
+    draw(frames[large], numbers["bonds"][large], target / "convergence.png")
 
 
 def add_numbers(numbers: Numbers, box: Box, folder: Path) -> None:
@@ -130,7 +129,7 @@ def on_frames(frames: Frames, name: str) -> dict[str, Mean]:
 def numbers_of_run(
     place: Path, name: str, groups: Mapping[str, IntArray], frames: BeadFrames
 ) -> dict[str, Mean]:
-    """Kinetic energies in meV an atom, the potential in kJ/mol of water, radii of gyration in angstrom."""
+    """Kinetic energies in meV an atom, the potential in kJ/mol over the waters, radii in angstrom."""
     series = kinetic_energies(place, groups)
     start = SETTLING.get(name, OTHERS_SETTLE) // STRIDE
     found = {group: mean_with_error(MEV * series[group][start:]) for group in GROUPS}
@@ -186,7 +185,8 @@ def page(
         "",
         f"Frames of the run `{SAMPLED}`, evaluated in each way: RMS error of the forces on beads relative "
         "to their RMS, and the difference of the centroid-virial kinetic energy of an atom from that of all "
-        "terms on 32 beads, both in percent; and the spread of the difference of their energies, in kT.",
+        "terms on 32 beads, both in percent; and the spread of the difference of their energies, in kT. "
+        "These are differences of the estimator on given frames: what a way samples is in the runs.",
     ]
     for title, ways in by_box.items():
         count = int(next(iter(ways.values()))["frames"].value)
@@ -196,8 +196,9 @@ def page(
             lines += ["", f"## {title}: runs of their own", "", *runs_table(each)]
     lines += [
         "",
-        "Kinetic energies in meV an atom, potential energy in kJ/mol of water, radii of gyration and bond "
-        "lengths (mean and width of all beads) in angstrom.",
+        "Kinetic energies in meV an atom, radii of gyration and bond lengths (mean and width of all beads) "
+        "in angstrom. The potential energy is the whole one, uracil's own included, in kJ/mol over the "
+        "number of waters: only its differences mean something.",
     ]
     return lines
 
@@ -208,7 +209,10 @@ def runs_table(runs: Mapping[str, Mapping[str, Mean]]) -> list[str]:
     kinds = ("O-H", "N-H", "C-H")
     lines = [table_row(["way", "ps", *columns, *kinds]), table_row(["---"] * (len(columns) + 5))]
     for name, values in runs.items():
-        cells = [f"{values['ps'].value:.2f}", *(values[key].shown(".4g") for key in columns)]
+        cells = [
+            f"{values['ps'].value:.2f}",
+            *(values[key].shown(".2f" if key == "potential" else ".4g") for key in columns),
+        ]
         cells += [
             f"{values[f'{kind} mean'].value:.4f}, {values[f'{kind} width'].value:.4f}" for kind in kinds
         ]
@@ -219,7 +223,7 @@ def runs_table(runs: Mapping[str, Mapping[str, Mean]]) -> list[str]:
 def frames_table(ways: Mapping[str, Mapping[str, Mean]]) -> list[str]:
     """One row a way."""
     forces = [f"force, {group}" for group in HYDROGENS]
-    energies = [f"kinetic energy, {group}" for group in HYDROGENS]
+    energies = [f"kinetic energy, {group}" for group in GROUPS]
     header = ["way", *forces, *energies, "spread"]
     rows = [table_row(header), table_row(["---"] * len(header))]
     for name, values in ways.items():
@@ -234,13 +238,13 @@ def draw(
     bonds: Mapping[str, Mapping[str, Sequence[float]]],
     path: Path,
 ) -> None:
-    """Kinetic energies by the number of beads of the smooth terms, and bond lengths of all beads."""
+    """Kinetic energies by the beads of the smooth terms, and bond lengths of all beads."""
     figure = new_figure(9.6, 3.0)
     axes: Sequence[Axes] = figure.subplots(1, 3)
     names = [name for name in by_frame if name.startswith("smooth on ")]
     counts = [WAYS[name].beads["mm.nonbonded"] for name in names]
     axes[0].axhspan(-1.0, 1.0, color="#5a5a5a", alpha=0.15, linewidth=0.0)
-    for group, colour in zip(HYDROGENS, COLOURS, strict=False):
+    for group, colour in zip(GROUPS, COLOURS, strict=False):
         means = [by_frame[name][f"kinetic energy, {group}"] for name in names]
         axes[0].errorbar(
             counts, [m.value for m in means], [m.error for m in means], color=colour, label=group, marker="o"

@@ -1,4 +1,4 @@
-"""A fixed bias that fills the barrier of the proton transfer, for i-PI's ``ffdirect``.
+"""A fixed bias that lowers the barrier of the proton transfer, for i-PI's ``ffdirect``.
 
     w(delta) = -height exp(-delta^2 / (2 width^2)),   delta = d(O1-H) - d(O2-H)
 

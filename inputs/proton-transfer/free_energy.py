@@ -25,10 +25,9 @@ from pidelta.ipi.outputs import read_outputs
 from pidelta.ipi.protocol import read_parameters
 from pidelta.ipi.xml_input import read_xml
 from pidelta.state import FloatArray
-from pidelta.units import BOHR_IN_ANGSTROM
+from pidelta.units import BOHR_IN_ANGSTROM, HARTREE_IN_KCAL_PER_MOL
 
 FOLDER = Path(__file__).parent
-KCAL = 627.509474  # kcal/mol in a hartree
 BLOCKS = 10
 SETTLING = 0.05
 EDGES = np.linspace(0.0, 1.2, 21)  # of |delta| in angstrom
@@ -101,7 +100,7 @@ def _histogram(delta: FloatArray, weights: FloatArray) -> FloatArray:
 
 
 def _profile(counts: FloatArray, temperature: float) -> FloatArray:
-    values = -temperature * KCAL * np.log(np.where(counts > 0.0, counts, np.nan))
+    values = -temperature * HARTREE_IN_KCAL_PER_MOL * np.log(np.where(counts > 0.0, counts, np.nan))
     return np.asarray(values - np.nanmin(values))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
@@ -25,6 +25,7 @@ class Run:
         start: the run from whose end it starts; empty for the structure as it is.
         scc: settings of the self-consistency of DFTB that are not the default.
         long_step: fs between smooth forces; stiff ones have TIME_STEP.
+        splitting: where the thermostat acts in a time step, as i-PI names it.
         smooth_beads: of the contracted ring polymer that the smooth forces act on; 0 for all of them.
     """
 
@@ -38,6 +39,12 @@ class Run:
     scc: str = ""
     long_step: float = TIME_STEP
     smooth_beads: int = 0
+    splitting: str = "obabo"
+
+    @property
+    def through_water(self) -> bool:
+        """Whether nothing but water heats and cools the centroids of its QM region."""
+        return self.system == "uracil" and self.name.endswith(THROUGH_WATER)
 
     @property
     def is_long(self) -> bool:
@@ -108,9 +115,10 @@ forces less often make them affordable."""
 LONG_STEP = 2.0  # fs
 BEADS = 8
 SMOOTH_BEADS = 2  # of the smooth forces in long runs of ring polymers, which take half of the time so
+THROUGH_WATER = ("-svr-100", "-svr-10", "-nve", "-pile-g", "-trpmd")
+"""Names of runs whose thermostat acts on the total kinetic energy, or on no centroid."""
 SLOW = ("langevin-1000", "svr-10", "svr-100", "nve")
-"""Half as long as others: no half a nanosecond would average what only water brings to the QM region."""
-
+"""Half as long as others with 0.5 fs: their QM regions need the longer runs."""
 
 SELF_CONSISTENCY = (  # tolerance in e, what the charges start from; the first are the defaults
     ("1e-8", "extrapolated"),
@@ -126,10 +134,11 @@ SELF_CONSISTENCY = (  # tolerance in e, what the charges start from; the first a
 
 def family() -> list[Run]:
     """All runs, those first that matter most, and each after the one that it starts from."""
-    return [*_thermostats(), *_self_consistency()]
+    return [*_short(), *_more_beads(), *_long(), *_self_consistency()]
 
 
-def _thermostats() -> list[Run]:
+def _short() -> list[Run]:
+    """Every thermostat on both systems, all terms in every time step."""
     runs = []
     for system, warm_up, classical, quantum in (("uracil", 4.0, 60.0, 8.0), ("water", 2.0, 20.0, 5.0)):
         first = Run(f"{system}-warm-up", system, "warm-up", local("langevin", 50), 1, warm_up, "")
@@ -139,16 +148,28 @@ def _thermostats() -> list[Run]:
                 name = f"{system}-{beads}-{key}"
                 own = 0.5 * length if system == "uracil" and key in SLOW else length
                 runs.append(Run(name, system, label, thermostat, beads, own, first.name))
-    start = "uracil-warm-up"
+    return runs
+
+
+def _more_beads() -> list[Run]:
+    """Water with BAOAB, whose positions are more exact: quantum kinetic energies as they converge."""
+    label, thermostat = QUANTUM["pile-l"]
+    first = Run("", "water", f"{label}; BAOAB", thermostat, 0, 0.6, "water-warm-up", splitting="baoab")
+    return [replace(first, name=f"water-{beads}-baoab", beads=beads) for beads in (8, 16, 32, 64)]
+
+
+def _long() -> list[Run]:
+    """Uracil in water until its temperature is known, the smooth terms more rarely."""
+    runs = []
     rarely = f"smooth every {LONG_STEP:g} fs"
     for beads, lengths, thermostats in ((1, LONG, CLASSICAL), (BEADS, LONG_QUANTUM, QUANTUM)):
         smooth_beads = SMOOTH_BEADS if beads > 1 else 0
         how = f"{rarely}, on {smooth_beads} beads" if smooth_beads else rarely
+        more = {"long_step": LONG_STEP, "smooth_beads": smooth_beads}
         for key, length in lengths.items():
             label, thermostat = thermostats[key]
-            more = {"long_step": LONG_STEP, "smooth_beads": smooth_beads}
-            name = f"uracil-long-{key}"
-            runs.append(Run(name, "uracil", f"{label}; {how}", thermostat, beads, length, start, **more))
+            name, label = f"uracil-long-{key}", f"{label}; {how}"
+            runs.append(Run(name, "uracil", label, thermostat, beads, length, "uracil-warm-up", **more))
     return runs
 
 

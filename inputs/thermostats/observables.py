@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from family import Run
 from numpy.typing import NDArray
-from stretches import SETTLING, Array, Stretch, join, spacing, stretches_of, wavenumbers
+from stretches import Array, Stretch, join, settling, spacing, stretches_of, wavenumbers
 
 from pidelta.analysis.cost import read_cost
 from pidelta.analysis.statistics import correlation_time, mean_with_error
@@ -17,7 +17,7 @@ from pidelta.analysis.summary import fit_drift
 from pidelta.units import HARTREE_IN_EV
 
 STRETCHES = 4  # whose means tell an error
-LONG = 20.0  # ps: many times what the QM region takes to exchange energy with water
+LONG = 100.0  # ps: many times what the QM region takes to exchange energy with water
 
 
 @dataclass
@@ -29,8 +29,7 @@ class Result:
         seconds_per_ps: of processor time, i-PI and client.
         temperatures: K, by group of atoms; of the centroids in ring polymers.
         bead_temperatures: K, of all momenta of the ring polymers.
-        times: integrated autocorrelation times in ps, by quantity; NaN where the run is too short to tell.
-        samples_per_hour: independent samples for each hour of processor time, by quantity.
+        times: integrated autocorrelation times in ps and independent samples, by quantity.
         drift: of the conserved quantity, meV/atom/ps; `fluctuation` around the line, meV/atom.
         diffusion: of the molecules of water, A^2/ps.
         quantum_kinetic: meV an atom, by group, centroid-virial estimator.
@@ -42,7 +41,6 @@ class Result:
     temperatures: dict[str, list[float]]
     bead_temperatures: dict[str, list[float]]
     times: dict[str, list[float]]
-    samples_per_hour: dict[str, float]
     drift: list[float]
     fluctuation: float
     diffusion: list[float]
@@ -61,11 +59,7 @@ def hides_slow_exchange(run: Run, result: Result) -> bool:
     Half of the variance of a kinetic energy is that of the total energy of the modes. Where nothing but water
     changes it, a short run sees none of this: it says too short a correlation time, and too small an error.
     """
-    return result.picoseconds < LONG and run.system == "uracil" and not _acts_on_atoms(run)
-
-
-def _acts_on_atoms(run: Run) -> bool:
-    return any(f"'{mode}'" in run.thermostat for mode in ("langevin", "ffl", "gle", "nm_gle", "pile_l"))
+    return result.picoseconds < LONG and run.through_water
 
 
 def observe(run: Run, folder: Path) -> Result | None:
@@ -74,14 +68,12 @@ def observe(run: Run, folder: Path) -> Result | None:
     if not stretches:
         return None
     whole = join(stretches)
-    end, settling = float(whole.rows["time"][-1]), SETTLING[run.beads]
-    if end < 2.0 * settling:
+    end, start = float(whole.rows["time"][-1]), settling(run)
+    if end < 2.0 * start:
         return None
-    rows, beads = _settled(whole.rows, settling), _settled(whole.beads, settling)
+    rows, beads = (_from(start, table) for table in (whole.rows, whole.beads))
     cost = read_cost(folder)  # None while the first part of a run is under way
     seconds_per_ps = math.nan if cost is None else cost.cpu_seconds / cost.steps * 1000.0 / run.long_step
-    row = spacing(run)
-    hours = len(rows["time"]) * row * seconds_per_ps / 3600.0
     groups = [name for name in rows if name.startswith(("QM", "MM"))]
     correlated = {"potential": "potential", "QM kinetic": "QM", "MM kinetic": "MM", "QM dipole": "dipole"}
     correlations = {
@@ -96,8 +88,7 @@ def observe(run: Run, folder: Path) -> Result | None:
         seconds_per_ps=seconds_per_ps,
         temperatures={name: _mean(rows[name]) for name in groups},
         bead_temperatures={name: _mean(beads[f"momenta {name}"]) for name in kinds},
-        times={name: [rows * row, samples] for name, (rows, samples) in correlations.items()},
-        samples_per_hour={name: samples / hours for name, (_, samples) in correlations.items()},
+        times={name: [length * spacing(run), samples] for name, (length, samples) in correlations.items()},
         drift=[drift.slope.value, drift.slope.error],
         fluctuation=drift.rms,
         diffusion=_diffusion(whole),
@@ -114,8 +105,8 @@ def _correlation(values: Array, within: float) -> tuple[float, float]:
     return found.samples * share, found.n_effective / share
 
 
-def _settled(table: dict[str, Array], settling: float) -> dict[str, Array]:
-    return {name: values[table["time"] > settling] for name, values in table.items()}
+def _from(start: float, table: dict[str, Array]) -> dict[str, Array]:
+    return {name: values[table["time"] > start] for name, values in table.items()}
 
 
 def _mean(values: Array) -> list[float]:

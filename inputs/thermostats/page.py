@@ -13,6 +13,7 @@ from pictures import draw
 from pidelta.analysis.pages import table_row
 
 Results = dict[Run, Result]
+FEW = 50.0  # independent samples, below which a correlation time is off by a third or more
 
 
 def write_page(results: Results) -> None:
@@ -28,14 +29,20 @@ def tables(results: Results) -> dict[str, str]:
         "classical_temperatures": temperatures(chosen(results, "uracil", 1)),
         "classical_speed": speed(chosen(results, "uracil", 1)),
         "quantum_temperatures": quantum_temperatures(chosen(results, "uracil", 8)),
-        "quantum_energies": quantum_energies(chosen(results, "uracil", 8) | chosen(results, "water", 8)),
+        "quantum_energies": quantum_energies(
+            {run: result for run, result in results.items() if run.beads > 1}
+        ),
         "water": water(chosen(results, "water", 1) | chosen(results, "water", 8)),
         "self_consistency": self_consistency(chosen(results, "molecule", 1)),
     }
 
 
 def chosen(results: Results, system: str, beads: int) -> Results:
-    return {run: result for run, result in results.items() if (run.system, run.beads) == (system, beads)}
+    """Those of a system whose momenta are sampled well: with BAOAB they are not, at the ends of steps."""
+    wanted = (system, beads, "obabo")
+    return {
+        run: result for run, result in results.items() if (run.system, run.beads, run.splitting) == wanted
+    }
 
 
 def temperatures(results: Results) -> str:
@@ -43,8 +50,7 @@ def temperatures(results: Results) -> str:
     rows = []
     for run, result in results.items():
         cells = [_kelvin(result.temperatures[group]) for group in groups]
-        if hides_slow_exchange(run, result):
-            cells[:3] = [f"({cell.strip('*')})" for cell in cells[:3]]
+        cells[:3] = _bracketed(hides_slow_exchange(run, result), cells[:3])
         rows.append([run.label, f"{result.picoseconds:g}", *cells])
     return _table(["thermostat", "ps", *groups], rows)
 
@@ -53,9 +59,10 @@ def speed(results: Results) -> str:
     reference = next((result for run, result in results.items() if not run.thermostat), None)
     rows = []
     for run, result in results.items():
-        qm = [_time(result.times["QM kinetic"]), f"{result.samples_per_hour['QM kinetic']:.0f}"]
-        if hides_slow_exchange(run, result):
-            qm = [f"({cell.strip('()')})" for cell in qm]
+        qm = _bracketed(
+            hides_slow_exchange(run, result),
+            [_time(result.times["QM kinetic"]), _samples(result, "QM kinetic")],
+        )
         rows.append(
             [
                 run.label,
@@ -63,16 +70,16 @@ def speed(results: Results) -> str:
                 _time(result.times["potential"]),
                 _time(result.times["QM dipole"]) if "QM dipole" in result.times else "",
                 qm[1],
-                f"{result.samples_per_hour['potential']:.0f}",
+                _samples(result, "potential"),
                 _value(result.diffusion, 3),
                 *(distance(result, reference, kind) for kind in ("MM", "infrared")),
                 _value(result.drift, 4),
                 f"{result.fluctuation:.4f}",
             ]
         )
-    head = ["thermostat", "τ QM kinetic / fs", "τ potential / fs", "τ dipole / fs", "samples/h, QM kinetic"]
+    head = ["thermostat", "τ QM kinetic / fs", "τ potential / fs", "τ dipole / fs", "samples/ps, QM kinetic"]
     head += [
-        "samples/h, potential",
+        "samples/ps, potential",
         "D / Å²/ps",
         "VDOS",
         "IR",
@@ -94,11 +101,11 @@ def distance(result: Result, reference: Result | None, kind: str) -> str:
 def quantum_temperatures(results: Results) -> str:
     rows = []
     for run, result in results.items():
-        centroid = [_kelvin(result.temperatures[group]) for group in ("QM", "MM")]
+        region = [_kelvin(result.temperatures["QM"]), _time(result.times["QM kinetic"])]
+        qm, time = _bracketed(hides_slow_exchange(run, result), region)
         beads = [_kelvin(result.bead_temperatures[group]) for group in ("QM", "QM H", "MM", "MM H")]
-        rows.append(
-            [run.label, f"{result.picoseconds:g}", *centroid, *beads, _time(result.times["QM kinetic"])]
-        )
+        water = _kelvin(result.temperatures["MM"])
+        rows.append([run.label, f"{result.picoseconds:g}", qm, water, *beads, time])
     head = ["thermostat", "ps", "centroid QM", "centroid MM", "all modes QM", "QM H", "MM", "MM H"]
     return _table([*head, "τ QM centroid kinetic / fs"], rows)
 
@@ -108,8 +115,8 @@ def quantum_energies(results: Results) -> str:
     rows = []
     for run, result in results.items():
         energies = [_value(result.quantum_kinetic.get(group), 1) for group in groups]
-        rows.append([run.system, run.label, f"{result.picoseconds:g}", *energies])
-    return _table(["system", "thermostat", "ps", *groups], rows)
+        rows.append([run.system, str(run.beads), run.label, f"{result.picoseconds:g}", *energies])
+    return _table(["system", "beads", "thermostat", "ps", *groups], rows)
 
 
 def water(results: Results) -> str:
@@ -139,6 +146,16 @@ def _kelvin(pair: list[float]) -> str:
     return f"**{text}**" if pair[1] < 0.01 * TEMPERATURE else text
 
 
+def _bracketed(doubtful: bool, cells: list[str]) -> list[str]:
+    return [f"({cell.strip('*()')})" for cell in cells] if doubtful else cells
+
+
+def _samples(result: Result, quantity: str) -> str:
+    """Independent values in a picosecond."""
+    rate = result.times[quantity][1] / result.picoseconds
+    return f"{rate:.0f}" if rate >= 10.0 else f"{rate:.1f}"
+
+
 def _value(pair: list[float] | None, digits: int) -> str:
     if not pair:
         return ""
@@ -147,10 +164,10 @@ def _value(pair: list[float] | None, digits: int) -> str:
 
 
 def _time(pair: list[float]) -> str:
-    """A correlation time; in brackets where the run has less than 50 of them."""
+    """A correlation time; in brackets where the run has too few independent samples to tell."""
     time, samples = pair
     text = f"{1000.0 * time:.0f}"
-    return text if samples >= 25.0 else f"({text})"
+    return text if samples >= FEW else f"({text})"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

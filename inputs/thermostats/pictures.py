@@ -24,15 +24,14 @@ def draw(results: Results) -> None:
     classical = {run: result for run, result in uracil.items() if run.beads == 1}
     if classical:
         draw_spectra(classical, FOLDER / "spectra.png")
-        one_step = {run: result for run, result in classical.items() if not run.is_long}
-        draw_trade(one_step, FOLDER / "trade.png")
+        draw_trade(classical, FOLDER / "trade.png")
     molecule = {run: result for run, result in results.items() if run.system == "molecule"}
     if molecule:
         draw_self_consistency(molecule, FOLDER / "self-consistency.png")
 
 
 def draw_temperatures(results: Results, path: Path) -> None:
-    """Both regions by thermostat, of centroids in ring polymers; hollow where the error is not known."""
+    """Both regions by thermostat, of centroids in ring polymers; hollow where the error is too small."""
     figure = new_figure(6.4, 1.1 + 0.3 * len(results))
     axis = figure.subplots()
     names = [f"{run.label}, {run.beads} beads" if run.beads > 1 else run.label for run in results]
@@ -50,7 +49,7 @@ def draw_temperatures(results: Results, path: Path) -> None:
     axis.axvline(TEMPERATURE, color="0.5", linewidth=0.8)
     axis.set_yticks(places, names)
     axis.set_ylim(-0.5, len(results) - 0.5)
-    axis.set_xlabel("kinetic temperature / K\ngrey: 298 K ± 1 %; hollow: error unknown")
+    axis.set_xlabel("kinetic temperature / K\ngrey: 298 K ± 1 %; hollow: error too small")
     axis.legend(frameon=False, fontsize=8)
     tidy(axis)
     figure.savefig(path, dpi=DPI)
@@ -79,18 +78,25 @@ def draw_spectra(results: Results, path: Path) -> None:
 
 
 def draw_trade(results: Results, path: Path) -> None:
-    """How fast the QM region samples, where that is known, over how much diffusion is slowed down."""
-    figure = new_figure(7.6, 4.6)
+    """How fast the QM region samples over how fast water diffuses, by the longest run of each thermostat."""
+    longest: dict[str, Result] = {}
+    for run, result in results.items():
+        label = run.label.split(";")[0]
+        if not hides_slow_exchange(run, result):
+            longest[label] = max(longest.get(label, result), result, key=lambda one: one.picoseconds)
+    figure = new_figure(7.6, 4.2)
     axis = figure.subplots()
-    known = [(run, result) for run, result in results.items() if not hides_slow_exchange(run, result)]
-    for (run, result), colour in zip(known, [*COLOURS, "0.35"] * len(known), strict=False):
+    styles = [(colour, marker) for marker in "os^" for colour in (*COLOURS, "0.35")]
+    for (label, result), (colour, marker) in zip(longest.items(), styles, strict=False):
         value, error = result.diffusion
-        rate = result.samples_per_hour["QM kinetic"]
-        axis.errorbar(value, rate, xerr=error, fmt="o", ms=4, capsize=2, color=colour)
-        axis.annotate(run.label, (value, rate), xytext=(4, 5), textcoords="offset points", fontsize=8)
+        rate = result.times["QM kinetic"][1] / result.picoseconds
+        axis.errorbar(
+            value, rate, xerr=error, fmt=marker, ms=5, capsize=2, color=colour, linestyle="", label=label
+        )
     axis.set_yscale("log")
     axis.set_xlabel("diffusion of water / Å$^2$ ps$^{-1}$")
-    axis.set_ylabel("independent QM kinetic energies / CPU hour")
+    axis.set_ylabel("independent QM kinetic energies / ps$^{-1}$")
+    axis.legend(frameon=False, fontsize=8)
     tidy(axis)
     figure.savefig(path, dpi=DPI)
 

@@ -103,6 +103,7 @@ def write_inputs(run: Run, steps: int, runs: Path) -> None:
             trajectories="\n    ".join(_trajectories(run)),
             start=_start(run, runs),
             ensemble="nvt" if run.thermostat else "nve",
+            splitting=run.splitting,
             time_step=run.long_step,
             thermostat=run.thermostat,
             **_forces(run),

@@ -37,7 +37,7 @@ WAVENUMBER = 33356.41  # cm-1 of 1 / fs
 SEGMENT = round(1.0 / ROW)  # rows: spectra have a resolution of 33 cm-1
 HIGHEST = 4500.0  # cm-1
 LAG = (0.5, 2.0)  # ps between which the mean square displacement is fitted by a line
-SETTLING = {1: 0.5, 8: 0.2}  # ps that are left out, by beads
+SETTLING, SETTLING_BEADS = 0.5, 0.2  # ps that are left out, of classical runs and of ring polymers
 PARTS = 8  # of the molecules of water, for the error of their diffusion
 
 
@@ -98,6 +98,11 @@ def stride(run: Run, short_steps: int = STRIDE) -> int:
 def spacing(run: Run) -> float:
     """ps between the rows of a stretch."""
     return ROW * (MEANS if run.is_long else 1)
+
+
+def settling(run: Run) -> float:
+    """ps that are left out at the beginning."""
+    return SETTLING if run.beads == 1 else SETTLING_BEADS
 
 
 def wavenumbers() -> Array:
@@ -197,7 +202,7 @@ def _read(run: Run, folder: Path, end: float) -> Stretch:
     if dipole.exists():
         rows["dipole"] = np.linalg.norm(read_extras(dipole)[1][:count], axis=1)
     rows |= {name: kinetic_temperature(velocities, atoms, group) for name, group in atoms.groups().items()}
-    settled = velocities[rows["time"] > SETTLING[run.beads]] if run.system != "molecule" else velocities[:0]
+    settled = velocities[rows["time"] > settling(run)] if run.system != "molecule" else velocities[:0]
     power, segments = _spectra(settled, atoms)
     beads = dict(_beads(run, folder, atoms, end)) if run.beads > 1 else {}
     slopes = diffusion(settled, atoms).reshape(-1, PARTS)

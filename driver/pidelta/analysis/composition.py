@@ -15,9 +15,6 @@ from pidelta.errors import DataError
 from pidelta.ipi.trajectories import number_of
 from pidelta.state import FloatArray, IntArray
 
-MASSLESS = 1.0
-"""i-PI's mass, in atomic units, of a name that is no element."""
-
 
 @dataclass(frozen=True)
 class Group:

@@ -3,7 +3,8 @@
 Formulas as in i-PI (Herman, Bruskin, Berne, J. Chem. Phys. 76, 5150 (1982)); P beads, beta = 1 / k_B T:
 
     primitive           3 P n / (2 beta) - sum_j m P / (2 beta^2) |r_j - r_(j+1)|^2
-    virial              -1/(2P) sum_j (r_j - R) . f_j, R the centre of mass of all atoms (bound systems only)
+    virial              3 / (2 beta) - 1/(2P) sum_j (r_j - R) . f_j, R the centre of mass of all atoms
+                        (bound systems only, all atoms together)
     centroid virial     3 n / (2 beta) - 1/(2P) sum_j (r_j - r_c) . f_j
 """
 

@@ -30,7 +30,10 @@ def report(
         Path | None, typer.Option(help="The configuration; pidelta.yaml beside each input by default.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="The folder to write; PREFIX-report beside the input by default.")
+        Path | None,
+        typer.Option(
+            help="The folder to write; PREFIX-report beside the input by default, comparison with --compare."
+        ),
     ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="One page with all runs side by side.")] = False,
     bond: Annotated[

@@ -53,9 +53,9 @@ class SystemOutputs:
     properties: tuple[PropertiesFile, ...]
     trajectories: tuple[TrajectoryFiles, ...]
 
-    def trajectory(self, quantity: str, extra: str = "") -> TrajectoryFiles | None:
-        """The output of a quantity (of one of the extras) with the smallest stride; None without one."""
-        found = [t for t in self.trajectories if t.quantity == quantity and (not extra or extra in t.extras)]
+    def trajectory(self, quantity: str) -> TrajectoryFiles | None:
+        """The output of a quantity with the smallest stride; None without one."""
+        found = [trajectory for trajectory in self.trajectories if trajectory.quantity == quantity]
         return min(found, key=lambda t: t.stride, default=None)
 
 

@@ -12,10 +12,8 @@ import numpy as np
 from scipy.optimize import minimize
 
 from pidelta.state import FloatArray
-from pidelta.units import HARTREE_IN_KELVIN
+from pidelta.units import HARTREE_IN_KELVIN, WAVENUMBER
 
-WAVENUMBER = 1.0 / 219474.6313632
-"""1/cm in hartree (CODATA 2018)."""
 _LOWEST = 50.0 * WAVENUMBER
 """Softer modes than this are not harmonic, and imaginary ones are no oscillators: they are left alone."""
 _STEP = 0.01

@@ -80,11 +80,11 @@ def run(
 
     # It would say that it found no folder for its cache, which matters little here.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    from pidelta.cli.run_record import keep_configuration
     from pidelta.cli.run_report import report
     from pidelta.cli.supervision import supervise, systems_table
     from pidelta.ipi.extras import check_extras
     from pidelta.ipi.supervisor import Supervisor
+    from pidelta.run_record import RECORD_VARIABLE, keep_configuration, record_path
     from pidelta.setup import Setup
 
     setup = Setup(settings)
@@ -100,7 +100,8 @@ def run(
     command = [sys.executable, "-m", "pidelta", "client", str(config.resolve())]
     command += [] if chosen is None else ["--terms", "+".join(expected)]
     command += ["--threads", str(threads)]
-    supervisor = Supervisor(simulation, command, n_clients, restarts=client_restarts)
+    record = {RECORD_VARIABLE: str(record_path(simulation).resolve())}
+    supervisor = Supervisor(simulation, command, n_clients, restarts=client_restarts, variables=record)
     systems = systems_table(simulation)
     finished = supervise(supervisor, simulation, systems, console, options)
     if systems is None:

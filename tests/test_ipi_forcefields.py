@@ -101,9 +101,9 @@ def written(folder, forces, sockets=("mm", "low", "delta"), wrap=("", ""), syste
     )
     before, system = rest.split("<system>")
     system = system.split("<forces>")[0] + f"<forces>{forces}</forces>{extra}</system>"
-    path.write_text(
-        head + wrap[0] + fields + wrap[1] + before + ("<system>" + system) * systems + "</simulation>"
-    )
+    names = ["<system>"] if systems == 1 else [f"<system prefix='s{place}'>" for place in range(systems)]
+    all_systems = "".join(name + system for name in names)
+    path.write_text(head + wrap[0] + fields + wrap[1] + before + all_systems + "</simulation>")
     return path
 
 
@@ -263,7 +263,7 @@ def test_template_of_systems(tmp_path):
     text = path.read_text().replace("<system>", "<system_template><labels>[LAMBDA]</labels>\n", 1)
     start = text.index("\n", text.index("<labels>"))
     body = text[start:].replace("</system>", "</system></template></system_template>")
-    instances = "<instance>[1]</instance><instance>[0.25]</instance><template><system>"
+    instances = "<instance>[1]</instance><instance>[0.25]</instance><template><system prefix='LAMBDA'>"
     path.write_text(text[:start] + instances + body)
     forces = read_simulation(path).forces
     assert [[f.weight for f in system] for system in forces.systems] == [[1.0, 1.0, 1.0], [1.0, 1.0, 0.25]]

@@ -6,6 +6,7 @@ import pytest
 
 from ipi_support import write_input
 from pidelta.errors import SetupError
+from pidelta.ipi.outputs import read_outputs
 from pidelta.ipi.saved_states import step_in_restart
 from pidelta.ipi.simulation import read_simulation
 
@@ -121,6 +122,24 @@ def test_a_committee_without_some_atoms(tmp_path):
     path.write_text(text.replace("</ffsocket>", "</ffsocket><activelist>[0]</activelist></ffcommittee>"))
     with pytest.raises(SetupError, match=r"<activelist> of <ffcommittee name='all'>: .* found 1 of them"):
         read_simulation(path)
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "found"), [(("", ""), "none for 2"), (("a", "b", "a "), "'a' for 2"), (("", "a"), None)]
+)
+def test_systems_that_would_write_the_same_files(tmp_path, prefixes, found):
+    """i-PI moves the files of the first aside, and what is read is the second."""
+    path = write_input(tmp_path, address="x")
+    head, rest = path.read_text().split("<system>")
+    systems = "".join(f"<system prefix='{each}'>" + rest.split("</simulation>")[0] for each in prefixes)
+    path.write_text(f"{head}{systems}</simulation>")
+    if found is None:
+        assert read_simulation(path).system_names == ("0", "a")
+        return
+    expected = f"of its own for each of {len(prefixes)} systems, as .* the same files, found {found}$"
+    for reader in (read_simulation, read_outputs):
+        with pytest.raises(SetupError, match=rf"prefix of <system>: expected one {expected}"):
+            reader(path)
 
 
 def test_missing_input(tmp_path):

@@ -92,7 +92,7 @@ def check_unchanged(path: Path, state: Path) -> list[str]:
             f"{path}: --restart: {what}: expected {expected} as in {state.name}, found {found}; {advice}"
         )
 
-    systems, saved = list(systems_of(path, new)), list(systems_of(state, old))
+    systems, saved = systems_of(path, new), systems_of(state, old)
     if len(systems) != len(saved):
         raise refuse("<system>", f"{len(saved)} systems", len(systems))
     for system, before in zip(systems, saved, strict=True):

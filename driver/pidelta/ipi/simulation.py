@@ -125,7 +125,7 @@ def read_simulation(path: Path) -> Simulation:
         raise SetupError(
             f"{path}: nothing left to run: expected <total_steps> above <step> {step}, found {total_steps}"
         )
-    systems = list(systems_of(path, root))
+    systems = systems_of(path, root)
     if not systems:
         raise SetupError(f"{path}: expected a <system>, found none")
     beads = [number_of_beads(path, system) for system in systems]

@@ -95,27 +95,41 @@ def to_atomic(path: Path, element: ET.Element, dimension: str) -> float:
         ) from None
 
 
-def systems_of(path: Path, root: ET.Element) -> Iterator[ET.Element]:
+def systems_of(path: Path, root: ET.Element) -> list[ET.Element]:
     """The systems of a simulation, those of templates with their labels replaced, as i-PI does it.
 
     Raises:
-        SetupError: an instance has not a value for each label, or is no well-formed XML.
+        SetupError: an instance has not a value for each label, or is no well-formed XML; systems share a
+            prefix, so that one would write over the files of the other.
     """
-    yield from root.iterfind("system")
+    systems = [*root.iterfind("system")]
     for template in root.iterfind("system_template"):
-        labels = items_of(template.findtext("labels"))
-        for instance in template.iterfind("instance"):
-            values = items_of(instance.text)
-            if len(values) != len(labels):
-                raise SetupError(
-                    f"{path}: <instance> of <system_template>: expected {len(labels)} values, one for each "
-                    f"label, found {len(values)}"
-                )
-            for element in template.iterfind("template/system"):
-                text = ET.tostring(element, encoding="unicode")
-                for label, value in sorted(zip(labels, values, strict=True), reverse=True):
-                    text = text.replace(label, value)
-                try:
-                    yield ET.fromstring(text)
-                except ET.ParseError as error:
-                    raise SetupError(f"{path}: <system_template>: not well-formed: {error}") from None
+        systems += _systems_of_template(path, template)
+    prefixes = [system.get("prefix", "").strip() for system in systems]
+    for prefix in prefixes:
+        if (count := prefixes.count(prefix)) > 1:
+            found = repr(prefix) if prefix else "none"
+            raise SetupError(
+                f"{path}: prefix of <system>: expected one of its own for each of {len(systems)} systems, as "
+                f"two would write the same files, found {found} for {count}"
+            )
+    return systems
+
+
+def _systems_of_template(path: Path, template: ET.Element) -> Iterator[ET.Element]:
+    labels = items_of(template.findtext("labels"))
+    for instance in template.iterfind("instance"):
+        values = items_of(instance.text)
+        if len(values) != len(labels):
+            raise SetupError(
+                f"{path}: <instance> of <system_template>: expected {len(labels)} values, one for each "
+                f"label, found {len(values)}"
+            )
+        for element in template.iterfind("template/system"):
+            text = ET.tostring(element, encoding="unicode")
+            for label, value in sorted(zip(labels, values, strict=True), reverse=True):
+                text = text.replace(label, value)
+            try:
+                yield ET.fromstring(text)
+            except ET.ParseError as error:
+                raise SetupError(f"{path}: <system_template>: not well-formed: {error}") from None

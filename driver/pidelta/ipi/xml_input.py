@@ -96,15 +96,18 @@ def to_atomic(path: Path, element: ET.Element, dimension: str) -> float:
 
 
 def systems_of(path: Path, root: ET.Element) -> list[ET.Element]:
-    """The systems of a simulation, those of templates with their labels replaced, as i-PI does it.
+    """The systems of a simulation in i-PI's order, those of templates with their labels replaced.
 
     Raises:
         SetupError: an instance has not a value for each label, or is no well-formed XML; systems share a
             prefix, so that one would write over the files of the other.
     """
-    systems = [*root.iterfind("system")]
-    for template in root.iterfind("system_template"):
-        systems += _systems_of_template(path, template)
+    systems = list[ET.Element]()
+    for child in root:  # templates may stand before systems
+        if child.tag == "system":
+            systems.append(child)
+        elif child.tag == "system_template":
+            systems += _systems_of_template(path, child)
     prefixes = [system.get("prefix", "").strip() for system in systems]
     for prefix in prefixes:
         if (count := prefixes.count(prefix)) > 1:

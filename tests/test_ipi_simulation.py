@@ -124,6 +124,19 @@ def test_a_committee_without_some_atoms(tmp_path):
         read_simulation(path)
 
 
+@pytest.mark.parametrize(("prefix", "expected"), [("./s_", "/./s_"), ("", "/"), ("s/", "/s/")])
+def test_sockets_beside_the_input(tmp_path, monkeypatch, prefix, expected):
+    """They are there for clients in any folder, which have to reach them by the whole path."""
+    path = write_input(tmp_path, address="x")
+    path.write_text(path.read_text().replace("<simulation", f"<simulation sockets_prefix='{prefix}'"))
+    monkeypatch.chdir(tmp_path.parent)
+    simulation = read_simulation(path.relative_to(tmp_path.parent))
+    assert simulation.sockets_prefix == f"{tmp_path.resolve()}{expected}"
+    path.write_text(path.read_text().replace("<address> x", f"<address> {'x' * 100}"))
+    with pytest.raises(SetupError, match=rf"for the file of a unix socket, .*: {tmp_path.resolve()}/"):
+        read_simulation(path)
+
+
 @pytest.mark.parametrize(
     ("prefixes", "found"), [(("", ""), "none for 2"), (("a", "b", "a "), "'a' for 2"), (("", "a"), None)]
 )

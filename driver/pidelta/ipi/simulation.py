@@ -13,8 +13,7 @@ from pidelta.ipi.forcefields import read_forces
 from pidelta.ipi.forces import ForceSum
 from pidelta.ipi.frames import SUFFIXES
 from pidelta.ipi.starts import check_start_files
-from pidelta.ipi.transports import SOCKETS_PREFIX
-from pidelta.ipi.xml_input import integer_of, items_of, read_xml, systems_of, to_integer
+from pidelta.ipi.xml_input import integer_of, items_of, read_xml, sockets_prefix_of, systems_of, to_integer
 
 _CONSTANT_PRESSURE = ("npt", "nst", "scnpt")
 _SHOWN = frozenset({"step", "time", "temperature", "conserved", "potential"})
@@ -67,7 +66,7 @@ class Simulation:
         systems: the prefixes of their outputs, before `prefix`; one system often has none.
         n_beads: number of beads of the (first) system.
         may_end_early: whether something may be done before all steps are, as an optimisation is.
-        sockets_prefix: what i-PI puts before the address of a unix socket.
+        sockets_prefix: what i-PI puts before the address of a unix socket, an absolute path.
         checkpoints: what the names of checkpoint files begin with, besides RESTART.
         barostat: the element that lets the cell change, as in a message; '' where the cell stays.
     """
@@ -142,7 +141,7 @@ def read_simulation(path: Path) -> Simulation:
         systems=prefixes,
         n_beads=beads[0],
         may_end_early=any(mode not in _ENDLESS for system in systems for mode in _motions(system)),
-        sockets_prefix=root.get("sockets_prefix", SOCKETS_PREFIX),
+        sockets_prefix=sockets_prefix_of(path, root),
         forces=read_forces(path, root, systems, beads),
         properties=tuple(properties_of(path, prefix, output, prefixes[0])),
         trajectories=tuple(trajectories_of(path, prefix, output, prefixes[0])),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
 from pidelta.errors import SetupError
+from pidelta.ipi.transports import SOCKETS_PREFIX
 
 
 def read_xml(path: Path) -> ET.Element:
@@ -93,6 +95,14 @@ def to_atomic(path: Path, element: ET.Element, dimension: str) -> float:
         raise SetupError(
             f"{path}: <{element.tag}>: expected a unit that i-PI knows, found {unit!r}"
         ) from None
+
+
+def sockets_prefix_of(path: Path, root: ET.Element) -> str:
+    """What i-PI puts before the address of a unix socket, wherever the process is that reads it.
+
+    i-PI runs in the folder of its input, from which a relative one counts.
+    """
+    return os.path.join(path.parent.resolve(), root.get("sockets_prefix", SOCKETS_PREFIX).strip())
 
 
 def systems_of(path: Path, root: ET.Element) -> list[ET.Element]:

@@ -124,6 +124,25 @@ def test_a_committee_without_some_atoms(tmp_path):
         read_simulation(path)
 
 
+def test_outputs_that_ipi_writes_unasked(tmp_path):
+    path = write_input(tmp_path, address="x")
+    head, _, rest = path.read_text().partition("<output")
+    path.write_text(head + rest.partition("</output>")[2])
+    simulation = read_simulation(path)
+    assert simulation.output_path("client-1.log") == tmp_path / "i-pi.client-1.log"
+    (system,) = read_outputs(path).systems
+    assert simulation.properties == system.properties
+    assert simulation.trajectories == system.trajectories
+    (properties,), (positions,) = system.properties, system.trajectories
+    assert (properties.path, properties.stride) == (tmp_path / "i-pi.md", 10)
+    assert properties.columns[:3] == ("time", "step", "conserved")
+    found = (positions.stem, positions.quantity, positions.stride, positions.format)
+    assert found == (tmp_path / "i-pi.pos", "positions", 100, "xyz")
+    assert simulation.checkpoints == (tmp_path / "i-pi.checkpoint",)
+    path.write_text(f"{head}<output/>{rest.partition('</output>')[2]}")
+    assert (read_simulation(path).properties, read_simulation(path).checkpoints) == ((), ())
+
+
 @pytest.mark.parametrize(("prefix", "expected"), [("./s_", "/./s_"), ("", "/"), ("s/", "/s/")])
 def test_sockets_beside_the_input(tmp_path, monkeypatch, prefix, expected):
     """They are there for clients in any folder, which have to reach them by the whole path."""

@@ -13,7 +13,15 @@ from pidelta.ipi.forcefields import read_forces
 from pidelta.ipi.forces import ForceSum
 from pidelta.ipi.frames import SUFFIXES
 from pidelta.ipi.starts import check_start_files
-from pidelta.ipi.xml_input import integer_of, items_of, read_xml, sockets_prefix_of, systems_of, to_integer
+from pidelta.ipi.xml_input import (
+    integer_of,
+    items_of,
+    output_of,
+    read_xml,
+    sockets_prefix_of,
+    systems_of,
+    to_integer,
+)
 
 _CONSTANT_PRESSURE = ("npt", "nst", "scnpt")
 _SHOWN = frozenset({"step", "time", "temperature", "conserved", "potential"})
@@ -129,8 +137,8 @@ def read_simulation(path: Path) -> Simulation:
         raise SetupError(f"{path}: expected a <system>, found none")
     beads = [number_of_beads(path, system) for system in systems]
     prefixes = tuple(system.get("prefix", "").strip() for system in systems)
-    output = root.find("output")
-    prefix = "i-pi" if output is None else output.get("prefix", "i-pi")
+    output = output_of(root)
+    prefix = output.get("prefix", "i-pi")
     for system in systems:
         check_start_files(path, system)
     return Simulation(
@@ -160,11 +168,9 @@ def _stride(path: Path, element: ET.Element) -> int:
     return to_integer(path, f"stride of <{element.tag}>", element.get("stride", "1"), 1)
 
 
-def properties_of(
-    path: Path, prefix: str, output: ET.Element | None, system: str = ""
-) -> Iterator[PropertiesFile]:
+def properties_of(path: Path, prefix: str, output: ET.Element, system: str = "") -> Iterator[PropertiesFile]:
     """The properties files of the system with a prefix of its own, or of the only one."""
-    for element in () if output is None else output.iter("properties"):
+    for element in output.iter("properties"):
         yield PropertiesFile(
             path=output_path(path, prefix, element.get("filename", "out"), system),
             stride=_stride(path, element),
@@ -173,10 +179,10 @@ def properties_of(
 
 
 def trajectories_of(
-    path: Path, prefix: str, output: ET.Element | None, system: str = ""
+    path: Path, prefix: str, output: ET.Element, system: str = ""
 ) -> Iterator[TrajectoryFiles]:
     """The trajectories of the system with a prefix of its own, or of the only one."""
-    for element in () if output is None else output.iter("trajectory"):
+    for element in output.iter("trajectory"):
         yield TrajectoryFiles(
             stem=output_path(path, prefix, element.get("filename", "traj"), system),
             quantity=re.split(r"[{(]", (element.text or "").strip())[0],
@@ -186,8 +192,8 @@ def trajectories_of(
         )
 
 
-def _checkpoints(path: Path, prefix: str, output: ET.Element | None) -> Iterator[Path]:
-    for element in () if output is None else output.iter("checkpoint"):
+def _checkpoints(path: Path, prefix: str, output: ET.Element) -> Iterator[Path]:
+    for element in output.iter("checkpoint"):
         yield output_path(path, prefix, element.get("filename", "restart"))
 
 

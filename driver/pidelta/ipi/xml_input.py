@@ -97,6 +97,17 @@ def to_atomic(path: Path, element: ET.Element, dimension: str) -> float:
         ) from None
 
 
+def output_of(root: ET.Element) -> ET.Element:
+    """What an input says of its outputs, or i-PI's default where it says nothing."""
+    if (found := root.find("output")) is not None:
+        return found
+    from ipi.inputs.outputs import InputOutputs
+
+    default = InputOutputs()
+    default.store(InputOutputs.make_default())
+    return ET.fromstring(default.write("output"))
+
+
 def sockets_prefix_of(path: Path, root: ET.Element) -> str:
     """What i-PI puts before the address of a unix socket, wherever the process is that reads it.
 

@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from ipi_support import write_water
+from ipi_support import write_input, write_water
 from pidelta import ipi_pes
 from pidelta.config import load_config
 from pidelta.errors import SetupError
@@ -155,6 +156,23 @@ def test_edits_that_change_nothing_but_the_work_are_noted(npt, states, tmp_path)
     assert re.search(
         "<timeout> of <ffsocket .*>: i-PI goes on with the default 0.0 as in RESTART, not 600", note
     )
+
+
+def test_files_that_an_input_names_are_in_the_folder_that_ipi_runs_in(tmp_path):
+    """Also where the input is a link to a file elsewhere."""
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "run"
+    for each in (elsewhere, folder):
+        each.mkdir()
+    springs = (
+        "<ffdebye name='d'> <hessian mode='file' shape='(12, 12)'> hessian </hessian> "
+        "<x_reference mode='file'> reference </x_reference> </ffdebye>"
+    )
+    write_input(elsewhere, address="x", extra_xml=springs)
+    np.savetxt(folder / "hessian", np.eye(12))
+    np.savetxt(folder / "reference", np.zeros(12))
+    path = folder / "input.xml"
+    path.symlink_to(elsewhere / "input.xml")
+    assert check_unchanged(path, path) == []
 
 
 def test_replicas_that_were_exchanged_are_those_of_the_input(states):

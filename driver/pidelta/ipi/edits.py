@@ -175,7 +175,7 @@ def _values(path: Path, root: ET.Element, systems: Iterable[ET.Element]) -> dict
             if child.tag in ("beads", "cell", "initialize", "state"):
                 parent.remove(child)
             elif child.get("mode") == "file":  # its name counts from the folder that i-PI runs in
-                child.text = str(path.resolve().parent / (child.text or "").strip())
+                child.text = str(path.parent.resolve() / (child.text or "").strip())
     for motion in whole.iter("motion"):
         _say_what_is_fixed(path, motion)
     parsed = InputSimulation()

@@ -174,6 +174,23 @@ def test_systems_that_would_write_the_same_files(tmp_path, prefixes, found):
             reader(path)
 
 
+def test_outputs_in_a_folder(tmp_path):
+    """i-PI puts the prefix of a system before the name of the folder, and makes none."""
+    path = write_input(tmp_path, address="x")
+    head, rest = path.read_text().replace("prefix='sim'", "prefix='out/sim'").split("<system>")
+    systems = "".join(f"<system prefix='{each}'>" + rest.split("</simulation>")[0] for each in "ab")
+    path.write_text(f"{head}{systems}</simulation>")
+    for name, file in (("out", "sim.i-pi.log"), ("a_out", "sim.out"), ("b_out", "sim.out")):
+        message = f"<output prefix='out/sim'>: expected the folder {tmp_path / name} for {file}, found none"
+        with pytest.raises(SetupError, match=f"{message}$"):
+            read_simulation(path)
+        (tmp_path / name).mkdir()
+    simulation = read_simulation(path)
+    expected = tuple(system.properties[0].path for system in read_outputs(path).systems)
+    assert simulation.of_systems(simulation.properties[0].path) == expected
+    assert expected == (tmp_path / "a_out" / "sim.out", tmp_path / "b_out" / "sim.out")
+
+
 def test_missing_input(tmp_path):
     with pytest.raises(SetupError, match=r"none\.xml: cannot read the i-PI input: No such file"):
         read_simulation(tmp_path / "none.xml")

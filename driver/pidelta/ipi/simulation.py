@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,8 +112,9 @@ class Simulation:
 
     def of_systems(self, path: Path) -> tuple[Path, ...]:
         """The files of all systems that are what `path` is of the first."""
-        name = path.name.removeprefix(f"{self.systems[0]}_")
-        return tuple(path.with_name(f"{system}_{name}" if system else name) for system in self.systems)
+        folder = self.path.parent
+        name = os.path.relpath(path, folder).removeprefix(f"{self.systems[0]}_")
+        return tuple(folder / (f"{system}_{name}" if system else name) for system in self.systems)
 
     def output_path(self, name: str) -> Path:
         """Return the path of the output file `name`, with the prefix before it as i-PI does it."""
@@ -123,8 +125,8 @@ def read_simulation(path: Path) -> Simulation:
     """Read an i-PI input file.
 
     Raises:
-        SetupError: the file is missing or malformed, has nothing left to run, names a missing file, has no
-            forces by an ffsocket, or an ffsocket that does not say what it serves.
+        SetupError: the file is missing or malformed, has nothing left to run, names a missing file or folder,
+            has no forces by an ffsocket, or an ffsocket that does not say what it serves.
     """
     root = read_xml(path)
     step, total_steps = integer_of(path, root, "step", 0, 0), integer_of(path, root, "total_steps", 1000)
@@ -141,6 +143,7 @@ def read_simulation(path: Path) -> Simulation:
     prefix = output.get("prefix", "i-pi")
     for system in systems:
         check_start_files(path, system)
+    _check_folders(path, prefix, output, prefixes)
     return Simulation(
         path=path,
         prefix=prefix,
@@ -190,6 +193,18 @@ def trajectories_of(
             extras=tuple(name for name in items_of(element.get("extra_type")) if name != "raw"),
             stride=_stride(path, element),
         )
+
+
+def _check_folders(path: Path, prefix: str, output: ET.Element, systems: Sequence[str]) -> None:
+    """See that the folders of all outputs exist: i-PI makes none."""
+    files = [output_path(path, prefix, "i-pi.log"), *_checkpoints(path, prefix, output)]
+    for system in systems:
+        files += (file.path for file in properties_of(path, prefix, output, system))
+        files += (trajectory.stem for trajectory in trajectories_of(path, prefix, output, system))
+    for file in files:
+        if not file.parent.is_dir():
+            what = f"the folder {file.parent} for {file.name}"
+            raise SetupError(f"{path}: <output prefix={prefix!r}>: expected {what}, found none")
 
 
 def _checkpoints(path: Path, prefix: str, output: ET.Element) -> Iterator[Path]:

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from pidelta.checksums import checksum
-from pidelta.cli.configuration_digest import configuration_digest, content_checksum
+from pidelta.checksums import checksum, content_checksum
+from pidelta.cli.configuration_digest import configuration_digest
 from pidelta.config import load_config
 from pidelta.delta.files import models_digest
 from pidelta.workflow.learning.records import committee_digest

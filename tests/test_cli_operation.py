@@ -70,7 +70,7 @@ def test_errors_of_a_configuration_import_little(tmp_path, command):
         "label": ["frames.h5", "--low", config],
     }.get(command, [config])
     (tmp_path / "input.xml").write_text(
-        """<simulation> <ffsocket name='ff' mode='unix'/> <system>
+        """<simulation> <output/> <ffsocket name='ff' mode='unix'/> <system>
         <initialize nbeads='1'/> <forces> <force forcefield='ff'/> </forces> </system> </simulation>"""
     )
     assert imports(command, *arguments) == (2, [])

@@ -146,6 +146,24 @@ def test_clients_that_are_killed(water, run, capsys, monkeypatch):
     assert re.search(r"; continue from step \d+ with: pidelta run .*/RESTART$", line)
 
 
+@pytest.mark.slow
+def test_a_configuration_that_changes_while_the_run_goes_on(water, fail, monkeypatch):
+    """A client that is started again would read another force field."""
+    follower, goes_on = PropertiesFollower(water.parent / "water.out"), Supervisor.is_running
+    config, killed = water.parent / "pidelta.yaml", []
+
+    def edit_and_kill(supervisor):
+        if not killed and (follower.latest() or {"step": 0})["step"] > 5:
+            config.write_text(config.read_text().replace("q-spc-fw", "q-tip4p-f"))
+            killed.append(supervisor._clients[0].child.process.kill())
+        return goes_on(supervisor)
+
+    monkeypatch.setattr(Supervisor, "is_running", edit_and_kill)
+    line = fail("run", water)
+    assert "pidelta.yaml: mm.water: expected q-spc-fw as when the run began" in line
+    assert re.search(r"; continue from step \d+ with: pidelta run .*/RESTART$", line)
+
+
 def test_restart(water, run, fail, capsys):
     """Goes on from the newest state of the input, to as many steps as it has now; not from another's."""
     folder = water.parent

@@ -161,7 +161,7 @@ def test_a_state_of_ipi_has_no_units(tmp_path):
 
 def test_labels_of_templates_are_filled_in(tmp_path):
     path = written(tmp_path, (" 300 </", " KELVIN </"))
-    text = path.read_text().replace("<system>", "<template><system>")
+    text = path.read_text().replace("<system>", "<template><system prefix='KELVIN'>")
     head = "<labels> [ KELVIN ] </labels> <instance> [ 300 ] </instance> <instance> [ 3e5 ] </instance>"
     text = text.replace("</system>", "</system></template></system_template>")
     path.write_text(text.replace("<template>", f"<system_template> {head} <template>"))

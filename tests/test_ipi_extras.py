@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from conftest import ROOT
 from ipi_support import write_input
+from pidelta.cli.run import wrapping_warnings
 from pidelta.config import load_config
 from pidelta.errors import SetupError
 from pidelta.ipi.client import encode_extras
@@ -75,6 +78,31 @@ def test_the_extras_of_a_set_up_are_those_that_clients_send(terms):
     positions, cell = setup.system.positions[None], setup.system.cell[None]
     sent = json.loads(encode_extras(setup.evaluator(frozenset(terms)).evaluate(positions, cell), 0))
     assert setup.extras(frozenset(terms)) == set(sent)
+
+
+@pytest.mark.parametrize("wanted", ["dipole", "dipole, charges", "raw"])
+def test_the_dipole_of_a_charged_region_that_is_put_into_the_cell(tmp_path, wanted):
+    path = write_input(tmp_path, address="a", ff_name="low")
+    path.write_text(path.read_text().replace("extra_type='dipole'", f"extra_type='{wanted}'"))
+
+    def warnings(charge=1, embedding="electrostatic"):
+        setup = SimpleNamespace(
+            config=SimpleNamespace(qm=True),
+            engine=SimpleNamespace(embedding=embedding),
+            extras=given,
+            qm_region=SimpleNamespace(charge=charge, force_field_charges=np.array([0.5, -0.25])),
+        )
+        return list(wrapping_warnings(read_simulation(path), setup, TERMS))
+
+    assert warnings() == []
+    path.write_text(path.read_text().replace("pbc='false'", "pbc='true'"))
+    (line,) = warnings()
+    message = "expected false, found true: the dipole jumps by +1 e"
+    assert line.startswith(f"{path}: pbc of forcefield 'low': {message}")
+    assert "jumps by +0.25 e" in warnings(embedding="mechanical")[0]
+    assert warnings(charge=0) == []
+    path.write_text(path.read_text().replace(f"extra_type='{wanted}'", "extra_type='charges'"))
+    assert warnings() == []
 
 
 def test_run_says_it_before_anything_starts(tmp_path, fail):

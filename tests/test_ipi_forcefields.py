@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from ipi.inputs.simulation import InputSimulation
+from ipi.utils.io.inputs.io_xml import xml_parse_string
 
 from ipi_support import running_ipi, unique_address, write_input
 from pidelta.errors import SetupError
+from pidelta.ipi.outputs import read_outputs
 from pidelta.ipi.protocol import Connection, Init
 from pidelta.ipi.served import served_in_parameters, terms_in_name
 from pidelta.ipi.simulation import read_simulation
@@ -101,9 +104,9 @@ def written(folder, forces, sockets=("mm", "low", "delta"), wrap=("", ""), syste
     )
     before, system = rest.split("<system>")
     system = system.split("<forces>")[0] + f"<forces>{forces}</forces>{extra}</system>"
-    path.write_text(
-        head + wrap[0] + fields + wrap[1] + before + ("<system>" + system) * systems + "</simulation>"
-    )
+    names = ["<system>"] if systems == 1 else [f"<system prefix='s{place}'>" for place in range(systems)]
+    all_systems = "".join(name + system for name in names)
+    path.write_text(head + wrap[0] + fields + wrap[1] + before + all_systems + "</simulation>")
     return path
 
 
@@ -263,11 +266,32 @@ def test_template_of_systems(tmp_path):
     text = path.read_text().replace("<system>", "<system_template><labels>[LAMBDA]</labels>\n", 1)
     start = text.index("\n", text.index("<labels>"))
     body = text[start:].replace("</system>", "</system></template></system_template>")
-    instances = "<instance>[1]</instance><instance>[0.25]</instance><template><system>"
+    instances = "<instance>[1]</instance><instance>[0.25]</instance><template><system prefix='LAMBDA'>"
     path.write_text(text[:start] + instances + body)
     forces = read_simulation(path).forces
     assert [[f.weight for f in system] for system in forces.systems] == [[1.0, 1.0, 1.0], [1.0, 1.0, 0.25]]
     assert forces.check("input.xml", ALL) == ["the weights of the forces count delta 0.25 times"]
+
+
+def test_systems_are_in_the_order_of_ipi(tmp_path):
+    """Its own reader gives the prefixes in the order in which the replicas of a run are counted."""
+    path = written(tmp_path, EACH, sockets=("mm", "low", "delta"))
+    head, _, rest = path.read_text().partition("<system>")
+    system = rest.partition("</system>")[0] + "</system>"
+    single = "<system prefix='{}'>" + system
+    template = (
+        "<system_template><labels>[NAME]</labels><instance>[{}]</instance><instance>[{}]</instance>"
+        f"<template>{single.format('NAME')}</template></system_template>"
+    )
+    systems = [template.format("b", "a"), single.format("z"), template.format("d", "c"), single.format("y")]
+    path.write_text(f"{head}{''.join(systems)}</simulation>")
+    reader = InputSimulation()
+    reader.parse(xml_parse_string(path.read_text()).fields[0][1])
+    read = (each.fetch() for kind, each in reader.extra if kind.startswith("system"))
+    ipis = [each.prefix for found in read for each in (found if isinstance(found, list) else [found])]
+    assert ipis == ["b", "a", "z", "d", "c", "y"]
+    assert list(read_simulation(path).systems) == ipis
+    assert [system.name for system in read_outputs(path).systems] == ipis
 
 
 def test_structures_of_each_socket(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 
 from ipi_support import write_input
 from pidelta.errors import SetupError
+from pidelta.ipi.outputs import read_outputs
 from pidelta.ipi.saved_states import step_in_restart
 from pidelta.ipi.simulation import read_simulation
 
@@ -121,6 +122,73 @@ def test_a_committee_without_some_atoms(tmp_path):
     path.write_text(text.replace("</ffsocket>", "</ffsocket><activelist>[0]</activelist></ffcommittee>"))
     with pytest.raises(SetupError, match=r"<activelist> of <ffcommittee name='all'>: .* found 1 of them"):
         read_simulation(path)
+
+
+def test_outputs_that_ipi_writes_unasked(tmp_path):
+    path = write_input(tmp_path, address="x")
+    head, _, rest = path.read_text().partition("<output")
+    path.write_text(head + rest.partition("</output>")[2])
+    simulation = read_simulation(path)
+    assert simulation.output_path("client-1.log") == tmp_path / "i-pi.client-1.log"
+    (system,) = read_outputs(path).systems
+    assert simulation.properties == system.properties
+    assert simulation.trajectories == system.trajectories
+    (properties,), (positions,) = system.properties, system.trajectories
+    assert (properties.path, properties.stride) == (tmp_path / "i-pi.md", 10)
+    assert properties.columns[:3] == ("time", "step", "conserved")
+    found = (positions.stem, positions.quantity, positions.stride, positions.format)
+    assert found == (tmp_path / "i-pi.pos", "positions", 100, "xyz")
+    assert simulation.checkpoints == (tmp_path / "i-pi.checkpoint",)
+    path.write_text(f"{head}<output/>{rest.partition('</output>')[2]}")
+    assert (read_simulation(path).properties, read_simulation(path).checkpoints) == ((), ())
+
+
+@pytest.mark.parametrize(("prefix", "expected"), [("./s_", "/./s_"), ("", "/"), ("s/", "/s/")])
+def test_sockets_beside_the_input(tmp_path, monkeypatch, prefix, expected):
+    """They are there for clients in any folder, which have to reach them by the whole path."""
+    path = write_input(tmp_path, address="x")
+    path.write_text(path.read_text().replace("<simulation", f"<simulation sockets_prefix='{prefix}'"))
+    monkeypatch.chdir(tmp_path.parent)
+    simulation = read_simulation(path.relative_to(tmp_path.parent))
+    assert simulation.sockets_prefix == f"{tmp_path.resolve()}{expected}"
+    path.write_text(path.read_text().replace("<address> x", f"<address> {'x' * 100}"))
+    with pytest.raises(SetupError, match=rf"for the file of a unix socket, .*: {tmp_path.resolve()}/"):
+        read_simulation(path)
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "found"), [(("", ""), "none for 2"), (("a", "b", "a "), "'a' for 2"), (("", "a"), None)]
+)
+def test_systems_that_would_write_the_same_files(tmp_path, prefixes, found):
+    """i-PI moves the files of the first aside, and what is read is the second."""
+    path = write_input(tmp_path, address="x")
+    head, rest = path.read_text().split("<system>")
+    systems = "".join(f"<system prefix='{each}'>" + rest.split("</simulation>")[0] for each in prefixes)
+    path.write_text(f"{head}{systems}</simulation>")
+    if found is None:
+        assert read_simulation(path).system_names == ("0", "a")
+        return
+    expected = f"of its own for each of {len(prefixes)} systems, as .* the same files, found {found}$"
+    for reader in (read_simulation, read_outputs):
+        with pytest.raises(SetupError, match=rf"prefix of <system>: expected one {expected}"):
+            reader(path)
+
+
+def test_outputs_in_a_folder(tmp_path):
+    """i-PI puts the prefix of a system before the name of the folder, and makes none."""
+    path = write_input(tmp_path, address="x")
+    head, rest = path.read_text().replace("prefix='sim'", "prefix='out/sim'").split("<system>")
+    systems = "".join(f"<system prefix='{each}'>" + rest.split("</simulation>")[0] for each in "ab")
+    path.write_text(f"{head}{systems}</simulation>")
+    for name, file in (("out", "sim.i-pi.log"), ("a_out", "sim.out"), ("b_out", "sim.out")):
+        message = f"<output prefix='out/sim'>: expected the folder {tmp_path / name} for {file}, found none"
+        with pytest.raises(SetupError, match=f"{message}$"):
+            read_simulation(path)
+        (tmp_path / name).mkdir()
+    simulation = read_simulation(path)
+    expected = tuple(system.properties[0].path for system in read_outputs(path).systems)
+    assert simulation.of_systems(simulation.properties[0].path) == expected
+    assert expected == (tmp_path / "a_out" / "sim.out", tmp_path / "b_out" / "sim.out")
 
 
 def test_missing_input(tmp_path):

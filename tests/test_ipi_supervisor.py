@@ -325,8 +325,9 @@ def test_clients_that_are_sent_away(tmp_path, monkeypatch):
     assert len(supervisor.restarted) == 1
 
 
-@pytest.mark.parametrize("mode", ["unix", "inet"])
-def test_address_in_use(tmp_path, mode):
+@pytest.mark.parametrize(("mode", "prefix"), [("unix", "{}/ipi_"), ("unix", "ipi_"), ("inet", "{}/ipi_")])
+def test_address_in_use(tmp_path, mode, prefix):
+    """A relative prefix counts from the folder that i-PI runs in."""
     address = unique_address() if mode == "unix" else "localhost"
     with socket.socket(socket.AF_UNIX if mode == "unix" else socket.AF_INET) as server:
         server.bind(f"{tmp_path}/ipi_{address}" if mode == "unix" else (address, 0))
@@ -334,7 +335,7 @@ def test_address_in_use(tmp_path, mode):
         port = 31415 if mode == "unix" else server.getsockname()[1]
         path = write_input(tmp_path, address=address, mode=mode, port=port)
         path.write_text(
-            path.read_text().replace("<simulation", f"<simulation sockets_prefix='{tmp_path}/ipi_'")
+            path.read_text().replace("<simulation", f"<simulation sockets_prefix='{prefix.format(tmp_path)}'")
         )
         expected = "another i-PI is listening there" if mode == "unix" else f"localhost:{port}: it is in use"
         with pytest.raises(SetupError, match=expected), supervise(path):

@@ -7,15 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from ipi_support import write_water
-from pidelta.cli.run_record import keep_configuration
+from ipi_support import write_input, write_water
+from pidelta import ipi_pes
 from pidelta.config import load_config
 from pidelta.errors import SetupError
 from pidelta.ipi.edits import check_unchanged
 from pidelta.ipi.saved_states import newest_state
 from pidelta.ipi.simulation import read_simulation
+from pidelta.run_record import RECORD_VARIABLE, check_configuration, keep_configuration, record_path
 
 
 def write_state(folder, name, prefix, step, time):
@@ -156,6 +158,23 @@ def test_edits_that_change_nothing_but_the_work_are_noted(npt, states, tmp_path)
     )
 
 
+def test_files_that_an_input_names_are_in_the_folder_that_ipi_runs_in(tmp_path):
+    """Also where the input is a link to a file elsewhere."""
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "run"
+    for each in (elsewhere, folder):
+        each.mkdir()
+    springs = (
+        "<ffdebye name='d'> <hessian mode='file' shape='(12, 12)'> hessian </hessian> "
+        "<x_reference mode='file'> reference </x_reference> </ffdebye>"
+    )
+    write_input(elsewhere, address="x", extra_xml=springs)
+    np.savetxt(folder / "hessian", np.eye(12))
+    np.savetxt(folder / "reference", np.zeros(12))
+    path = folder / "input.xml"
+    path.symlink_to(elsewhere / "input.xml")
+    assert check_unchanged(path, path) == []
+
+
 def test_replicas_that_were_exchanged_are_those_of_the_input(states):
     path = INPUTS / "replica-exchange" / "remd.xml"
     text = (states / "replica-exchange/remd.xml/RESTART").read_text()
@@ -209,3 +228,27 @@ def test_a_run_goes_on_with_the_configuration_it_began_with(tmp_path):
     assert refused().partition("found ")[2].startswith("water.xyz with other content; undo the edit")
     (folder / "water.configuration.json").write_text(json.dumps([]))
     assert "expected the configuration of a run, found something else" in refused()
+
+
+def test_what_serves_forces_reads_what_the_run_began_with(tmp_path, monkeypatch, fail):
+    """Whoever is started in the middle of a run reads the configuration as it is then."""
+    path = write_water(tmp_path / "run")
+    config, structure = path.parent / "pidelta.yaml", path.parent / "water.xyz"
+    simulation = read_simulation(path)
+    keep_configuration(simulation, load_config(config), ["mm", "low"])
+    monkeypatch.setenv(RECORD_VARIABLE, str(record_path(simulation)))
+    check_configuration(load_config(config))
+    config.write_text(config.read_text().replace("q-spc-fw", "q-spc-fw, threads: 2"))
+    check_configuration(load_config(config))
+    text = structure.read_text()
+    structure.write_text(text.replace("0.96", "0.97"))
+    client = ["client", config, "--address", "nobody", "--patience", "0"]
+    assert "pidelta.yaml: structure: expected water.xyz as when the run began" in fail(*client)
+    structure.write_text(text)
+    config.write_text(config.read_text().replace("q-spc-fw", "q-tip4p-f"))
+    changed = "pidelta.yaml: mm.water: expected q-spc-fw as when the run began"
+    assert changed in fail(*client)
+    found = []
+    monkeypatch.setattr(ipi_pes, "_end", found.append)
+    ipi_pes.PideltaDriver(config=str(config))
+    assert changed in str(*found)

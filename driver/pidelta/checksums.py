@@ -16,3 +16,11 @@ def checksum(*paths: Path) -> str:
     for path in paths:
         found.update(path.read_bytes())
     return found.hexdigest()
+
+
+def content_checksum(path: Path) -> str:
+    """Of a file, or of a folder of Slater-Koster files with their names; of nothing where neither is."""
+    if path.is_file():
+        return checksum(path)
+    files = [each for each in sorted(path.glob("*.skf")) if each.is_file()]
+    return hashlib.sha256(b"".join(each.name.encode() + each.read_bytes() for each in files)).hexdigest()

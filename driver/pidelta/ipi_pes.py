@@ -20,6 +20,7 @@ from pidelta.errors import PideltaError
 from pidelta.ipi.client import ObservedEvaluator
 from pidelta.ipi.client_status import STATUS_VARIABLE, StatusFile, direct_status_path
 from pidelta.ipi.forcefields import DEFAULT_CONFIG
+from pidelta.run_record import check_configuration
 from pidelta.setup import Setup
 from pidelta.state import FloatArray, parse_terms
 
@@ -82,6 +83,7 @@ class PideltaDriver:
 def _read(config: Path, terms: str, member: int | None) -> ObservedEvaluator:
     setup = Setup(load_config(config))
     evaluator = setup.evaluator(parse_terms(terms) if terms else None, member)
+    check_configuration(setup.config)
     observers, alarms = setup.observers(evaluator)
     if STATUS_VARIABLE in os.environ:
         status = StatusFile(direct_status_path(Path(os.environ[STATUS_VARIABLE]), next(_numbers)), alarms)

@@ -16,6 +16,7 @@ from pidelta.ipi.transports import SOCKETS_PREFIX
 from pidelta.state import common_terms
 
 if TYPE_CHECKING:
+    from pidelta.qmmm.energy import QMMMEvaluator
     from pidelta.state import Evaluator
 
 
@@ -56,11 +57,18 @@ def client(
     from pidelta.ipi.observers import merge_alarms
     from pidelta.ipi.served import Served
     from pidelta.ipi.transports import connect
+    from pidelta.run_record import check_configuration
     from pidelta.setup import Setup
     from pidelta.workflow.learning.bias import BiasedEvaluator, read_bias
 
     setup = Setup(settings)
-    evaluator = setup.evaluator(chosen)
+
+    def evaluator_for(terms: frozenset[str] | None, member: int | None = None) -> QMMMEvaluator:
+        evaluator = setup.evaluator(terms, member)
+        check_configuration(settings)
+        return evaluator
+
+    evaluator = evaluator_for(chosen)
     whole = list(settings.terms)
     observers, alarms = setup.observers(evaluator)
     status_file = None if status is None else StatusFile(status, alarms)
@@ -76,7 +84,7 @@ def client(
             )
         named = served.terms or chosen
         print(_what_is_served(whole, named, served.member), file=sys.stderr)
-        return biased(evaluator if served == Served() else setup.evaluator(named, served.member))
+        return biased(evaluator if served == Served() else evaluator_for(named, served.member))
 
     def biased(evaluator: Evaluator) -> Evaluator:
         if bias is None:

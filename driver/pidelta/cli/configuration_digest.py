@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from pidelta.checksums import checksum
+from pidelta.checksums import content_checksum
 from pidelta.config import Config
 
 
@@ -20,14 +20,6 @@ def configuration_digest(config: Config) -> str:
         config = config.model_copy(update={"delta": delta})
     text = json.dumps(config.model_dump(), default=_content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def content_checksum(path: Path) -> str:
-    """Of a file, or of a folder of Slater-Koster files with their names; of nothing where neither is."""
-    if path.is_file():
-        return checksum(path)
-    files = [each for each in sorted(path.glob("*.skf")) if each.is_file()]
-    return hashlib.sha256(b"".join(each.name.encode() + each.read_bytes() for each in files)).hexdigest()
 
 
 def _content(value: object) -> str:

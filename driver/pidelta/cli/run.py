@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from pidelta.setup import Setup
 
 INTERRUPTED = 130
+_NEUTRAL = 1e-3
+"""In e: with less, a dipole hardly depends on where the region is."""
 
 
 def run(
@@ -80,11 +82,11 @@ def run(
 
     # It would say that it found no folder for its cache, which matters little here.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    from pidelta.cli.run_record import keep_configuration
     from pidelta.cli.run_report import report
     from pidelta.cli.supervision import supervise, systems_table
     from pidelta.ipi.extras import check_extras
     from pidelta.ipi.supervisor import Supervisor
+    from pidelta.run_record import RECORD_VARIABLE, keep_configuration, record_path
     from pidelta.setup import Setup
 
     setup = Setup(settings)
@@ -92,7 +94,7 @@ def run(
     check_extras(simulation, expected, setup.extras)
     check_wrapping(simulation, setup)
     _check_virial(console, simulation, setup, expected)
-    for warning in setup.warnings(expected):
+    for warning in (*wrapping_warnings(simulation, setup, expected), *setup.warnings(expected)):
         show_warning(console, warning)
     if note := keep_configuration(simulation, settings, expected):
         show_note(console, note)
@@ -100,7 +102,8 @@ def run(
     command = [sys.executable, "-m", "pidelta", "client", str(config.resolve())]
     command += [] if chosen is None else ["--terms", "+".join(expected)]
     command += ["--threads", str(threads)]
-    supervisor = Supervisor(simulation, command, n_clients, restarts=client_restarts)
+    record = {RECORD_VARIABLE: str(record_path(simulation).resolve())}
+    supervisor = Supervisor(simulation, command, n_clients, restarts=client_restarts, variables=record)
     systems = systems_table(simulation)
     finished = supervise(supervisor, simulation, systems, console, options)
     if systems is None:
@@ -194,6 +197,24 @@ def check_wrapping(simulation: Simulation, setup: Setup) -> None:
                 f"{simulation.path}: pbc of forcefield {source.name!r}: expected false, as "
                 f"{setup.config.structure} has no cell, found true: i-PI would tear molecules apart"
             )
+
+
+def wrapping_warnings(simulation: Simulation, setup: Setup, terms: Sequence[str]) -> Iterator[str]:
+    """Say where the dipole among the outputs jumps, as its origin stays and a charged region is moved."""
+    extras = [file.extras for file in simulation.trajectories if file.quantity.startswith("extras")]
+    if setup.config.qm is None or not any(not names or "dipole" in names for names in extras):
+        return
+    for source in simulation.forces.sources:
+        served = frozenset(simulation.forces.served(source, terms))
+        if not source.wraps or "dipole" not in setup.extras(served):
+            continue
+        region = setup.qm_region
+        is_embedded = setup.engine.embedding == "electrostatic"
+        charge = region.charge if is_embedded else float(region.force_field_charges.sum())
+        if abs(charge) > _NEUTRAL:
+            what = f"{simulation.path}: pbc of forcefield {source.name!r}: expected false, found true"
+            how = f"the dipole jumps by {charge:+.4g} e times a lattice vector"
+            yield f"{what}: {how} where i-PI puts the QM region back into the cell"
 
 
 def _check_virial(console: Console, simulation: Simulation, setup: Setup, terms: list[str]) -> None:

@@ -92,7 +92,7 @@ def check_unchanged(path: Path, state: Path) -> list[str]:
             f"{path}: --restart: {what}: expected {expected} as in {state.name}, found {found}; {advice}"
         )
 
-    systems, saved = list(systems_of(path, new)), list(systems_of(state, old))
+    systems, saved = systems_of(path, new), systems_of(state, old)
     if len(systems) != len(saved):
         raise refuse("<system>", f"{len(saved)} systems", len(systems))
     for system, before in zip(systems, saved, strict=True):
@@ -175,7 +175,7 @@ def _values(path: Path, root: ET.Element, systems: Iterable[ET.Element]) -> dict
             if child.tag in ("beads", "cell", "initialize", "state"):
                 parent.remove(child)
             elif child.get("mode") == "file":  # its name counts from the folder that i-PI runs in
-                child.text = str(path.resolve().parent / (child.text or "").strip())
+                child.text = str(path.parent.resolve() / (child.text or "").strip())
     for motion in whole.iter("motion"):
         _say_what_is_fixed(path, motion)
     parsed = InputSimulation()

@@ -29,8 +29,17 @@ from pidelta.ipi.forces import (
 )
 from pidelta.ipi.protocol import read_parameters
 from pidelta.ipi.served import member_of, served_by_socket, served_in_parameters, terms_in_name
-from pidelta.ipi.transports import LONGEST_SOCKET_PATH, MODES, SOCKETS_PREFIX, UNIX_MODES, socket_path
-from pidelta.ipi.xml_input import integer_of, items_of, read_xml, text_of, to_atomic, to_integer, to_number
+from pidelta.ipi.transports import LONGEST_SOCKET_PATH, MODES, UNIX_MODES, socket_path
+from pidelta.ipi.xml_input import (
+    integer_of,
+    items_of,
+    read_xml,
+    sockets_prefix_of,
+    text_of,
+    to_atomic,
+    to_integer,
+    to_number,
+)
 from pidelta.state import parse_terms
 from pidelta.units import ATOMIC_TIME_IN_FEMTOSECOND
 
@@ -101,7 +110,7 @@ def read_forces(
         if name in used and element.tag == "ffcommittee"
     )
     found = ForceSum(sources, shares, forces, biases, resolutions, committees)
-    _check_addresses(path, found.sockets, root.get("sockets_prefix", SOCKETS_PREFIX))
+    _check_addresses(path, found.sockets, sockets_prefix_of(path, root))
     _check_batches(path, found)
     return found
 

@@ -16,7 +16,16 @@ from pidelta.ipi.simulation import (
     properties_of,
     trajectories_of,
 )
-from pidelta.ipi.xml_input import items_of, read_xml, systems_of, text_of, to_atomic, to_integer, to_number
+from pidelta.ipi.xml_input import (
+    items_of,
+    output_of,
+    read_xml,
+    systems_of,
+    text_of,
+    to_atomic,
+    to_integer,
+    to_number,
+)
 
 
 @dataclass(frozen=True)
@@ -90,8 +99,8 @@ def read_outputs(path: Path) -> RunOutputs:
     systems = list(systems_of(path, root))
     if not systems:
         raise SetupError(f"{path}: expected a <system>, found none")
-    output = root.find("output")
-    prefix = "i-pi" if output is None else output.get("prefix", "i-pi")
+    output = output_of(root)
+    prefix = output.get("prefix", "i-pi")
     exchange = next((s for s in root.iter("smotion") if s.get("mode") == "remd"), None)
     swaps, stride, replicas = None, 0.0, list[str]()
     if exchange is not None:
@@ -130,7 +139,7 @@ def find_input(path: Path) -> Path:
     return found[0]
 
 
-def _system(path: Path, prefix: str, output: ET.Element | None, system: ET.Element) -> SystemOutputs:
+def _system(path: Path, prefix: str, output: ET.Element, system: ET.Element) -> SystemOutputs:
     name = system.get("prefix", "")
     dynamics = next(system.iter("dynamics"), None)
     ensemble = "" if dynamics is None else dynamics.get("mode", "nve")

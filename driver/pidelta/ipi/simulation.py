@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,15 @@ from pidelta.ipi.forcefields import read_forces
 from pidelta.ipi.forces import ForceSum
 from pidelta.ipi.frames import SUFFIXES
 from pidelta.ipi.starts import check_start_files
-from pidelta.ipi.transports import SOCKETS_PREFIX
-from pidelta.ipi.xml_input import integer_of, items_of, read_xml, systems_of, to_integer
+from pidelta.ipi.xml_input import (
+    integer_of,
+    items_of,
+    output_of,
+    read_xml,
+    sockets_prefix_of,
+    systems_of,
+    to_integer,
+)
 
 _CONSTANT_PRESSURE = ("npt", "nst", "scnpt")
 _SHOWN = frozenset({"step", "time", "temperature", "conserved", "potential"})
@@ -67,7 +75,7 @@ class Simulation:
         systems: the prefixes of their outputs, before `prefix`; one system often has none.
         n_beads: number of beads of the (first) system.
         may_end_early: whether something may be done before all steps are, as an optimisation is.
-        sockets_prefix: what i-PI puts before the address of a unix socket.
+        sockets_prefix: what i-PI puts before the address of a unix socket, an absolute path.
         checkpoints: what the names of checkpoint files begin with, besides RESTART.
         barostat: the element that lets the cell change, as in a message; '' where the cell stays.
     """
@@ -104,8 +112,9 @@ class Simulation:
 
     def of_systems(self, path: Path) -> tuple[Path, ...]:
         """The files of all systems that are what `path` is of the first."""
-        name = path.name.removeprefix(f"{self.systems[0]}_")
-        return tuple(path.with_name(f"{system}_{name}" if system else name) for system in self.systems)
+        folder = self.path.parent
+        name = os.path.relpath(path, folder).removeprefix(f"{self.systems[0]}_")
+        return tuple(folder / (f"{system}_{name}" if system else name) for system in self.systems)
 
     def output_path(self, name: str) -> Path:
         """Return the path of the output file `name`, with the prefix before it as i-PI does it."""
@@ -116,8 +125,8 @@ def read_simulation(path: Path) -> Simulation:
     """Read an i-PI input file.
 
     Raises:
-        SetupError: the file is missing or malformed, has nothing left to run, names a missing file, has no
-            forces by an ffsocket, or an ffsocket that does not say what it serves.
+        SetupError: the file is missing or malformed, has nothing left to run, names a missing file or folder,
+            has no forces by an ffsocket, or an ffsocket that does not say what it serves.
     """
     root = read_xml(path)
     step, total_steps = integer_of(path, root, "step", 0, 0), integer_of(path, root, "total_steps", 1000)
@@ -125,15 +134,16 @@ def read_simulation(path: Path) -> Simulation:
         raise SetupError(
             f"{path}: nothing left to run: expected <total_steps> above <step> {step}, found {total_steps}"
         )
-    systems = list(systems_of(path, root))
+    systems = systems_of(path, root)
     if not systems:
         raise SetupError(f"{path}: expected a <system>, found none")
     beads = [number_of_beads(path, system) for system in systems]
     prefixes = tuple(system.get("prefix", "").strip() for system in systems)
-    output = root.find("output")
-    prefix = "i-pi" if output is None else output.get("prefix", "i-pi")
+    output = output_of(root)
+    prefix = output.get("prefix", "i-pi")
     for system in systems:
         check_start_files(path, system)
+    _check_folders(path, prefix, output, prefixes)
     return Simulation(
         path=path,
         prefix=prefix,
@@ -142,7 +152,7 @@ def read_simulation(path: Path) -> Simulation:
         systems=prefixes,
         n_beads=beads[0],
         may_end_early=any(mode not in _ENDLESS for system in systems for mode in _motions(system)),
-        sockets_prefix=root.get("sockets_prefix", SOCKETS_PREFIX),
+        sockets_prefix=sockets_prefix_of(path, root),
         forces=read_forces(path, root, systems, beads),
         properties=tuple(properties_of(path, prefix, output, prefixes[0])),
         trajectories=tuple(trajectories_of(path, prefix, output, prefixes[0])),
@@ -161,11 +171,9 @@ def _stride(path: Path, element: ET.Element) -> int:
     return to_integer(path, f"stride of <{element.tag}>", element.get("stride", "1"), 1)
 
 
-def properties_of(
-    path: Path, prefix: str, output: ET.Element | None, system: str = ""
-) -> Iterator[PropertiesFile]:
+def properties_of(path: Path, prefix: str, output: ET.Element, system: str = "") -> Iterator[PropertiesFile]:
     """The properties files of the system with a prefix of its own, or of the only one."""
-    for element in () if output is None else output.iter("properties"):
+    for element in output.iter("properties"):
         yield PropertiesFile(
             path=output_path(path, prefix, element.get("filename", "out"), system),
             stride=_stride(path, element),
@@ -174,10 +182,10 @@ def properties_of(
 
 
 def trajectories_of(
-    path: Path, prefix: str, output: ET.Element | None, system: str = ""
+    path: Path, prefix: str, output: ET.Element, system: str = ""
 ) -> Iterator[TrajectoryFiles]:
     """The trajectories of the system with a prefix of its own, or of the only one."""
-    for element in () if output is None else output.iter("trajectory"):
+    for element in output.iter("trajectory"):
         yield TrajectoryFiles(
             stem=output_path(path, prefix, element.get("filename", "traj"), system),
             quantity=re.split(r"[{(]", (element.text or "").strip())[0],
@@ -187,8 +195,20 @@ def trajectories_of(
         )
 
 
-def _checkpoints(path: Path, prefix: str, output: ET.Element | None) -> Iterator[Path]:
-    for element in () if output is None else output.iter("checkpoint"):
+def _check_folders(path: Path, prefix: str, output: ET.Element, systems: Sequence[str]) -> None:
+    """See that the folders of all outputs exist: i-PI makes none."""
+    files = [output_path(path, prefix, "i-pi.log"), *_checkpoints(path, prefix, output)]
+    for system in systems:
+        files += (file.path for file in properties_of(path, prefix, output, system))
+        files += (trajectory.stem for trajectory in trajectories_of(path, prefix, output, system))
+    for file in files:
+        if not file.parent.is_dir():
+            what = f"the folder {file.parent} for {file.name}"
+            raise SetupError(f"{path}: <output prefix={prefix!r}>: expected {what}, found none")
+
+
+def _checkpoints(path: Path, prefix: str, output: ET.Element) -> Iterator[Path]:
+    for element in output.iter("checkpoint"):
         yield output_path(path, prefix, element.get("filename", "restart"))
 
 

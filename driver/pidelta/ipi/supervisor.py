@@ -80,6 +80,7 @@ class Supervisor:
             ``--terms`` where the ffsocket says what it serves.
         n_clients: clients by the name of an ffsocket, 1 where it is not there.
         restarts: how often, in all, a client or all may be started again.
+        variables: of the environment of i-PI and the clients, besides ours.
 
     Attributes:
         kept: logs of an earlier run, under their new names.
@@ -93,6 +94,7 @@ class Supervisor:
         n_clients: Mapping[str, int],
         *,
         restarts: int = 0,
+        variables: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.kept: list[Path] = []
         self.restarted: list[str] = []
@@ -100,6 +102,7 @@ class Supervisor:
         self._client_command = list(client_command)
         self._n_clients = n_clients
         self._restarts = restarts
+        self._variables = {STATUS_VARIABLE: str(self._status_of_ipi()), **variables}
         self._lock: FolderLock | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
         self._ipi: Child | None = None
@@ -134,13 +137,7 @@ class Supervisor:
         command = [*_ipi_command(), simulation.path.name]
         if self._watchdog is None and self._lock is not None:
             self._watchdog = _start_watchdog(self._lock)
-        self._ipi = self._start(
-            "i-PI",
-            command,
-            simulation.output_path("i-pi.log"),
-            folder,
-            variables={STATUS_VARIABLE: str(self._status_of_ipi())},
-        )
+        self._ipi = self._start("i-PI", command, simulation.output_path("i-pi.log"), folder)
         for index, ffsocket in enumerate(self._sockets_of_clients(), start=1):
             command = [*self._client_command, *_client_options(ffsocket, prefix)]
             log = simulation.output_path(f"client-{index}.log")
@@ -348,12 +345,11 @@ class Supervisor:
         folder: Path,
         *,
         append: bool = False,
-        variables: Mapping[str, str] = MappingProxyType({}),
     ) -> Child:
         append = append or self._simulation.step > 0
         if not append and (kept := back_up(log)) is not None:
             self.kept.append(kept)
-        child = Child.start(name, command, log, folder, append=append, variables=variables)
+        child = Child.start(name, command, log, folder, append=append, variables=self._variables)
         self._tell_watchdog(str(child.process.pid))
         return child
 

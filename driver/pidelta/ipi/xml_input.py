@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
 from pidelta.errors import SetupError
+from pidelta.ipi.transports import SOCKETS_PREFIX
 
 
 def read_xml(path: Path) -> ET.Element:
@@ -95,27 +97,63 @@ def to_atomic(path: Path, element: ET.Element, dimension: str) -> float:
         ) from None
 
 
-def systems_of(path: Path, root: ET.Element) -> Iterator[ET.Element]:
-    """The systems of a simulation, those of templates with their labels replaced, as i-PI does it.
+def output_of(root: ET.Element) -> ET.Element:
+    """What an input says of its outputs, or i-PI's default where it says nothing."""
+    if (found := root.find("output")) is not None:
+        return found
+    from ipi.inputs.outputs import InputOutputs
+
+    default = InputOutputs()
+    default.store(InputOutputs.make_default())
+    return ET.fromstring(default.write("output"))
+
+
+def sockets_prefix_of(path: Path, root: ET.Element) -> str:
+    """What i-PI puts before the address of a unix socket, wherever the process is that reads it.
+
+    i-PI runs in the folder of its input, from which a relative one counts.
+    """
+    return os.path.join(path.parent.resolve(), root.get("sockets_prefix", SOCKETS_PREFIX).strip())
+
+
+def systems_of(path: Path, root: ET.Element) -> list[ET.Element]:
+    """The systems of a simulation in i-PI's order, those of templates with their labels replaced.
 
     Raises:
-        SetupError: an instance has not a value for each label, or is no well-formed XML.
+        SetupError: an instance has not a value for each label, or is no well-formed XML; systems share a
+            prefix, so that one would write over the files of the other.
     """
-    yield from root.iterfind("system")
-    for template in root.iterfind("system_template"):
-        labels = items_of(template.findtext("labels"))
-        for instance in template.iterfind("instance"):
-            values = items_of(instance.text)
-            if len(values) != len(labels):
-                raise SetupError(
-                    f"{path}: <instance> of <system_template>: expected {len(labels)} values, one for each "
-                    f"label, found {len(values)}"
-                )
-            for element in template.iterfind("template/system"):
-                text = ET.tostring(element, encoding="unicode")
-                for label, value in sorted(zip(labels, values, strict=True), reverse=True):
-                    text = text.replace(label, value)
-                try:
-                    yield ET.fromstring(text)
-                except ET.ParseError as error:
-                    raise SetupError(f"{path}: <system_template>: not well-formed: {error}") from None
+    systems = list[ET.Element]()
+    for child in root:  # templates may stand before systems
+        if child.tag == "system":
+            systems.append(child)
+        elif child.tag == "system_template":
+            systems += _systems_of_template(path, child)
+    prefixes = [system.get("prefix", "").strip() for system in systems]
+    for prefix in prefixes:
+        if (count := prefixes.count(prefix)) > 1:
+            found = repr(prefix) if prefix else "none"
+            raise SetupError(
+                f"{path}: prefix of <system>: expected one of its own for each of {len(systems)} systems, as "
+                f"two would write the same files, found {found} for {count}"
+            )
+    return systems
+
+
+def _systems_of_template(path: Path, template: ET.Element) -> Iterator[ET.Element]:
+    labels = items_of(template.findtext("labels"))
+    for instance in template.iterfind("instance"):
+        values = items_of(instance.text)
+        if len(values) != len(labels):
+            raise SetupError(
+                f"{path}: <instance> of <system_template>: expected {len(labels)} values, one for each "
+                f"label, found {len(values)}"
+            )
+        for element in template.iterfind("template/system"):
+            text = ET.tostring(element, encoding="unicode")
+            for label, value in sorted(zip(labels, values, strict=True), reverse=True):
+                text = text.replace(label, value)
+            try:
+                yield ET.fromstring(text)
+            except ET.ParseError as error:
+                raise SetupError(f"{path}: <system_template>: not well-formed: {error}") from None

@@ -1,14 +1,19 @@
-"""The configuration that a run began with, written beside it, so that it goes on with the same."""
+"""The configuration that a run began with, written beside it, so that it goes on with the same.
+
+Each process that serves forces reads the configuration for itself, some in the middle of a run. It compares
+what it has read with the record.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from pidelta.cli.configuration_digest import content_checksum
+from pidelta.checksums import content_checksum
 from pidelta.errors import SetupError
 from pidelta.output_files import replacing
 
@@ -18,6 +23,8 @@ if TYPE_CHECKING:
     from pidelta.config import Config
     from pidelta.ipi.simulation import Simulation
 
+RECORD_VARIABLE = "PIDELTA_RECORD"
+"""Of the environment of i-PI and its clients: where the record is of the run that started them."""
 _NAME, _DEFAULT = "configuration.json", "the default"
 _FREE = frozenset(
     (
@@ -45,7 +52,7 @@ def keep_configuration(simulation: Simulation, config: Config, terms: Sequence[s
     Raises:
         SetupError: the run began with another configuration, or the record of it cannot be read.
     """
-    path = simulation.output_path(_NAME)
+    path = record_path(simulation)
     found = {"terms": "+".join(terms), **dict(_values("", config))}
     if simulation.step > 0 and path.exists():
         _compare(path, _read(path), found, config)
@@ -56,6 +63,26 @@ def keep_configuration(simulation: Simulation, config: Config, terms: Sequence[s
     if simulation.step == 0:
         return ""
     return f"{path.name} is new: whether the first steps had the same configuration is not known"
+
+
+def record_path(simulation: Simulation) -> Path:
+    """Where the record of a run is."""
+    return simulation.output_path(_NAME)
+
+
+def check_configuration(config: Config) -> None:
+    """Compare what a process has read with the record of the run that started it, if one did.
+
+    To be called once all files are read: what changes before is noticed.
+
+    Raises:
+        SetupError: it differs, or the record cannot be read.
+    """
+    if (name := os.environ.get(RECORD_VARIABLE)) is None:
+        return
+    expected = _read(path := Path(name))
+    expected.pop("terms", None)  # a process serves some of them
+    _compare(path, expected, dict(_values("", config)), config)
 
 
 def _compare(path: Path, expected: Mapping[str, object], found: Mapping[str, object], config: Config) -> None:

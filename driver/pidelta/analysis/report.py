@@ -34,6 +34,7 @@ from pidelta.analysis.spectra import (
     vibrational_density,
 )
 from pidelta.analysis.temperatures import KineticTemperatures, kinetic_temperatures, temperature_section
+from pidelta.analysis.validity import wrong_numbers
 from pidelta.analysis.written import WrittenProperties, early_ends, read_written, written_time_step
 from pidelta.errors import DataError
 from pidelta.ipi.outputs import RunOutputs, SystemOutputs
@@ -227,7 +228,8 @@ class SystemReport:
         properties = self._best("kinetic_")
         if not found and properties is None and outputs.n_beads == 1:
             return None
-        section = estimator_section(self._composition, properties, found, outputs.n_beads, temperature)
+        wrong = wrong_numbers(outputs)
+        section = estimator_section(self._composition, properties, found, outputs.n_beads, temperature, wrong)
         return self._with_notes(section, "kinetic_cv", "forces")
 
     def _estimated(self, temperature: float, *, with_centroid_virial: bool) -> list[KineticEnergies]:

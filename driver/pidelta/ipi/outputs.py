@@ -29,6 +29,7 @@ class SystemOutputs:
         temperature: k_B T of the ensemble in hartree, and of the springs of ring polymers; None without one.
         keeps_temperature: whether this is an ensemble of constant temperature.
         ensemble: i-PI's mode of dynamics, such as ``nvt``; '' for other motions.
+        has_bias: whether forces of a ``<bias>`` act, which i-PI leaves out of what it calls forces.
         thermostats: modes of its thermostats, such as ``pile_g``.
         is_canonical: whether these sample velocities at the temperature: no generalised Langevin equation
             with a covariance of its own (quantum thermostats, PIGLET).
@@ -44,6 +45,7 @@ class SystemOutputs:
     temperature: float | None
     keeps_temperature: bool
     ensemble: str
+    has_bias: bool
     thermostats: tuple[str, ...]
     is_canonical: bool
     fixes_momentum: bool
@@ -144,6 +146,7 @@ def _system(path: Path, prefix: str, output: ET.Element | None, system: ET.Eleme
         temperature=temperature,
         keeps_temperature=temperature is not None and ensemble not in ("", "nve"),
         ensemble=ensemble,
+        has_bias=system.find("ensemble/bias/force") is not None,
         thermostats=tuple(mode for mode in modes if mode and mode != "multi"),
         is_canonical=bool(modes) and all(element.find("C") is None for element in thermostats),
         fixes_momentum=fixes_momentum,

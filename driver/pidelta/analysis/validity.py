@@ -1,0 +1,46 @@
+"""What would be wrong of a simulation, though its outputs are there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from pidelta.analysis.ipi_output import Properties
+from pidelta.ipi.outputs import SystemOutputs
+
+
+def wrong_numbers(outputs: SystemOutputs) -> dict[str, str]:
+    """Why numbers of a system are not given, the first reason of each.
+
+    Returns:
+        Reasons by the names of i-PI's properties, and of the estimators from trajectories: ``primitive``,
+        ``virial`` and ``centroid virial``.
+    """
+    found: dict[str, str] = {}
+
+    def leave_out(reason: str, *names: str) -> None:
+        for name in names:
+            found.setdefault(name, reason)
+
+    if outputs.n_beads == 1:
+        return found
+    if outputs.has_bias:
+        leave_out("i-PI's forces are those without the <bias>", "virial", "centroid virial", "kinetic_cv")
+    return found
+
+
+def without(properties: Properties, wrong: Mapping[str, str]) -> Properties:
+    """The properties without columns that are wrong, whatever their arguments."""
+    columns = {
+        name: values for name, values in properties.columns.items() if name.partition("(")[0] not in wrong
+    }
+    return replace(properties, columns=columns)
+
+
+def left_out(wrong: Mapping[str, str], *names: str) -> list[str]:
+    """A line on each reason why some of these numbers are not given."""
+    reasons = dict.fromkeys(wrong[name] for name in names if name in wrong)
+    return [
+        f"{', '.join(name for name in names if wrong.get(name) == reason)}: left out: {reason}"
+        for reason in reasons
+    ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from pidelta.analysis.ipi_output import read_properties
 from pidelta.analysis.summary import summarise
 from pidelta.analysis.validity import wrong_numbers
-from pidelta.cli.report_input import read_run
-from test_report import N_BEADS, make, write_run
+from pidelta.cli.report_input import composition_of, read_run
+from test_report import MASSES, N_BEADS, NAMES, make, write_run
 
 ESTIMATES = ("kinetic_td", "kinetic_cv")
 FORCES = "<trajectory filename='frc' stride='4'> forces </trajectory> </output>"
@@ -81,3 +82,61 @@ def test_forces_are_those_without_the_bias(written, tmp_path):
     rows = dict(summarise(read_properties(tmp_path / "sim.out"), 6, wrong).rows())
     assert "quantum kinetic energy" not in rows
     assert rows["kinetic_cv"] == "left out: i-PI's forces are those without the <bias>"
+
+
+XYZ = "<file mode='xyz'> init.xyz </file>"
+DEUTERIUM = np.where(MASSES < 4000.0, 3671.3, MASSES)
+
+
+def write_state(path, masses, prefix="sim"):
+    """A state of i-PI, with masses of its own."""
+    numbers = ", ".join(f"{mass}" for mass in masses)
+    path.write_text(
+        f"""<simulation> <output prefix='{prefix}'/> <step>3</step> <system>
+          <beads natoms='6' nbeads='1'> <q shape='(1, 18)'> [ {", ".join(map(str, range(18)))} ] </q>
+          <m shape='(6)'> [ {numbers} ] </m> <names shape='(6)'> [ {", ".join(NAMES)} ] </names> </beads>
+          <cell shape='(3, 3)'> [ 9, 0, 0, 0, 9, 0, 0, 0, 9 ] </cell> <forces/> </system> </simulation>"""
+    )
+
+
+def masses_of_run(path):
+    (system,) = read_run(path).outputs.systems
+    return composition_of(path, system, None).masses
+
+
+def test_masses_of_a_state_of_ipi(written, tmp_path):
+    """They come along, whatever the names; if the state is gone, the RESTART of the run has them."""
+    path = edited(written, tmp_path, (XYZ, "<file mode='chk'> start.chk </file>"))
+    write_state(tmp_path / "start.chk", DEUTERIUM)
+    np.testing.assert_allclose(masses_of_run(path), DEUTERIUM)
+    (tmp_path / "start.chk").rename(tmp_path / "RESTART")
+    np.testing.assert_allclose(masses_of_run(path), DEUTERIUM)
+    write_state(tmp_path / "RESTART", DEUTERIUM, prefix="another")
+    np.testing.assert_allclose(masses_of_run(path), MASSES, rtol=1e-4)
+    (warning,) = make(path).warnings
+    assert "expected an existing file" in warning
+    assert "start.chk: masses are those of the elements, and so may be wrong" in warning
+
+
+def test_labels_do_not_change_masses(written, tmp_path):
+    """i-PI takes masses from the names in the file, and then gives the atoms other names."""
+    labels = "<labels mode='manual'> [ O, D, D, O, D, D ] </labels> <cell mode='abc'> [ 9, 9, 9 ] </cell>"
+    path = edited(written, tmp_path, (XYZ, XYZ + labels))
+    rows = [f"{name} 0 0 0" for name in NAMES]
+    (tmp_path / "init.xyz").write_text("\n".join(["6", "", *rows, ""]))
+    for file in (*tmp_path.glob("sim.pos_*"), *tmp_path.glob("sim.vel_*")):
+        file.write_text(file.read_text().replace(" H ", " D "))
+    (system,) = read_run(path).outputs.systems
+    composition = composition_of(path, system, None)
+    assert composition.names == tuple("ODDODD")
+    np.testing.assert_allclose(composition.masses, MASSES, rtol=1e-4)
+
+
+def test_masses_of_a_file(written, tmp_path):
+    """Those of the names in the file, and of atoms that the input names after it."""
+    masses = "<masses mode='xyz'> heavy.xyz </masses> <masses mode='manual' index='0'> [ 1.5 ] </masses>"
+    path = edited(written, tmp_path, (XYZ, f"{XYZ} {masses} <cell mode='abc'> [ 9, 9, 9 ] </cell>"))
+    for file, hydrogen in (("init.xyz", "H"), ("heavy.xyz", "D")):
+        rows = [f"{name} 0 0 0".replace("H", hydrogen) for name in NAMES]
+        (tmp_path / file).write_text("\n".join(["6", "", *rows, ""]))
+    np.testing.assert_allclose(masses_of_run(path), [1.5, *DEUTERIUM[1:]], rtol=1e-3)

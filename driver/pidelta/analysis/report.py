@@ -114,7 +114,8 @@ class SystemReport:
             raise DataError(
                 f"{path}: expected <motion mode='dynamics'>, whose means have errors, found another"
             )
-        warnings = [*self._written.warnings, *self._take_time_step()]
+        notes = [note for note in (self._outputs.masses_note,) if note]
+        warnings = [*self._written.warnings, *notes, *self._take_time_step()]
         sections = [
             energy_section(self._written, len(self._composition)),
             self._exchange(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from pidelta.ipi.simulation import (
     properties_of,
     trajectories_of,
 )
+from pidelta.ipi.starts import names_give_masses, read_start
 from pidelta.ipi.xml_input import items_of, read_xml, systems_of, text_of, to_atomic, to_integer, to_number
 
 
@@ -36,7 +37,9 @@ class SystemOutputs:
         fixes_momentum: whether the total momentum is kept at zero; i-PI does not where something is fixed.
         fixed: degrees of freedom that do not move: 3 times the atom, and 0, 1 or 2 for x, y or z.
         time_step: in atomic units; None for motions without one.
-        masses: what the input says of them, in order: an atom, or -1 for all, and values in electron masses.
+        masses: those that are not of the names, in order: an atom, or -1 for all, and values in electron
+            masses.
+        masses_note: why these may be wrong; '' where they are not.
         properties, trajectories: the outputs.
     """
 
@@ -52,6 +55,7 @@ class SystemOutputs:
     fixed: tuple[int, ...]
     time_step: float | None
     masses: tuple[tuple[int, tuple[float, ...]], ...]
+    masses_note: str
     properties: tuple[PropertiesFile, ...]
     trajectories: tuple[TrajectoryFiles, ...]
 
@@ -103,7 +107,7 @@ def read_outputs(path: Path) -> RunOutputs:
     return RunOutputs(
         path=path,
         prefix=prefix,
-        systems=tuple(_system(path, prefix, output, system) for system in systems),
+        systems=tuple(_system(path, prefix, output, systems, place) for place in range(len(systems))),
         swaps=swaps,
         swap_stride=stride,
         replicas=tuple(to_integer(path, "<repindex>", text, 0) for text in replicas),
@@ -132,7 +136,10 @@ def find_input(path: Path) -> Path:
     return found[0]
 
 
-def _system(path: Path, prefix: str, output: ET.Element | None, system: ET.Element) -> SystemOutputs:
+def _system(
+    path: Path, prefix: str, output: ET.Element | None, systems: Sequence[ET.Element], place: int
+) -> SystemOutputs:
+    system = systems[place]
     name = system.get("prefix", "")
     dynamics = next(system.iter("dynamics"), None)
     ensemble = "" if dynamics is None else dynamics.get("mode", "nve")
@@ -140,6 +147,7 @@ def _system(path: Path, prefix: str, output: ET.Element | None, system: ET.Eleme
     modes = [element.get("mode", "") for element in thermostats]
     temperature = _quantity(path, system, "temperature")
     fixes_momentum, fixed = _fixed(path, system)
+    masses, masses_note = _masses(path, prefix, systems, place)
     return SystemOutputs(
         name=name,
         n_beads=number_of_beads(path, system),
@@ -152,7 +160,8 @@ def _system(path: Path, prefix: str, output: ET.Element | None, system: ET.Eleme
         fixes_momentum=fixes_momentum,
         fixed=fixed,
         time_step=None if dynamics is None else _quantity(path, dynamics, "timestep") or 1.0,
-        masses=tuple(masses_of(path, system)),
+        masses=masses,
+        masses_note=masses_note,
         properties=tuple(properties_of(path, prefix, output, name)),
         trajectories=tuple(trajectories_of(path, prefix, output, name)),
     )
@@ -201,13 +210,41 @@ def _thermostats(dynamics: ET.Element) -> list[ET.Element]:
     return [found for element in dynamics.iterfind("thermostat") for found in element.iter("thermostat")]
 
 
+def _masses(
+    path: Path, prefix: str, systems: Sequence[ET.Element], place: int
+) -> tuple[tuple[tuple[int, tuple[float, ...]], ...], str]:
+    """Masses that are not those of the names, and a line where they are not known.
+
+    A state of i-PI brings its masses along, whatever the names; labels are names without masses. Then i-PI
+    itself reads the start, or, where this is gone, the RESTART of the run.
+    """
+    given = tuple(masses_of(path, systems[place]))
+    if names_give_masses(systems[place]):
+        return given, ""
+    try:
+        return _all_masses(path, systems[place]), ""
+    except SetupError as error:
+        problem = str(error)
+    try:
+        state = path.with_name("RESTART")
+        root = read_xml(state)
+        output, saved = root.find("output"), list(systems_of(state, root))
+        if output is not None and output.get("prefix") == prefix and len(saved) == len(systems):
+            return _all_masses(state, saved[place]), ""
+    except SetupError:
+        pass  # the start tells more of what is wrong
+    return given, f"{problem}: masses are those of the elements, and so may be wrong"
+
+
+def _all_masses(path: Path, system: ET.Element) -> tuple[tuple[int, tuple[float, ...]], ...]:
+    return ((-1, tuple(read_start(path, system).masses.tolist())),)
+
+
 def masses_of(path: Path, system: ET.Element) -> Iterator[tuple[int, tuple[float, ...]]]:
-    """Masses in place of those that i-PI knows for the names: of an initialisation, or in a RESTART."""
+    """Masses in the input itself, of an initialisation or in a RESTART."""
     for element in (*system.iterfind("initialize/masses"), *system.iterfind("beads/m")):
         if element.get("mode", "manual") != "manual":
-            raise SetupError(
-                f"{path}: <masses>: expected mode='manual', with the numbers, found {element.get('mode')!r}"
-            )
+            continue  # of a file
         unit = to_atomic(path, element, "mass")
         values = [unit * to_number(path, f"<{element.tag}>", text) for text in items_of(element.text)]
         yield to_integer(path, "index of <masses>", element.get("index", "-1"), -1), tuple(values)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from ipi.engine.properties import Properties as IpiProperties
 
-from pidelta.analysis.ipi_output import read_properties
+from pidelta.analysis.ipi_output import Properties, read_properties
 from pidelta.analysis.summary import summarise
+from pidelta.analysis.temperatures import temperature_section
 from pidelta.analysis.validity import wrong_numbers
 from pidelta.cli.report_input import composition_of, read_run
+from pidelta.ipi.outputs import Held
+from pidelta.units import HARTREE_IN_KELVIN, KELVIN
 from test_report import MASSES, N_BEADS, NAMES, make, write_run
 
 ESTIMATES = ("kinetic_td", "kinetic_cv")
@@ -140,3 +146,62 @@ def test_masses_of_a_file(written, tmp_path):
         rows = [f"{name} 0 0 0".replace("H", hydrogen) for name in NAMES]
         (tmp_path / file).write_text("\n".join(["6", "", *rows, ""]))
     np.testing.assert_allclose(masses_of_run(path), [1.5, *DEUTERIUM[1:]], rtol=1e-3)
+
+
+def test_beads_with_other_masses_have_no_temperature(written, tmp_path):
+    """Path-integral CMD: i-PI's velocities are momenta over physical masses; those of centroids hold."""
+    cmd = "<normal_modes> <frequencies style='pa-cmd'> [ 0.03 ] </frequencies> </normal_modes> </system>"
+    numbers, remarks = section(edited(written, tmp_path, ("</system>", cmd)), "Temperature")
+    assert not [name for name in numbers if name.endswith("beads")]
+    assert {"i-PI's temperature", "all centroid"} <= set(numbers)
+    assert "temperatures of beads: left out: by <frequencies style='pa-cmd'> they move with other" in remarks
+
+
+def test_centroids_that_are_held(written, tmp_path):
+    """Of 2 beads and 6 atoms, 18 degrees of freedom; the centroids have none."""
+    path = edited(written, tmp_path, ("mode='nvt'", "mode='nvt-cc'"))
+    numbers, _ = section(path, "Temperature")
+    degrees = {name: n.details["degrees of freedom"] for name, n in numbers.items() if n.details}
+    assert degrees["all beads"] == degrees["i-PI's temperature"] == 18.0
+    assert not [name for name in numbers if "centroid" in name]
+    assert wrong_numbers(read_run(path).outputs.systems[0]) == {"virial": "the centroids do not move"}
+    assert section(path, "Vibrational density of states") == ({}, "centroids do not move")
+
+
+def ipis_temperature(path, held, *, is_combined):
+    """i-PI's first temperature of all atoms, by its own code, were the kinetic energy what the file says."""
+    kelvin = read_properties(path.with_name("sim.out")).columns["temperature"][0]
+    enstype = {} if is_combined else {"enstype": "nvt-cc" if held.centroids else "nvt"}
+    system = SimpleNamespace(
+        beads=SimpleNamespace(natoms=6, nbeads=N_BEADS, m=MASSES),
+        ensemble=SimpleNamespace(temp=300.0 * KELVIN),
+        motion=SimpleNamespace(fixcom=held.momentum, fixatoms_dof=[], **enstype),
+        get_atom_ids=lambda atom: np.arange(6),
+        get_kinmd=lambda *which: 9.0 * N_BEADS * kelvin * KELVIN,
+    )
+    return kelvin, IpiProperties.get_temp(system) * HARTREE_IN_KELVIN
+
+
+RAMP = "<motion mode='p_ramp'> <p_ramp> <p_end> 1.0 </p_end> </p_ramp> </motion>"
+MOTION = "<motion mode='dynamics'>\n      <fixcom> False </fixcom>"
+
+
+@pytest.mark.parametrize("ensemble", ["nvt", "nvt-cc"])
+@pytest.mark.parametrize("other", ["", RAMP])
+def test_what_ipi_adds_to_temperatures_is_taken_away(written, tmp_path, ensemble, other):
+    """Of motions that are combined i-PI takes for held only what all of them hold: nothing beside a ramp."""
+    changes = [("mode='nvt'", f"mode='{ensemble}'"), (MOTION, "<motion mode='dynamics'>")]
+    if other:
+        changes += [
+            ("<motion", "<motion mode='multi'> <motion"),
+            ("</motion>", f"</motion> {other} </motion>"),
+        ]
+    path = edited(written, tmp_path, *changes)
+    (system,) = read_run(path).outputs.systems
+    assert system.held == Held(momentum=True, centroids=ensemble == "nvt-cc")
+    kelvin, shown = ipis_temperature(path, system.counted, is_combined=bool(other))
+    degrees = 18.0 * (N_BEADS - 1) if system.held.centroids else 18.0 * N_BEADS - 3.0
+    properties = Properties({"temperature": np.full(9, shown)}, {"temperature": "kelvin"})
+    composition = composition_of(path, system, None)
+    found = temperature_section(system, composition, properties, [], lambda steps: None, {}).numbers[0]
+    assert found.mean.value == pytest.approx(kelvin * 18.0 * N_BEADS / degrees, rel=1e-5)

@@ -99,6 +99,7 @@ class SystemReport:
         self._outputs: SystemOutputs = run.outputs.systems[index]
         self._composition, self._options, self._progress = composition, options, progress
         self._files = RunFiles(self._outputs, len(composition))
+        self._wrong = wrong_numbers(self._outputs)
 
     def make(self) -> Report:
         """Read everything and return the report.
@@ -209,11 +210,11 @@ class SystemReport:
                 self._composition,
                 frames,
                 self._outputs.n_beads,
-                fixes_momentum=self._outputs.fixes_momentum,
+                held=self._outputs.held,
                 are_centroids=quantity == "v_centroid",
             )
         section = temperature_section(
-            self._outputs, self._composition, self._best("temperature"), found, self._targets
+            self._outputs, self._composition, self._best("temperature"), found, self._targets, self._wrong
         )
         return self._with_notes(section, "velocities", "v_centroid")
 
@@ -229,8 +230,9 @@ class SystemReport:
         properties = self._best("kinetic_")
         if not found and properties is None and outputs.n_beads == 1:
             return None
-        wrong = wrong_numbers(outputs)
-        section = estimator_section(self._composition, properties, found, outputs.n_beads, temperature, wrong)
+        section = estimator_section(
+            self._composition, properties, found, outputs.n_beads, temperature, self._wrong
+        )
         return self._with_notes(section, "kinetic_cv", "forces")
 
     def _estimated(self, temperature: float, *, with_centroid_virial: bool) -> list[KineticEnergies]:
@@ -309,6 +311,8 @@ class SystemReport:
         title = "Vibrational density of states"
         if self._outputs.time_step is None:
             return None
+        if self._outputs.held.centroids:
+            return Section(title, remarks=("centroids do not move",))
         if frames is None:
             return Section(title, remarks=(f"not in the output: ask for {_VELOCITIES}",))
         row = self._row_time(frames.steps)

@@ -8,13 +8,15 @@ from dataclasses import replace
 from pidelta.analysis.ipi_output import Properties
 from pidelta.ipi.outputs import SystemOutputs
 
+OF_BEADS = "temperatures of beads"
+
 
 def wrong_numbers(outputs: SystemOutputs) -> dict[str, str]:
     """Why numbers of a system are not given, the first reason of each.
 
     Returns:
-        Reasons by the names of i-PI's properties, and of the estimators from trajectories: ``primitive``,
-        ``virial`` and ``centroid virial``.
+        Reasons by the names of i-PI's properties, of the estimators from trajectories (``primitive``,
+        ``virial``, ``centroid virial``), and of what this module names.
     """
     found: dict[str, str] = {}
 
@@ -24,6 +26,11 @@ def wrong_numbers(outputs: SystemOutputs) -> dict[str, str]:
 
     if outputs.n_beads == 1:
         return found
+    if outputs.held.centroids:
+        leave_out("the centroids do not move", "virial")
+    if outputs.frequencies not in ("rpmd", "eco"):
+        style = f"<frequencies style='{outputs.frequencies}'>"
+        leave_out(f"by {style} they move with other masses than i-PI's velocities are of", OF_BEADS)
     if outputs.has_bias:
         leave_out("i-PI's forces are those without the <bias>", "virial", "centroid virial", "kinetic_cv")
     return found

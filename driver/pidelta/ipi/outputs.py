@@ -21,6 +21,21 @@ from pidelta.ipi.xml_input import items_of, read_xml, systems_of, text_of, to_at
 
 
 @dataclass(frozen=True)
+class Held:
+    """What of a system does not move.
+
+    Attributes:
+        momentum: whether the total momentum is kept at zero; i-PI does not where something is fixed.
+        centroids: whether the centroids of ring polymers stay where they are.
+        degrees: degrees of freedom of atoms: 3 times the atom, and 0, 1 or 2 for x, y or z.
+    """
+
+    momentum: bool = True
+    centroids: bool = False
+    degrees: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class SystemOutputs:
     """One system of a simulation and the files that it writes.
 
@@ -34,8 +49,9 @@ class SystemOutputs:
         thermostats: modes of its thermostats, such as ``pile_g``.
         is_canonical: whether these sample velocities at the temperature: no generalised Langevin equation
             with a covariance of its own (quantum thermostats, PIGLET).
-        fixes_momentum: whether the total momentum is kept at zero; i-PI does not where something is fixed.
-        fixed: degrees of freedom that do not move: 3 times the atom, and 0, 1 or 2 for x, y or z.
+        held: what does not move.
+        counted: what i-PI takes for held where it computes a temperature.
+        frequencies: style of the frequencies of normal modes, such as ``pa-cmd``; ``rpmd`` by default.
         time_step: in atomic units; None for motions without one.
         masses: those that are not of the names, in order: an atom, or -1 for all, and values in electron
             masses.
@@ -51,13 +67,19 @@ class SystemOutputs:
     has_bias: bool
     thermostats: tuple[str, ...]
     is_canonical: bool
-    fixes_momentum: bool
-    fixed: tuple[int, ...]
+    held: Held
+    counted: Held
+    frequencies: str
     time_step: float | None
     masses: tuple[tuple[int, tuple[float, ...]], ...]
     masses_note: str
     properties: tuple[PropertiesFile, ...]
     trajectories: tuple[TrajectoryFiles, ...]
+
+    @property
+    def fixed(self) -> tuple[int, ...]:
+        """Degrees of freedom of atoms that do not move."""
+        return self.held.degrees
 
     def trajectory(self, quantity: str) -> TrajectoryFiles | None:
         """The output of a quantity with the smallest stride; None without one."""
@@ -146,7 +168,8 @@ def _system(
     thermostats = [] if dynamics is None else list(_thermostats(dynamics))
     modes = [element.get("mode", "") for element in thermostats]
     temperature = _quantity(path, system, "temperature")
-    fixes_momentum, fixed = _fixed(path, system)
+    held, counted = _held(path, system)
+    frequencies = system.find("normal_modes/frequencies")
     masses, masses_note = _masses(path, prefix, systems, place)
     return SystemOutputs(
         name=name,
@@ -157,8 +180,9 @@ def _system(
         has_bias=system.find("ensemble/bias/force") is not None,
         thermostats=tuple(mode for mode in modes if mode and mode != "multi"),
         is_canonical=bool(modes) and all(element.find("C") is None for element in thermostats),
-        fixes_momentum=fixes_momentum,
-        fixed=fixed,
+        held=held,
+        counted=counted,
+        frequencies="rpmd" if frequencies is None else frequencies.get("style", "rpmd"),
         time_step=None if dynamics is None else _quantity(path, dynamics, "timestep") or 1.0,
         masses=masses,
         masses_note=masses_note,
@@ -167,17 +191,28 @@ def _system(
     )
 
 
-def _fixed(path: Path, system: ET.Element) -> tuple[bool, tuple[int, ...]]:
-    """Whether the total momentum is zero, and the degrees of freedom that do not move.
+def _held(path: Path, system: ET.Element) -> tuple[Held, Held]:
+    """What does not move, and what i-PI takes for it in its temperatures.
 
     Atoms may be fixed in an input; in a RESTART i-PI has turned them into degrees of freedom. Of motions that
-    are combined the dynamics counts.
+    are combined the dynamics counts; i-PI takes for held only what all of them hold, and never centroids.
     """
     motions = [motion for motion in system.iter("motion") if motion.get("mode") != "multi"]
-    motion = next((each for each in motions if each.find("dynamics") is not None), None)
-    if motion is None:
-        return True, ()
-    return fixed_by(path, motion)
+    by_each = [_held_by(path, motion) for motion in motions]
+    moving = zip(motions, by_each, strict=True)
+    held = next((each for motion, each in moving if motion.find("dynamics") is not None), Held())
+    if system.find("motion[@mode='multi']") is None:
+        return held, held
+    common = set.intersection(*(set(each.degrees) for each in by_each)) if by_each else set()
+    return held, Held(all(each.momentum for each in by_each), False, tuple(sorted(common)))
+
+
+def _held_by(path: Path, motion: ET.Element) -> Held:
+    if motion.get("mode") in ("t_ramp", "p_ramp"):  # whatever the element says, i-PI takes nothing for held
+        return Held(momentum=False)
+    centroids = motion.find("dynamics[@mode='nvt-cc']") is not None
+    momentum, degrees = fixed_by(path, motion)
+    return Held(momentum, centroids, degrees)
 
 
 def fixed_by(path: Path, motion: ET.Element) -> tuple[bool, tuple[int, ...]]:

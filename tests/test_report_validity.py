@@ -14,7 +14,7 @@ from pidelta.analysis.temperatures import temperature_section
 from pidelta.analysis.validity import wrong_numbers
 from pidelta.cli.report_input import composition_of, read_run
 from pidelta.ipi.outputs import Held
-from pidelta.units import HARTREE_IN_KELVIN, KELVIN
+from pidelta.units import HARTREE_IN_EV, HARTREE_IN_KELVIN, KELVIN
 from test_report import MASSES, N_BEADS, NAMES, make, write_run
 
 ESTIMATES = ("kinetic_td", "kinetic_cv")
@@ -205,3 +205,44 @@ def test_what_ipi_adds_to_temperatures_is_taken_away(written, tmp_path, ensemble
     composition = composition_of(path, system, None)
     found = temperature_section(system, composition, properties, [], lambda steps: None, {}).numbers[0]
     assert found.mean.value == pytest.approx(kelvin * 18.0 * N_BEADS / degrees, rel=1e-5)
+
+
+SUZUKI_CHIN = ("kinetic_tdsc", "kinetic_opsc{electronvolt}")
+
+
+def test_beads_of_suzuki_chin_do_not_count_alike(written, tmp_path):
+    """i-PI's own estimators count; means over all beads do not."""
+    path = edited(written, tmp_path, ("mode='nvt'", "mode='sc'"), columns=(*ESTIMATES, *SUZUKI_CHIN))
+    numbers, remarks = section(path, "Kinetic energy")
+    assert set(numbers) == {"i-PI's all, Suzuki-Chin, thermodynamic", "i-PI's all, Suzuki-Chin, operator"}
+    assert numbers["i-PI's all, Suzuki-Chin, operator"].mean.value == pytest.approx(1000.0 / 6.0)
+    factor = 1000.0 * HARTREE_IN_EV / 6.0
+    assert numbers["i-PI's all, Suzuki-Chin, thermodynamic"].mean.value == pytest.approx(factor, rel=1e-6)
+    assert (
+        "kinetic_cv: left out: beads of Suzuki-Chin do not count alike: ask for kinetic_tdsc and" in remarks
+    )
+    for title in ("Bonds", "Radius of gyration"):
+        assert section(path, title)[0] == {}
+    numbers, remarks = section(path, "Energies")
+    assert "potential energy" not in numbers
+    assert "potential: left out: beads of Suzuki-Chin do not count alike: ask for potential_opsc" in remarks
+
+
+OF_PATHS = {
+    "<bosons> [ 1, 2 ] </bosons>": {"i-PI's all, primitive"},
+    "<bosons id='label'> [ H ] </bosons>": {"i-PI's all, primitive"},
+    "<open_paths> [ 1 ] </open_paths>": set(),
+    "<frequencies style='eco'> [ 0.02 ] </frequencies>": CENTROID
+    | {"i-PI's all, primitive", "i-PI's all, primitive - centroid virial"},
+}
+
+
+@pytest.mark.parametrize("paths", OF_PATHS)
+def test_other_paths_than_rings_of_each_atom(written, tmp_path, paths):
+    """Bosons share rings, an open path is none, and economised rings have other springs."""
+    path = edited(written, tmp_path, ("</system>", f"<normal_modes> {paths} </normal_modes> </system>"))
+    found, remarks = kinds(path)
+    assert found == OF_PATHS[paths]
+    assert "primitive" in remarks
+    assert "left out: " in remarks
+    assert bool(section(path, "Radius of gyration")[0]) == ("eco" in paths)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from pidelta.analysis.sections import Curve, Number, Panel, Picture, Section
 from pidelta.analysis.statistics import Mean, mean_with_error, settled
 from pidelta.analysis.summary import fit_drift, time_in_ps
+from pidelta.analysis.validity import left_out
 from pidelta.analysis.written import WrittenProperties
 from pidelta.units import HARTREE_IN_EV
 
 
-def energy_section(written: WrittenProperties, n_atoms: int) -> Section:
+def energy_section(written: WrittenProperties, n_atoms: int, wrong: Mapping[str, str]) -> Section:
     """Means over time of what the properties files have, and the drift of the conserved quantity.
 
-    Of all columns of the files it says which are not numbers, and where.
+    Of all columns of the files it says which are not numbers, and where; `wrong` are left out, and why.
     """
     numbers, panels, remarks = [], [], []
     files = list(written.files.values())
@@ -36,6 +38,9 @@ def energy_section(written: WrittenProperties, n_atoms: int) -> Section:
     for column, title in (("potential", "potential energy"), ("volume", "volume"), ("density", "density")):
         file = next((file for file in files if column in file), None)
         if file is None:
+            continue
+        if column in wrong:
+            remarks += left_out(wrong, column)
             continue
         unit, values = file.units[column] or "a.u.", file.columns[column]
         if column == "potential":

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from ipi.utils.units import unit_to_internal
 
 from pidelta.analysis.composition import Composition, Group, group_matrix
 from pidelta.analysis.ipi_output import Properties
@@ -25,8 +26,13 @@ from pidelta.state import FloatArray, IntArray
 from pidelta.units import HARTREE_IN_EV
 
 _MEV = 1000.0 * HARTREE_IN_EV
-_NAMES = {"kinetic_td": "primitive", "kinetic_cv": "centroid virial"}
-_KINDS = ("primitive", "virial", "centroid virial", *_NAMES)
+_NAMES = {
+    "kinetic_td": "primitive",
+    "kinetic_cv": "centroid virial",
+    "kinetic_tdsc": "Suzuki-Chin, thermodynamic",
+    "kinetic_opsc": "Suzuki-Chin, operator",
+}
+_KINDS = ("primitive", "virial", "centroid virial")
 
 
 @dataclass(frozen=True)
@@ -157,7 +163,9 @@ def estimator_section(
         )
     if len(composition.fixed):
         remarks.append("of atoms that are held fixed these are no kinetic energies: their momenta are zero")
-    remarks += left_out(wrong, *_KINDS)
+    columns = () if properties is None else properties.columns
+    written = {column.partition("(")[0] for column in columns}
+    remarks += left_out(wrong, *_KINDS, *(name for name in _NAMES if name in written))
     kinds = {number.name.partition(", ")[2].partition(" of")[0] for number in numbers}
     if n_beads > 1 and "centroid virial" not in {*kinds, *wrong}:
         remarks.append(
@@ -178,8 +186,9 @@ def _from_properties(composition: Composition, properties: Properties) -> list[N
     for column in properties.columns:
         quantity, _, argument = column.rstrip(")").partition("(")
         count = int((names == argument).sum()) if argument else len(names)
-        if quantity in ("kinetic_td", "kinetic_cv") and count:
-            mean = mean_with_error(settled(properties.atomic(column))).scaled(_MEV / count)
+        if quantity in _NAMES and count:
+            factor = unit_to_internal("energy", properties.units[column] or "atomic_unit", 1.0)
+            mean = mean_with_error(settled(properties.columns[column])).scaled(factor * _MEV / count)
             label = f"i-PI's {argument or 'all'}, {_NAMES[quantity]}"
             numbers.append(Number(label, mean, "meV/atom"))
     for column in properties.columns:

@@ -34,7 +34,7 @@ from pidelta.analysis.spectra import (
     vibrational_density,
 )
 from pidelta.analysis.temperatures import KineticTemperatures, kinetic_temperatures, temperature_section
-from pidelta.analysis.validity import wrong_numbers
+from pidelta.analysis.validity import BONDS, DISTANCES, RADII, left_out, wrong_numbers
 from pidelta.analysis.written import WrittenProperties, early_ends, read_written, written_time_step
 from pidelta.errors import DataError
 from pidelta.ipi.outputs import RunOutputs, SystemOutputs
@@ -118,7 +118,7 @@ class SystemReport:
         notes = [note for note in (self._outputs.masses_note,) if note]
         warnings = [*self._written.warnings, *notes, *self._take_time_step()]
         sections = [
-            energy_section(self._written, len(self._composition)),
+            energy_section(self._written, len(self._composition), self._wrong),
             self._exchange(),
             self._temperatures(),
             self._kinetic_energies(),
@@ -253,6 +253,9 @@ class SystemReport:
                 missing = f"not in the output, nor what else needs positions: ask for {_POSITIONS}"
                 return Section("Bonds", remarks=(missing,))
             return None
+        title, quantity = ("Radius of gyration", RADII) if what == "gyration" else ("Bonds", BONDS)
+        if quantity in self._wrong:
+            return Section(title, remarks=tuple(left_out(self._wrong, quantity)))
         if what == "gyration":
             gyration = self._positions.gyration
             if gyration is None and self._outputs.n_beads > 1:
@@ -289,6 +292,8 @@ class SystemReport:
         molecules = self._composition.molecules
         if not pairs or frames is None or molecules is None or not self._composition.is_periodic:
             return None
+        if DISTANCES in self._wrong:
+            return Section("Radial distribution functions", remarks=tuple(left_out(self._wrong, DISTANCES)))
         count = structures_to_read(len(self._composition), len(frames) * frames.n_beads)
         self._progress(f"radial distribution functions of {count} structures")
         return distance_section(radial_distributions(pairs, frames, molecules, count), count)

@@ -8,7 +8,9 @@ from dataclasses import replace
 from pidelta.analysis.ipi_output import Properties
 from pidelta.ipi.outputs import SystemOutputs
 
-OF_BEADS = "temperatures of beads"
+OF_BEADS, BONDS, DISTANCES = "temperatures of beads", "bond lengths", "radial distribution functions"
+RADII = "radii of gyration"
+_ESTIMATORS, _COLUMNS = ("primitive", "virial", "centroid virial"), ("kinetic_td", "kinetic_cv")
 
 
 def wrong_numbers(outputs: SystemOutputs) -> dict[str, str]:
@@ -26,13 +28,25 @@ def wrong_numbers(outputs: SystemOutputs) -> dict[str, str]:
 
     if outputs.n_beads == 1:
         return found
-    if outputs.held.centroids:
-        leave_out("the centroids do not move", "virial")
-    if outputs.frequencies not in ("rpmd", "eco"):
+    if outputs.ensemble in ("sc", "scnpt"):
+        unlike = "beads of Suzuki-Chin do not count alike"
+        leave_out(f"{unlike}: ask for kinetic_tdsc and kinetic_opsc", *_ESTIMATORS, *_COLUMNS)
+        leave_out(f"{unlike}: ask for potential_opsc", "potential")
+        leave_out(unlike, BONDS, DISTANCES, RADII)
+    if outputs.exchanges:
+        leave_out("of bosons only i-PI's kinetic_td takes the exchange in", *_ESTIMATORS, "kinetic_cv", RADII)
+    if outputs.opens_paths:
+        leave_out("they are of closed paths, and some are open", *_ESTIMATORS, *_COLUMNS, RADII)
+    if outputs.frequencies == "eco":
+        leave_out("the springs are others by <frequencies style='eco'>: ask for kinetic_td", "primitive")
+    elif outputs.frequencies != "rpmd":
         style = f"<frequencies style='{outputs.frequencies}'>"
         leave_out(f"by {style} they move with other masses than i-PI's velocities are of", OF_BEADS)
+    if outputs.held.centroids:
+        leave_out("the centroids do not move", "virial")
     if outputs.has_bias:
         leave_out("i-PI's forces are those without the <bias>", "virial", "centroid virial", "kinetic_cv")
+        leave_out("i-PI's forces are those without the <bias>", "kinetic_tdsc", "kinetic_opsc")
     return found
 
 

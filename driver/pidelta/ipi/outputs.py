@@ -52,6 +52,8 @@ class SystemOutputs:
         held: what does not move.
         counted: what i-PI takes for held where it computes a temperature.
         frequencies: style of the frequencies of normal modes, such as ``pa-cmd``; ``rpmd`` by default.
+        exchanges: whether some of its atoms are bosons.
+        opens_paths: whether the paths of some atoms are open, and so no rings.
         time_step: in atomic units; None for motions without one.
         masses: those that are not of the names, in order: an atom, or -1 for all, and values in electron
             masses.
@@ -70,6 +72,8 @@ class SystemOutputs:
     held: Held
     counted: Held
     frequencies: str
+    exchanges: bool
+    opens_paths: bool
     time_step: float | None
     masses: tuple[tuple[int, tuple[float, ...]], ...]
     masses_note: str
@@ -183,6 +187,8 @@ def _system(
         held=held,
         counted=counted,
         frequencies="rpmd" if frequencies is None else frequencies.get("style", "rpmd"),
+        exchanges=bool(items_of(system.findtext("normal_modes/bosons"))),
+        opens_paths=bool(items_of(system.findtext("normal_modes/open_paths"))),
         time_step=None if dynamics is None else _quantity(path, dynamics, "timestep") or 1.0,
         masses=masses,
         masses_note=masses_note,

@@ -246,3 +246,22 @@ def test_other_paths_than_rings_of_each_atom(written, tmp_path, paths):
     assert "primitive" in remarks
     assert "left out: " in remarks
     assert bool(section(path, "Radius of gyration")[0]) == ("eco" in paths)
+
+
+@pytest.mark.parametrize("n_beads", ["1", "2"])
+def test_a_ramped_temperature_is_not_expected(written, tmp_path, n_beads):
+    """No temperature to compare with, and none for estimators; i-PI's own take that of each step."""
+    ramp = "<motion mode='t_ramp'> <t_ramp> <t_end units='kelvin'> 900 </t_end> </t_ramp> </motion>"
+    changes = [("<motion", "<motion mode='multi'> <motion"), ("</motion>", f"</motion> {ramp} </motion>")]
+    path = edited(written, tmp_path, *changes, ("nbeads='2'", f"nbeads='{n_beads}'"))
+    for file in tmp_path.glob("sim.*_1*") if n_beads == "1" else ():
+        file.unlink()
+    numbers, remarks = section(path, "Temperature")
+    assert "i-PI's temperature" in numbers
+    assert {number.expected for name, number in numbers.items() if "-" not in name} <= {None}
+    assert not any("width" in number.details for number in numbers.values())
+    assert remarks == "expected temperatures: left out: a <t_ramp> changes the temperature"
+    found, remarks = kinds(path)
+    assert found == {name for name in PRIMITIVE | CENTROID | DIFFERENCES if name.startswith("i-PI's")}
+    assert "primitive, virial, centroid virial: left out: a <t_ramp> changes the temperature" in remarks
+    assert ("temperature", "of a ramp") in make(path).facts

@@ -33,7 +33,9 @@ def run_facts(
     facts.append(("beads", f"{outputs.n_beads}"))
     dynamics = ", ".join(filter(None, (outputs.ensemble, *outputs.thermostats)))
     facts.append(("dynamics", dynamics or "none"))
-    if outputs.temperature is not None:
+    if outputs.is_ramped:
+        facts.append(("temperature", "of a ramp"))
+    elif outputs.temperature is not None:
         facts.append(("temperature", f"{outputs.temperature * HARTREE_IN_KELVIN:.4g} K"))
     if outputs.time_step is not None:
         facts.append(("time step", f"{outputs.time_step * ATOMIC_TIME_IN_FEMTOSECOND:.4g} fs"))

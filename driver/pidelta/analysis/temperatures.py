@@ -18,7 +18,7 @@ from pidelta.analysis.statistics import (
     mean_with_error,
     settled,
 )
-from pidelta.analysis.validity import OF_BEADS, left_out
+from pidelta.analysis.validity import OF_BEADS, TARGETS, left_out
 from pidelta.ipi.outputs import Held, SystemOutputs
 from pidelta.state import FloatArray, IntArray
 from pidelta.units import HARTREE_IN_KELVIN
@@ -153,7 +153,7 @@ def temperature_section(
         targets: tells k_B T of the ensemble in hartree at some steps; None without one.
         wrong: what is not given, and why.
     """
-    numbers, panels, remarks = [], [], left_out(wrong, OF_BEADS)
+    numbers, panels, remarks = [], [], left_out(wrong, TARGETS, OF_BEADS)
     kinetic = [found for found in kinetic if not (found.label == "beads" and OF_BEADS in wrong)]
     target = outputs.temperature if outputs.keeps_temperature else None
     if properties is not None:
@@ -175,14 +175,14 @@ def temperature_section(
             "temperatures of regions are not in the output: ask for "
             "<trajectory filename='vel' stride='10'> velocities </trajectory>"
         )
-    if target is None:
+    if target is None and TARGETS not in wrong:
         remarks.append("no temperature to compare with: none is kept constant")
-    elif not outputs.is_canonical:
+    elif target is not None and not outputs.is_canonical:
         remarks.append(
             "distributions are not judged: no thermostat, or one with a covariance of its own (<C>), as "
             "quantum thermostats and PIGLET have for all but the centroid"
         )
-    else:
+    elif target is not None:
         remarks.append(
             "width: standard deviation over that of the canonical distribution; p: Kolmogorov-Smirnov test "
             "of rows two correlation times apart"

@@ -9,7 +9,7 @@ from pidelta.analysis.ipi_output import Properties
 from pidelta.ipi.outputs import SystemOutputs
 
 OF_BEADS, BONDS, DISTANCES = "temperatures of beads", "bond lengths", "radial distribution functions"
-RADII = "radii of gyration"
+RADII, TARGETS = "radii of gyration", "expected temperatures"
 _ESTIMATORS, _COLUMNS = ("primitive", "virial", "centroid virial"), ("kinetic_td", "kinetic_cv")
 
 
@@ -26,6 +26,8 @@ def wrong_numbers(outputs: SystemOutputs) -> dict[str, str]:
         for name in names:
             found.setdefault(name, reason)
 
+    if outputs.is_ramped:
+        leave_out("a <t_ramp> changes the temperature", TARGETS, *_ESTIMATORS)
     if outputs.n_beads == 1:
         return found
     if outputs.ensemble in ("sc", "scnpt"):

@@ -42,7 +42,9 @@ class SystemOutputs:
     Attributes:
         name: its prefix in the names of files; '' for the only one.
         n_beads: of its ring polymer.
-        temperature: k_B T of the ensemble in hartree, and of the springs of ring polymers; None without one.
+        temperature: k_B T of the ensemble in hartree, and of the springs of ring polymers; None without one,
+            or where it is ramped.
+        is_ramped: whether a ``t_ramp`` changes the temperature.
         keeps_temperature: whether this is an ensemble of constant temperature.
         ensemble: i-PI's mode of dynamics, such as ``nvt``; '' for other motions.
         has_bias: whether forces of a ``<bias>`` act, which i-PI leaves out of what it calls forces.
@@ -64,6 +66,7 @@ class SystemOutputs:
     name: str
     n_beads: int
     temperature: float | None
+    is_ramped: bool
     keeps_temperature: bool
     ensemble: str
     has_bias: bool
@@ -171,7 +174,8 @@ def _system(
     ensemble = "" if dynamics is None else dynamics.get("mode", "nve")
     thermostats = [] if dynamics is None else list(_thermostats(dynamics))
     modes = [element.get("mode", "") for element in thermostats]
-    temperature = _quantity(path, system, "temperature")
+    is_ramped = system.find(".//motion[@mode='t_ramp']") is not None
+    temperature = None if is_ramped else _quantity(path, system, "temperature")
     held, counted = _held(path, system)
     frequencies = system.find("normal_modes/frequencies")
     masses, masses_note = _masses(path, prefix, systems, place)
@@ -179,6 +183,7 @@ def _system(
         name=name,
         n_beads=number_of_beads(path, system),
         temperature=temperature,
+        is_ramped=is_ramped,
         keeps_temperature=temperature is not None and ensemble not in ("", "nve"),
         ensemble=ensemble,
         has_bias=system.find("ensemble/bias/force") is not None,

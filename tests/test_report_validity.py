@@ -265,3 +265,12 @@ def test_a_ramped_temperature_is_not_expected(written, tmp_path, n_beads):
     assert found == {name for name in PRIMITIVE | CENTROID | DIFFERENCES if name.startswith("i-PI's")}
     assert "primitive, virial, centroid virial: left out: a <t_ramp> changes the temperature" in remarks
     assert ("temperature", "of a ramp") in make(path).facts
+
+
+def test_the_cell_of_nobody_knows_what(written, tmp_path):
+    """Without a configuration it may be that of a molecule in vacuum: absorption says what it is over."""
+    says = "over the volume of the cell: no configuration tells whether this is a molecule in vacuum"
+    path = edited(written, tmp_path)
+    assert says not in section(path, "Infrared spectrum")[1]
+    (tmp_path / "pidelta.yaml").unlink()
+    assert says in section(path, "Infrared spectrum")[1]

@@ -49,7 +49,7 @@ def run_facts(
                 f"{cost.cpu_seconds:.0f} s for {cost.steps} steps, i-PI and clients from their start",
             )
         )
-    if not regions and not composition.has_quantum and composition.bonds is None:
+    if not composition.is_configured:
         facts.append(("configuration", "none: no regions, no water; name one by --config"))
     facts.append(("left out", "the first twentieth of each series"))
     facts.append(("errors", "one standard error, by blocks (Flyvbjerg, Petersen 1989)"))

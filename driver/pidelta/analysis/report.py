@@ -358,6 +358,11 @@ class SystemReport:
                 width = rows, row
         if not spectra:
             return Section(title, remarks=tuple(missing)) if missing else None
+        if volume is not None and not self._composition.is_configured:
+            missing.append(
+                "over the volume of the cell: no configuration tells whether this is a molecule in vacuum, "
+                "whose cell means nothing; name one by --config"
+            )
         remarks = [
             "n(w) alpha(w) from the classical (for beads: average) dipole with the harmonic quantum "
             "correction factor",

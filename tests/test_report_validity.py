@@ -274,3 +274,16 @@ def test_the_cell_of_nobody_knows_what(written, tmp_path):
     assert says not in section(path, "Infrared spectrum")[1]
     (tmp_path / "pidelta.yaml").unlink()
     assert says in section(path, "Infrared spectrum")[1]
+
+
+def test_outputs_that_are_in_several_files(written, tmp_path):
+    """The file with the time counts for the drift; all beads count more than one bead more often."""
+    first = """<properties filename='few' stride='8'> [ step, conserved ] </properties>
+      <trajectory filename='fast' stride='2' bead='0'> positions{angstrom} </trajectory> <properties"""
+    path = edited(written, tmp_path, ("<properties", first))
+    (tmp_path / "sim.few").write_text("# column 1 --> step : s\n# column 2 --> conserved : c\n0 1.0\n8 1.0\n")
+    (tmp_path / "sim.fast_0.xyz").write_bytes((tmp_path / "sim.pos_0.xyz").read_bytes())
+    numbers, remarks = section(path, "Energies")
+    assert "drift of the conserved quantity" in numbers
+    assert not remarks
+    assert section(path, "Radius of gyration")[0]

@@ -89,9 +89,9 @@ class SystemOutputs:
         return self.held.degrees
 
     def trajectory(self, quantity: str) -> TrajectoryFiles | None:
-        """The output of a quantity with the smallest stride; None without one."""
+        """The output of a quantity with the most beads, of these the smallest stride; None without one."""
         found = [trajectory for trajectory in self.trajectories if trajectory.quantity == quantity]
-        return min(found, key=lambda t: t.stride, default=None)
+        return min(found, key=lambda t: (-len(t.files()), t.stride), default=None)
 
 
 @dataclass(frozen=True)

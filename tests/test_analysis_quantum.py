@@ -11,6 +11,7 @@ from pidelta.analysis.gyration import Gyration
 from pidelta.analysis.run_files import Snapshot
 from pidelta.analysis.statistics import compare_with_canonical
 from pidelta.analysis.temperatures import Freedom, kinetic_temperatures
+from pidelta.ipi.outputs import Held
 from pidelta.units import BOHR_IN_ANGSTROM, KELVIN
 
 RNG = np.random.default_rng(9)
@@ -125,7 +126,7 @@ def test_canonical_velocities_are_canonical(n_beads, fixes_momentum):
     composition = Composition(("O", "H", "H", "O", "H"), regions={"QM": np.arange(3), "MM": np.array([3, 4])})
     velocities = canonical_velocities(composition.masses, 3000, n_beads, fixes_momentum)
     found = kinetic_temperatures(
-        composition, frames(velocities), n_beads, fixes_momentum=fixes_momentum, are_centroids=False
+        composition, frames(velocities), n_beads, held=Held(fixes_momentum), are_centroids=False
     )
     assert [each.label for each in found] == ([""] if n_beads == 1 else ["beads", "centroid"])
     for each in found:

@@ -63,6 +63,11 @@ class Composition:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def is_configured(self) -> bool:
+        """Whether a configuration tells what the atoms are, and so whether their cell means anything."""
+        return bool(self.regions) or self.has_quantum or self.bonds is not None
+
     @cached_property
     def numbers(self) -> IntArray:
         """(N,) atomic numbers; 0 for names that are no element."""

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
+from pidelta.analysis.ipi_output import Properties
 from pidelta.analysis.sections import Curve, Number, Panel, Picture, Section
 from pidelta.analysis.statistics import Mean, mean_with_error, settled
 from pidelta.analysis.summary import fit_drift, time_in_ps
+from pidelta.analysis.validity import left_out
 from pidelta.analysis.written import WrittenProperties
 from pidelta.units import HARTREE_IN_EV
 
 
-def energy_section(written: WrittenProperties, n_atoms: int) -> Section:
+def energy_section(written: WrittenProperties, n_atoms: int, wrong: Mapping[str, str]) -> Section:
     """Means over time of what the properties files have, and the drift of the conserved quantity.
 
-    Of all columns of the files it says which are not numbers, and where.
+    Of all columns of the files it says which are not numbers, and where; `wrong` are left out, and why.
     """
     numbers, panels, remarks = [], [], []
     files = list(written.files.values())
-    conserved = next((file for file in files if "conserved" in file), None)
+    conserved = _file_with(files, "conserved")
     time = None if conserved is None else time_in_ps(conserved)
     if conserved is None or time is None:
         why = written.why_not("time", "conserved")
@@ -34,8 +37,11 @@ def energy_section(written: WrittenProperties, n_atoms: int) -> Section:
             Panel("conserved quantity", "time / ps", "change / (meV/atom)", (Curve("", time, energy),))
         )
     for column, title in (("potential", "potential energy"), ("volume", "volume"), ("density", "density")):
-        file = next((file for file in files if column in file), None)
+        file = _file_with(files, column)
         if file is None:
+            continue
+        if column in wrong:
+            remarks += left_out(wrong, column)
             continue
         unit, values = file.units[column] or "a.u.", file.columns[column]
         if column == "potential":
@@ -46,3 +52,9 @@ def energy_section(written: WrittenProperties, n_atoms: int) -> Section:
     remarks += [text for file in files for column in file.columns if (text := file.not_numbers(column))]
     pictures = (Picture("energies", "energies over time", tuple(panels)),) if panels else ()
     return Section("Energies", tuple(numbers), pictures, tuple(remarks))
+
+
+def _file_with(files: Sequence[Properties], column: str) -> Properties | None:
+    """The first file with a column, one that has the time, too, if there is any."""
+    found = [file for file in files if column in file]
+    return max(found, key=lambda file: "time" in file, default=None)

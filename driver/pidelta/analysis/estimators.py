@@ -10,21 +10,29 @@ Formulas as in i-PI (Herman, Bruskin, Berne, J. Chem. Phys. 76, 5150 (1982)); P 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from ipi.utils.units import unit_to_internal
 
 from pidelta.analysis.composition import Composition, Group, group_matrix
 from pidelta.analysis.ipi_output import Properties
 from pidelta.analysis.run_files import BeadFrames
 from pidelta.analysis.sections import Number, Section
 from pidelta.analysis.statistics import mean_with_error, settled
+from pidelta.analysis.validity import left_out, without
 from pidelta.state import FloatArray, IntArray
 from pidelta.units import HARTREE_IN_EV
 
 _MEV = 1000.0 * HARTREE_IN_EV
-_NAMES = {"kinetic_td": "primitive", "kinetic_cv": "centroid virial", "kinetic_md": "momenta"}
+_NAMES = {
+    "kinetic_td": "primitive",
+    "kinetic_cv": "centroid virial",
+    "kinetic_tdsc": "Suzuki-Chin, thermodynamic",
+    "kinetic_opsc": "Suzuki-Chin, operator",
+}
+_KINDS = ("primitive", "virial", "centroid virial")
 
 
 @dataclass(frozen=True)
@@ -128,6 +136,7 @@ def estimator_section(
     found: Sequence[KineticEnergies],
     n_beads: int,
     temperature: float | None,
+    wrong: Mapping[str, str],
 ) -> Section:
     """Kinetic energies per atom, and the differences of estimators with errors of their own.
 
@@ -137,10 +146,11 @@ def estimator_section(
         found: from trajectories.
         n_beads: of the simulation.
         temperature: k_B T in hartree.
+        wrong: what is not given, and why.
     """
-    numbers = [] if properties is None else _from_properties(composition, properties)
-    by_kind = {estimator.kind: estimator for estimator in found}
-    for estimator in found:
+    numbers = [] if properties is None else _from_properties(composition, without(properties, wrong))
+    by_kind = {estimator.kind: estimator for estimator in found if estimator.kind not in wrong}
+    for estimator in by_kind.values():
         for group, values in zip(estimator.groups, estimator.energies.T, strict=True):
             mean = mean_with_error(settled(values)).scaled(_MEV / len(group.atoms))
             numbers.append(Number(f"{group.name}, {estimator.kind}", mean, "meV/atom"))
@@ -153,13 +163,16 @@ def estimator_section(
         )
     if len(composition.fixed):
         remarks.append("of atoms that are held fixed these are no kinetic energies: their momenta are zero")
+    columns = () if properties is None else properties.columns
+    written = {column.partition("(")[0] for column in columns}
+    remarks += left_out(wrong, *_KINDS, *(name for name in _NAMES if name in written))
     kinds = {number.name.partition(", ")[2].partition(" of")[0] for number in numbers}
-    if n_beads > 1 and "centroid virial" not in kinds:
+    if n_beads > 1 and "centroid virial" not in {*kinds, *wrong}:
         remarks.append(
             "centroid-virial kinetic energies are not in the output: ask for <trajectory filename='kin' "
             "stride='10'> kinetic_cv </trajectory>, which is of each atom"
         )
-    if n_beads > 1 and "primitive" not in kinds:
+    if n_beads > 1 and "primitive" not in {*kinds, *wrong}:
         remarks.append(
             "primitive estimator: not in the output: ask for kinetic_td in <properties>, or for positions of "
             "all beads"
@@ -173,8 +186,9 @@ def _from_properties(composition: Composition, properties: Properties) -> list[N
     for column in properties.columns:
         quantity, _, argument = column.rstrip(")").partition("(")
         count = int((names == argument).sum()) if argument else len(names)
-        if quantity in ("kinetic_td", "kinetic_cv") and count:
-            mean = mean_with_error(settled(properties.atomic(column))).scaled(_MEV / count)
+        if quantity in _NAMES and count:
+            factor = unit_to_internal("energy", properties.units[column] or "atomic_unit", 1.0)
+            mean = mean_with_error(settled(properties.columns[column])).scaled(factor * _MEV / count)
             label = f"i-PI's {argument or 'all'}, {_NAMES[quantity]}"
             numbers.append(Number(label, mean, "meV/atom"))
     for column in properties.columns:

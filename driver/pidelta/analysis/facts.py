@@ -33,7 +33,9 @@ def run_facts(
     facts.append(("beads", f"{outputs.n_beads}"))
     dynamics = ", ".join(filter(None, (outputs.ensemble, *outputs.thermostats)))
     facts.append(("dynamics", dynamics or "none"))
-    if outputs.temperature is not None:
+    if outputs.is_ramped:
+        facts.append(("temperature", "of a ramp"))
+    elif outputs.temperature is not None:
         facts.append(("temperature", f"{outputs.temperature * HARTREE_IN_KELVIN:.4g} K"))
     if outputs.time_step is not None:
         facts.append(("time step", f"{outputs.time_step * ATOMIC_TIME_IN_FEMTOSECOND:.4g} fs"))
@@ -47,7 +49,7 @@ def run_facts(
                 f"{cost.cpu_seconds:.0f} s for {cost.steps} steps, i-PI and clients from their start",
             )
         )
-    if not regions and not composition.has_quantum and composition.bonds is None:
+    if not composition.is_configured:
         facts.append(("configuration", "none: no regions, no water; name one by --config"))
     facts.append(("left out", "the first twentieth of each series"))
     facts.append(("errors", "one standard error, by blocks (Flyvbjerg, Petersen 1989)"))

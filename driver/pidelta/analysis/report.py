@@ -34,6 +34,7 @@ from pidelta.analysis.spectra import (
     vibrational_density,
 )
 from pidelta.analysis.temperatures import KineticTemperatures, kinetic_temperatures, temperature_section
+from pidelta.analysis.validity import BONDS, DISTANCES, RADII, left_out, wrong_numbers
 from pidelta.analysis.written import WrittenProperties, early_ends, read_written, written_time_step
 from pidelta.errors import DataError
 from pidelta.ipi.outputs import RunOutputs, SystemOutputs
@@ -98,6 +99,7 @@ class SystemReport:
         self._outputs: SystemOutputs = run.outputs.systems[index]
         self._composition, self._options, self._progress = composition, options, progress
         self._files = RunFiles(self._outputs, len(composition))
+        self._wrong = wrong_numbers(self._outputs)
 
     def make(self) -> Report:
         """Read everything and return the report.
@@ -113,9 +115,10 @@ class SystemReport:
             raise DataError(
                 f"{path}: expected <motion mode='dynamics'>, whose means have errors, found another"
             )
-        warnings = [*self._written.warnings, *self._take_time_step()]
+        notes = [note for note in (self._outputs.masses_note,) if note]
+        warnings = [*self._written.warnings, *notes, *self._take_time_step()]
         sections = [
-            energy_section(self._written, len(self._composition)),
+            energy_section(self._written, len(self._composition), self._wrong),
             self._exchange(),
             self._temperatures(),
             self._kinetic_energies(),
@@ -207,11 +210,11 @@ class SystemReport:
                 self._composition,
                 frames,
                 self._outputs.n_beads,
-                fixes_momentum=self._outputs.fixes_momentum,
+                held=self._outputs.held,
                 are_centroids=quantity == "v_centroid",
             )
         section = temperature_section(
-            self._outputs, self._composition, self._best("temperature"), found, self._targets
+            self._outputs, self._composition, self._best("temperature"), found, self._targets, self._wrong
         )
         return self._with_notes(section, "velocities", "v_centroid")
 
@@ -227,7 +230,9 @@ class SystemReport:
         properties = self._best("kinetic_")
         if not found and properties is None and outputs.n_beads == 1:
             return None
-        section = estimator_section(self._composition, properties, found, outputs.n_beads, temperature)
+        section = estimator_section(
+            self._composition, properties, found, outputs.n_beads, temperature, self._wrong
+        )
         return self._with_notes(section, "kinetic_cv", "forces")
 
     def _estimated(self, temperature: float, *, with_centroid_virial: bool) -> list[KineticEnergies]:
@@ -248,6 +253,9 @@ class SystemReport:
                 missing = f"not in the output, nor what else needs positions: ask for {_POSITIONS}"
                 return Section("Bonds", remarks=(missing,))
             return None
+        title, quantity = ("Radius of gyration", RADII) if what == "gyration" else ("Bonds", BONDS)
+        if quantity in self._wrong:
+            return Section(title, remarks=tuple(left_out(self._wrong, quantity)))
         if what == "gyration":
             gyration = self._positions.gyration
             if gyration is None and self._outputs.n_beads > 1:
@@ -284,6 +292,8 @@ class SystemReport:
         molecules = self._composition.molecules
         if not pairs or frames is None or molecules is None or not self._composition.is_periodic:
             return None
+        if DISTANCES in self._wrong:
+            return Section("Radial distribution functions", remarks=tuple(left_out(self._wrong, DISTANCES)))
         count = structures_to_read(len(self._composition), len(frames) * frames.n_beads)
         self._progress(f"radial distribution functions of {count} structures")
         return distance_section(radial_distributions(pairs, frames, molecules, count), count)
@@ -306,6 +316,8 @@ class SystemReport:
         title = "Vibrational density of states"
         if self._outputs.time_step is None:
             return None
+        if self._outputs.held.centroids:
+            return Section(title, remarks=("centroids do not move",))
         if frames is None:
             return Section(title, remarks=(f"not in the output: ask for {_VELOCITIES}",))
         row = self._row_time(frames.steps)
@@ -346,6 +358,11 @@ class SystemReport:
                 width = rows, row
         if not spectra:
             return Section(title, remarks=tuple(missing)) if missing else None
+        if volume is not None and not self._composition.is_configured:
+            missing.append(
+                "over the volume of the cell: no configuration tells whether this is a molecule in vacuum, "
+                "whose cell means nothing; name one by --config"
+            )
         remarks = [
             "n(w) alpha(w) from the classical (for beads: average) dipole with the harmonic quantum "
             "correction factor",

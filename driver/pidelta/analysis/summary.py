@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from pidelta.analysis.ipi_output import Properties
 from pidelta.analysis.statistics import FEWEST_BLOCKS, Mean, mean_with_error, pair_means, settled
+from pidelta.analysis.validity import without
 from pidelta.state import FloatArray
 from pidelta.units import ATOMIC_TIME_IN_FEMTOSECOND, HARTREE_IN_EV, HARTREE_IN_KELVIN
 
@@ -36,6 +38,7 @@ class Summary:
         temperature: in K.
         drift: of the conserved quantity.
         potential, kinetic_cv: in eV.
+        wrong: columns that are left out, and why.
     """
 
     steps: int
@@ -44,6 +47,7 @@ class Summary:
     drift: Drift | None
     potential: Mean | None
     kinetic_cv: Mean | None
+    wrong: Mapping[str, str]
 
     def rows(self) -> list[tuple[str, str]]:
         """Return what is known as names and formatted values, for a table."""
@@ -59,16 +63,20 @@ class Summary:
             rows.append(("potential energy", f"{self.potential.shown('.4f')} eV"))
         if self.kinetic_cv is not None:
             rows.append(("quantum kinetic energy", f"{self.kinetic_cv} eV"))
+        rows += [(name, f"left out: {reason}") for name, reason in self.wrong.items()]
         return rows
 
 
-def summarise(properties: Properties, n_atoms: int) -> Summary:
+def summarise(properties: Properties, n_atoms: int, wrong: Mapping[str, str] | None = None) -> Summary:
     """Summarise a properties file; means and the drift leave out the first twentieth.
 
     Args:
         properties: as read from the file.
         n_atoms: number of atoms, for the drift per atom (i-PI's conserved quantity is per bead already).
+        wrong: columns to be left out, and why.
     """
+    wrong = {name: why for name, why in (wrong or {}).items() if name in properties}
+    properties = without(properties, wrong)
     time_ps = time_in_ps(properties)
     drift = None
     if time_ps is not None and "conserved" in properties and len(time_ps) > 2:
@@ -81,6 +89,7 @@ def summarise(properties: Properties, n_atoms: int) -> Summary:
         drift=drift,
         potential=_mean_of(properties, "potential", HARTREE_IN_EV),
         kinetic_cv=_mean_of(properties, "kinetic_cv", HARTREE_IN_EV),
+        wrong=wrong,
     )
 
 

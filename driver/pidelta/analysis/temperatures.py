@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from pidelta.analysis.statistics import (
     mean_with_error,
     settled,
 )
-from pidelta.ipi.outputs import SystemOutputs
+from pidelta.analysis.validity import OF_BEADS, TARGETS, left_out
+from pidelta.ipi.outputs import Held, SystemOutputs
 from pidelta.state import FloatArray, IntArray
 from pidelta.units import HARTREE_IN_KELVIN
 
@@ -86,7 +87,7 @@ def kinetic_temperatures(
     velocities: BeadFrames,
     n_beads: int,
     *,
-    fixes_momentum: bool,
+    held: Held,
     are_centroids: bool,
 ) -> list[KineticTemperatures]:
     """Temperatures from velocities: of all beads, and of centroids as far as these are known.
@@ -95,7 +96,7 @@ def kinetic_temperatures(
         composition: the atoms.
         velocities: of the beads, or of the centroids.
         n_beads: P of the simulation.
-        fixes_momentum: whether the total momentum is zero.
+        held: what does not move.
         are_centroids: whether the velocities are those of centroids.
     """
     groups = composition.groups
@@ -109,17 +110,23 @@ def kinetic_temperatures(
             centroids.append(matrix @ np.einsum("ai,ai->a", centroid, centroid))
     found = []
     if not are_centroids:
-        freedom = Freedom.of(composition, groups, n_beads, fixes_momentum)
+        freedom = _freedom(composition, groups, n_beads, held)
         part = velocities.n_beads / n_beads
         freedom = Freedom(freedom.degrees * part, freedom.shape * part)
         label = "beads" if n_beads > 1 else ""
         values = _divided(np.array(beads), freedom.degrees * n_beads)
         found.append(KineticTemperatures(label, groups, velocities.steps, values, freedom))
     if centroids:
-        freedom = Freedom.of(composition, groups, 1, fixes_momentum)
+        freedom = _freedom(composition, groups, 1, held)
         values = _divided(np.array(centroids), freedom.degrees)
         found.append(KineticTemperatures("centroid", groups, velocities.steps, values, freedom))
     return found
+
+
+def _freedom(composition: Composition, groups: Sequence[Group], n_beads: int, held: Held) -> Freedom:
+    """Of all beads, or of centroids, which are like one bead."""
+    moving = n_beads - held.centroids
+    return Freedom.of(composition, groups, moving, held.momentum and not held.centroids)
 
 
 def _divided(values: FloatArray, degrees: FloatArray) -> FloatArray:
@@ -132,6 +139,7 @@ def temperature_section(
     properties: Properties | None,
     kinetic: Sequence[KineticTemperatures],
     targets: Targets,
+    wrong: Mapping[str, str],
 ) -> Section:
     """The temperatures of all groups, by velocities and by i-PI's own properties.
 
@@ -143,8 +151,10 @@ def temperature_section(
         properties: of the main file.
         kinetic: from velocities of beads, of centroids, or both.
         targets: tells k_B T of the ensemble in hartree at some steps; None without one.
+        wrong: what is not given, and why.
     """
-    numbers, panels, remarks = [], [], []
+    numbers, panels, remarks = [], [], left_out(wrong, TARGETS, OF_BEADS)
+    kinetic = [found for found in kinetic if not (found.label == "beads" and OF_BEADS in wrong)]
     target = outputs.temperature if outputs.keeps_temperature else None
     if properties is not None:
         numbers += _from_properties(outputs, composition, properties, targets)
@@ -160,19 +170,19 @@ def temperature_section(
                 if composition.is_telling(group):
                     panels += _panels(name, values, shape, target)
         numbers += _differences(found, series)
-    if not kinetic:
+    if not kinetic and OF_BEADS not in wrong:
         remarks.append(
             "temperatures of regions are not in the output: ask for "
             "<trajectory filename='vel' stride='10'> velocities </trajectory>"
         )
-    if target is None:
+    if target is None and TARGETS not in wrong:
         remarks.append("no temperature to compare with: none is kept constant")
-    elif not outputs.is_canonical:
+    elif target is not None and not outputs.is_canonical:
         remarks.append(
             "distributions are not judged: no thermostat, or one with a covariance of its own (<C>), as "
             "quantum thermostats and PIGLET have for all but the centroid"
         )
-    else:
+    elif target is not None:
         remarks.append(
             "width: standard deviation over that of the canonical distribution; p: Kolmogorov-Smirnov test "
             "of rows two correlation times apart"
@@ -236,15 +246,16 @@ def _from_properties(
 ) -> list[Number]:
     """i-PI's temperatures of all atoms or of those of one name, without what it adds.
 
-    For each degree of freedom that is fixed, or part of a fixed momentum, i-PI adds 1/2 k_B T of the ensemble
-    to the kinetic energy and divides by all, so that the mean is right and the fluctuation too small.
+    For each degree of freedom that it takes for held, or for part of a fixed momentum, i-PI adds 1/2 k_B T
+    of the ensemble to the kinetic energy and divides by all, so that the fluctuation is too small, and the
+    mean right only where it takes all for held that are.
     """
     numbers = []
     target, scale = outputs.temperature if outputs.keeps_temperature else None, np.ones(1)
     if target is not None and "step" in properties:
         wanted = targets(properties.columns["step"].astype(np.int64))
         scale = scale if wanted is None else target / wanted
-    names = np.array(composition.names)
+    names, counting = np.array(composition.names), replace(composition, fixed=outputs.counted.degrees)
     for column in properties.columns:
         kind = column.removeprefix("temperature").strip("()")
         if not column.startswith("temperature") or (kind and not (names == kind).any()):
@@ -255,10 +266,11 @@ def _from_properties(
         values, label = settled(properties.atomic(column) * scale), f"i-PI's {column}"
         group, n_beads = [Group(kind, atoms)], outputs.n_beads
         whole = 3.0 * len(atoms) * n_beads
-        freedom = Freedom.of(composition, group, n_beads, outputs.fixes_momentum)
+        freedom = _freedom(composition, group, n_beads, outputs.held)
         degrees = float(freedom.degrees[0])
+        added = whole - float(_freedom(counting, group, n_beads, outputs.counted).degrees[0])
         if degrees > 0.0:
-            values = (values * whole - (whole - degrees) * (outputs.temperature or 0.0)) / degrees
+            values = (values * whole - added * (outputs.temperature or 0.0)) / degrees
             numbers.append(_number(label, values, degrees, float(freedom.shape[0]), outputs))
     return numbers
 

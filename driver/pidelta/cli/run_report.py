@@ -12,12 +12,14 @@ from pidelta.analysis.cost import add_cost
 from pidelta.analysis.ipi_output import read_properties
 from pidelta.analysis.report import ReportOptions
 from pidelta.analysis.summary import summarise
+from pidelta.analysis.validity import wrong_numbers
 from pidelta.cli import uncertainty
 from pidelta.cli.description import describe_method
 from pidelta.cli.messages import show_warning
 from pidelta.cli.report import write_reports
 from pidelta.cli.report_input import report_folder
 from pidelta.errors import DataError
+from pidelta.ipi.outputs import read_outputs
 from pidelta.ipi.simulation import Simulation
 from pidelta.ipi.supervisor import Supervisor
 from pidelta.output_files import back_up
@@ -61,11 +63,11 @@ def _show_summary(
     table = Table(
         "quantity", "value", title=simulation.path.name, caption="means and drift leave out the first 5 %"
     )
-    paths = simulation.of_systems(file.path)
-    for name, path in zip(simulation.system_names, paths, strict=True):
+    paths, outputs = simulation.of_systems(file.path), read_outputs(simulation.path).systems
+    for name, path, system in zip(simulation.system_names, paths, outputs, strict=True):
         try:
             properties = read_properties(path)
-            summary = summarise(properties, len(setup.system))
+            summary = summarise(properties, len(setup.system), wrong_numbers(system))
         except DataError as error:
             console.print(f"no summary: {error}", soft_wrap=True)
             continue

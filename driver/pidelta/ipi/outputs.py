@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from pidelta.ipi.simulation import (
     properties_of,
     trajectories_of,
 )
+from pidelta.ipi.starts import names_give_masses, read_start
 from pidelta.ipi.xml_input import (
     items_of,
     output_of,
@@ -29,43 +30,77 @@ from pidelta.ipi.xml_input import (
 
 
 @dataclass(frozen=True)
+class Held:
+    """What of a system does not move.
+
+    Attributes:
+        momentum: whether the total momentum is kept at zero; i-PI does not where something is fixed.
+        centroids: whether the centroids of ring polymers stay where they are.
+        degrees: degrees of freedom of atoms: 3 times the atom, and 0, 1 or 2 for x, y or z.
+    """
+
+    momentum: bool = True
+    centroids: bool = False
+    degrees: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class SystemOutputs:
     """One system of a simulation and the files that it writes.
 
     Attributes:
         name: its prefix in the names of files; '' for the only one.
         n_beads: of its ring polymer.
-        temperature: k_B T of the ensemble in hartree, and of the springs of ring polymers; None without one.
+        temperature: k_B T of the ensemble in hartree, and of the springs of ring polymers; None without one,
+            or where it is ramped.
+        is_ramped: whether a ``t_ramp`` changes the temperature.
         keeps_temperature: whether this is an ensemble of constant temperature.
         ensemble: i-PI's mode of dynamics, such as ``nvt``; '' for other motions.
+        has_bias: whether forces of a ``<bias>`` act, which i-PI leaves out of what it calls forces.
         thermostats: modes of its thermostats, such as ``pile_g``.
         is_canonical: whether these sample velocities at the temperature: no generalised Langevin equation
             with a covariance of its own (quantum thermostats, PIGLET).
-        fixes_momentum: whether the total momentum is kept at zero; i-PI does not where something is fixed.
-        fixed: degrees of freedom that do not move: 3 times the atom, and 0, 1 or 2 for x, y or z.
+        held: what does not move.
+        counted: what i-PI takes for held where it computes a temperature.
+        frequencies: style of the frequencies of normal modes, such as ``pa-cmd``; ``rpmd`` by default.
+        exchanges: whether some of its atoms are bosons.
+        opens_paths: whether the paths of some atoms are open, and so no rings.
         time_step: in atomic units; None for motions without one.
-        masses: what the input says of them, in order: an atom, or -1 for all, and values in electron masses.
+        masses: those that are not of the names, in order: an atom, or -1 for all, and values in electron
+            masses.
+        masses_note: why these may be wrong; '' where they are not.
         properties, trajectories: the outputs.
     """
 
     name: str
     n_beads: int
     temperature: float | None
+    is_ramped: bool
     keeps_temperature: bool
     ensemble: str
+    has_bias: bool
     thermostats: tuple[str, ...]
     is_canonical: bool
-    fixes_momentum: bool
-    fixed: tuple[int, ...]
+    held: Held
+    counted: Held
+    frequencies: str
+    exchanges: bool
+    opens_paths: bool
     time_step: float | None
     masses: tuple[tuple[int, tuple[float, ...]], ...]
+    masses_note: str
     properties: tuple[PropertiesFile, ...]
     trajectories: tuple[TrajectoryFiles, ...]
 
+    @property
+    def fixed(self) -> tuple[int, ...]:
+        """Degrees of freedom of atoms that do not move."""
+        return self.held.degrees
+
     def trajectory(self, quantity: str) -> TrajectoryFiles | None:
-        """The output of a quantity with the smallest stride; None without one."""
+        """The output of a quantity with the most beads, of these the smallest stride; None without one."""
         found = [trajectory for trajectory in self.trajectories if trajectory.quantity == quantity]
-        return min(found, key=lambda t: t.stride, default=None)
+        return min(found, key=lambda t: (-len(t.files()), t.stride), default=None)
 
 
 @dataclass(frozen=True)
@@ -110,7 +145,7 @@ def read_outputs(path: Path) -> RunOutputs:
     return RunOutputs(
         path=path,
         prefix=prefix,
-        systems=tuple(_system(path, prefix, output, system) for system in systems),
+        systems=tuple(_system(path, prefix, output, systems, place) for place in range(len(systems))),
         swaps=swaps,
         swap_stride=stride,
         replicas=tuple(to_integer(path, "<repindex>", text, 0) for text in replicas),
@@ -139,42 +174,65 @@ def find_input(path: Path) -> Path:
     return found[0]
 
 
-def _system(path: Path, prefix: str, output: ET.Element, system: ET.Element) -> SystemOutputs:
+def _system(
+    path: Path, prefix: str, output: ET.Element, systems: Sequence[ET.Element], place: int
+) -> SystemOutputs:
+    system = systems[place]
     name = system.get("prefix", "")
     dynamics = next(system.iter("dynamics"), None)
     ensemble = "" if dynamics is None else dynamics.get("mode", "nve")
     thermostats = [] if dynamics is None else list(_thermostats(dynamics))
     modes = [element.get("mode", "") for element in thermostats]
-    temperature = _quantity(path, system, "temperature")
-    fixes_momentum, fixed = _fixed(path, system)
+    is_ramped = system.find(".//motion[@mode='t_ramp']") is not None
+    temperature = None if is_ramped else _quantity(path, system, "temperature")
+    held, counted = _held(path, system)
+    frequencies = system.find("normal_modes/frequencies")
+    masses, masses_note = _masses(path, prefix, systems, place)
     return SystemOutputs(
         name=name,
         n_beads=number_of_beads(path, system),
         temperature=temperature,
+        is_ramped=is_ramped,
         keeps_temperature=temperature is not None and ensemble not in ("", "nve"),
         ensemble=ensemble,
+        has_bias=system.find("ensemble/bias/force") is not None,
         thermostats=tuple(mode for mode in modes if mode and mode != "multi"),
         is_canonical=bool(modes) and all(element.find("C") is None for element in thermostats),
-        fixes_momentum=fixes_momentum,
-        fixed=fixed,
+        held=held,
+        counted=counted,
+        frequencies="rpmd" if frequencies is None else frequencies.get("style", "rpmd"),
+        exchanges=bool(items_of(system.findtext("normal_modes/bosons"))),
+        opens_paths=bool(items_of(system.findtext("normal_modes/open_paths"))),
         time_step=None if dynamics is None else _quantity(path, dynamics, "timestep") or 1.0,
-        masses=tuple(masses_of(path, system)),
+        masses=masses,
+        masses_note=masses_note,
         properties=tuple(properties_of(path, prefix, output, name)),
         trajectories=tuple(trajectories_of(path, prefix, output, name)),
     )
 
 
-def _fixed(path: Path, system: ET.Element) -> tuple[bool, tuple[int, ...]]:
-    """Whether the total momentum is zero, and the degrees of freedom that do not move.
+def _held(path: Path, system: ET.Element) -> tuple[Held, Held]:
+    """What does not move, and what i-PI takes for it in its temperatures.
 
     Atoms may be fixed in an input; in a RESTART i-PI has turned them into degrees of freedom. Of motions that
-    are combined the dynamics counts.
+    are combined the dynamics counts; i-PI takes for held only what all of them hold, and never centroids.
     """
     motions = [motion for motion in system.iter("motion") if motion.get("mode") != "multi"]
-    motion = next((each for each in motions if each.find("dynamics") is not None), None)
-    if motion is None:
-        return True, ()
-    return fixed_by(path, motion)
+    by_each = [_held_by(path, motion) for motion in motions]
+    moving = zip(motions, by_each, strict=True)
+    held = next((each for motion, each in moving if motion.find("dynamics") is not None), Held())
+    if system.find("motion[@mode='multi']") is None:
+        return held, held
+    common = set.intersection(*(set(each.degrees) for each in by_each)) if by_each else set()
+    return held, Held(all(each.momentum for each in by_each), False, tuple(sorted(common)))
+
+
+def _held_by(path: Path, motion: ET.Element) -> Held:
+    if motion.get("mode") in ("t_ramp", "p_ramp"):  # whatever the element says, i-PI takes nothing for held
+        return Held(momentum=False)
+    centroids = motion.find("dynamics[@mode='nvt-cc']") is not None
+    momentum, degrees = fixed_by(path, motion)
+    return Held(momentum, centroids, degrees)
 
 
 def fixed_by(path: Path, motion: ET.Element) -> tuple[bool, tuple[int, ...]]:
@@ -207,13 +265,41 @@ def _thermostats(dynamics: ET.Element) -> list[ET.Element]:
     return [found for element in dynamics.iterfind("thermostat") for found in element.iter("thermostat")]
 
 
+def _masses(
+    path: Path, prefix: str, systems: Sequence[ET.Element], place: int
+) -> tuple[tuple[tuple[int, tuple[float, ...]], ...], str]:
+    """Masses that are not those of the names, and a line where they are not known.
+
+    A state of i-PI brings its masses along, whatever the names; labels are names without masses. Then i-PI
+    itself reads the start, or, where this is gone, the RESTART of the run.
+    """
+    given = tuple(masses_of(path, systems[place]))
+    if names_give_masses(systems[place]):
+        return given, ""
+    try:
+        return _all_masses(path, systems[place]), ""
+    except SetupError as error:
+        problem = str(error)
+    try:
+        state = path.with_name("RESTART")
+        root = read_xml(state)
+        output, saved = root.find("output"), list(systems_of(state, root))
+        if output is not None and output.get("prefix") == prefix and len(saved) == len(systems):
+            return _all_masses(state, saved[place]), ""
+    except SetupError:
+        pass  # the start tells more of what is wrong
+    return given, f"{problem}: masses are those of the elements, and so may be wrong"
+
+
+def _all_masses(path: Path, system: ET.Element) -> tuple[tuple[int, tuple[float, ...]], ...]:
+    return ((-1, tuple(read_start(path, system).masses.tolist())),)
+
+
 def masses_of(path: Path, system: ET.Element) -> Iterator[tuple[int, tuple[float, ...]]]:
-    """Masses in place of those that i-PI knows for the names: of an initialisation, or in a RESTART."""
+    """Masses in the input itself, of an initialisation or in a RESTART."""
     for element in (*system.iterfind("initialize/masses"), *system.iterfind("beads/m")):
         if element.get("mode", "manual") != "manual":
-            raise SetupError(
-                f"{path}: <masses>: expected mode='manual', with the numbers, found {element.get('mode')!r}"
-            )
+            continue  # of a file
         unit = to_atomic(path, element, "mass")
         values = [unit * to_number(path, f"<{element.tag}>", text) for text in items_of(element.text)]
         yield to_integer(path, "index of <masses>", element.get("index", "-1"), -1), tuple(values)

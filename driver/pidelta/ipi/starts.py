@@ -33,6 +33,7 @@ class Start:
     Attributes:
         path: the file with the positions, for messages: the input itself where they are in it or in several.
         names: of the atoms.
+        masses: (N,) in electron masses.
         positions: (B, N, 3) of the beads in bohr.
         cell: (3, 3) lattice vectors as rows in bohr.
         goes_on: whether it is a state that i-PI wrote, so that nobody chose it now.
@@ -40,6 +41,7 @@ class Start:
 
     path: Path
     names: tuple[str, ...]
+    masses: FloatArray
     positions: FloatArray
     cell: FloatArray
     goes_on: bool
@@ -56,17 +58,27 @@ def read_starts(path: Path) -> tuple[Start, ...]:
     """
     starts: dict[str, Start] = {}
     for system in systems_of(path, read_xml(path)):
-        taken = ET.Element("system")
-        for element in system:
-            if element.tag in ("beads", "cell"):
-                taken.append(element)
-            elif element.tag == "initialize":
-                part = ET.SubElement(taken, "initialize", element.attrib)
-                part.extend(child for child in element if child.tag in _TAKEN)
+        taken = _taken(system)
         text = ET.tostring(taken, encoding="unicode")
         if text not in starts:
             starts[text] = _read_start(path, taken)
     return tuple(starts.values())
+
+
+def read_start(path: Path, system: ET.Element) -> Start:
+    """Read where one system of an i-PI input starts; as `read_starts`."""
+    return _read_start(path, _taken(system))
+
+
+def names_give_masses(system: ET.Element) -> bool:
+    """Whether i-PI takes masses from the names of atoms, where the input itself does not give them."""
+    return all(
+        element.get("mode", "chk").strip() not in ("chk", "ase")
+        and element.tag != "labels"
+        and (element.tag != "masses" or element.get("mode") == "manual")
+        for element in _initial(system)
+        if element.tag != "cell"
+    )
 
 
 def check_atom_order(starts: Sequence[Start], system: System) -> None:
@@ -107,6 +119,18 @@ def check_start_files(path: Path, system: ET.Element) -> None:
             )
 
 
+def _taken(system: ET.Element) -> ET.Element:
+    """The part of a system that says where it starts."""
+    taken = ET.Element("system")
+    for element in system:
+        if element.tag in ("beads", "cell"):
+            taken.append(element)
+        elif element.tag == "initialize":
+            part = ET.SubElement(taken, "initialize", element.attrib)
+            part.extend(child for child in element if child.tag in _TAKEN)
+    return taken
+
+
 def _initial(system: ET.Element) -> list[ET.Element]:
     return [element for element in system.iterfind("initialize/*") if element.tag in _TAKEN]
 
@@ -133,6 +157,7 @@ def _read_start(path: Path, system: ET.Element) -> Start:
     return Start(
         path=source,
         names=tuple(f"{name}" for name in beads.names),
+        masses=np.array(beads.m, dtype=np.float64),
         positions=np.array(beads.q, dtype=np.float64).reshape(beads.nbeads, -1, 3),
         cell=np.array(cell.h, dtype=np.float64).T,
         goes_on=system.find("initialize") is None,

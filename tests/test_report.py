@@ -16,7 +16,9 @@ from pidelta.analysis.correlations import Cost
 from pidelta.analysis.cost import add_cost, read_cost
 from pidelta.analysis.report import ReportOptions, SystemReport
 from pidelta.analysis.run_files import RunFiles
-from pidelta.cli.report_input import composition_of, read_run, read_setup
+from pidelta.cli.report_input import composition_of, other_setup, read_run, read_setup
+from pidelta.cli.run_record import keep_configuration
+from pidelta.config import load_config
 from pidelta.errors import DataError, SetupError
 from pidelta.units import ANGSTROM, HARTREE_IN_KELVIN, KELVIN
 
@@ -207,6 +209,26 @@ def test_without_a_configuration(tmp_path):
     assert {"all beads", "O beads", "H centroid"} <= names["Temperature"]
     assert "O-H" in names["Bonds"]
     assert "no regions, no water" in dict(made.facts)["configuration"]
+
+
+def test_the_configuration_is_that_of_the_run(tmp_path, run, capsys):
+    """Of the record that `pidelta run` keeps; another one is a warning, also in the report."""
+    path = write_run(tmp_path / "a")
+    other = path.with_name("other.yaml")
+    other.write_text(path.with_name("pidelta.yaml").read_text().replace("[0, 1, 2]", "[3, 4, 5]"))
+    simulation = SimpleNamespace(step=0, output_path=lambda name: path.with_name(f"sim.{name}"))
+    keep_configuration(simulation, load_config(other), ["mm", "low"])
+    assert read_setup(path, None).qm_indices.tolist() == [3, 4, 5]
+    assert other_setup(path, read_setup(path, None)) == ""
+    assert run("report", path, "--config", path.with_name("pidelta.yaml")) == 0
+    said = (
+        "pidelta.yaml: qm.atoms.0: expected 3 as when the run began (sim.configuration.json), found 0: "
+        "is that of the run another file, to be given with --config?"
+    )
+    assert said in capsys.readouterr().out.replace("\n", " ")
+    assert said in (path.parent / "sim-report" / "report.md").read_text()
+    other.unlink()
+    assert read_setup(path, None).qm_indices.tolist() == [0, 1, 2]
 
 
 def break_run(folder, fault):

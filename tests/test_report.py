@@ -231,6 +231,19 @@ def test_the_configuration_is_that_of_the_run(tmp_path, run, capsys):
     assert read_setup(path, None).qm_indices.tolist() == [0, 1, 2]
 
 
+def test_one_bead_of_several(tmp_path):
+    """Asked for by `bead`: no estimator of all beads, and a warning that dipoles are of that one."""
+    path = write_run(tmp_path / "a")
+    text = path.read_text().replace("filename='pos'", "filename='pos' bead='0'")
+    path.write_text(text.replace("filename='dip'", "filename='dip' bead='1'"))
+    (path.parent / "sim.pos_1.xyz").unlink()
+    (path.parent / "sim.dip_0").unlink()
+    made = make(path)
+    assert "dipole: 1 of 2 beads are there: what follows from it is not of the mean of all" in made.warnings
+    (estimators,) = (section for section in made.sections if section.title.startswith("Kinetic"))
+    assert not any("primitive" in number.name for number in estimators.numbers)
+
+
 def break_run(folder, fault):
     path = write_run(folder)
     if fault == "none yet":
@@ -239,6 +252,10 @@ def break_run(folder, fault):
                 file.unlink()
     elif fault == "beads":
         path.write_text(path.read_text().replace("nbeads='2'", "nbeads='1'"))
+    elif fault == "beads of old extras":
+        (folder / "sim.dip_2").write_text((folder / "sim.dip_1").read_text())
+    elif fault == "beads of old positions":
+        path.write_text(path.read_text().replace("filename='pos'", "filename='pos' bead='0'"))
     elif fault == "another input":
         for file in folder.glob("sim.*_*.xyz"):
             text = file.read_text().replace("       O ", "       S ")
@@ -271,6 +288,11 @@ def break_run(folder, fault):
     [
         ("none yet", r"sim\.xml: expected outputs of this input, found none yet: run it first"),
         ("beads", r"sim\.\w+: expected \w+ of 1 beads as in the input, found 2 files"),
+        ("beads of old extras", r"sim\.dip: expected extras of 2 beads .* found 3 files: are sim\.dip_2 of"),
+        (
+            "beads of old positions",
+            r"sim\.pos: expected positions of bead 0 .* are sim\.pos_1\.xyz of another",
+        ),
         ("another input", r"sim\.xml: expected trajectories of the 6 atoms of .*water\.xyz, found others"),
         ("units", r"sim\.pos_0\.xyz: expected units that i-PI knows in snapshot 0"),
         ("quantity", r"sim\.vel_0\.xyz: expected velocities .* found forces"),

@@ -58,6 +58,54 @@ def test_rows_computed_again_replace_the_old_ones(path):
     np.testing.assert_array_equal(properties.columns["step"], np.arange(0, 24, 2))
     assert properties.columns["conserved"][6] == float(row(12).split()[10])
     assert properties.columns["conserved"][7] == float(row(14, seed=100).split()[10])
+    assert properties.notes == ("3 of 15 rows come again further on, and the later ones count",)
+
+
+def test_the_same_run_twice(path):
+    path.write_text(path.read_text() * 2)
+    properties = read_properties(path)
+    np.testing.assert_array_equal(properties.columns["step"], np.arange(0, 20, 2))
+    (note,) = properties.notes
+    assert note.startswith("10 of 20 rows come again further on")
+    assert note.endswith("it begins anew at 10: are outputs of several runs joined?")
+
+
+def test_rows_without_steps(tmp_path):
+    """Times tell which rows were computed again; without these nothing does, which is said."""
+    path = tmp_path / "sim.out"
+    values = [0.0, 0.1, 0.2, 0.3, 0.2, 0.3, 0.4]
+    path.write_text("# column   1     --> time{picosecond} : t\n" + "".join(f"{t:.8e}\n" for t in values))
+    properties = read_properties(path)
+    np.testing.assert_allclose(properties.columns["time"], [0.0, 0.1, 0.2, 0.3, 0.4])
+    assert properties.notes == ("2 of 7 rows come again further on, and the later ones count",)
+    path.write_text(path.read_text().replace("time{picosecond}", "potential"))
+    properties = read_properties(path)
+    assert len(properties.columns["potential"]) == 7
+    assert "would count twice" in properties.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "{electronvolt}",
+            "",
+            r"found column 4 \(potential in atomic units\) in place of column 4 \(potential in electronvolt\): ",
+        ),
+        (
+            "column   4     --> potential{electronvolt}",
+            "column   4     --> conserved",
+            "found column 4 .conserved in",
+        ),
+        ("# column  12     --> temperature{kelvin}(1)", "#", "expected one header, or the same again"),
+    ],
+)
+def test_headers_that_differ(path, old, new, message):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text + text.replace(old, new))
+    with pytest.raises(DataError, match=message):
+        read_properties(path)
 
 
 @pytest.mark.parametrize(

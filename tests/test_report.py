@@ -201,6 +201,9 @@ def test_a_run_that_went_on(tmp_path):
         assert str(one.numbers) == str(two.numbers)
     remarks = [remark for section in after.sections for remark in section.remarks]
     assert "sim.vel_1.xyz: the last snapshot is cut off and left out" in remarks
+    again = "3 of 93 {} come again further on, and the later ones count"
+    assert f"sim.vel_0.xyz and 1 more: {again.format('snapshots')}" in remarks
+    assert after.warnings == (f"sim.out: {again.format('rows')}",)
 
 
 def test_without_a_configuration(tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 from ipi.utils.units import unit_to_internal
 
 from pidelta.errors import DataError
-from pidelta.ipi.frames import not_superseded
+from pidelta.ipi.frames import not_superseded, superseded_note
 from pidelta.state import FloatArray
 
 _COLUMN = re.compile(r"#\s*(?:column|cols\.)\s+(\d+)(?:-(\d+))?\s*-->\s*(\S+)")
@@ -49,6 +49,11 @@ class Column:
     first: int
     last: int
 
+    @property
+    def label(self) -> str:
+        """As in a message."""
+        return f"column {self.first + 1} ({self.name} in {self.unit or 'atomic units'})"
+
 
 @dataclass(frozen=True)
 class Properties:
@@ -57,10 +62,12 @@ class Properties:
     Attributes:
         columns: by name, (n,) or (n, k), as written.
         units: i-PI's name of the unit of each column, empty for atomic units and pure numbers.
+        notes: on rows that do not count, or that may count twice, a line each.
     """
 
     columns: dict[str, FloatArray]
     units: dict[str, str]
+    notes: tuple[str, ...] = ()
 
     def __contains__(self, name: str) -> bool:
         return name in self.columns
@@ -138,20 +145,18 @@ class PropertiesFollower:
 def read_properties(path: Path) -> Properties:
     """Read a properties file.
 
-    Where the steps go back, because a killed run was continued from an older checkpoint, the rows that were
-    computed again replace the old ones. An incomplete last line is left out.
+    Where the steps (without these, the times) go back, because a killed run was continued from an older
+    checkpoint, the rows that were computed again replace the old ones. An incomplete last line is left out.
 
     Raises:
-        DataError: the file is missing, has no header or no rows, a unit is unknown, or a row does not fit the
-            header.
+        DataError: the file is missing, has no header or no rows, or headers that differ, a unit is unknown,
+            or a row does not fit the header.
     """
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     except OSError as error:
         raise DataError(f"{path}: cannot read the properties: {error.strerror}") from error
-    columns = _read_header(lines)
-    if not columns:
-        raise DataError(f"{path}: expected the header of an i-PI properties file, found none")
+    columns = _only_header(path, lines)
     for column in columns:
         _check_unit(path, column)
     width = columns[-1].last + 1
@@ -172,10 +177,15 @@ def read_properties(path: Path) -> Properties:
     data = {
         c.name: table[:, c.first] if c.first == c.last else table[:, c.first : c.last + 1] for c in columns
     }
-    if "step" in data:
-        keep = not_superseded(data["step"])
+    units, notes = {column.name: column.unit for column in columns}, list[str]()
+    order = next((data[name] for name in ("step", "time") if name in data), None)
+    if order is None:
+        notes.append("no step and no time: rows that a continued run computed again would count twice")
+    else:
+        keep = not_superseded(order)
+        notes += filter(None, [superseded_note(order, keep, "rows")])
         data = {name: values[keep] for name, values in data.items()}
-    return Properties(data, {column.name: column.unit for column in columns})
+    return Properties(data, units, tuple(notes))
 
 
 def _kind(name: str) -> str:
@@ -199,6 +209,23 @@ def _check_unit(path: Path, column: Column) -> None:
             f"{path}: column {column.name}: expected a unit of {dimension} that i-PI knows, "
             f"found {column.unit!r}"
         ) from None
+
+
+def _only_header(path: Path, lines: list[str]) -> list[Column]:
+    """The columns, which outputs that were joined must share."""
+    columns = _read_header(lines)
+    if not columns:
+        raise DataError(f"{path}: expected the header of an i-PI properties file, found none")
+    starts = [place for place, column in enumerate(columns) if column.first == 0] + [len(columns)]
+    first = columns[: starts[1]] if len(starts) > 1 else columns
+    for place, column in enumerate(columns):
+        expected = first[place % len(first)]
+        if column != expected or len(columns) % len(first):
+            raise DataError(
+                f"{path}: expected one header, or the same again, found {column.label} in place of "
+                f"{expected.label}: outputs of several runs, of other columns or units, cannot be joined"
+            )
+    return first
 
 
 def _read_header(lines: list[str]) -> list[Column]:

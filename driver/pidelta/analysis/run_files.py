@@ -54,6 +54,9 @@ class BeadFrames:
             for file in files
             if file.is_cut_off
         ]
+        for note in dict.fromkeys(note for file in files for note in file.notes):
+            first, *others = [file.path.name for file in files if note in file.notes]
+            self.notes.append(f"{first}{f' and {len(others)} more' if others else ''}: {note}")
 
     def __len__(self) -> int:
         return len(self.steps)

@@ -44,7 +44,7 @@ SUFFIXES = {"xyz": ".xyz", "pdb": ".pdb", "ase": ".extxyz", "bin": ".bin"}
 _STEP = re.compile(r"Step:\s*(\d+)")
 _UNIT = re.compile(r"(\w+)\{([^}]*)\}")
 _EXTRAS = re.compile(r"^ ?#EXTRAS\((.*?)\)# Step:\s*(\d+)\s*$", re.MULTILINE)
-READER_ERRORS = (ValueError, TypeError, IndexError, KeyError, EOFError, StopIteration)
+READER_ERRORS = (ValueError, TypeError, IndexError, KeyError, EOFError, StopIteration, OverflowError)
 """What i-PI's and ASE's readers raise where a file is not as they expect it."""
 _NAME_WIDTH = 8
 _NUMBER_WIDTH = 13
@@ -72,6 +72,11 @@ class FrameFile:
         path: a file ending in .xyz, .pdb, .extxyz or .bin, as i-PI writes them.
         quantity: i-PI's name of what it holds.
 
+    Attributes:
+        steps: (n,) of the simulation.
+        is_cut_off: whether there is an incomplete last snapshot.
+        notes: on other snapshots that do not count, a line each.
+
     Raises:
         DataError: the file is missing, is no such trajectory, or has no whole snapshot.
     """
@@ -92,6 +97,7 @@ class FrameFile:
             raise DataError(f"{path}: expected at least one whole snapshot as i-PI writes it, found none")
         steps = np.array([i if place.step is None else place.step for i, place in enumerate(places)])
         keep = not_superseded(steps)
+        self.notes = tuple(filter(None, [superseded_note(steps, keep, "snapshots")]))
         self._places = [places[index] for index in keep]
         self.steps: IntArray = steps[keep].astype(np.int64)
         self._factors: dict[str, tuple[float, float]] = {}
@@ -220,6 +226,21 @@ def not_superseded(steps: IntArray | FloatArray) -> IntArray:
     """Indices of the rows after which the step only grows."""
     least_later = np.minimum.accumulate(np.append(steps[1:], np.inf)[::-1])[::-1]
     return np.flatnonzero(steps < least_later)
+
+
+def superseded_note(steps: IntArray | FloatArray, keep: IntArray, what: str) -> str:
+    """What is to be said of rows or snapshots that are replaced by later ones; '' where there are none.
+
+    Args:
+        steps: (n,), or times.
+        keep: what `not_superseded` leaves of them.
+        what: they are.
+    """
+    if len(keep) == len(steps):
+        return ""
+    text = f"{len(steps) - len(keep)} of {len(steps)} {what} come again further on, and the later ones count"
+    anew = np.flatnonzero(steps[1:] <= steps[0]) + 1
+    return f"{text}; it begins anew at {anew[0]}: are outputs of several runs joined?" if len(anew) else text
 
 
 def _step_of(comment: str) -> int | None:

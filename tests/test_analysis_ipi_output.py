@@ -90,7 +90,7 @@ def test_rows_without_steps(tmp_path):
         (
             "{electronvolt}",
             "",
-            r"found column 4 \(potential in atomic units\) in place of column 4 \(potential in electronvolt\): ",
+            r"found column 4 \(potential in atomic units\) in place of column 4 \(potential in ele",
         ),
         (
             "column   4     --> potential{electronvolt}",
@@ -105,6 +105,31 @@ def test_headers_that_differ(path, old, new, message):
     assert old in text
     path.write_text(text + text.replace(old, new))
     with pytest.raises(DataError, match=message):
+        read_properties(path)
+
+
+@pytest.mark.parametrize("lost", [2, 3, 9, 40, 150, 200])
+def test_a_row_that_a_killed_run_did_not_finish(path, lost):
+    """i-PI goes on in the same line, with a row of before."""
+    follower = PropertiesFollower(path, continued=True)
+    again = [row(step, seed=100) for step in (14, 16, 18, 20)]
+    path.write_text(path.read_text()[:-lost] + "  " + again[0])
+    assert follower.latest()["conserved"] == float(again[0].split()[10])
+    path.write_text(path.read_text() + "".join(again[1:]))
+    properties = read_properties(path)
+    np.testing.assert_array_equal(properties.columns["step"], np.arange(0, 22, 2))
+    assert properties.columns["conserved"][7] == float(again[0].split()[10])
+    assert properties.notes[0] == "line 17: part of a row that a killed run did not finish is left out"
+
+
+def test_a_line_with_more_that_is_no_such_row(path):
+    """The steps go on as if nothing had happened, or it is no row."""
+    text = path.read_text()
+    path.write_text(text[:-40] + "  " + row(20) + row(22))
+    with pytest.raises(DataError, match="line 17: expected 12 columns, found 22"):
+        read_properties(path)
+    path.write_text(text + "1 " * 25 + "\n")
+    with pytest.raises(DataError, match="line 18: expected 12 columns, found 25"):
         read_properties(path)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from ipi.utils.units import unit_to_internal
 
 from pidelta.errors import DataError
-from pidelta.ipi.frames import not_superseded, superseded_note
+from pidelta.ipi.frames import goes_on, not_superseded, superseded_note
 from pidelta.state import FloatArray
 
 _COLUMN = re.compile(r"#\s*(?:column|cols\.)\s+(\d+)(?:-(\d+))?\s*-->\s*(\S+)")
@@ -138,7 +138,7 @@ class PropertiesFollower:
         return self._numbers(rows[-1])
 
     def _numbers(self, row: str) -> dict[str, float]:
-        values = row.split()
+        values = row.split()[-(self._columns[-1].last + 1) :]  # after what a killed run left in the line
         return {column.name: float(values[column.first]) for column in self._columns}
 
 
@@ -146,7 +146,8 @@ def read_properties(path: Path) -> Properties:
     """Read a properties file.
 
     Where the steps (without these, the times) go back, because a killed run was continued from an older
-    checkpoint, the rows that were computed again replace the old ones. An incomplete last line is left out.
+    checkpoint, the rows that were computed again replace the old ones. An incomplete row is left out, the
+    last or where a killed run was continued.
 
     Raises:
         DataError: the file is missing, has no header or no rows, or headers that differ, a unit is unknown,
@@ -159,25 +160,14 @@ def read_properties(path: Path) -> Properties:
     columns = _only_header(path, lines)
     for column in columns:
         _check_unit(path, column)
-    width = columns[-1].last + 1
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if line.startswith("#") or not line.strip() or not line.endswith("\n"):
-            continue
-        values = line.split()
-        if len(values) != width:
-            raise DataError(f"{path}: line {number}: expected {width} columns, found {len(values)}")
-        try:
-            rows.append([float(value) for value in values])
-        except ValueError as error:
-            raise DataError(f"{path}: line {number}: expected numbers: {error}") from error
+    rows, notes = _read_rows(path, lines, columns)
     if not rows:
         raise DataError(f"{path}: expected at least one row of properties, found none")
     table = np.array(rows)
     data = {
         c.name: table[:, c.first] if c.first == c.last else table[:, c.first : c.last + 1] for c in columns
     }
-    units, notes = {column.name: column.unit for column in columns}, list[str]()
+    units = {column.name: column.unit for column in columns}
     order = next((data[name] for name in ("step", "time") if name in data), None)
     if order is None:
         notes.append("no step and no time: rows that a continued run computed again would count twice")
@@ -186,6 +176,32 @@ def read_properties(path: Path) -> Properties:
         notes += filter(None, [superseded_note(order, keep, "rows")])
         data = {name: values[keep] for name, values in data.items()}
     return Properties(data, units, tuple(notes))
+
+
+def _read_rows(path: Path, lines: list[str], columns: list[Column]) -> tuple[list[list[float]], list[str]]:
+    """The numbers of all rows, and notes.
+
+    A killed run leaves part of a row, and i-PI goes on in the same line.
+    """
+    width = columns[-1].last + 1
+    order = next((c.first for name in ("step", "time") for c in columns if c.name == name), None)
+    rows: list[list[float]] = []
+    notes = []
+    for number, line in enumerate(lines, start=1):
+        if line.startswith("#") or not line.strip() or not line.endswith("\n"):
+            continue
+        words = line.split()
+        is_cut = width < len(words) <= 2 * width and order is not None
+        try:
+            row = [float(word) for word in (words[-width:] if is_cut else words)]
+        except ValueError as error:
+            raise DataError(f"{path}: line {number}: expected numbers: {error}") from error
+        if is_cut and order is not None and goes_on([row[order] for row in rows], row[order]):
+            notes.append(f"line {number}: part of a row that a killed run did not finish is left out")
+        elif len(row) != width or is_cut:
+            raise DataError(f"{path}: line {number}: expected {width} columns, found {len(words)}")
+        rows.append(row)
+    return rows, notes
 
 
 def _kind(name: str) -> str:

@@ -134,6 +134,18 @@ def test_part_of_a_binary_snapshot(tmp_path):
         FrameFile(path)
 
 
+@pytest.mark.parametrize("place", [72, 80 + 24 * len(NAMES)])
+def test_a_damaged_binary_snapshot(tmp_path, place):
+    """Numbers of atoms and of letters beyond all bounds."""
+    path = by_ipi(tmp_path / "a.bin", [0, 10])
+    content = bytearray(path.read_bytes())
+    second = len(content) // 2 + place
+    content[second : second + 8] = b"\xff" * 7 + b"\x7f"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.bin: expected positions as i-PI writes them in snapshot 1"):
+        FrameFile(path).read(1)
+
+
 def test_lines_of_other_widths_are_read_as_words(tmp_path):
     """Written by another program: i-PI's comment, free columns."""
     path = tmp_path / "a.xyz"

@@ -498,6 +498,8 @@ def _parse_binary(raw: bytes, atoms: IntArray | None, with_names: bool) -> _Cont
     after = 80 + 24 * count
     length = int(np.frombuffer(raw, np.int64, 1, after)[0])
     text = raw[after + 8 :].decode("utf-32-le")
+    if not 0 < length < len(text):
+        raise ValueError(f"names of {length} letters")
     return tuple(text[:length].split("|")), values if atoms is None else values[atoms], cell, text[length:]
 
 

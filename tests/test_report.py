@@ -12,10 +12,12 @@ from ipi.engine.cell import Cell
 from ipi.engine.properties import Properties as IpiProperties
 from ipi.utils.io import print_file
 
+from pidelta.analysis.comparison import distinct, overlaid
 from pidelta.analysis.correlations import Cost
 from pidelta.analysis.cost import add_cost, read_cost
 from pidelta.analysis.report import ReportOptions, SystemReport
 from pidelta.analysis.run_files import RunFiles
+from pidelta.analysis.sections import Curve, Panel, Picture, Report, Section
 from pidelta.cli.report_input import composition_of, other_setup, read_run, read_setup
 from pidelta.cli.run_record import keep_configuration
 from pidelta.config import load_config
@@ -184,6 +186,33 @@ def test_comparison(sample, run, tmp_path):
     page = (output / "report.md").read_text()
     assert re.search(r"\| all beads \| \d+\.?\d* ± .* \| \d+\.?\d* ± .* \| K \| \+\d", page)
     assert (output / "temperatures.png").exists()
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    """By as much of the path as that takes; a run is not compared with itself."""
+
+    def named(*folders):
+        reports = [Report("sim", tmp_path / folder, "", (), ()) for folder in folders]
+        return [report.name for report in distinct(reports)]
+
+    assert named("a") == ["sim"]
+    assert named("a", "b") == ["a/sim", "b/sim"]
+    assert named("x1/run", "x2/run") == ["x1/run/sim", "x2/run/sim"]
+    assert named("a", "x/y/a", "x/z/a")[1:] == ["y/a/sim", "z/a/sim"]
+    with pytest.raises(DataError, match=r"--compare: expected runs that differ, found .*/a/sim twice"):
+        named("a", "b", "a")
+
+
+def test_unlike_units_do_not_share_a_panel():
+    def section(unit):
+        curve = Curve("", np.arange(3.0), np.arange(3.0))
+        panel = Panel("volume", "time / ps", f"volume / {unit}", (curve,))
+        return Section("Energies", pictures=(Picture("energies", "over time", (panel,)),))
+
+    (picture,) = overlaid(["a", "b", "c"], [section("angstrom3"), section("a.u."), section("angstrom3")])
+    found = {panel.y_label: [curve.name for curve in panel.curves] for panel in picture.panels}
+    assert found == {"volume / angstrom3": ["a", "c"], "volume / a.u.": ["b"]}
+    assert {panel.title for panel in picture.panels} == {"volume"}
 
 
 def test_a_run_that_went_on(tmp_path):

@@ -129,8 +129,9 @@ def _compare(console: Console, reports: list[Report], folder: Path) -> None:
     from pidelta.analysis.comparison import distinct, write_comparison
     from pidelta.analysis.pages import PAGE
 
+    named = distinct(reports)
     folder.mkdir(parents=True, exist_ok=True)
-    write_comparison(distinct(reports), folder)
+    write_comparison(named, folder)
     console.print(f"comparison: {folder / PAGE}", soft_wrap=True, highlight=False)
 
 

@@ -58,6 +58,79 @@ def test_rows_computed_again_replace_the_old_ones(path):
     np.testing.assert_array_equal(properties.columns["step"], np.arange(0, 24, 2))
     assert properties.columns["conserved"][6] == float(row(12).split()[10])
     assert properties.columns["conserved"][7] == float(row(14, seed=100).split()[10])
+    assert properties.notes == ("3 of 15 rows come again further on, and the later ones count",)
+
+
+def test_the_same_run_twice(path):
+    path.write_text(path.read_text() * 2)
+    properties = read_properties(path)
+    np.testing.assert_array_equal(properties.columns["step"], np.arange(0, 20, 2))
+    (note,) = properties.notes
+    assert note.startswith("10 of 20 rows come again further on")
+    assert note.endswith("it begins anew at 10: are outputs of several runs joined?")
+
+
+def test_rows_without_steps(tmp_path):
+    """Times tell which rows were computed again; without these nothing does, which is said."""
+    path = tmp_path / "sim.out"
+    values = [0.0, 0.1, 0.2, 0.3, 0.2, 0.3, 0.4]
+    path.write_text("# column   1     --> time{picosecond} : t\n" + "".join(f"{t:.8e}\n" for t in values))
+    properties = read_properties(path)
+    np.testing.assert_allclose(properties.columns["time"], [0.0, 0.1, 0.2, 0.3, 0.4])
+    assert properties.notes == ("2 of 7 rows come again further on, and the later ones count",)
+    path.write_text(path.read_text().replace("time{picosecond}", "potential"))
+    properties = read_properties(path)
+    assert len(properties.columns["potential"]) == 7
+    assert "would count twice" in properties.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "{electronvolt}",
+            "",
+            r"found column 4 \(potential in atomic units\) in place of column 4 \(potential in ele",
+        ),
+        (
+            "column   4     --> potential{electronvolt}",
+            "column   4     --> conserved",
+            "found column 4 .conserved in",
+        ),
+        ("# column  12     --> temperature{kelvin}(1)", "#", "expected one header, or the same again"),
+    ],
+)
+def test_headers_that_differ(path, old, new, message):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text + text.replace(old, new))
+    with pytest.raises(DataError, match=message):
+        read_properties(path)
+
+
+@pytest.mark.parametrize("lost", [2, 3, 9, 40, 150, 200])
+def test_a_row_that_a_killed_run_did_not_finish(path, lost):
+    """i-PI goes on in the same line, with a row of before."""
+    follower = PropertiesFollower(path, continued=True)
+    again = [row(step, seed=100) for step in (14, 16, 18, 20)]
+    path.write_text(path.read_text()[:-lost] + "  " + again[0])
+    assert follower.latest()["conserved"] == float(again[0].split()[10])
+    path.write_text(path.read_text() + "".join(again[1:]))
+    properties = read_properties(path)
+    np.testing.assert_array_equal(properties.columns["step"], np.arange(0, 22, 2))
+    assert properties.columns["conserved"][7] == float(again[0].split()[10])
+    assert properties.notes[0] == "line 17: part of a row that a killed run did not finish is left out"
+
+
+def test_a_line_with_more_that_is_no_such_row(path):
+    """The steps go on as if nothing had happened, or it is no row."""
+    text = path.read_text()
+    path.write_text(text[:-40] + "  " + row(20) + row(22))
+    with pytest.raises(DataError, match="line 17: expected 12 columns, found 22"):
+        read_properties(path)
+    path.write_text(text + "1 " * 25 + "\n")
+    with pytest.raises(DataError, match="line 18: expected 12 columns, found 25"):
+        read_properties(path)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
+from pidelta.analysis.correlations import Series, correlation_section
 from pidelta.analysis.statistics import (
     autocorrelation,
     block_errors,
@@ -102,3 +103,14 @@ def test_correlated_temperatures_are_thinned():
 
 def test_too_few_rows_for_a_test():
     assert math.isnan(compare_with_canonical(temperatures(9, 300.0, 15), 9, 300.0).p_value)
+
+
+def test_rows_of_unlike_strides_have_no_correlation_time():
+    """As where two runs were joined; what is evenly spaced once the run has settled has one."""
+    noise = np.random.default_rng(5).normal(size=200)
+    steps = np.concatenate([np.arange(100) * 2, 200 + np.arange(100) * 10])
+    joined, even = Series("joined", steps, noise), Series("even", np.arange(200) * 2, noise)
+    late = Series("late", np.append([0], 40 + np.arange(199) * 2), noise)
+    section = correlation_section([joined, even, late], 1e-3, None, [])
+    assert [number.name for number in section.numbers] == ["even", "late"]
+    assert "joined: rows are not evenly spaced in time, but 2 to 10 steps apart" in section.remarks

@@ -14,6 +14,7 @@ from pidelta.analysis.diffusion import (
     mean_square_displacements,
 )
 from pidelta.analysis.distances import pairs_of, radial_distributions
+from pidelta.analysis.positions_pass import read_positions
 from pidelta.analysis.run_files import Snapshot
 from pidelta.units import ANGSTROM, KELVIN
 
@@ -173,6 +174,43 @@ def test_lengths_of_beads_and_centroids():
     for curve in (beads, centroid):
         assert np.sum(curve.y) * (curve.x[1] - curve.x[0]) == pytest.approx(1.0, abs=0.02)
     assert centroid.x[centroid.y.argmax()] == pytest.approx(1.09, abs=0.04)
+
+
+@pytest.mark.parametrize("is_periodic", [True, False])
+def test_a_cell_that_is_none_does_not_fold_lengths(is_periodic):
+    """Of a molecule in vacuum the cell of i-PI is made up."""
+    source = frames(np.array([[[[0.0, 0.0, 0.0], [15.0, 0.0, 0.0]]]] * 4))
+    source.is_complete, source.steps = True, np.arange(4)
+    source.stream = lambda: (
+        Snapshot(step, source.read(step, 0)[0][None], CELL * ANGSTROM) for step in range(4)
+    )
+    composition = Composition(("O", "O"), is_periodic=is_periodic)
+    (number,) = read_positions(composition, source, [(0, 1)], None).bonds.section().numbers
+    assert number.mean.value == pytest.approx(1.0 if is_periodic else 15.0)
+
+
+@pytest.mark.parametrize("spread", [1e-4, 0.003, 0.4, 5.0, 60.0])
+@pytest.mark.parametrize("middle", [1.0, 20.0, 300.0])
+def test_lengths_of_any_size(middle, spread):
+    """Mean and deviation are those of the lengths, and the curve is where they are."""
+    lengths = np.abs(np.random.default_rng(1).normal(size=(400, 10)) * spread + middle)
+    composition = Composition(("O", "O"), is_periodic=False)
+    collected = BondLengths(bond_kinds(composition, np.zeros((2, 3)), [(0, 1)])[-1:], False, False)
+    for step, row in enumerate(lengths):
+        beads = np.zeros((10, 2, 3))
+        beads[:, 1, 2] = row
+        collected.add(Snapshot(step, beads * ANGSTROM, np.eye(3)))
+    section = collected.section()
+    (number,) = section.numbers
+    assert number.details["standard deviation, beads / Å"] == pytest.approx(lengths.std(), abs=6e-5)
+    (curve,) = section.pictures[0].panels[0].curves
+    weights = curve.y / curve.y.sum()
+    assert curve.y.sum() * (curve.x[1] - curve.x[0]) == pytest.approx(1.0, abs=0.02)
+    bin_width = curve.x[1] - curve.x[0]
+    assert (weights * curve.x).sum() == pytest.approx(lengths.mean(), abs=0.02 * lengths.std() + bin_width)
+    assert np.sqrt((weights * (curve.x - (weights * curve.x).sum()) ** 2).sum()) == pytest.approx(
+        lengths.std(), rel=0.05, abs=bin_width
+    )
 
 
 def test_displacements_by_fourier_transforms():

@@ -90,6 +90,9 @@ def test_steps_computed_again_replace_the_old_ones(tmp_path, suffix):
     frames = FrameFile(path)
     np.testing.assert_array_equal(frames.steps, [0, 10, 20, 30, 40])
     np.testing.assert_allclose(frames.read(3)[0], values_at(30, "positions"), atol=1e-3)
+    assert frames.notes == ("2 of 7 snapshots come again further on, and the later ones count",)
+    path.write_bytes(path.read_bytes() * 2)
+    assert "begins anew at 7: are outputs of several runs joined?" in FrameFile(path).notes[0]
 
 
 @pytest.mark.parametrize("suffix", ["xyz", "extxyz", "bin", "pdb"])
@@ -101,6 +104,46 @@ def test_a_cut_off_snapshot_is_left_out_and_said(tmp_path, suffix):
         frames = FrameFile(path)
         np.testing.assert_array_equal(frames.steps, [0])
         assert frames.is_cut_off
+
+
+@pytest.mark.parametrize("suffix", ["xyz", "extxyz", "pdb"])
+def test_a_snapshot_that_a_killed_run_did_not_finish(tmp_path, suffix):
+    """Wherever it was cut, i-PI goes on in the same line; what is no such cut is refused."""
+    unit = "automatic" if suffix == "extxyz" else "angstrom"
+    path = by_ipi(tmp_path / f"a.{suffix}", [0, 10, 20, 30], unit=unit)
+    whole = path.read_bytes()
+    size = len(whole) // 4
+    more = by_ipi(tmp_path / f"b.{suffix}", [20, 30, 40], unit=unit).read_bytes()
+    for lost in range(1, size, 25 if suffix == "extxyz" else 1):
+        path.write_bytes(whole[:-lost] + more)
+        frames = FrameFile(path)
+        np.testing.assert_array_equal(frames.steps, [0, 10, 20, 30, 40])
+        np.testing.assert_allclose(frames.read(2)[0], values_at(20, "positions"), atol=2e-3)
+        assert frames.notes[0] == "snapshots that a killed run did not finish are left out: 1"
+    later = by_ipi(tmp_path / f"c.{suffix}", [40, 50], unit=unit).read_bytes()
+    path.write_bytes(whole[: -size // 2] + later)
+    with pytest.raises(DataError, match="expected a whole snapshot before step 40, found part of one"):
+        FrameFile(path)
+
+
+def test_part_of_a_binary_snapshot(tmp_path):
+    path = by_ipi(tmp_path / "a.bin", [0, 10])
+    more = by_ipi(tmp_path / "b.bin", [10, 20]).read_bytes()
+    path.write_bytes(path.read_bytes()[:-100] + more)
+    with pytest.raises(DataError, match=r"bytes each, as the first, .* was a run killed while it wrote one"):
+        FrameFile(path)
+
+
+@pytest.mark.parametrize("place", [72, 80 + 24 * len(NAMES)])
+def test_a_damaged_binary_snapshot(tmp_path, place):
+    """Numbers of atoms and of letters beyond all bounds."""
+    path = by_ipi(tmp_path / "a.bin", [0, 10])
+    content = bytearray(path.read_bytes())
+    second = len(content) // 2 + place
+    content[second : second + 8] = b"\xff" * 7 + b"\x7f"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.bin: expected positions as i-PI writes them in snapshot 1"):
+        FrameFile(path).read(1)
 
 
 def test_lines_of_other_widths_are_read_as_words(tmp_path):
@@ -154,6 +197,15 @@ def test_extras(tmp_path):
     steps, values = read_extras(path)
     np.testing.assert_array_equal(steps, [0, 4, 8])
     np.testing.assert_allclose(values, [rows[0], rows[4], [5.0, 6.0, 7.0]])
+    whole = "".join(block(*item) for item in rows.items())
+    for lost in range(1, len(block(*next(iter(rows.items()))))):
+        path.write_text(whole[:-lost] + block(4, [5.0, 6.0, 7.0]) + block(8, [7.0, 8.0, 9.0]))
+        steps, values = read_extras(path)
+        np.testing.assert_array_equal(steps, [0, 4, 8])
+        np.testing.assert_allclose(values, [rows[0], [5.0, 6.0, 7.0], [7.0, 8.0, 9.0]])
+    path.write_text(whole[:-20] + block(12, [5.0, 6.0, 7.0]))
+    with pytest.raises(DataError, match="dipole_0: expected whole extras before those of step 12"):
+        read_extras(path)
     path.write_text(block(0, [1.0]) + block(4, [1.0, 2.0]))
     with pytest.raises(DataError, match="dipole_0: expected extras of one length"):
         read_extras(path)

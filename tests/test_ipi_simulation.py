@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import ipi.engine.outputs
 import pytest
+from ipi.engine.outputs import TrajectoryOutput
 
 from ipi_support import write_input
 from pidelta.errors import SetupError
 from pidelta.ipi.outputs import read_outputs
 from pidelta.ipi.saved_states import step_in_restart
-from pidelta.ipi.simulation import read_simulation
+from pidelta.ipi.simulation import TrajectoryFiles, read_simulation
 
 
 def test_description(tmp_path):
@@ -38,6 +42,21 @@ def test_description(tmp_path):
     assert [p.name for p in simulation.trajectories[0].files()] == ["sim.pos_02.xyz", "sim.pos_10.xyz"]
     assert [t.quantity for t in simulation.trajectories] == ["positions", "forces", "extras"]
     assert simulation.sockets_prefix == "/tmp/ipi_"
+
+
+@pytest.mark.parametrize("n_beads", [4, 10, 100, 1000])
+@pytest.mark.parametrize("bead", [-1, -3, 2])
+@pytest.mark.parametrize(
+    ("quantity", "form"), [("positions", "xyz"), ("v_centroid", "ase"), ("extras", "xyz"), ("forces", "bin")]
+)
+def test_names_of_trajectories_are_those_of_ipi(tmp_path, monkeypatch, n_beads, bead, quantity, form):
+    opened = []
+    monkeypatch.setattr(ipi.engine.outputs, "open_backup", lambda name, mode: opened.append(name))
+    output = TrajectoryOutput(filename="sim.a", what=quantity, format=form, ibead=bead)
+    output.system = SimpleNamespace(beads=SimpleNamespace(nbeads=n_beads))
+    output.open_stream("w")
+    files = TrajectoryFiles(tmp_path / "sim.a", quantity, form, 1, bead=bead)
+    assert files.names(n_beads) == opened
 
 
 def test_nested_ffsockets_defaults_and_restart(tmp_path):

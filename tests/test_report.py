@@ -12,12 +12,16 @@ from ipi.engine.cell import Cell
 from ipi.engine.properties import Properties as IpiProperties
 from ipi.utils.io import print_file
 
+from pidelta.analysis.comparison import distinct, overlaid
 from pidelta.analysis.correlations import Cost
 from pidelta.analysis.cost import add_cost, read_cost
 from pidelta.analysis.report import ReportOptions, SystemReport
 from pidelta.analysis.run_files import RunFiles
-from pidelta.cli.report_input import composition_of, read_run, read_setup
+from pidelta.analysis.sections import Curve, Panel, Picture, Report, Section
+from pidelta.cli.report_input import composition_of, other_setup, read_run, read_setup
+from pidelta.config import load_config
 from pidelta.errors import DataError, SetupError
+from pidelta.run_record import keep_configuration
 from pidelta.units import ANGSTROM, HARTREE_IN_KELVIN, KELVIN
 
 NAMES = ("O", "H", "H") * 2
@@ -184,6 +188,33 @@ def test_comparison(sample, run, tmp_path):
     assert (output / "temperatures.png").exists()
 
 
+def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    """By as much of the path as that takes; a run is not compared with itself."""
+
+    def named(*folders):
+        reports = [Report("sim", tmp_path / folder, "", (), ()) for folder in folders]
+        return [report.name for report in distinct(reports)]
+
+    assert named("a") == ["sim"]
+    assert named("a", "b") == ["a/sim", "b/sim"]
+    assert named("x1/run", "x2/run") == ["x1/run/sim", "x2/run/sim"]
+    assert named("a", "x/y/a", "x/z/a")[1:] == ["y/a/sim", "z/a/sim"]
+    with pytest.raises(DataError, match=r"--compare: expected runs that differ, found .*/a/sim twice"):
+        named("a", "b", "a")
+
+
+def test_unlike_units_do_not_share_a_panel():
+    def section(unit):
+        curve = Curve("", np.arange(3.0), np.arange(3.0))
+        panel = Panel("volume", "time / ps", f"volume / {unit}", (curve,))
+        return Section("Energies", pictures=(Picture("energies", "over time", (panel,)),))
+
+    (picture,) = overlaid(["a", "b", "c"], [section("angstrom3"), section("a.u."), section("angstrom3")])
+    found = {panel.y_label: [curve.name for curve in panel.curves] for panel in picture.panels}
+    assert found == {"volume / angstrom3": ["a", "c"], "volume / a.u.": ["b"]}
+    assert {panel.title for panel in picture.panels} == {"volume"}
+
+
 def test_a_run_that_went_on(tmp_path):
     """Steps that were computed again count once, and a cut-off snapshot is left out and said."""
     path = write_run(tmp_path / "a")
@@ -199,6 +230,9 @@ def test_a_run_that_went_on(tmp_path):
         assert str(one.numbers) == str(two.numbers)
     remarks = [remark for section in after.sections for remark in section.remarks]
     assert "sim.vel_1.xyz: the last snapshot is cut off and left out" in remarks
+    again = "3 of 93 {} come again further on, and the later ones count"
+    assert f"sim.vel_0.xyz and 1 more: {again.format('snapshots')}" in remarks
+    assert after.warnings == (f"sim.out: {again.format('rows')}",)
 
 
 def test_without_a_configuration(tmp_path):
@@ -209,6 +243,39 @@ def test_without_a_configuration(tmp_path):
     assert "no regions, no water" in dict(made.facts)["configuration"]
 
 
+def test_the_configuration_is_that_of_the_run(tmp_path, run, capsys):
+    """Of the record that `pidelta run` keeps; another one is a warning, also in the report."""
+    path = write_run(tmp_path / "a")
+    other = path.with_name("other.yaml")
+    other.write_text(path.with_name("pidelta.yaml").read_text().replace("[0, 1, 2]", "[3, 4, 5]"))
+    simulation = SimpleNamespace(step=0, output_path=lambda name: path.with_name(f"sim.{name}"))
+    keep_configuration(simulation, load_config(other), ["mm", "low"])
+    assert read_setup(path, None).qm_indices.tolist() == [3, 4, 5]
+    assert other_setup(path, read_setup(path, None)) == ""
+    assert run("report", path, "--config", path.with_name("pidelta.yaml")) == 0
+    said = (
+        "pidelta.yaml: qm.atoms.0: expected 3 as when the run began (sim.configuration.json), found 0: "
+        "is that of the run another file, to be given with --config?"
+    )
+    assert said in capsys.readouterr().out.replace("\n", " ")
+    assert said in (path.parent / "sim-report" / "report.md").read_text()
+    other.unlink()
+    assert read_setup(path, None).qm_indices.tolist() == [0, 1, 2]
+
+
+def test_one_bead_of_several(tmp_path):
+    """Asked for by `bead`: no estimator of all beads, and a warning that dipoles are of that one."""
+    path = write_run(tmp_path / "a")
+    text = path.read_text().replace("filename='pos'", "filename='pos' bead='0'")
+    path.write_text(text.replace("filename='dip'", "filename='dip' bead='1'"))
+    (path.parent / "sim.pos_1.xyz").unlink()
+    (path.parent / "sim.dip_0").unlink()
+    made = make(path)
+    assert "dipole: 1 of 2 beads are there: what follows from it is not of the mean of all" in made.warnings
+    (estimators,) = (section for section in made.sections if section.title.startswith("Kinetic"))
+    assert not any("primitive" in number.name for number in estimators.numbers)
+
+
 def break_run(folder, fault):
     path = write_run(folder)
     if fault == "none yet":
@@ -217,6 +284,10 @@ def break_run(folder, fault):
                 file.unlink()
     elif fault == "beads":
         path.write_text(path.read_text().replace("nbeads='2'", "nbeads='1'"))
+    elif fault == "beads of old extras":
+        (folder / "sim.dip_2").write_text((folder / "sim.dip_1").read_text())
+    elif fault == "beads of old positions":
+        path.write_text(path.read_text().replace("filename='pos'", "filename='pos' bead='0'"))
     elif fault == "another input":
         for file in folder.glob("sim.*_*.xyz"):
             text = file.read_text().replace("       O ", "       S ")
@@ -249,6 +320,11 @@ def break_run(folder, fault):
     [
         ("none yet", r"sim\.xml: expected outputs of this input, found none yet: run it first"),
         ("beads", r"sim\.\w+: expected \w+ of 1 beads as in the input, found 2 files"),
+        ("beads of old extras", r"sim\.dip: expected extras of 2 beads .* found 3 files: are sim\.dip_2 of"),
+        (
+            "beads of old positions",
+            r"sim\.pos: expected positions of bead 0 .* are sim\.pos_1\.xyz of another",
+        ),
         ("another input", r"sim\.xml: expected trajectories of the 6 atoms of .*water\.xyz, found others"),
         ("units", r"sim\.pos_0\.xyz: expected units that i-PI knows in snapshot 0"),
         ("quantity", r"sim\.vel_0\.xyz: expected velocities .* found forces"),

@@ -1,4 +1,4 @@
-"""The configuration that a run began with, written beside it, so that it goes on with the same.
+"""The configuration that a run began with, written beside it: the run goes on with it, the report reads it.
 
 Each process that serves forces reads the configuration for itself, some in the middle of a run. It compares
 what it has read with the record.
@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from pidelta.checksums import content_checksum
 from pidelta.errors import SetupError
+from pidelta.ipi.simulation import output_path
 from pidelta.output_files import replacing
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 RECORD_VARIABLE = "PIDELTA_RECORD"
 """Of the environment of i-PI and its clients: where the record is of the run that started them."""
 _NAME, _DEFAULT = "configuration.json", "the default"
+_PLACE = "path of the configuration"
+"""Said for those that look for it later: the same configuration may lie elsewhere."""
 _FREE = frozenset(
     (
         *("threads", "platform", "device", "max_iterations", "start", "properties"),
@@ -53,7 +56,8 @@ def keep_configuration(simulation: Simulation, config: Config, terms: Sequence[s
         SetupError: the run began with another configuration, or the record of it cannot be read.
     """
     path = record_path(simulation)
-    found = {"terms": "+".join(terms), **dict(_values("", config))}
+    place = os.path.relpath(config.path, path.parent)
+    found = {_PLACE: place, "terms": "+".join(terms), **dict(_values("", config))}
     if simulation.step > 0 and path.exists():
         _compare(path, _read(path), found, config)
         return ""
@@ -85,18 +89,54 @@ def check_configuration(config: Config) -> None:
     _compare(path, expected, dict(_values("", config)), config)
 
 
+def recorded_path(input_file: Path, prefix: str) -> Path | None:
+    """The configuration that a run began with; None where nothing tells, or where it is no longer.
+
+    Args:
+        input_file: of the run.
+        prefix: of its outputs.
+    """
+    record = output_path(input_file, prefix, _NAME)
+    place = _read(record).get(_PLACE) if record.exists() else None
+    found = record.parent / place if isinstance(place, str) else None
+    return found if found is not None and found.is_file() else None
+
+
+def other_configuration(input_file: Path, prefix: str, config: Config) -> str:
+    """How a configuration differs from the one that a run began with; '' where it does not, or nobody knows.
+
+    Args:
+        input_file, prefix: as in `recorded_path`.
+        config: to compare; the terms of the run do not count.
+    """
+    record = output_path(input_file, prefix, _NAME)
+    if not record.exists():
+        return ""
+    expected = {key: value for key, value in _read(record).items() if key != "terms"}
+    difference = _difference(record, expected, dict(_values("", config)), config)
+    return f"{difference}: is that of the run another file, to be given with --config?" if difference else ""
+
+
 def _compare(path: Path, expected: Mapping[str, object], found: Mapping[str, object], config: Config) -> None:
+    if difference := _difference(path, expected, found, config):
+        raise SetupError(
+            f"{difference}; undo the edit, or start a new run from the saved state by <file mode='chk'>"
+        )
+
+
+def _difference(
+    path: Path, expected: Mapping[str, object], found: Mapping[str, object], config: Config
+) -> str:
+    """A line on the first key whose values differ; '' where none does."""
     for key in dict.fromkeys([*found, *expected]):
         one, other = expected.get(key, _DEFAULT), found.get(key, _DEFAULT)
-        if one == other:
+        if one == other or key == _PLACE:
             continue
         then, now = _shown(one), _shown(other)
         if isinstance(one, dict) and isinstance(other, dict):
             now = f"{now} with other content"
-        raise SetupError(
-            f"{config.path}: {key}: expected {then} as when the run began ({path.name}), found {now}; "
-            "undo the edit, or start a new run from the saved state by <file mode='chk'>"
-        )
+        return f"{config.path}: {key}: expected {then} as when the run began ({path.name}), found {now}"
+    return ""
 
 
 def _shown(value: object) -> str:

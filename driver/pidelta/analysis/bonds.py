@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,8 @@ from pidelta.state import FloatArray, IntArray
 from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM
 
 _BOND_FACTOR = 1.3
-_BIN, _LONGEST = 0.004, 16.0  # angstrom
+_BIN, _N_BINS = 0.004, 4096
+"""The narrowest bins of a distribution, in angstrom, and how many it has."""
 _FEWEST_IN_PEAK = 100
 """Bins are joined until the highest of a distribution has about so many lengths, as far as that goes."""
 
@@ -108,23 +110,32 @@ class BondLengths:
     Args:
         kinds: the bonds.
         with_centroids: whether all beads are there, and more than one.
+        is_periodic: whether lengths are those of nearest images; in vacuum i-PI's cell says nothing.
     """
 
-    def __init__(self, kinds: Sequence[BondKind], with_centroids: bool) -> None:
+    def __init__(self, kinds: Sequence[BondKind], with_centroids: bool, is_periodic: bool = True) -> None:
         self.kinds = kinds
+        self._is_periodic = is_periodic
         self._bonds = np.concatenate([kind.atoms for kind in kinds])
         self._slices = list(_slices([len(kind.atoms) for kind in kinds]))
-        n_bins = round(_LONGEST / _BIN)
-        self._of_beads = np.zeros((len(kinds), n_bins))
-        self._of_centroids = np.zeros((len(kinds), n_bins)) if with_centroids else None
+        self._of_beads = [_Distribution("beads") for _ in kinds]
+        self._of_centroids = [_Distribution("centroid") for _ in kinds] if with_centroids else None
         self._steps: list[int] = []
         self._means: list[FloatArray] = []
         self._centroid_means: list[FloatArray] = []
         self._followed: list[list[FloatArray]] = [[] for _ in kinds]
 
     def add(self, snapshot: Snapshot) -> None:
-        """Take the lengths of one snapshot of all atoms."""
+        """Take the lengths of one snapshot of all atoms.
+
+        Raises:
+            DataError: a length is no number.
+        """
         lengths = self._lengths(snapshot.values, snapshot.cell)
+        if not np.isfinite(lengths).all():  # squares beyond the largest double
+            raise DataError(
+                f"positions at step {snapshot.step}: expected distances that are finite, found others"
+            )
         self._steps.append(snapshot.step)
         self._means.append(np.array([lengths[:, each].mean() for each in self._slices]))
         self._count(self._of_beads, lengths)
@@ -157,11 +168,11 @@ class BondLengths:
         for index, kind in enumerate(self.kinds):
             mean = mean_with_error(settled(means[:, index]))
             details: dict[str, float | str] = {"bonds": len(kind.atoms)}
-            details["standard deviation, beads / Å"] = round(_deviation(self._of_beads[index]), 4)
-            curves = [_distribution("beads", self._of_beads[index])]
+            details["standard deviation, beads / Å"] = round(self._of_beads[index].deviation, 4)
+            curves = [self._of_beads[index].curve()]
             if self._of_centroids is not None:
-                details["of centroids / Å"] = round(_deviation(self._of_centroids[index]), 4)
-                curves.append(_distribution("centroid", self._of_centroids[index]))
+                details["of centroids / Å"] = round(self._of_centroids[index].deviation, 4)
+                curves.append(self._of_centroids[index].curve())
             numbers.append(Number(kind.name, mean, "Å", details=details))
             panels.append(Panel(kind.name, "length / Å", "density / Å⁻¹", tuple(curves)))
         picture = Picture("bonds", "distributions of bond lengths", tuple(panels))
@@ -170,12 +181,74 @@ class BondLengths:
     def _lengths(self, positions: FloatArray, cell: FloatArray) -> FloatArray:
         """(B, m) in angstrom."""
         vectors = positions[:, self._bonds[:, 1]] - positions[:, self._bonds[:, 0]]
-        return np.asarray(np.linalg.norm(minimum_image(vectors, cell), axis=-1) * BOHR_IN_ANGSTROM)
+        vectors = minimum_image(vectors, cell) if self._is_periodic else vectors
+        return np.asarray(np.linalg.norm(vectors, axis=-1) * BOHR_IN_ANGSTROM)
 
-    def _count(self, counts: FloatArray, lengths: FloatArray) -> None:
-        bins = np.minimum((lengths / _BIN).astype(np.int64), counts.shape[1] - 1)
-        for row, each in zip(counts, self._slices, strict=True):
-            row += np.bincount(bins[:, each].ravel(), minlength=len(row))
+    def _count(self, distributions: Sequence[_Distribution], lengths: FloatArray) -> None:
+        for distribution, each in zip(distributions, self._slices, strict=True):
+            distribution.add(lengths[:, each].ravel())
+
+
+class _Distribution:
+    """Lengths in bins about the first ones; bins become wider, in pairs, where lengths lie outside of them.
+
+    Args:
+        name: of its curve.
+
+    Attributes:
+        deviation: standard deviation in angstrom, of the lengths themselves.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._counts = np.zeros(_N_BINS)
+        self._width, self._start = _BIN, 0.0
+        self._n, self._first = 0, 0.0
+        self._sum, self._squares = 0.0, 0.0  # of differences from the first, whose squares cancel less
+
+    def add(self, lengths: FloatArray) -> None:
+        """Count lengths (m,) in angstrom."""
+        if not self._n:
+            self._first = float(lengths[0])
+            middle = round(self._first / _BIN) - _N_BINS // 2
+            self._start = max(0, middle) * _BIN
+        differences = lengths - self._first
+        self._n += len(lengths)
+        self._sum += float(differences.sum())
+        self._squares += float(differences @ differences)
+        lowest, highest = float(lengths.min()), float(lengths.max())
+        while highest >= self._start + _N_BINS * self._width:
+            self._widen(0)
+        while lowest < self._start:
+            self._widen(_N_BINS // 2)
+        bins = ((lengths - self._start) / self._width).astype(np.int64)
+        self._counts += np.bincount(np.minimum(bins, _N_BINS - 1), minlength=_N_BINS)
+
+    @property
+    def deviation(self) -> float:
+        mean = self._sum / self._n
+        return math.sqrt(max(0.0, self._squares / self._n - mean**2))
+
+    def curve(self) -> Curve:
+        """Density over the range where there is any, bins joined where lengths are few."""
+        joined = 1
+        while joined < 16 and self._counts.reshape(-1, joined).sum(axis=1).max() < _FEWEST_IN_PEAK:
+            joined *= 2
+        width = self._width * joined
+        density = self._counts.reshape(-1, joined).sum(axis=1) / (self._n * width)
+        centres = self._start + (np.arange(len(density), dtype=np.float64) + 0.5) * width
+        cumulative = np.cumsum(density) / density.sum()
+        first, last = np.searchsorted(cumulative, [0.0005, 0.9995])
+        shown = slice(max(0, int(first) - 3), int(last) + 4)
+        return Curve(self._name, centres[shown], density[shown])
+
+    def _widen(self, place: int) -> None:
+        """Twice as wide bins, of which those of before begin at `place`."""
+        pairs = self._counts.reshape(-1, 2).sum(axis=1)
+        self._start -= 2 * place * self._width
+        self._width *= 2.0
+        self._counts = np.zeros(_N_BINS)
+        self._counts[place : place + len(pairs)] = pairs
 
 
 def _all_bonds(composition: Composition, positions: FloatArray) -> Iterator[IntArray]:
@@ -191,26 +264,3 @@ def _slices(sizes: Sequence[int]) -> Iterator[slice]:
     for size in sizes:
         yield slice(start, start + size)
         start += size
-
-
-def _centres(count: int) -> FloatArray:
-    return np.asarray((np.arange(count) + 0.5) * _BIN, dtype=np.float64)
-
-
-def _deviation(counts: FloatArray) -> float:
-    centres = _centres(len(counts))
-    mean = np.average(centres, weights=counts)
-    return float(np.sqrt(np.average((centres - mean) ** 2, weights=counts)))
-
-
-def _distribution(name: str, counts: FloatArray) -> Curve:
-    """Density over the range where there is any, bins joined where lengths are few."""
-    joined = 1
-    while joined < 16 and counts.reshape(-1, joined).sum(axis=1).max() < _FEWEST_IN_PEAK:
-        joined *= 2
-    density = counts.reshape(-1, joined).sum(axis=1) / (counts.sum() * _BIN * joined)
-    centres = _centres(len(counts)).reshape(-1, joined).mean(axis=1)
-    cumulative = np.cumsum(density) / density.sum()
-    first, last = np.searchsorted(cumulative, [0.0005, 0.9995])
-    shown = slice(max(0, int(first) - 3), int(last) + 4)
-    return Curve(name, centres[shown], density[shown])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pidelta.analysis.pages import DATA, PAGE, draw, shown, table_row, to_json, write_text
 from pidelta.analysis.sections import Curve, Number, Panel, Picture, Report, Section
+from pidelta.errors import DataError
 
 
 def write_comparison(reports: Sequence[Report], folder: Path) -> None:
@@ -43,11 +44,22 @@ def write_comparison(reports: Sequence[Report], folder: Path) -> None:
 
 
 def distinct(reports: Sequence[Report]) -> list[Report]:
-    """The reports under names of their own: those of one name get the name of their folder before it."""
-    names = [report.name for report in reports]
-    if len(set(names)) == len(names):
-        return list(reports)
-    return [replace(report, name=f"{report.folder}/{report.name}") for report in reports]
+    """The reports under names of their own: as much of the path of their folder before them as that takes.
+
+    Raises:
+        DataError: one run is there twice.
+    """
+    names, depth = [report.name for report in reports], 0
+    while len(set(names)) < len(names):
+        depth += 1
+        if all(depth >= len(report.folder.parts) for report in reports):
+            raise DataError(f"--compare: expected runs that differ, found {_twice(names)} twice")
+        names = ["/".join([*report.folder.parts[1:][-depth:], report.name]) for report in reports]
+    return [replace(report, name=name) for report, name in zip(reports, names, strict=True)]
+
+
+def _twice(names: Sequence[str]) -> str:
+    return next(name for name in names if names.count(name) > 1)
 
 
 def z_score(number: Number, reference: Number) -> float:
@@ -57,9 +69,12 @@ def z_score(number: Number, reference: Number) -> float:
 
 
 def overlaid(names: Sequence[str], sections: Sequence[Section]) -> list[Picture]:
-    """The pictures of a section with a panel for each curve, and in it a line for each run that has it."""
-    found: dict[tuple[str, str], dict[tuple[str, str], list[Curve]]] = {}
-    frames: dict[tuple[str, str], Panel] = {}
+    """The pictures of a section with a panel for each curve, and in it a line for each run that has it.
+
+    Curves in unlike units, which the label says, do not share a panel.
+    """
+    found: dict[tuple[str, str], dict[tuple[str, str, str], list[Curve]]] = {}
+    frames: dict[tuple[str, str, str], Panel] = {}
     for name, section in zip(names, sections, strict=True):
         for picture in section.pictures:
             panels = found.setdefault((picture.name, picture.caption), {})
@@ -67,7 +82,7 @@ def overlaid(names: Sequence[str], sections: Sequence[Section]) -> list[Picture]
                 for curve in panel.curves:
                     if curve.is_reference:
                         continue
-                    key = (panel.title, curve.name)
+                    key = (panel.title, curve.name, panel.y_label)
                     frames.setdefault(key, panel)
                     panels.setdefault(key, []).append(Curve(name, curve.x, curve.y, curve.error))
     return [
@@ -76,7 +91,7 @@ def overlaid(names: Sequence[str], sections: Sequence[Section]) -> list[Picture]
             caption,
             tuple(
                 Panel(
-                    ", ".join(filter(None, key)),
+                    ", ".join(filter(None, key[:2])),
                     frames[key].x_label,
                     frames[key].y_label,
                     tuple(curves),

@@ -45,7 +45,7 @@ def correlation_section(
     """Correlation times of some series, and what an hour of CPU time buys.
 
     Args:
-        series: evenly spaced in time, as i-PI writes them.
+        series: of those that are not evenly spaced in time it says so, without a number.
         step_ps: one step of the simulation in ps.
         cost: of the run; None where nobody measured it.
         missing: what is not in the output, a line each.
@@ -59,7 +59,12 @@ def correlation_section(
     if cost is None:
         remarks.append("samples per CPU hour are not known: run with `pidelta run`, which measures CPU time")
     for each in series:
-        row_ps = step_ps * float(np.median(np.diff(each.steps))) if len(each.steps) > 1 else math.nan
+        gaps = np.diff(settled(each.steps.astype(np.float64)))
+        if len(gaps) and (gaps != gaps[0]).any():
+            apart = f"{gaps.min():.0f} to {gaps.max():.0f} steps"
+            remarks.append(f"{each.name}: rows are not evenly spaced in time, but {apart} apart")
+            continue
+        row_ps = step_ps * float(gaps[0]) if len(gaps) else math.nan
         found = correlation_time(settled(each.values))
         value = found.samples * row_ps
         if math.isnan(value):

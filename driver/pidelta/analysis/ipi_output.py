@@ -12,7 +12,7 @@ import numpy as np
 from ipi.utils.units import unit_to_internal
 
 from pidelta.errors import DataError
-from pidelta.ipi.frames import not_superseded
+from pidelta.ipi.frames import goes_on, not_superseded, superseded_note
 from pidelta.state import FloatArray
 
 _COLUMN = re.compile(r"#\s*(?:column|cols\.)\s+(\d+)(?:-(\d+))?\s*-->\s*(\S+)")
@@ -49,6 +49,11 @@ class Column:
     first: int
     last: int
 
+    @property
+    def label(self) -> str:
+        """As in a message."""
+        return f"column {self.first + 1} ({self.name} in {self.unit or 'atomic units'})"
+
 
 @dataclass(frozen=True)
 class Properties:
@@ -57,10 +62,12 @@ class Properties:
     Attributes:
         columns: by name, (n,) or (n, k), as written.
         units: i-PI's name of the unit of each column, empty for atomic units and pure numbers.
+        notes: on rows that do not count, or that may count twice, a line each.
     """
 
     columns: dict[str, FloatArray]
     units: dict[str, str]
+    notes: tuple[str, ...] = ()
 
     def __contains__(self, name: str) -> bool:
         return name in self.columns
@@ -131,51 +138,70 @@ class PropertiesFollower:
         return self._numbers(rows[-1])
 
     def _numbers(self, row: str) -> dict[str, float]:
-        values = row.split()
+        values = row.split()[-(self._columns[-1].last + 1) :]  # after what a killed run left in the line
         return {column.name: float(values[column.first]) for column in self._columns}
 
 
 def read_properties(path: Path) -> Properties:
     """Read a properties file.
 
-    Where the steps go back, because a killed run was continued from an older checkpoint, the rows that were
-    computed again replace the old ones. An incomplete last line is left out.
+    Where the steps (without these, the times) go back, because a killed run was continued from an older
+    checkpoint, the rows that were computed again replace the old ones. An incomplete row is left out, the
+    last or where a killed run was continued.
 
     Raises:
-        DataError: the file is missing, has no header or no rows, a unit is unknown, or a row does not fit the
-            header.
+        DataError: the file is missing, has no header or no rows, or headers that differ, a unit is unknown,
+            or a row does not fit the header.
     """
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     except OSError as error:
         raise DataError(f"{path}: cannot read the properties: {error.strerror}") from error
-    columns = _read_header(lines)
-    if not columns:
-        raise DataError(f"{path}: expected the header of an i-PI properties file, found none")
+    columns = _only_header(path, lines)
     for column in columns:
         _check_unit(path, column)
-    width = columns[-1].last + 1
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if line.startswith("#") or not line.strip() or not line.endswith("\n"):
-            continue
-        values = line.split()
-        if len(values) != width:
-            raise DataError(f"{path}: line {number}: expected {width} columns, found {len(values)}")
-        try:
-            rows.append([float(value) for value in values])
-        except ValueError as error:
-            raise DataError(f"{path}: line {number}: expected numbers: {error}") from error
+    rows, notes = _read_rows(path, lines, columns)
     if not rows:
         raise DataError(f"{path}: expected at least one row of properties, found none")
     table = np.array(rows)
     data = {
         c.name: table[:, c.first] if c.first == c.last else table[:, c.first : c.last + 1] for c in columns
     }
-    if "step" in data:
-        keep = not_superseded(data["step"])
+    units = {column.name: column.unit for column in columns}
+    order = next((data[name] for name in ("step", "time") if name in data), None)
+    if order is None:
+        notes.append("no step and no time: rows that a continued run computed again would count twice")
+    else:
+        keep = not_superseded(order)
+        notes += filter(None, [superseded_note(order, keep, "rows")])
         data = {name: values[keep] for name, values in data.items()}
-    return Properties(data, {column.name: column.unit for column in columns})
+    return Properties(data, units, tuple(notes))
+
+
+def _read_rows(path: Path, lines: list[str], columns: list[Column]) -> tuple[list[list[float]], list[str]]:
+    """The numbers of all rows, and notes.
+
+    A killed run leaves part of a row, and i-PI goes on in the same line.
+    """
+    width = columns[-1].last + 1
+    order = next((c.first for name in ("step", "time") for c in columns if c.name == name), None)
+    rows: list[list[float]] = []
+    notes = []
+    for number, line in enumerate(lines, start=1):
+        if line.startswith("#") or not line.strip() or not line.endswith("\n"):
+            continue
+        words = line.split()
+        is_cut = width < len(words) <= 2 * width and order is not None
+        try:
+            row = [float(word) for word in (words[-width:] if is_cut else words)]
+        except ValueError as error:
+            raise DataError(f"{path}: line {number}: expected numbers: {error}") from error
+        if is_cut and order is not None and goes_on([row[order] for row in rows], row[order]):
+            notes.append(f"line {number}: part of a row that a killed run did not finish is left out")
+        elif len(row) != width or is_cut:
+            raise DataError(f"{path}: line {number}: expected {width} columns, found {len(words)}")
+        rows.append(row)
+    return rows, notes
 
 
 def _kind(name: str) -> str:
@@ -199,6 +225,23 @@ def _check_unit(path: Path, column: Column) -> None:
             f"{path}: column {column.name}: expected a unit of {dimension} that i-PI knows, "
             f"found {column.unit!r}"
         ) from None
+
+
+def _only_header(path: Path, lines: list[str]) -> list[Column]:
+    """The columns, which outputs that were joined must share."""
+    columns = _read_header(lines)
+    if not columns:
+        raise DataError(f"{path}: expected the header of an i-PI properties file, found none")
+    starts = [place for place, column in enumerate(columns) if column.first == 0] + [len(columns)]
+    first = columns[: starts[1]] if len(starts) > 1 else columns
+    for place, column in enumerate(columns):
+        expected = first[place % len(first)]
+        if column != expected or len(columns) % len(first):
+            raise DataError(
+                f"{path}: expected one header, or the same again, found {column.label} in place of "
+                f"{expected.label}: outputs of several runs, of other columns or units, cannot be joined"
+            )
+    return first
 
 
 def _read_header(lines: list[str]) -> list[Column]:

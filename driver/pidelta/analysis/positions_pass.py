@@ -54,7 +54,7 @@ def read_positions(
     """
     several = frames.is_complete and frames.n_beads > 1
     kinds = bond_kinds(composition, frames.read(0, 0)[0], chosen_bonds)
-    bonds = BondLengths(kinds, several) if kinds else None
+    bonds = BondLengths(kinds, several, composition.is_periodic) if kinds else None
     gyration = Gyration(composition) if several else None
     oxygens = np.empty((len(frames), len(composition.waters), 3), dtype=np.float32)
     dipoles = None if composition.charges is None else np.empty((len(frames), 3))

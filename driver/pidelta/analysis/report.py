@@ -132,7 +132,7 @@ class SystemReport:
         ]
         return Report(
             name=f"{prefix or path.stem} {self._outputs.name}".strip(),
-            folder=path.resolve().parent.name,
+            folder=path.resolve().parent,
             system=self._outputs.name,
             facts=tuple(
                 run_facts(path, self._outputs, self._composition, self._run.cost, self._best("step"))

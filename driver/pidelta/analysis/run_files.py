@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
+from pathlib import Path
 
 import numpy as np
 
@@ -53,6 +54,9 @@ class BeadFrames:
             for file in files
             if file.is_cut_off
         ]
+        for note in dict.fromkeys(note for file in files for note in file.notes):
+            first, *others = [file.path.name for file in files if note in file.notes]
+            self.notes.append(f"{first}{f' and {len(others)} more' if others else ''}: {note}")
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -119,9 +123,12 @@ class RunFiles:
         Only outputs of this one alone are read: of several in one file, i-PI does not say which is how long.
         """
         found = [t for t in self.outputs.trajectories if t.quantity == "extras" and t.extras == (name,)]
-        files = found[0].files() if found else []
+        files = self._files(found[0]) if found else []
         if not files:
             return None
+        if len(files) != self.outputs.n_beads:
+            there = f"{len(files)} of {self.outputs.n_beads} beads"
+            self.warnings.append(f"{name}: {there} are there: what follows from it is not of the mean of all")
         beads = [read_extras(path) for path in files]
         steps: IntArray = reduce(np.intersect1d, [steps for steps, _ in beads])
         written = {path.name: each for path, (each, _) in zip(files, beads, strict=True)}
@@ -130,15 +137,10 @@ class RunFiles:
 
     def _open(self, quantity: str) -> BeadFrames | None:
         trajectory = self.outputs.trajectory(quantity)
-        paths = [path for path in trajectory.files() if path.stat().st_size] if trajectory else []
+        paths = [path for path in self._files(trajectory) if path.stat().st_size] if trajectory else []
         if trajectory is None or not paths:
             return None
         n_beads = 1 if quantity in _OF_RING_POLYMERS else self.outputs.n_beads
-        if len(paths) > n_beads:
-            raise DataError(
-                f"{trajectory.stem}: expected {quantity} of {n_beads} beads as in the input, found "
-                f"{len(paths)} files: are there trajectories of another input?"
-            )
         try:
             frames = BeadFrames([FrameFile(path, quantity) for path in paths], len(paths) == n_beads)
         except DataError as error:
@@ -154,6 +156,23 @@ class RunFiles:
         written = {file.path.name: file.steps for file in frames.files}
         self._note(trajectory, quantity, written, frames.steps)
         return frames
+
+    def _files(self, trajectory: TrajectoryFiles) -> list[Path]:
+        """The files of a trajectory that are there, in the order of beads.
+
+        Raises:
+            DataError: there are those of other beads, as an earlier run in the folder leaves them.
+        """
+        n_beads = self.outputs.n_beads
+        files = {path.name: path for path in trajectory.files()}
+        own = {name for each in self.outputs.trajectories for name in each.names(n_beads)}
+        if others := [name for name, path in files.items() if name not in own and path.stat().st_size]:
+            beads = f"{n_beads} beads" if trajectory.bead < 0 else f"bead {trajectory.bead}"
+            raise DataError(
+                f"{trajectory.stem}: expected {trajectory.quantity} of {beads} as in the input, found "
+                f"{len(files)} files: are {', '.join(others)} of another input? Move them away"
+            )
+        return [files[name] for name in trajectory.names(n_beads) if name in files]
 
     def _note(
         self, trajectory: TrajectoryFiles, what: str, written: dict[str, IntArray], common: IntArray

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pidelta.analysis.statistics import Mean
 from pidelta.state import FloatArray
@@ -96,7 +97,7 @@ class Report:
 
     Attributes:
         name: of the run, and of the system where there are several.
-        folder: the name of the folder of the run.
+        folder: of the run, its whole path.
         system: the name of the system, '' for the only one.
         facts: about the run, names and values.
         sections: the topics.
@@ -104,7 +105,7 @@ class Report:
     """
 
     name: str
-    folder: str
+    folder: Path
     system: str
     facts: tuple[tuple[str, str], ...]
     sections: tuple[Section, ...]

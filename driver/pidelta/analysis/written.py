@@ -31,8 +31,9 @@ class WrittenProperties:
 
     @property
     def warnings(self) -> list[str]:
-        """A line on each that is missing."""
-        return [problem for _, problem in self.missing]
+        """A line on each that is missing, and on rows that do not count."""
+        notes = [f"{name}: {note}" for name, file in self.files.items() for note in file.notes]
+        return [*(problem for _, problem in self.missing), *notes]
 
     def why_not(self, *names: str) -> str:
         """Why properties are not there though the input asks for them; '' where it does not."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,7 +28,10 @@ def report(
         typer.Argument(metavar="RUN...", help="i-PI inputs (or RESTART), or folders with one that has run."),
     ],
     config: Annotated[
-        Path | None, typer.Option(help="The configuration; pidelta.yaml beside each input by default.")
+        Path | None,
+        typer.Option(
+            help="The configuration; by default that of the run, or pidelta.yaml beside each input."
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -85,9 +89,9 @@ def make_reports(
         DataError: nothing has been written yet, or a file is malformed or of another input.
     """
     from pidelta.analysis.report import SystemReport
-    from pidelta.cli.report_input import composition_of, read_run, report_folder
+    from pidelta.cli.report_input import composition_of, other_setup, read_run, report_folder
 
-    run = read_run(path)
+    run, difference = read_run(path), other_setup(path, setup)
     for index, system in enumerate(run.outputs.systems):
         with console.status(path.name) as status:
 
@@ -95,6 +99,8 @@ def make_reports(
                 status.update(f"{path.name}: {text}")
 
             made = SystemReport(run, index, composition_of(path, system, setup), options, show).make()
+        if difference:
+            made = replace(made, warnings=(difference, *made.warnings))
         for warning in made.warnings:
             show_warning(console, warning)
         yield report_folder(path, run.outputs.prefix) / system.name, made
@@ -123,8 +129,9 @@ def _compare(console: Console, reports: list[Report], folder: Path) -> None:
     from pidelta.analysis.comparison import distinct, write_comparison
     from pidelta.analysis.pages import PAGE
 
+    named = distinct(reports)
     folder.mkdir(parents=True, exist_ok=True)
-    write_comparison(distinct(reports), folder)
+    write_comparison(named, folder)
     console.print(f"comparison: {folder / PAGE}", soft_wrap=True, highlight=False)
 
 

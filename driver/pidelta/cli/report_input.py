@@ -48,18 +48,36 @@ def read_run(path: Path) -> Run:
 
 
 def read_setup(path: Path, config: Path | None) -> Setup | None:
-    """The configuration of a run: the one given, of an ffdirect, or the pidelta.yaml beside it; or None.
+    """The configuration of a run; None without one.
+
+    It is the one given, that of the record which `pidelta run` keeps, that of an ffdirect, or the
+    pidelta.yaml beside the input.
 
     Raises:
         SetupError: it cannot be read.
     """
-    config = config or configuration_of(path)
+    from pidelta.run_record import recorded_path
+
+    config = config or recorded_path(path, _prefix(path)) or configuration_of(path)
     if config.name == DEFAULT_CONFIG and not config.exists():
         return None
 
     from pidelta.setup import Setup
 
     return Setup(load_config(config))
+
+
+def other_setup(path: Path, setup: Setup | None) -> str:
+    """What tells that a configuration is not that of a run, as a warning; '' where nothing does."""
+    from pidelta.run_record import other_configuration
+
+    return "" if setup is None else other_configuration(path, _prefix(path), setup.config)
+
+
+def _prefix(path: Path) -> str:
+    from pidelta.ipi.outputs import read_outputs
+
+    return read_outputs(path).prefix
 
 
 def composition_of(path: Path, outputs: SystemOutputs, setup: Setup | None) -> Composition:

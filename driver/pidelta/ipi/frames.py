@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,8 +43,8 @@ SUFFIXES = {"xyz": ".xyz", "pdb": ".pdb", "ase": ".extxyz", "bin": ".bin"}
 
 _STEP = re.compile(r"Step:\s*(\d+)")
 _UNIT = re.compile(r"(\w+)\{([^}]*)\}")
-_EXTRAS = re.compile(r"^ ?#EXTRAS\((.*?)\)# Step:\s*(\d+)\s*$", re.MULTILINE)
-READER_ERRORS = (ValueError, TypeError, IndexError, KeyError, EOFError, StopIteration)
+_EXTRAS = re.compile(r" ?#EXTRAS\((.*?)\)# Step:\s*(\d+)\s*$", re.MULTILINE)
+READER_ERRORS = (ValueError, TypeError, IndexError, KeyError, EOFError, StopIteration, OverflowError)
 """What i-PI's and ASE's readers raise where a file is not as they expect it."""
 _NAME_WIDTH = 8
 _NUMBER_WIDTH = 13
@@ -55,22 +55,32 @@ _DIGITS = [2, 4, 5, 6, 7, 8, 11, 12]
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a snapshot is: its first byte, its length, and its step; None without one in the comment."""
+    """Where a snapshot is: its first byte, its length, and its step; None without one in the comment.
+
+    One that is not whole was being written when a run was killed, which went on in the same file.
+    """
 
     start: int
     size: int
     step: int | None
+    is_whole: bool = True
 
 
 class FrameFile:
     """The snapshots of one file, in the order of steps.
 
     Where the steps go back, because a killed run was continued from an older checkpoint, the snapshots that
-    were computed again replace the old ones. An incomplete last one is passed over.
+    were computed again replace the old ones. An incomplete one is passed over, the last or where a killed run
+    was continued.
 
     Args:
         path: a file ending in .xyz, .pdb, .extxyz or .bin, as i-PI writes them.
         quantity: i-PI's name of what it holds.
+
+    Attributes:
+        steps: (n,) of the simulation.
+        is_cut_off: whether there is an incomplete last snapshot.
+        notes: on other snapshots that do not count, a line each.
 
     Raises:
         DataError: the file is missing, is no such trajectory, or has no whole snapshot.
@@ -84,7 +94,8 @@ class FrameFile:
         self.path = path
         self.quantity = quantity
         with path.open("rb") as file:
-            places = list(_PLACES[path.suffix](path, file))
+            found = list(_PLACES[path.suffix](path, file))
+            places = [place for place in found if place.is_whole]
             end = places[-1].start + places[-1].size if places else 0
             file.seek(end)
             self.is_cut_off = bool(file.read(4096).strip())
@@ -92,12 +103,31 @@ class FrameFile:
             raise DataError(f"{path}: expected at least one whole snapshot as i-PI writes it, found none")
         steps = np.array([i if place.step is None else place.step for i, place in enumerate(places)])
         keep = not_superseded(steps)
+        self.notes = tuple(filter(None, [self._cuts(found), superseded_note(steps, keep, "snapshots")]))
         self._places = [places[index] for index in keep]
         self.steps: IntArray = steps[keep].astype(np.int64)
         self._factors: dict[str, tuple[float, float]] = {}
 
     def __len__(self) -> int:
         return len(self._places)
+
+    def _cuts(self, found: list[_Place]) -> str:
+        """What is to be said of snapshots that are not whole; '' where all are.
+
+        Raises:
+            DataError: a run did not go on after one.
+        """
+        steps: list[int] = []
+        for before, place in zip([None, *found], found, strict=False):
+            if not place.is_whole:
+                continue
+            if before is not None and not before.is_whole and not goes_on(steps, place.step):
+                raise DataError(
+                    f"{self.path}: expected a whole snapshot before step {place.step}, found part of one"
+                )
+            steps += [] if place.step is None else [place.step]
+        count = sum(not place.is_whole for place in found)
+        return f"snapshots that a killed run did not finish are left out: {count}" if count else ""
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -185,6 +215,8 @@ class FrameFile:
 def read_extras(path: Path) -> tuple[IntArray, FloatArray]:
     """Read extras that were picked out by ``extra_type``: steps (n,) and values (n, k) in atomic units.
 
+    What is not whole, the last or where a killed run was continued, is passed over.
+
     Raises:
         DataError: the file is missing, or holds other than k finite numbers a step.
     """
@@ -195,21 +227,24 @@ def read_extras(path: Path) -> tuple[IntArray, FloatArray]:
     heads = list(_EXTRAS.finditer(text))
     ends = [match.start() for match in heads[1:]] + [len(text)]
     rows: list[list[float]] = []
-    steps = []
+    steps: list[int] = []
+    is_cut = False
     for match, end in zip(heads, ends, strict=True):
-        block = text[match.end() : end]
-        if not block.endswith("\n"):
-            break
+        block, step = text[match.end() : end], int(match.group(2))
+        if is_cut and not goes_on(steps, step):
+            raise DataError(f"{path}: expected whole extras before those of step {step}, found part of them")
+        is_cut = not block.endswith("\n") or not block.strip()
+        block = block[: block.rfind("\n") + 1]
+        if is_cut and not (rows and len(block.split()) == len(rows[0])):
+            continue
         try:
             rows.append([float(word) for word in block.split()])
             is_finite = bool(np.isfinite(rows[-1]).all())
         except ValueError:
             is_finite = False
         if not is_finite:
-            raise DataError(
-                f"{path}: step {match.group(2)}: expected finite numbers, found {block.strip()!r:.60}"
-            )
-        steps.append(int(match.group(2)))
+            raise DataError(f"{path}: step {step}: expected finite numbers, found {block.strip()!r:.60}")
+        steps.append(step)
     if not rows or any(len(row) != len(rows[0]) for row in rows):
         raise DataError(f"{path}: expected extras of one length, as i-PI writes those of an extra_type")
     keep = not_superseded(np.array(steps))
@@ -222,6 +257,31 @@ def not_superseded(steps: IntArray | FloatArray) -> IntArray:
     return np.flatnonzero(steps < least_later)
 
 
+def goes_on(steps: Sequence[float], step: float | None) -> bool:
+    """Whether what has a step may follow what was cut off: a killed run goes on from a checkpoint before it.
+
+    Args:
+        steps: (n,) or times, of what was written before the cut.
+        step: of what was written after it.
+    """
+    return step is not None and (len(steps) < 2 or step < steps[-1] + 1.5 * abs(steps[1] - steps[0]))
+
+
+def superseded_note(steps: IntArray | FloatArray, keep: IntArray, what: str) -> str:
+    """What is to be said of rows or snapshots that are replaced by later ones; '' where there are none.
+
+    Args:
+        steps: (n,), or times.
+        keep: what `not_superseded` leaves of them.
+        what: they are.
+    """
+    if len(keep) == len(steps):
+        return ""
+    text = f"{len(steps) - len(keep)} of {len(steps)} {what} come again further on, and the later ones count"
+    anew = np.flatnonzero(steps[1:] <= steps[0]) + 1
+    return f"{text}; it begins anew at {anew[0]}: are outputs of several runs joined?" if len(anew) else text
+
+
 def _step_of(comment: str) -> int | None:
     match = _STEP.search(comment)
     return int(match.group(1)) if match else None
@@ -232,23 +292,50 @@ _Content = tuple[tuple[str, ...], FloatArray, FloatArray, str]
 
 def _xyz_places(path: Path, file: BinaryIO) -> Iterator[_Place]:
     """Jump over the atoms of a snapshot if its lines have one length, else read them."""
+    usual = b""
     while True:
         start = file.tell()
         head = file.readline()
         if not head.strip():
             return
+        usual = usual or head
         if not head.strip().isdigit():
             text = head.strip().decode(errors="replace")
             raise DataError(f"{path}: expected the number of atoms, found {text!r}")
         count, comment, first = int(head), file.readline(), file.readline()
         after = file.tell()
-        if not _jump(file, first, after + len(first) * (count - 1), head):
+        if b"Step:" in first or not _jump(file, first, after + len(first) * (count - 1), usual):
+            file.seek(start)
+            next_start = _head_within(file, usual)
+            if next_start is not None:
+                yield _Place(start, next_start - start, None, is_whole=False)
+                file.seek(next_start)
+                continue
             file.seek(after)
             lines = [comment, first, *(file.readline() for _ in range(count - 1))]
             cut = len(lines[-1]) < len(lines[-2].rstrip(b"\n")) and not lines[-1].endswith(b"\n")
             if not lines[-1] or cut:
                 return
         yield _Place(start, file.tell() - start, _step_of(comment.decode(errors="replace")))
+
+
+def _head_within(file: BinaryIO, head: bytes) -> int | None:
+    """Where another snapshot begins before the end of the one that begins here; None where none does.
+
+    It may begin within a line, which ends with the number of atoms; i-PI's comment follows.
+
+    Args:
+        file: at the beginning of a snapshot.
+        head: the line with the number of atoms.
+    """
+    line = file.readline()
+    is_first = line == head
+    for _ in range(int(head) + 2):
+        following = file.readline()
+        if not is_first and b"Step:" in following and line.endswith(head):
+            return file.tell() - len(following) - len(head)
+        line, is_first = following, False
+    return None
 
 
 def _jump(file: BinaryIO, line: bytes, end: int, head: bytes) -> bool:
@@ -267,6 +354,11 @@ def _pdb_places(path: Path, file: BinaryIO) -> Iterator[_Place]:
     """Snapshots end with END."""
     start, step = 0, None
     for line in iter(file.readline, b""):
+        column = line.rfind(b"TITLE ")  # where the next begins, after what a killed run left of this one
+        if column > 0 or (column == 0 and step is not None):
+            title = file.tell() - len(line) + column
+            yield _Place(start, title - start, None, is_whole=False)
+            start, step, line = title, None, line[column:]
         if step is None:
             step = _step_of(line.decode(errors="replace"))
         if line.strip() == b"END":
@@ -297,7 +389,13 @@ def _binary_places(path: Path, file: BinaryIO) -> Iterator[_Place]:
             size = title_at + 4 * len(match.group())
             continue
         file.seek(start + title_at)
-        yield _Place(start, size, _step_of(file.read(size - title_at).decode("utf-32-le", errors="ignore")))
+        title = file.read(size - title_at).decode("utf-32-le", errors="ignore")
+        if not title.endswith("}"):
+            raise DataError(
+                f"{path}: expected snapshots of {size} bytes each, as the first, found another at byte "
+                f"{start}: was a run killed while it wrote one?"
+            )
+        yield _Place(start, size, _step_of(title))
         start += size
 
 
@@ -400,6 +498,8 @@ def _parse_binary(raw: bytes, atoms: IntArray | None, with_names: bool) -> _Cont
     after = 80 + 24 * count
     length = int(np.frombuffer(raw, np.int64, 1, after)[0])
     text = raw[after + 8 :].decode("utf-32-le")
+    if not 0 < length < len(text):
+        raise ValueError(f"names of {length} letters")
     return tuple(text[:length].split("|")), values if atoms is None else values[atoms], cell, text[length:]
 
 

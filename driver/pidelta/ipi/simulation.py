@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import xml.etree.ElementTree as ET
@@ -28,6 +29,13 @@ _CONSTANT_PRESSURE = ("npt", "nst", "scnpt")
 _SHOWN = frozenset({"step", "time", "temperature", "conserved", "potential"})
 _ENDLESS = ("dynamics", "driven_dynamics", "constrained_dynamics", "t_ramp", "p_ramp", "alchemy", "atomswap")
 """Motions that go on until all steps are done."""
+_OF_EACH_BEAD = frozenset(
+    (
+        *("positions", "velocities", "momenta", "forces", "forces_spring", "Eforces", "forces_sc"),
+        *("becx", "becy", "becz", "extras", "extras_bias"),
+    )
+)
+"""Trajectories of which i-PI writes a file a bead."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,8 @@ class PropertiesFile:
 class TrajectoryFiles:
     """One ``<trajectory>`` of a system: files that begin with `stem`, one for each bead or one in all.
 
-    `extras` are the names of the extras that are its `quantity`, if they are to be picked out.
+    `extras` are the names of the extras that are its `quantity`, if they are to be picked out; `bead` is the
+    only bead that is written, or minus the stride of beads.
     """
 
     stem: Path
@@ -56,12 +65,24 @@ class TrajectoryFiles:
     format: str
     stride: int
     extras: tuple[str, ...] = ()
+    bead: int = -1
 
     def files(self) -> list[Path]:
-        """The files that were written, in the order of beads, or the one of all beads."""
-        suffix = "" if self.quantity == "extras" else SUFFIXES.get(self.format, f".{self.format}")
-        pattern = re.compile(rf"{re.escape(self.stem.name)}(_\d+)?{re.escape(suffix)}")
+        """The files of any number of beads that are there, or the one of all beads."""
+        pattern = re.compile(rf"{re.escape(self.stem.name)}(_\d+)?{re.escape(self._suffix)}")
         return sorted(path for path in self.stem.parent.iterdir() if pattern.fullmatch(path.name))
+
+    def names(self, n_beads: int) -> list[str]:
+        """The files that i-PI writes of ring polymers of `n_beads`, in the order of beads."""
+        if self.quantity not in _OF_EACH_BEAD:
+            return [f"{self.stem.name}{self._suffix}"]
+        digits = int(1 + math.floor(math.log(n_beads) / math.log(10)))  # as i-PI: 3, not 4, for 1000 beads
+        beads = [self.bead] if self.bead >= 0 else range(0, n_beads, -self.bead)
+        return [f"{self.stem.name}_{bead:0{digits}d}{self._suffix}" for bead in beads]
+
+    @property
+    def _suffix(self) -> str:
+        return "" if self.quantity.startswith("extras") else SUFFIXES.get(self.format, f".{self.format}")
 
 
 @dataclass(frozen=True)
@@ -192,6 +213,7 @@ def trajectories_of(
             format=element.get("format", "xyz"),
             extras=tuple(name for name in items_of(element.get("extra_type")) if name != "raw"),
             stride=_stride(path, element),
+            bead=to_integer(path, "bead of <trajectory>", element.get("bead", "-1")),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pidelta.units import ANGSTROM, KELVIN
+from pidelta.units import ANGSTROM, HARTREE_IN_KCAL_PER_MOL, KELVIN
 
 HEIGHT, WIDTH, ATOMS = 0.0105, 0.65, (0, 2, 1)
 
@@ -36,7 +36,7 @@ def test_the_weights_take_the_bias_away(script):
     weights = gaussian(delta, HEIGHT, WIDTH) / temperature
     found = module.free_energy(delta[:, None], module.Samples(delta[:, None], delta, weights, temperature))
     at = module.MIDDLES * ANGSTROM
-    expected = (0.5 * force_constant * at**2 - gaussian(at, HEIGHT, WIDTH)) * module.KCAL
+    expected = (0.5 * force_constant * at**2 - gaussian(at, HEIGHT, WIDTH)) * HARTREE_IN_KCAL_PER_MOL
     near = at < 2.5 * spread
     gaps = (found.values - (expected - expected[near].min()))[near]
     assert found.barrier == pytest.approx(expected[0] - expected[near].min(), abs=0.1)

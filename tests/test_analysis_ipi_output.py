@@ -67,7 +67,7 @@ def test_the_same_run_twice(path):
     np.testing.assert_array_equal(properties.columns["step"], np.arange(0, 20, 2))
     (note,) = properties.notes
     assert note.startswith("10 of 20 rows come again further on")
-    assert note.endswith("it begins anew at 10: are outputs of several runs joined?")
+    assert note.endswith("number 11 begins anew: are outputs of several runs joined?")
 
 
 def test_rows_without_steps(tmp_path):

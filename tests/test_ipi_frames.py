@@ -92,7 +92,7 @@ def test_steps_computed_again_replace_the_old_ones(tmp_path, suffix):
     np.testing.assert_allclose(frames.read(3)[0], values_at(30, "positions"), atol=1e-3)
     assert frames.notes == ("2 of 7 snapshots come again further on, and the later ones count",)
     path.write_bytes(path.read_bytes() * 2)
-    assert "begins anew at 7: are outputs of several runs joined?" in FrameFile(path).notes[0]
+    assert "number 8 begins anew: are outputs of several runs joined?" in FrameFile(path).notes[0]
 
 
 @pytest.mark.parametrize("suffix", ["xyz", "extxyz", "bin", "pdb"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import ipi.engine.outputs
@@ -169,10 +171,31 @@ def test_sockets_beside_the_input(tmp_path, monkeypatch, prefix, expected):
     path.write_text(path.read_text().replace("<simulation", f"<simulation sockets_prefix='{prefix}'"))
     monkeypatch.chdir(tmp_path.parent)
     simulation = read_simulation(path.relative_to(tmp_path.parent))
-    assert simulation.sockets_prefix == f"{tmp_path.resolve()}{expected}"
+    assert os.path.abspath(simulation.sockets_prefix) == os.path.abspath(f"{tmp_path}{expected}")
+    assert simulation.sockets_prefix.endswith(prefix)
     path.write_text(path.read_text().replace("<address> x", f"<address> {'x' * 100}"))
-    with pytest.raises(SetupError, match=rf"for the file of a unix socket, .*: {tmp_path.resolve()}/"):
+    with pytest.raises(SetupError, match=r"for the file of a unix socket, found"):
         read_simulation(path)
+
+
+def test_sockets_in_a_folder_with_a_long_name(tmp_path, monkeypatch):
+    """Names of unix sockets are limited; a short relative one serves from within."""
+    folder = tmp_path / ("deep" * 30)
+    folder.mkdir()
+    path = write_input(folder, address="x")
+    path.write_text(path.read_text().replace("<simulation", "<simulation sockets_prefix='s_'"))
+    monkeypatch.chdir(folder)
+    assert read_simulation(Path(path.name)).sockets_prefix in ("s_", "./s_")
+
+
+def test_spaces_about_prefixes_do_not_count(tmp_path):
+    """As i-PI reads them; a prefix that begins with an underscore is whole."""
+    path = write_input(tmp_path, address="x")
+    path.write_text(path.read_text().replace("prefix='sim'", "prefix=' _sim '"))
+    simulation = read_simulation(path)
+    assert simulation.properties[0].path == tmp_path / "_sim.out"
+    assert simulation.of_systems(tmp_path / "_sim.out") == (tmp_path / "_sim.out",)
+    assert read_outputs(path).systems[0].properties[0].path == tmp_path / "_sim.out"
 
 
 @pytest.mark.parametrize(
@@ -200,8 +223,8 @@ def test_outputs_in_a_folder(tmp_path):
     systems = "".join(f"<system prefix='{each}'>" + rest.split("</simulation>")[0] for each in "ab")
     path.write_text(f"{head}{systems}</simulation>")
     for name, file in (("out", "sim.i-pi.log"), ("a_out", "sim.out"), ("b_out", "sim.out")):
-        message = f"<output prefix='out/sim'>: expected the folder {tmp_path / name} for {file}, found none"
-        with pytest.raises(SetupError, match=f"{message}$"):
+        found = f"expected the folder {tmp_path / name} for {file}, found none: i-PI makes no folders"
+        with pytest.raises(SetupError, match=f"<output prefix='out/sim'>: {found}$"):
             read_simulation(path)
         (tmp_path / name).mkdir()
     simulation = read_simulation(path)

@@ -56,7 +56,7 @@ def keep_configuration(simulation: Simulation, config: Config, terms: Sequence[s
         SetupError: the run began with another configuration, or the record of it cannot be read.
     """
     path = record_path(simulation)
-    place = os.path.relpath(config.path, path.parent)
+    place = os.path.relpath(config.path.resolve(), path.parent.resolve())
     found = {_PLACE: place, "terms": "+".join(terms), **dict(_values("", config))}
     if simulation.step > 0 and path.exists():
         _compare(path, _read(path), found, config)
@@ -98,7 +98,7 @@ def recorded_path(input_file: Path, prefix: str) -> Path | None:
     """
     record = output_path(input_file, prefix, _NAME)
     place = _read(record).get(_PLACE) if record.exists() else None
-    found = record.parent / place if isinstance(place, str) else None
+    found = record.parent.resolve() / place if isinstance(place, str) else None
     return found if found is not None and found.is_file() else None
 
 

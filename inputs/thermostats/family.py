@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
@@ -19,6 +19,7 @@ class Run:
         name: of its folder.
         system: of the configuration, ``uracil``, ``water`` or ``molecule``.
         label: what tables and pictures call its thermostat.
+        how: how it differs from other runs of that thermostat, as tables say it; empty for those that do not.
         thermostat: the element of the i-PI input, empty at constant energy.
         beads: of the ring polymer.
         picoseconds: of the whole run, what is left out at its beginning included.
@@ -36,15 +37,21 @@ class Run:
     beads: int
     picoseconds: float
     start: str
+    how: str = ""
     scc: str = ""
     long_step: float = TIME_STEP
     smooth_beads: int = 0
     splitting: str = "obabo"
 
     @property
+    def title(self) -> str:
+        """What names it in a table."""
+        return "; ".join(filter(None, (self.label, self.how)))
+
+    @property
     def through_water(self) -> bool:
         """Whether nothing but water heats and cools the centroids of its QM region."""
-        return self.system == "uracil" and self.name.endswith(THROUGH_WATER)
+        return self.system == "uracil" and self.label in THROUGH_WATER
 
     @property
     def is_long(self) -> bool:
@@ -115,8 +122,10 @@ forces less often make them affordable."""
 LONG_STEP = 2.0  # fs
 BEADS = 8
 SMOOTH_BEADS = 2  # of the smooth forces in long runs of ring polymers, which take half of the time so
-THROUGH_WATER = ("-svr-100", "-svr-10", "-nve", "-pile-g", "-trpmd")
-"""Names of runs whose thermostat acts on the total kinetic energy, or on no centroid."""
+THROUGH_WATER = frozenset(
+    (CLASSICAL | QUANTUM)[key][0] for key in ("svr-100", "svr-10", "nve", "pile-g", "trpmd")
+)
+"""Labels of thermostats that act on the total kinetic energy, or on no centroid."""
 SLOW = ("langevin-1000", "svr-10", "svr-100", "nve")
 """Half as long as others with 0.5 fs: their QM regions need the longer runs."""
 
@@ -154,8 +163,11 @@ def _short() -> list[Run]:
 def _more_beads() -> list[Run]:
     """Water with BAOAB, whose positions are more exact: quantum kinetic energies as they converge."""
     label, thermostat = QUANTUM["pile-l"]
-    first = Run("", "water", f"{label}; BAOAB", thermostat, 0, 0.6, "water-warm-up", splitting="baoab")
-    return [replace(first, name=f"water-{beads}-baoab", beads=beads) for beads in (8, 16, 32, 64)]
+    start, more = "water-warm-up", {"how": "BAOAB", "splitting": "baoab"}
+    return [
+        Run(f"water-{beads}-baoab", "water", label, thermostat, beads, 0.6, start, **more)
+        for beads in (8, 16, 32, 64)
+    ]
 
 
 def _long() -> list[Run]:
@@ -165,11 +177,11 @@ def _long() -> list[Run]:
     for beads, lengths, thermostats in ((1, LONG, CLASSICAL), (BEADS, LONG_QUANTUM, QUANTUM)):
         smooth_beads = SMOOTH_BEADS if beads > 1 else 0
         how = f"{rarely}, on {smooth_beads} beads" if smooth_beads else rarely
-        more = {"long_step": LONG_STEP, "smooth_beads": smooth_beads}
+        more = {"how": how, "long_step": LONG_STEP, "smooth_beads": smooth_beads}
         for key, length in lengths.items():
             label, thermostat = thermostats[key]
-            name, label = f"uracil-long-{key}", f"{label}; {how}"
-            runs.append(Run(name, "uracil", label, thermostat, beads, length, "uracil-warm-up", **more))
+            name, start = f"uracil-long-{key}", "uracil-warm-up"
+            runs.append(Run(name, "uracil", label, thermostat, beads, length, start, **more))
     return runs
 
 
@@ -181,5 +193,5 @@ def _self_consistency() -> list[Run]:
         for tolerance, start in SELF_CONSISTENCY:
             scc = f"tolerance: {float(tolerance):.1e}, start: {start}"
             name = f"molecule-{key}-{tolerance}-{start}"
-            runs.append(Run(name, "molecule", label, thermostat, 1, 10.0, first.name, scc))
+            runs.append(Run(name, "molecule", label, thermostat, 1, 10.0, first.name, scc=scc))
     return runs

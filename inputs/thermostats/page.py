@@ -19,8 +19,12 @@ FEW = 50.0  # independent samples, below which a correlation time is off by a th
 def write_page(results: Results) -> None:
     """Write ``README.md`` and its pictures."""
     draw(results)
-    text = Template((FOLDER / "page.md").read_text())
-    (FOLDER / "README.md").write_text(text.substitute(tables(results)))
+    (FOLDER / "README.md").write_text(text(results))
+
+
+def text(results: Results) -> str:
+    """The page, with the tables in ``page.md``."""
+    return Template((FOLDER / "page.md").read_text()).substitute(tables(results))
 
 
 def tables(results: Results) -> dict[str, str]:
@@ -34,11 +38,21 @@ def tables(results: Results) -> dict[str, str]:
         ),
         "water": water(chosen(results, "water", 1) | chosen(results, "water", 8)),
         "self_consistency": self_consistency(chosen(results, "molecule", 1)),
+        **{key: found_in(results, f"uracil-long-{run}") for key, run in (("svr", "svr-100"), ("nve", "nve"))},
     }
 
 
+def found_in(results: Results, name: str) -> str:
+    """The temperatures of both regions in a run, in words."""
+    result = next((result for run, result in results.items() if run.name == name), None)
+    if result is None:
+        return "not run yet"
+    qm, mm = (_value(result.temperatures[group], 1) for group in ("QM", "MM"))
+    return f"{result.picoseconds:.0f} ps give {qm} K there, {mm} in water"
+
+
 def chosen(results: Results, system: str, beads: int) -> Results:
-    """Those of a system whose momenta are sampled well: with BAOAB they are not, at the ends of steps."""
+    """Those of a system, but for BAOAB's, whose momenta are too cold at the ends of steps."""
     wanted = (system, beads, "obabo")
     return {
         run: result for run, result in results.items() if (run.system, run.beads, run.splitting) == wanted
@@ -51,7 +65,7 @@ def temperatures(results: Results) -> str:
     for run, result in results.items():
         cells = [_kelvin(result.temperatures[group]) for group in groups]
         cells[:3] = _bracketed(hides_slow_exchange(run, result), cells[:3])
-        rows.append([run.label, f"{result.picoseconds:g}", *cells])
+        rows.append([run.title, f"{result.picoseconds:g}", *cells])
     return _table(["thermostat", "ps", *groups], rows)
 
 
@@ -65,7 +79,7 @@ def speed(results: Results) -> str:
         )
         rows.append(
             [
-                run.label,
+                run.title,
                 qm[0],
                 _time(result.times["potential"]),
                 _time(result.times["QM dipole"]) if "QM dipole" in result.times else "",
@@ -105,7 +119,7 @@ def quantum_temperatures(results: Results) -> str:
         qm, time = _bracketed(hides_slow_exchange(run, result), region)
         beads = [_kelvin(result.bead_temperatures[group]) for group in ("QM", "QM H", "MM", "MM H")]
         water = _kelvin(result.temperatures["MM"])
-        rows.append([run.label, f"{result.picoseconds:g}", qm, water, *beads, time])
+        rows.append([run.title, f"{result.picoseconds:g}", qm, water, *beads, time])
     head = ["thermostat", "ps", "centroid QM", "centroid MM", "all modes QM", "QM H", "MM", "MM H"]
     return _table([*head, "τ QM centroid kinetic / fs"], rows)
 
@@ -115,7 +129,7 @@ def quantum_energies(results: Results) -> str:
     rows = []
     for run, result in results.items():
         energies = [_value(result.quantum_kinetic.get(group), 1) for group in groups]
-        rows.append([run.system, str(run.beads), run.label, f"{result.picoseconds:g}", *energies])
+        rows.append([run.system, str(run.beads), run.title, f"{result.picoseconds:g}", *energies])
     return _table(["system", "beads", "thermostat", "ps", *groups], rows)
 
 
@@ -125,7 +139,7 @@ def water(results: Results) -> str:
         kelvin = [_kelvin(result.temperatures[group]) for group in ("MM H", "MM O")]
         times = [_time(result.times[name]) for name in ("MM kinetic", "potential")]
         numbers = [_value(result.diffusion, 3), _value(result.drift, 4)]
-        rows.append([run.label, str(run.beads), f"{result.picoseconds:g}", *kelvin, *times, *numbers])
+        rows.append([run.title, str(run.beads), f"{result.picoseconds:g}", *kelvin, *times, *numbers])
     head = ["thermostat", "beads", "ps", "H / K", "O / K", "τ kinetic / fs", "τ potential / fs", "D / Å²/ps"]
     return _table([*head, "drift / meV/atom/ps"], rows)
 
@@ -135,7 +149,7 @@ def self_consistency(results: Results) -> str:
     for run, result in results.items():
         tolerance, start = run.scc.removeprefix("tolerance: ").split(", start: ")
         cells = [_value(result.drift, 3), f"{result.fluctuation:.3f}", _kelvin(result.temperatures["QM"])]
-        rows.append([run.label, f"{float(tolerance):g}", start, f"{result.picoseconds:g}", *cells])
+        rows.append([run.title, f"{float(tolerance):g}", start, f"{result.picoseconds:g}", *cells])
     head = ["thermostat", "tolerance / e", "charges start", "ps", "drift / meV/atom/ps"]
     return _table([*head, "fluctuation / meV/atom", "T / K"], rows)
 

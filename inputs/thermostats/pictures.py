@@ -34,7 +34,7 @@ def draw_temperatures(results: Results, path: Path) -> None:
     """Both regions by thermostat, of centroids in ring polymers; hollow where the error is too small."""
     figure = new_figure(6.4, 1.1 + 0.3 * len(results))
     axis = figure.subplots()
-    names = [f"{run.label}, {run.beads} beads" if run.beads > 1 else run.label for run in results]
+    names = [f"{run.title}, {run.beads} beads" if run.beads > 1 else run.title for run in results]
     places = np.arange(len(results))[::-1]
     for group, colour, shift in (("QM", COLOURS[1], 0.14), ("MM", COLOURS[0], -0.14)):
         for place, (run, result) in zip(places, results.items(), strict=True):
@@ -81,9 +81,9 @@ def draw_trade(results: Results, path: Path) -> None:
     """How fast the QM region samples over how fast water diffuses, by the longest run of each thermostat."""
     longest: dict[str, Result] = {}
     for run, result in results.items():
-        label = run.label.split(";")[0]
         if not hides_slow_exchange(run, result):
-            longest[label] = max(longest.get(label, result), result, key=lambda one: one.picoseconds)
+            before = longest.get(run.label, result)
+            longest[run.label] = max(before, result, key=lambda one: one.picoseconds)
     figure = new_figure(7.6, 4.2)
     axis = figure.subplots()
     styles = [(colour, marker) for marker in "os^" for colour in (*COLOURS, "0.35")]

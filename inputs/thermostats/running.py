@@ -94,7 +94,7 @@ def write_inputs(run: Run, steps: int, runs: Path) -> None:
     template = Template((FOLDER / "input.xml.template").read_text())
     (folder / "input.xml").write_text(
         template.substitute(
-            title=run.label,
+            title=run.title,
             safe_stride=SAFE_STRIDE,
             steps=steps,
             seed=10007 + sum(run.name.encode()),

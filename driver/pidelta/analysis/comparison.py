@@ -52,9 +52,9 @@ def distinct(reports: Sequence[Report]) -> list[Report]:
     names, depth = [report.name for report in reports], 0
     while len(set(names)) < len(names):
         depth += 1
-        if all(depth >= len(report.folder.parts) for report in reports):
+        if all(depth > len(report.folder.parts) for report in reports):
             raise DataError(f"--compare: expected runs that differ, found {_twice(names)} twice")
-        names = ["/".join([*report.folder.parts[1:][-depth:], report.name]) for report in reports]
+        names = [str(Path(*report.folder.parts[-depth:], report.name)) for report in reports]
     return [replace(report, name=name) for report, name in zip(reports, names, strict=True)]
 
 

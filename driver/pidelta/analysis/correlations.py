@@ -45,7 +45,7 @@ def correlation_section(
     """Correlation times of some series, and what an hour of CPU time buys.
 
     Args:
-        series: of those that are not evenly spaced in time it says so, without a number.
+        series: of any spacing; uneven ones get a remark and no number.
         step_ps: one step of the simulation in ps.
         cost: of the run; None where nobody measured it.
         missing: what is not in the output, a line each.

@@ -167,10 +167,11 @@ class RunFiles:
         files = {path.name: path for path in trajectory.files()}
         own = {name for each in self.outputs.trajectories for name in each.names(n_beads)}
         if others := [name for name, path in files.items() if name not in own and path.stat().st_size]:
-            beads = f"{n_beads} beads" if trajectory.bead < 0 else f"bead {trajectory.bead}"
+            wanted = f"{n_beads} beads" if n_beads > 1 else "one bead"
+            beads = wanted if trajectory.bead < 0 else f"bead {trajectory.bead}"
             raise DataError(
                 f"{trajectory.stem}: expected {trajectory.quantity} of {beads} as in the input, found "
-                f"{len(files)} files: are {', '.join(others)} of another input? Move them away"
+                f"{len(files)} files: are there some of another input, such as {others[0]}? Move them away"
             )
         return [files[name] for name in trajectory.names(n_beads) if name in files]
 

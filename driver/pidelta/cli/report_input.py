@@ -75,9 +75,9 @@ def other_setup(path: Path, setup: Setup | None) -> str:
 
 
 def _prefix(path: Path) -> str:
-    from pidelta.ipi.outputs import read_outputs
+    from pidelta.ipi.xml_input import output_of, prefix_of, read_xml
 
-    return read_outputs(path).prefix
+    return prefix_of(output_of(read_xml(path)), "i-pi")
 
 
 def composition_of(path: Path, outputs: SystemOutputs, setup: Setup | None) -> Composition:

@@ -279,7 +279,9 @@ def superseded_note(steps: IntArray | FloatArray, keep: IntArray, what: str) -> 
         return ""
     text = f"{len(steps) - len(keep)} of {len(steps)} {what} come again further on, and the later ones count"
     anew = np.flatnonzero(steps[1:] <= steps[0]) + 1
-    return f"{text}; it begins anew at {anew[0]}: are outputs of several runs joined?" if len(anew) else text
+    if not len(anew):
+        return text
+    return f"{text}; number {anew[0] + 1} begins anew: are outputs of several runs joined?"
 
 
 def _step_of(comment: str) -> int | None:

@@ -20,6 +20,7 @@ from pidelta.ipi.starts import names_give_masses, read_start
 from pidelta.ipi.xml_input import (
     items_of,
     output_of,
+    prefix_of,
     read_xml,
     systems_of,
     text_of,
@@ -135,7 +136,7 @@ def read_outputs(path: Path) -> RunOutputs:
     if not systems:
         raise SetupError(f"{path}: expected a <system>, found none")
     output = output_of(root)
-    prefix = output.get("prefix", "i-pi")
+    prefix = prefix_of(output, "i-pi")
     exchange = next((s for s in root.iter("smotion") if s.get("mode") == "remd"), None)
     swaps, stride, replicas = None, 0.0, list[str]()
     if exchange is not None:
@@ -178,7 +179,7 @@ def _system(
     path: Path, prefix: str, output: ET.Element, systems: Sequence[ET.Element], place: int
 ) -> SystemOutputs:
     system = systems[place]
-    name = system.get("prefix", "")
+    name = prefix_of(system)
     dynamics = next(system.iter("dynamics"), None)
     ensemble = "" if dynamics is None else dynamics.get("mode", "nve")
     thermostats = [] if dynamics is None else list(_thermostats(dynamics))
@@ -284,7 +285,7 @@ def _masses(
         state = path.with_name("RESTART")
         root = read_xml(state)
         output, saved = root.find("output"), list(systems_of(state, root))
-        if output is not None and output.get("prefix") == prefix and len(saved) == len(systems):
+        if output is not None and prefix_of(output, "i-pi") == prefix and len(saved) == len(systems):
             return _all_masses(state, saved[place]), ""
     except SetupError:
         pass  # the start tells more of what is wrong

@@ -12,7 +12,7 @@ import numpy as np
 from pidelta.errors import SetupError
 from pidelta.ipi.edits import check_unchanged
 from pidelta.ipi.simulation import Simulation, read_simulation
-from pidelta.ipi.xml_input import items_of, read_xml, to_integer, to_number
+from pidelta.ipi.xml_input import items_of, prefix_of, read_xml, to_integer, to_number
 from pidelta.output_files import replacing
 from pidelta.state import FloatArray
 
@@ -112,5 +112,5 @@ def step_in_restart(path: Path, prefix: str | None = None) -> int | None:
     except (OSError, ET.ParseError, ValueError):
         return None
     output = root.find("output")
-    found = prefix if output is None else output.get("prefix", "i-pi")
+    found = prefix if output is None else prefix_of(output, "i-pi")
     return step if root.tag == "simulation" and prefix in (None, found) else None

@@ -19,6 +19,7 @@ from pidelta.ipi.xml_input import (
     integer_of,
     items_of,
     output_of,
+    prefix_of,
     read_xml,
     sockets_prefix_of,
     systems_of,
@@ -96,7 +97,7 @@ class Simulation:
         systems: the prefixes of their outputs, before `prefix`; one system often has none.
         n_beads: number of beads of the (first) system.
         may_end_early: whether something may be done before all steps are, as an optimisation is.
-        sockets_prefix: what i-PI puts before the address of a unix socket, an absolute path.
+        sockets_prefix: what i-PI puts before the address of a unix socket, as seen from the present folder.
         checkpoints: what the names of checkpoint files begin with, besides RESTART.
         barostat: the element that lets the cell change, as in a message; '' where the cell stays.
     """
@@ -133,8 +134,8 @@ class Simulation:
 
     def of_systems(self, path: Path) -> tuple[Path, ...]:
         """The files of all systems that are what `path` is of the first."""
-        folder = self.path.parent
-        name = os.path.relpath(path, folder).removeprefix(f"{self.systems[0]}_")
+        folder, first = self.path.parent, self.systems[0]
+        name = os.path.relpath(path, folder).removeprefix(f"{first}_" if first else "")
         return tuple(folder / (f"{system}_{name}" if system else name) for system in self.systems)
 
     def output_path(self, name: str) -> Path:
@@ -159,9 +160,9 @@ def read_simulation(path: Path) -> Simulation:
     if not systems:
         raise SetupError(f"{path}: expected a <system>, found none")
     beads = [number_of_beads(path, system) for system in systems]
-    prefixes = tuple(system.get("prefix", "").strip() for system in systems)
+    prefixes = tuple(prefix_of(system) for system in systems)
     output = output_of(root)
-    prefix = output.get("prefix", "i-pi")
+    prefix = prefix_of(output, "i-pi")
     for system in systems:
         check_start_files(path, system)
     _check_folders(path, prefix, output, prefixes)
@@ -226,7 +227,9 @@ def _check_folders(path: Path, prefix: str, output: ET.Element, systems: Sequenc
     for file in files:
         if not file.parent.is_dir():
             what = f"the folder {file.parent} for {file.name}"
-            raise SetupError(f"{path}: <output prefix={prefix!r}>: expected {what}, found none")
+            raise SetupError(
+                f"{path}: <output prefix={prefix!r}>: expected {what}, found none: i-PI makes no folders"
+            )
 
 
 def _checkpoints(path: Path, prefix: str, output: ET.Element) -> Iterator[Path]:

@@ -109,11 +109,21 @@ def output_of(root: ET.Element) -> ET.Element:
 
 
 def sockets_prefix_of(path: Path, root: ET.Element) -> str:
-    """What i-PI puts before the address of a unix socket, wherever the process is that reads it.
+    """What i-PI puts before the address of a unix socket, for processes in the present folder.
 
-    i-PI runs in the folder of its input, from which a relative one counts.
+    i-PI runs in the folder of its input, from which a relative one counts. Of its two names the shorter one:
+    names of unix sockets are limited.
     """
-    return os.path.join(path.parent.resolve(), root.get("sockets_prefix", SOCKETS_PREFIX).strip())
+    prefix = root.get("sockets_prefix", SOCKETS_PREFIX).strip()
+    if os.path.isabs(prefix):
+        return prefix
+    folder = path.parent.resolve()
+    return min((os.path.join(place, prefix) for place in (folder, os.path.relpath(folder))), key=len)
+
+
+def prefix_of(element: ET.Element, default: str = "") -> str:
+    """Of the outputs, or of a system; i-PI takes no spaces about it."""
+    return element.get("prefix", default).strip()
 
 
 def systems_of(path: Path, root: ET.Element) -> list[ET.Element]:
@@ -129,7 +139,7 @@ def systems_of(path: Path, root: ET.Element) -> list[ET.Element]:
             systems.append(child)
         elif child.tag == "system_template":
             systems += _systems_of_template(path, child)
-    prefixes = [system.get("prefix", "").strip() for system in systems]
+    prefixes = [prefix_of(system) for system in systems]
     for prefix in prefixes:
         if (count := prefixes.count(prefix)) > 1:
             found = repr(prefix) if prefix else "none"

@@ -11,7 +11,7 @@ import numpy as np
 from pidelta.analysis.sections import Number, Section
 from pidelta.analysis.statistics import Mean
 from pidelta.errors import DataError
-from pidelta.ipi.frames import not_superseded
+from pidelta.ipi.superseded import not_superseded
 from pidelta.state import FloatArray, IntArray
 from pidelta.units import HARTREE_IN_KELVIN
 

@@ -12,7 +12,7 @@ import numpy as np
 from ipi.utils.units import unit_to_internal
 
 from pidelta.errors import DataError
-from pidelta.ipi.frames import goes_on, not_superseded, superseded_note
+from pidelta.ipi.superseded import goes_on, not_superseded, superseded_note
 from pidelta.state import FloatArray
 
 _COLUMN = re.compile(r"#\s*(?:column|cols\.)\s+(\d+)(?:-(\d+))?\s*-->\s*(\S+)")

@@ -16,14 +16,16 @@ from conftest import ROOT
 from ipi_support import CELL, NUMBERS, POSITIONS, SYMBOLS, Images, interrupt, write_water
 from pidelta.analysis.conservation import read_conservation
 from pidelta.analysis.ipi_output import PropertiesFollower, read_properties
-from pidelta.cli.conservation import run_all
+from pidelta.cli.conservation import report_conservation, run_all
 from pidelta.cli.conservation_options import NVEOptions, plan_report
 from pidelta.config import load_config
+from pidelta.errors import RunError
 from pidelta.ipi.dynamics_input import write_structure
 from pidelta.ipi.simulation import read_simulation
 from pidelta.ipi.starts import read_starts
 from pidelta.ipi.supervisor import Supervisor
 from pidelta.ipi.trajectories import read_trajectory
+from pidelta.setup import Setup
 from pidelta.state import System
 from pidelta.units import FEMTOSECOND, KELVIN
 from pidelta.workflow.conservation import Conditions, claim_folder, plan_runs
@@ -150,6 +152,16 @@ def test_check_of_a_cluster(tmp_path, run, capsys):
     assert run(*arguments) == 0  # nothing is left to run
     assert made == {path: path.stat().st_mtime_ns for path in output.rglob("md.out")}
     assert capsys.readouterr().out == printed
+
+
+def test_all_runs_have_the_configuration_that_the_first_began_with(tmp_path):
+    """The client of each run reads it anew."""
+    path = write_water(tmp_path / "water").parent / "pidelta.yaml"
+    config = load_config(path)
+    report = plan_report(NVEOptions("10fs", ["0.5fs"], None, None, "0ps", None, 1), config)
+    path.write_text(path.read_text().replace("q-spc-fw", "q-tip4p-f"))
+    with pytest.raises(RunError, match=r"mm\.water: expected q-spc-fw as when the run began"):
+        report_conservation(Console(quiet=True), report, config, Setup(config).system)
 
 
 ZUNDEL = ROOT / "inputs" / "zundel" / "pidelta.yaml"

@@ -14,18 +14,21 @@ import pytest
 from ase.build import molecule
 
 from pidelta.analysis.learning_page import write_learning_page
+from pidelta.cli import conservation
 from pidelta.cli.configuration_digest import configuration_digest
 from pidelta.cli.learn import _Tasks
-from pidelta.config import load_config
+from pidelta.config import load_config, load_delta
 from pidelta.data.store import FrameStore
 from pidelta.delta.assessment import ErrorSummary
 from pidelta.errors import DataError, RunError, SetupError
 from pidelta.ipi.dynamics_input import PREFIX
 from pidelta.ipi.trajectories import Snapshot
+from pidelta.run_record import RECORD_VARIABLE, check_configuration
 from pidelta.setup import Setup
 from pidelta.state import FloatArray
 from pidelta.units import ANGSTROM, BOHR_IN_ANGSTROM
 from pidelta.workflow import labelling
+from pidelta.workflow.conservation import Run
 from pidelta.workflow.learning.agreement import check_rounds
 from pidelta.workflow.learning.loop import Loop
 from pidelta.workflow.learning.pool import Subject
@@ -261,6 +264,38 @@ def test_a_run_that_fails_counts_as_far_as_it_went(folder):
     selection = read_selection(Round(folder / "out", 0).selection)
     assert selection.sampled["1-md"] == 5
     assert "the molecule fell apart" in selection.notes[0]
+
+
+@pytest.mark.parametrize("round_number", [0, 1])
+def test_dynamics_have_the_configuration_that_the_rounds_have(folder, monkeypatch, round_number):
+    """Each client reads it anew, and the models of the round before in place of its own."""
+    config = load_config(folder / "pidelta.yaml")
+    tasks = _Tasks(QUIET, read_learning_file(folder / "learn.yaml"), Setup(config), 1)
+    committee = None
+    if round_number:
+        (folder / "delta.pt").write_bytes(b"a model")
+        (committee := folder / "delta.yaml").write_text("models: [delta.pt]\n")
+    records = []
+    monkeypatch.setattr(conservation, "run_all", lambda *arguments: records.append(arguments[3]))
+    tasks.dynamics(Run(folder / "1-md", None, None), committee, None)
+    monkeypatch.setenv(RECORD_VARIABLE, str(records[0]))
+
+    def check():
+        read = load_config(folder / "pidelta.yaml")
+        check_configuration(
+            read.model_copy(update={"delta": load_delta(committee)}) if round_number else read
+        )
+
+    check()
+    waters, text = folder / "waters.xyz", (folder / "waters.xyz").read_text()
+    waters.write_text(text.replace("four waters", "others"))
+    with pytest.raises(SetupError, match=r"structure: expected waters\.xyz as when the run began"):
+        check()
+    waters.write_text(text)
+    if round_number:
+        (folder / "delta.pt").write_bytes(b"another model")
+        with pytest.raises(SetupError, match=r"delta\.models\.0: expected delta\.pt as when the run began"):
+            check()
 
 
 def test_windows_begin_where_the_one_before_ended_and_later_where_they_ended_themselves(folder):

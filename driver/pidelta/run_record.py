@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 RECORD_VARIABLE = "PIDELTA_RECORD"
 """Of the environment of i-PI and its clients: where the record is of the run that started them."""
-_NAME, _DEFAULT = "configuration.json", "the default"
+RECORD = "configuration.json"
+"""The usual name of a record."""
+_DEFAULT = "the default"
 _PLACE = "path of the configuration"
 """Said for those that look for it later: the same configuration may lie elsewhere."""
 _FREE = frozenset(
@@ -57,13 +59,11 @@ def keep_configuration(simulation: Simulation, config: Config, terms: Sequence[s
     """
     path = record_path(simulation)
     place = os.path.relpath(config.path.resolve(), path.parent.resolve())
-    found = {_PLACE: place, "terms": "+".join(terms), **dict(_values("", config))}
+    found = {_PLACE: place, "terms": "+".join(terms), **recorded_values(config)}
     if simulation.step > 0 and path.exists():
         _compare(path, _read(path), found, config)
         return ""
-    with replacing(path) as stream:
-        json.dump(found, stream, indent=1)
-        stream.write("\n")
+    write_record(path, found)
     if simulation.step == 0:
         return ""
     return f"{path.name} is new: whether the first steps had the same configuration is not known"
@@ -71,7 +71,24 @@ def keep_configuration(simulation: Simulation, config: Config, terms: Sequence[s
 
 def record_path(simulation: Simulation) -> Path:
     """Where the record of a run is."""
-    return simulation.output_path(_NAME)
+    return simulation.output_path(RECORD)
+
+
+def recorded_values(section: BaseModel, key: str = "") -> dict[str, object]:
+    """What a configuration, or a section of it, says by key, and checksums of the files that it names."""
+    return dict(_values(key, section))
+
+
+def write_record(path: Path, values: Mapping[str, object]) -> None:
+    """Write what processes compare with that are started with `RECORD_VARIABLE`.
+
+    Args:
+        path: of the record.
+        values: by key, as `recorded_values` gives them.
+    """
+    with replacing(path) as stream:
+        json.dump(values, stream, indent=1)
+        stream.write("\n")
 
 
 def check_configuration(config: Config) -> None:
@@ -86,7 +103,7 @@ def check_configuration(config: Config) -> None:
         return
     expected = _read(path := Path(name))
     expected.pop("terms", None)  # a process serves some of them
-    _compare(path, expected, dict(_values("", config)), config)
+    _compare(path, expected, recorded_values(config), config)
 
 
 def recorded_path(input_file: Path, prefix: str) -> Path | None:
@@ -96,7 +113,7 @@ def recorded_path(input_file: Path, prefix: str) -> Path | None:
         input_file: of the run.
         prefix: of its outputs.
     """
-    record = output_path(input_file, prefix, _NAME)
+    record = output_path(input_file, prefix, RECORD)
     place = _read(record).get(_PLACE) if record.exists() else None
     found = record.parent.resolve() / place if isinstance(place, str) else None
     return found if found is not None and found.is_file() else None
@@ -109,18 +126,19 @@ def other_configuration(input_file: Path, prefix: str, config: Config) -> str:
         input_file, prefix: as in `recorded_path`.
         config: to compare; the terms of the run do not count.
     """
-    record = output_path(input_file, prefix, _NAME)
+    record = output_path(input_file, prefix, RECORD)
     if not record.exists():
         return ""
     expected = {key: value for key, value in _read(record).items() if key != "terms"}
-    difference = _difference(record, expected, dict(_values("", config)), config)
+    difference = _difference(record, expected, recorded_values(config), config)
     return f"{difference}: is that of the run another file, to be given with --config?" if difference else ""
 
 
 def _compare(path: Path, expected: Mapping[str, object], found: Mapping[str, object], config: Config) -> None:
     if difference := _difference(path, expected, found, config):
         raise SetupError(
-            f"{difference}; undo the edit, or start a new run from the saved state by <file mode='chk'>"
+            f"{difference}; undo the edit, or start anew: pidelta run can begin from a saved state "
+            "by <file mode='chk'>"
         )
 
 

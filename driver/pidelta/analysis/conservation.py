@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pidelta.analysis.ipi_output import read_properties
+from pidelta.analysis.ipi_output import has_rows, read_properties
 from pidelta.analysis.plots import COLOURS, new_figure, save, tidy
 from pidelta.analysis.statistics import mean_with_error
 from pidelta.analysis.summary import Drift, fit_drift, time_in_ps
@@ -54,7 +54,7 @@ def read_conservation(path: Path, n_atoms: int, terms: str, time_step: str) -> C
     Raises:
         DataError: the file is not what i-PI writes.
     """
-    if not path.exists():
+    if not has_rows(path):
         return None
     properties = read_properties(path)
     time_ps = time_in_ps(properties)

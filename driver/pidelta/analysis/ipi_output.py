@@ -142,6 +142,14 @@ class PropertiesFollower:
         return {column.name: float(values[column.first]) for column in self._columns}
 
 
+def has_rows(path: Path) -> bool:
+    """Whether a properties file is there and has a whole row: i-PI writes the header first."""
+    if not path.exists():
+        return False
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        return any(line.endswith("\n") and line.strip() and not line.startswith("#") for line in stream)
+
+
 def read_properties(path: Path) -> Properties:
     """Read a properties file.
 

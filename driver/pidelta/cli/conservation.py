@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -39,16 +40,18 @@ def report_conservation(console: Console, report: Report, config: Config, system
         typer.Exit: it was stopped.
     """
     from pidelta.cli.supervision import signals_as_interrupts
+    from pidelta.run_record import RECORD, recorded_values, write_record
     from pidelta.workflow.conservation import claim_folder
 
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # as in `pidelta run`
     claim_folder(report.folder, report.options, system)
     for note in report.notes:
         show_note(console, note)
+    write_record(record := report.folder / RECORD, recorded_values(config))
     command = [sys.executable, "-m", "pidelta", "client", str(config.path)]
     try:
         with signals_as_interrupts():
-            run_all(console, report.runs, command)
+            run_all(console, report.runs, command, record)
     except KeyboardInterrupt:
         _show(console, report, len(system))
         console.print(f"stopped; the same command goes on with the runs in {report.folder}", soft_wrap=True)
@@ -59,26 +62,43 @@ def report_conservation(console: Console, report: Report, config: Config, system
     _show(console, report, len(system))
 
 
-def run_all(console: Console, runs: Sequence[Run], client_command: Sequence[str]) -> None:
+def run_all(
+    console: Console, runs: Sequence[Run], client_command: Sequence[str], record: Path | None = None
+) -> None:
     """Run one after the other what is not finished, with a progress bar over all.
+
+    Args:
+        console: where progress is shown.
+        runs: in their order.
+        client_command: of a client, without its address.
+        record: of the configuration that all runs have, by `write_record`; a client that reads another ends
+            its run.
 
     Raises:
         RunError: i-PI or a client failed, or i-PI ended early.
         KeyboardInterrupt: after i-PI has saved its state.
     """
+    from pidelta.run_record import RECORD_VARIABLE
+
+    variables = {} if record is None else {RECORD_VARIABLE: str(record.resolve())}
     with StepsProgress(console) as progress:
         task = progress.add_task("steps", total=sum(run.dynamics.steps for run in runs), state="")
         done = 0
         for run in runs:
             if not run.is_finished:
-                _run_one(run, client_command, progress, task, done)
+                _run_one(run, client_command, variables, progress, task, done)
             progress.console.print(f"{run.name}: finished", highlight=False)
             done += run.dynamics.steps
             progress.update(task, completed=done, state="")
 
 
 def _run_one(
-    run: Run, client_command: Sequence[str], progress: StepsProgress, task: TaskID, before: int
+    run: Run,
+    client_command: Sequence[str],
+    variables: Mapping[str, str],
+    progress: StepsProgress,
+    task: TaskID,
+    before: int,
 ) -> None:
     from pidelta.analysis.ipi_output import PropertiesFollower
     from pidelta.ipi.simulation import read_simulation
@@ -87,7 +107,7 @@ def _run_one(
     simulation = read_simulation(run.next_input())
     follower = PropertiesFollower(run.properties, continued=simulation.step > 0)
     whole = run.picoseconds(run.dynamics.steps)
-    with Supervisor(simulation, client_command, {}) as supervisor:
+    with Supervisor(simulation, client_command, {}, variables=variables) as supervisor:
         try:
             while supervisor.is_running():
                 if (row := follower.latest()) is not None:

@@ -139,20 +139,28 @@ class _Tasks:
     """The work of a round, by what the other commands do."""
 
     def __init__(self, console: Console, file: LearningFile, setup: Setup, workers: int) -> None:
+        from pidelta.run_record import recorded_values
+
         self._console, self._file, self._setup, self._workers = console, file, setup, workers
+        self._values = recorded_values(setup.config.model_copy(update={"delta": None}))
 
     def note(self, text: str) -> None:
         """A line on the terminal."""
         self._console.print(text, soft_wrap=True, highlight=False, markup=False)
 
     def dynamics(self, run: Run, committee: Path | None, bias: Path | None) -> None:
-        """i-PI with one client."""
+        """i-PI with one client, which has the configuration that the rounds have."""
         from pidelta.cli.conservation import run_all
+        from pidelta.run_record import RECORD, recorded_values, write_record
 
+        delta = self._setup.config.delta if committee is None else load_delta(committee)
+        own = {} if delta is None else recorded_values(delta, "delta")
+        run.folder.mkdir(parents=True, exist_ok=True)
+        write_record(record := run.folder / RECORD, {**self._values, **own})
         command = [sys.executable, "-m", "pidelta", "client", str(self._setup.config.path)]
         for option, path in (("--delta", committee), ("--bias", bias)):
             command += [] if path is None else [option, str(path.resolve())]
-        run_all(self._console, [run], command)
+        run_all(self._console, [run], command, record)
 
     def evaluator(self, committee: Path | None) -> Evaluator:
         """All terms, with the correction of a committee."""

@@ -8,7 +8,7 @@ import pytest
 from pidelta.analysis.composition import Composition, Group
 from pidelta.analysis.estimators import centroid_virial, kinetic_energies, primitive, virial
 from pidelta.analysis.gyration import Gyration
-from pidelta.analysis.run_files import Snapshot
+from pidelta.analysis.run_files import BeadsSnapshot
 from pidelta.analysis.statistics import compare_with_canonical
 from pidelta.analysis.temperatures import Freedom, kinetic_temperatures
 from pidelta.ipi.outputs import Held
@@ -82,7 +82,7 @@ def test_virial_of_a_bound_pair():
 
 def frames(values, step=10):
     """What `BeadFrames` gives, from an array (n, B, N, 3)."""
-    snapshots = [Snapshot(step * i, each, np.eye(3) * 50.0) for i, each in enumerate(values)]
+    snapshots = [BeadsSnapshot(step * i, each, np.eye(3) * 50.0) for i, each in enumerate(values)]
     return SimpleNamespace(
         steps=np.arange(len(values)) * step,
         n_beads=values.shape[1],
@@ -153,7 +153,7 @@ def test_radius_of_gyration_of_free_ring_polymers():
     collected = Gyration(composition)
     r = np.stack([harmonic_beads(4000, mass, omega=1e-7) for mass in composition.masses], axis=2)
     for index, each in enumerate(r):
-        collected.add(Snapshot(index, each, np.eye(3)))
+        collected.add(BeadsSnapshot(index, each, np.eye(3)))
     section = collected.section()
     numbers = {number.name: number for number in section.numbers}
     for name, mass in zip(("H", "O"), composition.masses, strict=True):

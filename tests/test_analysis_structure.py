@@ -15,7 +15,7 @@ from pidelta.analysis.diffusion import (
 )
 from pidelta.analysis.distances import pairs_of, radial_distributions
 from pidelta.analysis.positions_pass import read_positions
-from pidelta.analysis.run_files import Snapshot
+from pidelta.analysis.run_files import BeadsSnapshot
 from pidelta.units import ANGSTROM, KELVIN
 
 RNG = np.random.default_rng(4)
@@ -163,7 +163,7 @@ def test_lengths_of_beads_and_centroids():
     for step in range(40):
         beads = np.array([[[0.3, 0.0, 0.0], [1.34, 0.0, 0.0]], [[0.3, 0.0, 0.0], [1.44, 0.0, 0.0]]])
         beads[:, 1] -= [10.0 if step % 2 else 0.0, 0.0, 0.0]
-        collected.add(Snapshot(step, beads * ANGSTROM, cell))
+        collected.add(BeadsSnapshot(step, beads * ANGSTROM, cell))
     section = collected.section()
     (number,) = section.numbers
     assert (number.name, number.unit) == ("C-H", "Å")
@@ -182,7 +182,7 @@ def test_a_cell_that_is_none_does_not_fold_lengths(is_periodic):
     source = frames(np.array([[[[0.0, 0.0, 0.0], [15.0, 0.0, 0.0]]]] * 4))
     source.is_complete, source.steps = True, np.arange(4)
     source.stream = lambda: (
-        Snapshot(step, source.read(step, 0)[0][None], CELL * ANGSTROM) for step in range(4)
+        BeadsSnapshot(step, source.read(step, 0)[0][None], CELL * ANGSTROM) for step in range(4)
     )
     composition = Composition(("O", "O"), is_periodic=is_periodic)
     (number,) = read_positions(composition, source, [(0, 1)], None).bonds.section().numbers
@@ -199,7 +199,7 @@ def test_lengths_of_any_size(middle, spread):
     for step, row in enumerate(lengths):
         beads = np.zeros((10, 2, 3))
         beads[:, 1, 2] = row
-        collected.add(Snapshot(step, beads * ANGSTROM, np.eye(3)))
+        collected.add(BeadsSnapshot(step, beads * ANGSTROM, np.eye(3)))
     section = collected.section()
     (number,) = section.numbers
     assert number.details["standard deviation, beads / Å"] == pytest.approx(lengths.std(), abs=6e-5)

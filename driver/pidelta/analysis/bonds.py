@@ -11,7 +11,7 @@ from ase.data import covalent_radii
 
 from pidelta.analysis.composition import Composition
 from pidelta.analysis.correlations import Series
-from pidelta.analysis.run_files import Snapshot
+from pidelta.analysis.run_files import BeadsSnapshot
 from pidelta.analysis.sections import Curve, Number, Panel, Picture, Section
 from pidelta.analysis.statistics import mean_with_error, settled
 from pidelta.core.cell import minimum_image
@@ -125,7 +125,7 @@ class BondLengths:
         self._centroid_means: list[FloatArray] = []
         self._followed: list[list[FloatArray]] = [[] for _ in kinds]
 
-    def add(self, snapshot: Snapshot) -> None:
+    def add(self, snapshot: BeadsSnapshot) -> None:
         """Take the lengths of one snapshot of all atoms.
 
         Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pidelta.analysis.composition import Composition, group_matrix
-from pidelta.analysis.run_files import Snapshot
+from pidelta.analysis.run_files import BeadsSnapshot
 from pidelta.analysis.sections import Number, Section
 from pidelta.analysis.statistics import Mean, mean_with_error, settled
 from pidelta.state import FloatArray
@@ -25,7 +25,7 @@ class Gyration:
         self._matrix = matrix / matrix.sum(axis=1, keepdims=True)
         self._rows: list[FloatArray] = []
 
-    def add(self, snapshot: Snapshot) -> None:
+    def add(self, snapshot: BeadsSnapshot) -> None:
         """Take one snapshot of all beads."""
         away = snapshot.values - snapshot.values.mean(axis=0)
         self._rows.append(self._matrix @ np.einsum("bai,bai->a", away, away) / len(away))

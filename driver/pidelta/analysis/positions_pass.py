@@ -11,7 +11,7 @@ from pidelta.analysis.bonds import BondLengths, bond_kinds
 from pidelta.analysis.composition import Composition, group_matrix
 from pidelta.analysis.estimators import KineticEnergies, primitive
 from pidelta.analysis.gyration import Gyration
-from pidelta.analysis.run_files import BeadFrames, Snapshot
+from pidelta.analysis.run_files import BeadFrames, BeadsSnapshot
 from pidelta.state import FloatArray, IntArray
 from pidelta.units import BOHR_IN_ANGSTROM
 
@@ -85,7 +85,7 @@ def read_positions(
     )
 
 
-def _dipole(composition: Composition, snapshot: Snapshot) -> FloatArray:
+def _dipole(composition: Composition, snapshot: BeadsSnapshot) -> FloatArray:
     """The dipole of the MM charges, (3,), at unwrapped positions, which do not jump."""
     assert composition.charges is not None
     charges, particles = composition.charges.charges, composition.charges.particles

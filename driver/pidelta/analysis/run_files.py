@@ -20,7 +20,7 @@ _OF_RING_POLYMERS = ("x_centroid", "v_centroid", "kinetic_cv", "r_gyration")
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class BeadsSnapshot:
     """All beads at one step.
 
     Attributes:
@@ -70,12 +70,12 @@ class BeadFrames:
         """Values (M, 3) of one bead at ``steps[index]``, and the cell, in atomic units."""
         return self.files[bead].read(int(self._rows[bead][index]), atoms)
 
-    def snapshot(self, index: int, atoms: IntArray | None = None) -> Snapshot:
+    def snapshot(self, index: int, atoms: IntArray | None = None) -> BeadsSnapshot:
         """All beads at ``steps[index]``."""
         found = [self.read(index, bead, atoms) for bead in range(self.n_beads)]
-        return Snapshot(int(self.steps[index]), np.array([values for values, _ in found]), found[0][1])
+        return BeadsSnapshot(int(self.steps[index]), np.array([values for values, _ in found]), found[0][1])
 
-    def stream(self, atoms: IntArray | None = None) -> Iterator[Snapshot]:
+    def stream(self, atoms: IntArray | None = None) -> Iterator[BeadsSnapshot]:
         """All snapshots, one after the other."""
         return (self.snapshot(index, atoms) for index in range(len(self)))
 

@@ -142,8 +142,8 @@ def test_clients_that_are_killed(water, run, capsys, monkeypatch):
     killed = r"(?:client 1 was killed by signal SIGKILL; see .*|i-PI lost a client \(.*\))"
     assert len(re.findall(rf"^{killed}: started again \(1\)$", out, re.MULTILINE)) == 1
     (line,) = err.splitlines()
-    assert re.match(f"pidelta: {killed}; clients were started again 1 times before; ", line)
-    assert re.search(r"; continue from step \d+ with: pidelta run .*/RESTART$", line)
+    assert re.match(f"pidelta: {killed}; clients were started again once before; ", line)
+    assert re.search(r"; continue from step \d+ with: pidelta run .*/RESTART --client-restarts 1$", line)
 
 
 @pytest.mark.slow

@@ -110,10 +110,18 @@ def test_clients_of_this_host_when_ipi_listens_at_each_address(tmp_path):
 @pytest.mark.slow
 def test_the_example_for_a_cluster(tmp_path):
     """With a `srun` that starts one task here, and a `hostname` of the loopback range; a client dies."""
-    port = free_port()
+    ports = {"mm.bonded": free_port(), "mm.nonbonded": free_port()}
     path = write_water(tmp_path / "run", 1000)
-    inet = f"mode='inet' pbc='false'> <address> 0.0.0.0 </address> <port> {port} </port> </ffsocket>"
-    text = re.sub("mode='unix' .*?</ffsocket>", inet, path.read_text())
+    sockets, forces = (
+        "\n".join(text.format(name=name, port=port) for name, port in ports.items())
+        for text in (
+            "<ffsocket name='{name}' mode='inet' pbc='false'> <address> 0.0.0.0 </address> "
+            "<port> {port} </port> </ffsocket>",
+            "<force forcefield='{name}'/>",
+        )
+    )
+    text = re.sub("<ffsocket .*?</ffsocket>", sockets, path.read_text())
+    text = text.replace("<force forcefield='pidelta'/>", forces)
     path.write_text(text.replace("nbeads='1'", "nbeads='4'"))
     (path.parent / "pidelta.yaml").rename(path.parent / "water.yaml")
     programs = tmp_path / "bin"
@@ -125,7 +133,10 @@ def test_the_example_for_a_cluster(tmp_path):
             trap 'kill -- "-$!"' TERM
             ELSEWHERE=1 setsid "$@" > ../srun.log 2>&1 &
             wait""",
-        "pidelta": f"""if [[ -v ELSEWHERE && ! -e ../died ]]; then touch ../died; kill -9 $$; fi
+        "pidelta": f"""if [[ -v ELSEWHERE ]]; then
+                if [[ ! -e ../died ]]; then touch ../died; kill -9 $$; fi
+                [[ -v PIDELTA_RECORD ]] && grep -q q-spc-fw "$PIDELTA_RECORD" && touch ../recorded
+            fi
             exec {sys.executable} -m pidelta "$@\"""",
     }
     for name, lines in here.items():
@@ -139,7 +150,7 @@ def test_the_example_for_a_cluster(tmp_path):
     }
     script = ROOT / "examples" / "cluster.sbatch"
     done = subprocess.run(
-        ["bash", str(script), path.name, "water.yaml", str(port)],
+        ["bash", str(script), path.name, "water.yaml", *(f"{port}:{name}" for name, port in ports.items())],
         cwd=path.parent,
         env=environment,
         capture_output=True,
@@ -149,8 +160,14 @@ def test_the_example_for_a_cluster(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "died").exists()
     log = (tmp_path / "srun.log").read_text()
-    (elsewhere,) = [ServeSummary.from_json(line) for line in log.splitlines() if line.startswith("{")]
-    here = ServeSummary.from_json((path.parent / "water.client-1.log").read_text().splitlines()[-1])
-    assert elsewhere.end == here.end == "exit"
-    assert elsewhere.structures > 0
-    assert elsewhere.structures + here.structures == 4 * 1001
+    elsewhere = [ServeSummary.from_json(line) for line in log.splitlines() if line.startswith("{")]
+    here = [
+        ServeSummary.from_json((path.parent / f"water.client-{number}.log").read_text().splitlines()[-1])
+        for number in (1, 2)
+    ]
+    assert [each.end for each in (*elsewhere, *here)] == ["exit"] * 4
+    assert all(each.structures > 0 for each in elsewhere)
+    assert sum(each.structures for each in (*elsewhere, *here)) == 2 * 4 * 1001
+    assert (tmp_path / "recorded").exists()
+    for name in ports:
+        assert f"serves {name}" in log

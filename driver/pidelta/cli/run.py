@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pidelta.setup import Setup
 
 INTERRUPTED = 130
+_RESTARTS = 3
 _NEUTRAL = 1e-3
 """In e: with less, a dipole hardly depends on where the region is."""
 
@@ -53,7 +54,7 @@ def run(
     ] = False,
     client_restarts: Annotated[
         int, typer.Option(min=0, help="How often, in all, clients that die are started again.")
-    ] = 3,
+    ] = _RESTARTS,
 ) -> None:
     """Run i-PI and its clients, show progress, and end with a summary and plots; Ctrl-C stops cleanly."""
     console = Console()
@@ -72,6 +73,8 @@ def run(
     simulation = read_simulation(input_file)
     options = [] if config is None else ["--config", str(config)]
     options += [] if terms is None else ["--terms", terms]
+    options += [] if clients is None else ["--clients", str(clients)]
+    options += [] if client_restarts == _RESTARTS else ["--client-restarts", str(client_restarts)]
     config = config or configuration_of(input_file)
     settings = load_config(config)
     expected = list(settings.terms) if chosen is None else common_terms(settings.terms, chosen)

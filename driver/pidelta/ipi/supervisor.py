@@ -231,7 +231,8 @@ class Supervisor:
 
     def _count_restart(self, reason: str) -> None:
         if len(self.restarted) >= self._restarts:
-            before = f"; clients were started again {self._restarts} times before" if self._restarts else ""
+            times = "once" if self._restarts == 1 else f"{self._restarts} times"
+            before = f"; clients were started again {times} before" if self._restarts else ""
             raise RunError(f"{reason}{before}")
         self.restarted.append(reason)
 

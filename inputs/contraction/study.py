@@ -4,6 +4,7 @@
     python study.py frames FOLDER           every way to contract, on frames of the run ``smooth on 4``
     python study.py page FOLDER             convergence.md, .json and .png beside this script
 
+With --large, runs and frames are of uracil in 900 waters with three delta models.
 The other runs start from the beads at the end of the run ``smooth on 4``, which comes first. Frames tell
 differences between ways where the noise of two runs would hide them: the same 32 beads, contracted by i-PI's
 own matrices.

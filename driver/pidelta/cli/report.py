@@ -36,7 +36,8 @@ def report(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="The folder to write; PREFIX-report beside the input by default, comparison with --compare."
+            help="The folder to write; PREFIX-report beside the input by default, comparison beside the "
+            "first with --compare."
         ),
     ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="One page with all runs side by side.")] = False,
@@ -71,7 +72,7 @@ def report(
         else:
             write_reports(console, path, setup, options, output)
     if compare:
-        _compare(console, found, output or Path("comparison"))
+        _compare(console, found, output or paths[0].parent / "comparison")
 
 
 def make_reports(

@@ -111,7 +111,7 @@ def test_stretches_of_a_run_add_up_to_what_its_raw_outputs_say(study, tmp_path):
 
 @pytest.fixture
 def long_run(study):
-    return study["family"].Run("drop", "water", "", "", 1, 2.0, "start", long_step=2.0)
+    return study["family"].Run("drop", "water", "", "", 1, 2.0, "start", time_step=2.0)
 
 
 STATE = "<simulation> <step>1000</step> <pes_path> /home/of/mine/pes.py </pes_path></simulation>"

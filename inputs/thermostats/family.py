@@ -25,7 +25,7 @@ class Run:
         picoseconds: of the whole run, what is left out at its beginning included.
         start: the run from whose end it starts; empty for the structure as it is.
         scc: settings of the self-consistency of DFTB that are not the default.
-        long_step: fs between smooth forces; stiff ones have TIME_STEP.
+        time_step: fs; smooth forces act once in it, stiff ones every TIME_STEP where that is shorter.
         splitting: where the thermostat acts in a time step, as i-PI names it.
         smooth_beads: of the contracted ring polymer that the smooth forces act on; 0 for all of them.
     """
@@ -39,7 +39,7 @@ class Run:
     start: str
     how: str = ""
     scc: str = ""
-    long_step: float = TIME_STEP
+    time_step: float = TIME_STEP
     smooth_beads: int = 0
     splitting: str = "obabo"
 
@@ -56,11 +56,11 @@ class Run:
     @property
     def is_long(self) -> bool:
         """Whether it is one of the runs for temperatures alone, whose smooth forces are rarer."""
-        return self.long_step > TIME_STEP
+        return self.time_step > TIME_STEP
 
     def steps(self, part: float) -> int:
         """Steps of a part of it; a warm-up has no parts."""
-        return round(1000.0 * self.picoseconds / self.long_step * (part if self.start else 1.0))
+        return round(1000.0 * self.picoseconds / self.time_step * (part if self.start else 1.0))
 
 
 def local(mode: str, tau: float, **more: float) -> str:
@@ -143,7 +143,7 @@ SELF_CONSISTENCY = (  # tolerance in e, what the charges start from; the first a
 
 def family() -> list[Run]:
     """All runs, those first that matter most, and each after the one that it starts from."""
-    return [*_short(), *_more_beads(), *_long(), *_self_consistency()]
+    return [*_short(), *_more_beads(), *_drift(), *_long(), *_self_consistency()]
 
 
 def _short() -> list[Run]:
@@ -170,6 +170,16 @@ def _more_beads() -> list[Run]:
     ]
 
 
+def _drift() -> list[Run]:
+    """Water with half the time step, and without a thermostat: what makes ring polymers drift."""
+    label, thermostat = QUANTUM["pile-l"]
+    finer, start = {"how": "0.25 fs", "time_step": 0.25}, "water-8-baoab"
+    return [
+        Run("water-8-pile-l-0.25fs", "water", label, thermostat, BEADS, 2.0, start, **finer),
+        Run("water-8-nve", "water", CLASSICAL["nve"][0], "", BEADS, 1.0, start),
+    ]
+
+
 def _long() -> list[Run]:
     """Uracil in water until its temperature is known, the smooth terms more rarely."""
     runs = []
@@ -177,7 +187,7 @@ def _long() -> list[Run]:
     for beads, lengths, thermostats in ((1, LONG, CLASSICAL), (BEADS, LONG_QUANTUM, QUANTUM)):
         smooth_beads = SMOOTH_BEADS if beads > 1 else 0
         how = f"{rarely}, on {smooth_beads} beads" if smooth_beads else rarely
-        more = {"how": how, "long_step": LONG_STEP, "smooth_beads": smooth_beads}
+        more = {"how": how, "time_step": LONG_STEP, "smooth_beads": smooth_beads}
         for key, length in lengths.items():
             label, thermostat = thermostats[key]
             name, start = f"uracil-long-{key}", "uracil-warm-up"

@@ -73,7 +73,7 @@ def observe(run: Run, folder: Path) -> Result | None:
         return None
     rows, beads = (_from(start, table) for table in (whole.rows, whole.beads))
     cost = read_cost(folder)  # None while the first part of a run is under way
-    seconds_per_ps = math.nan if cost is None else cost.cpu_seconds / cost.steps * 1000.0 / run.long_step
+    seconds_per_ps = math.nan if cost is None else cost.cpu_seconds / cost.steps * 1000.0 / run.time_step
     groups = [name for name in rows if name.startswith(("QM", "MM"))]
     correlated = {"potential": "potential", "QM kinetic": "QM", "MM kinetic": "MM", "QM dipole": "dipole"}
     correlations = {

@@ -104,7 +104,7 @@ def write_inputs(run: Run, steps: int, runs: Path) -> None:
             start=_start(run, runs),
             ensemble="nvt" if run.thermostat else "nve",
             splitting=run.splitting,
-            time_step=run.long_step,
+            time_step=run.time_step,
             thermostat=run.thermostat,
             **_forces(run),
         )
@@ -118,7 +118,7 @@ def _forces(run: Run) -> dict[str, str]:
         wanted = f", terms: {'+'.join(terms)}" if terms else ""
         return _FORCE_FIELD.format(name=name, pes_path=_PES, terms=wanted, beads=beads)
 
-    inner = round(run.long_step / TIME_STEP)
+    inner = max(1, round(run.time_step / TIME_STEP))
     if inner == 1:
         whole = force_field("pidelta", ())
         return {

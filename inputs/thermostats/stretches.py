@@ -92,7 +92,7 @@ class Stretch:
 
 def stride(run: Run, short_steps: int = STRIDE) -> int:
     """Steps of the run between rows: of properties and velocities, or of what every bead has."""
-    return round(short_steps * TIME_STEP / run.long_step)
+    return round(short_steps * TIME_STEP / run.time_step)
 
 
 def spacing(run: Run) -> float:
@@ -131,7 +131,7 @@ def condense(run: Run, folder: Path, steps: int) -> None:
             "copy run.checkpoint there, or remove the folder"
         )
     if steps and _has_rows(folder):
-        stretch = _read(run, folder, steps * run.long_step / 1000.0)
+        stretch = _read(run, folder, steps * run.time_step / 1000.0)
         if len(stretch.rows["time"]):
             save(stretch, folder / f"stretch-{round(1000.0 * stretch.rows['time'][0] / TIME_STEP):09d}.npz")
     throw_away(folder)
@@ -192,7 +192,7 @@ def _read(run: Run, folder: Path, end: float) -> Stretch:
     properties = read_properties(folder / "run.out")
     quantity = "v_centroid" if run.beads > 1 else "velocities"
     velocities, atoms, times = read_values(
-        next(folder.glob("run.vel*.bin")), quantity, QM_ATOMS[run.system], end, run.long_step
+        next(folder.glob("run.vel*.bin")), quantity, QM_ATOMS[run.system], end, run.time_step
     )
     count = min(len(velocities), len(properties.columns["time"]))  # a running i-PI may have written one more
     velocities = velocities[:count]
@@ -242,7 +242,7 @@ def _within(rows: dict[str, Array]) -> dict[str, float]:
 
 def _beads(run: Run, folder: Path, atoms: Atoms, end: float) -> Iterator[tuple[str, Array]]:
     """i-PI runs a ring polymer at P times the temperature."""
-    step = run.long_step
+    step = run.time_step
     energies, _, times = read_values(
         next(folder.glob("run.kinetic*.bin")), "kinetic_cv", atoms.n_qm, end, step
     )

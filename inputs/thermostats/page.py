@@ -39,6 +39,7 @@ def tables(results: Results) -> dict[str, str]:
         "water": water(chosen(results, "water", 1) | chosen(results, "water", 8)),
         "self_consistency": self_consistency(chosen(results, "molecule", 1)),
         **{key: found_in(results, f"uracil-long-{run}") for key, run in (("svr", "svr-100"), ("nve", "nve"))},
+        "langevin": slowed(results, "uracil-long-langevin-1000", beside="uracil-long-svr-100"),
     }
 
 
@@ -49,6 +50,16 @@ def found_in(results: Results, name: str) -> str:
         return "not run yet"
     qm, mm = (_value(result.temperatures[group], 1) for group in ("QM", "MM"))
     return f"{result.picoseconds:.0f} ps give {qm} K there, {mm} in water"
+
+
+def slowed(results: Results, name: str, *, beside: str) -> str:
+    """By how much water diffuses more slowly than in another run, in percent."""
+    found = {run.name: result.diffusion for run, result in results.items() if run.name in (name, beside)}
+    if len(found) < 2:
+        return "what is not known yet"
+    (own, own_error), (other, other_error) = found[name], found[beside]
+    error = own / other * math.hypot(own_error / own, other_error / other)
+    return f"{100.0 * (1.0 - own / other):.0f} ± {100.0 * error:.0f} %"
 
 
 def chosen(results: Results, system: str, beads: int) -> Results:
@@ -65,7 +76,7 @@ def temperatures(results: Results) -> str:
     for run, result in results.items():
         cells = [_kelvin(result.temperatures[group]) for group in groups]
         cells[:3] = _bracketed(hides_slow_exchange(run, result), cells[:3])
-        rows.append([run.title, f"{result.picoseconds:g}", *cells])
+        rows.append([run.title, f"{result.picoseconds:.3g}", *cells])
     return _table(["thermostat", "ps", *groups], rows)
 
 
@@ -119,7 +130,7 @@ def quantum_temperatures(results: Results) -> str:
         qm, time = _bracketed(hides_slow_exchange(run, result), region)
         beads = [_kelvin(result.bead_temperatures[group]) for group in ("QM", "QM H", "MM", "MM H")]
         water = _kelvin(result.temperatures["MM"])
-        rows.append([run.title, f"{result.picoseconds:g}", qm, water, *beads, time])
+        rows.append([run.title, f"{result.picoseconds:.3g}", qm, water, *beads, time])
     head = ["thermostat", "ps", "centroid QM", "centroid MM", "all modes QM", "QM H", "MM", "MM H"]
     return _table([*head, "τ QM centroid kinetic / fs"], rows)
 
@@ -129,8 +140,9 @@ def quantum_energies(results: Results) -> str:
     rows = []
     for run, result in results.items():
         energies = [_value(result.quantum_kinetic.get(group), 1) for group in groups]
-        rows.append([run.system, str(run.beads), run.title, f"{result.picoseconds:g}", *energies])
-    return _table(["system", "beads", "thermostat", "ps", *groups], rows)
+        length, drift = f"{result.picoseconds:.3g}", _value(result.drift, 2)
+        rows.append([run.system, str(run.beads), run.title, length, *energies, drift])
+    return _table(["system", "beads", "thermostat", "ps", *groups, "drift / meV/atom/ps"], rows)
 
 
 def water(results: Results) -> str:
@@ -139,7 +151,7 @@ def water(results: Results) -> str:
         kelvin = [_kelvin(result.temperatures[group]) for group in ("MM H", "MM O")]
         times = [_time(result.times[name]) for name in ("MM kinetic", "potential")]
         numbers = [_value(result.diffusion, 3), _value(result.drift, 4)]
-        rows.append([run.title, str(run.beads), f"{result.picoseconds:g}", *kelvin, *times, *numbers])
+        rows.append([run.title, str(run.beads), f"{result.picoseconds:.3g}", *kelvin, *times, *numbers])
     head = ["thermostat", "beads", "ps", "H / K", "O / K", "τ kinetic / fs", "τ potential / fs", "D / Å²/ps"]
     return _table([*head, "drift / meV/atom/ps"], rows)
 
@@ -149,7 +161,7 @@ def self_consistency(results: Results) -> str:
     for run, result in results.items():
         tolerance, start = run.scc.removeprefix("tolerance: ").split(", start: ")
         cells = [_value(result.drift, 3), f"{result.fluctuation:.3f}", _kelvin(result.temperatures["QM"])]
-        rows.append([run.title, f"{float(tolerance):g}", start, f"{result.picoseconds:g}", *cells])
+        rows.append([run.title, f"{float(tolerance):g}", start, f"{result.picoseconds:.3g}", *cells])
     head = ["thermostat", "tolerance / e", "charges start", "ps", "drift / meV/atom/ps"]
     return _table([*head, "fluctuation / meV/atom", "T / K"], rows)
 

@@ -115,6 +115,18 @@ def test_steps_and_time_are_shown_in_80_columns():
     assert " ".join(state.split()) in shown
 
 
+def test_the_speed_and_the_time_left_are_those_of_the_steps():
+    console = Console(file=StringIO(), width=80, force_terminal=True, color_system=None)
+    progress, seconds = StepsProgress(console), 0.0
+    progress.get_time = lambda: seconds
+    task = progress.add_task("steps", total=1000, state="")
+    for steps in (0, 100, 200):  # a hundred in 8 s
+        progress.update(task, completed=steps)
+        seconds += 8.0
+    console.print(progress)
+    assert "200/1000 12.5 steps/s 0:01:04" in " ".join(console.file.getvalue().split())
+
+
 def test_characters_that_a_terminal_does_not_have(tmp_path):
     config = tmp_path / "größe.yaml"
     config.write_text("structure: a.xyz\nqm: {atom: all}\n")

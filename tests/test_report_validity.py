@@ -17,6 +17,7 @@ from pidelta.ipi.outputs import Held
 from pidelta.units import HARTREE_IN_EV, HARTREE_IN_KELVIN, KELVIN
 from test_report import MASSES, N_BEADS, NAMES, make, write_run
 
+THERMOSTAT = "<thermostat mode='pile_l'> <tau> 100 </tau> </thermostat>"
 ESTIMATES = ("kinetic_td", "kinetic_cv")
 FORCES = "<trajectory filename='frc' stride='4'> forces </trajectory> </output>"
 
@@ -155,6 +156,21 @@ def test_beads_with_other_masses_have_no_temperature(written, tmp_path):
     assert not [name for name in numbers if name.endswith("beads")]
     assert {"i-PI's temperature", "all centroid"} <= set(numbers)
     assert "temperatures of beads: left out: by <frequencies style='pa-cmd'> they move with other" in remarks
+
+
+@pytest.mark.parametrize("mode", ["nm_gle", "gle"])
+def test_noise_that_drives_momenta_elsewhere(written, tmp_path, mode):
+    """Quantum thermostats and PIGLET: the latter, of normal modes, leaves centroids where they are."""
+    noise = f"<thermostat mode='{mode}'> <A> [ 1 ] </A> <C> [ 2 ] </C> </thermostat>"
+    path = edited(written, tmp_path, (THERMOSTAT, noise))
+    numbers, remarks = section(path, "Temperature")
+    expected = {name: number.expected for name, number in numbers.items()}
+    assert expected["i-PI's temperature"] is expected["all beads"] is None
+    assert expected["all centroid"] == (pytest.approx(300.0, rel=1e-4) if mode == "nm_gle" else None)
+    assert "expected temperatures of momenta: left out: a thermostat with a <C> of its own" in remarks
+    found, remarks = kinds(path)
+    assert found == CENTROID
+    assert "primitive, kinetic_td: left out: a thermostat with a <C> of its own" in remarks
 
 
 def test_centroids_that_are_held(written, tmp_path):

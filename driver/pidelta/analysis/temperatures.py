@@ -18,7 +18,7 @@ from pidelta.analysis.statistics import (
     mean_with_error,
     settled,
 )
-from pidelta.analysis.validity import OF_BEADS, TARGETS, left_out
+from pidelta.analysis.validity import MOMENTA, OF_BEADS, TARGETS, left_out
 from pidelta.ipi.outputs import Held, SystemOutputs
 from pidelta.state import FloatArray, IntArray
 from pidelta.units import HARTREE_IN_KELVIN
@@ -153,23 +153,24 @@ def temperature_section(
         targets: tells k_B T of the ensemble in hartree at some steps; None without one.
         wrong: what is not given, and why.
     """
-    numbers, panels, remarks = [], [], left_out(wrong, TARGETS, OF_BEADS)
+    numbers, panels, remarks = [], [], left_out(wrong, TARGETS, MOMENTA, OF_BEADS)
     kinetic = [found for found in kinetic if not (found.label == "beads" and OF_BEADS in wrong)]
     target = outputs.temperature if outputs.keeps_temperature else None
     if properties is not None:
-        numbers += _from_properties(outputs, composition, properties, targets)
+        expected = _expected(outputs, wrong, "")
+        numbers += _from_properties(outputs, composition, properties, targets, expected)
     for found in kinetic:
-        series = found.values
+        series, expected = found.values, _expected(outputs, wrong, found.label)
         if target is not None and (wanted := targets(found.steps)) is not None:
             series = series * (target / wanted)[:, None]
         for index, group in enumerate(found.groups):
             degrees, shape = found.freedom.degrees[index], found.freedom.shape[index]
             if degrees > 0.0:
                 name, values = f"{group.name} {found.label}".strip(), settled(series[:, index])
-                numbers.append(_number(name, values, degrees, shape, outputs))
+                numbers.append(_number(name, values, degrees, shape, expected, outputs.is_canonical))
                 if composition.is_telling(group):
-                    panels += _panels(name, values, shape, target)
-        numbers += _differences(found, series)
+                    panels += _panels(name, values, shape, expected)
+        numbers += _differences(found, series, None if expected is None and MOMENTA in wrong else 0.0)
     if not kinetic and OF_BEADS not in wrong:
         remarks.append(
             "temperatures of regions are not in the output: ask for "
@@ -178,10 +179,7 @@ def temperature_section(
     if target is None and TARGETS not in wrong:
         remarks.append("no temperature to compare with: none is kept constant")
     elif target is not None and not outputs.is_canonical:
-        remarks.append(
-            "distributions are not judged: no thermostat, or one with a covariance of its own (<C>), as "
-            "quantum thermostats and PIGLET have for all but the centroid"
-        )
+        remarks.append("distributions are not judged: no thermostat, or one with a covariance of its own")
     elif target is not None:
         remarks.append(
             "width: standard deviation over that of the canonical distribution; p: Kolmogorov-Smirnov test "
@@ -206,14 +204,26 @@ def _suspects(numbers: Sequence[Number]) -> list[str]:
     ]
 
 
-def _number(name: str, values: FloatArray, degrees: float, shape: float, outputs: SystemOutputs) -> Number:
+def _expected(outputs: SystemOutputs, wrong: Mapping[str, str], label: str) -> float | None:
+    """k_B T that momenta should have; None where none is kept, or noise gives them another.
+
+    PIGLET's thermostat, for each normal mode, leaves the centroid at the temperature of the ensemble.
+    """
+    is_kept = MOMENTA not in wrong or (
+        label == "centroid" and any(mode.startswith("nm_gle") for mode in outputs.thermostats)
+    )
+    return outputs.temperature if outputs.keeps_temperature and is_kept else None
+
+
+def _number(
+    name: str, values: FloatArray, degrees: float, shape: float, target: float | None, is_canonical: bool
+) -> Number:
     """One row; the distribution is compared where the ensemble is canonical."""
-    target = outputs.temperature if outputs.keeps_temperature else None
     details: dict[str, float | str] = {"degrees of freedom": round(float(degrees), 1)}
     if target is None or len(values) < 2:
         return Number(name, mean_with_error(values).scaled(HARTREE_IN_KELVIN), "K", details=details)
     test = compare_with_canonical(values, shape, target)
-    if outputs.is_canonical:
+    if is_canonical:
         details |= _details(test)
     return Number(name, test.temperature.scaled(HARTREE_IN_KELVIN), "K", target * HARTREE_IN_KELVIN, details)
 
@@ -228,7 +238,7 @@ def _details(test: CanonicalTest) -> dict[str, float | str]:
     return details
 
 
-def _differences(found: KineticTemperatures, series: FloatArray) -> list[Number]:
+def _differences(found: KineticTemperatures, series: FloatArray, expected: float | None) -> list[Number]:
     """QM less MM, with the error of the difference itself."""
     moving = zip(found.groups, found.freedom.degrees, strict=True)
     index = {group.name: i for i, (group, degrees) in enumerate(moving) if degrees > 0.0}
@@ -237,12 +247,16 @@ def _differences(found: KineticTemperatures, series: FloatArray) -> list[Number]
         if one in index and other in index:
             difference = settled(series[:, index[one]] - series[:, index[other]])
             mean = mean_with_error(difference).scaled(HARTREE_IN_KELVIN)
-            numbers.append(Number(f"{one} - {other} {found.label}".strip(), mean, "K", 0.0))
+            numbers.append(Number(f"{one} - {other} {found.label}".strip(), mean, "K", expected))
     return numbers
 
 
 def _from_properties(
-    outputs: SystemOutputs, composition: Composition, properties: Properties, targets: Targets
+    outputs: SystemOutputs,
+    composition: Composition,
+    properties: Properties,
+    targets: Targets,
+    expected: float | None,
 ) -> list[Number]:
     """i-PI's temperatures of all atoms or of those of one name, without what it adds.
 
@@ -271,7 +285,8 @@ def _from_properties(
         added = whole - float(_freedom(counting, group, n_beads, outputs.counted).degrees[0])
         if degrees > 0.0:
             values = (values * whole - added * (outputs.temperature or 0.0)) / degrees
-            numbers.append(_number(label, values, degrees, float(freedom.shape[0]), outputs))
+            shape = float(freedom.shape[0])
+            numbers.append(_number(label, values, degrees, shape, expected, outputs.is_canonical))
     return numbers
 
 

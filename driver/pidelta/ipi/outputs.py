@@ -59,8 +59,8 @@ class SystemOutputs:
         ensemble: i-PI's mode of dynamics, such as ``nvt``; '' for other motions.
         has_bias: whether forces of a ``<bias>`` act, which i-PI leaves out of what it calls forces.
         thermostats: modes of its thermostats, such as ``pile_g``.
-        is_canonical: whether these sample velocities at the temperature: no generalised Langevin equation
-            with a covariance of its own (quantum thermostats, PIGLET).
+        has_own_covariance: whether one of these, a generalised Langevin equation, has a covariance ``<C>`` of
+            its own, as quantum thermostats and PIGLET have: momenta have other temperatures then.
         held: what does not move.
         counted: what i-PI takes for held where it computes a temperature.
         frequencies: style of the frequencies of normal modes, such as ``pa-cmd``; ``rpmd`` by default.
@@ -81,7 +81,7 @@ class SystemOutputs:
     ensemble: str
     has_bias: bool
     thermostats: tuple[str, ...]
-    is_canonical: bool
+    has_own_covariance: bool
     held: Held
     counted: Held
     frequencies: str
@@ -92,6 +92,11 @@ class SystemOutputs:
     masses_note: str
     properties: tuple[PropertiesFile, ...]
     trajectories: tuple[TrajectoryFiles, ...]
+
+    @property
+    def is_canonical(self) -> bool:
+        """Whether its thermostats sample velocities at the temperature."""
+        return bool(self.thermostats) and not self.has_own_covariance
 
     @property
     def fixed(self) -> tuple[int, ...]:
@@ -198,7 +203,7 @@ def _system(
         ensemble=ensemble,
         has_bias=system.find("ensemble/bias/force") is not None,
         thermostats=tuple(mode for mode in modes if mode and mode != "multi"),
-        is_canonical=bool(modes) and all(element.find("C") is None for element in thermostats),
+        has_own_covariance=any(element.find("C") is not None for element in thermostats),
         held=held,
         counted=counted,
         frequencies="rpmd" if frequencies is None else frequencies.get("style", "rpmd"),

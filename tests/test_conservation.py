@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import time
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from conftest import ROOT
 from ipi_support import CELL, NUMBERS, POSITIONS, SYMBOLS, Images, interrupt, write_water
 from pidelta.analysis.conservation import read_conservation
 from pidelta.analysis.ipi_output import PropertiesFollower, read_properties
+from pidelta.cli import conservation as conservation_command
 from pidelta.cli.conservation import report_conservation, run_all
 from pidelta.cli.conservation_options import NVEOptions, plan_report
 from pidelta.config import load_config
@@ -46,7 +48,8 @@ def runs_in(folder, duration=30.0, equilibration=5.0, time_steps=(0.5,)):
 
 
 def run_them(runs, behaviour="serve"):
-    run_all(Console(quiet=True), runs, [sys.executable, str(SUPPORT), behaviour])
+    command = [sys.executable, str(SUPPORT), behaviour]
+    run_all(Console(quiet=True), runs, command, runs[0].folder / "no.json")
 
 
 def conservation(run):
@@ -154,14 +157,32 @@ def test_check_of_a_cluster(tmp_path, run, capsys):
     assert capsys.readouterr().out == printed
 
 
-def test_all_runs_have_the_configuration_that_the_first_began_with(tmp_path):
-    """The client of each run reads it anew."""
+def test_all_runs_have_the_configuration_that_the_first_began_with(tmp_path, monkeypatch):
+    """The client of each run reads it anew; what is known of the others is shown."""
     path = write_water(tmp_path / "water").parent / "pidelta.yaml"
-    config = load_config(path)
-    report = plan_report(NVEOptions("10fs", ["0.5fs"], None, None, "0ps", None, 1), config)
-    path.write_text(path.read_text().replace("q-spc-fw", "q-tip4p-f"))
-    with pytest.raises(RunError, match=r"mm\.water: expected q-spc-fw as when the run began"):
-        report_conservation(Console(quiet=True), report, config, Setup(config).system)
+    config, run_one = load_config(path), conservation_command._run_one
+
+    def edit_after_it(run, *arguments):
+        run_one(run, *arguments)
+        path.write_text(path.read_text().replace("q-spc-fw", "q-tip4p-f"))
+
+    monkeypatch.setattr(conservation_command, "_run_one", edit_after_it)
+    report = plan_report(NVEOptions("10fs", ["0.5fs", "0.25fs"], None, None, "0ps", None, 1), config)
+    console = Console(file=StringIO(), width=120)
+    changed = (
+        r"mm\.water: expected q-spc-fw as when the run began .*; undo the edit .*; the same command goes"
+    )
+    with pytest.raises(RunError, match=changed):
+        report_conservation(console, report, config, Setup(config).system)
+    assert [run.is_finished for run in report.runs] == [True, False]
+    assert "0.5 fs" in console.file.getvalue()
+
+
+def test_a_run_without_a_row_has_no_drift(tmp_path):
+    path = tmp_path / "md.out"
+    assert read_conservation(path, 6, "mm", "0.5 fs") is None
+    path.write_text("# column   1     --> step : The current simulation time step.\n   0.0000e+00  ")
+    assert read_conservation(path, 6, "mm", "0.5 fs") is None
 
 
 ZUNDEL = ROOT / "inputs" / "zundel" / "pidelta.yaml"

@@ -136,14 +136,15 @@ def test_clients_that_are_killed(water, run, capsys, monkeypatch):
         return goes_on(supervisor)
 
     monkeypatch.setattr(Supervisor, "is_running", kill_a_client)
-    assert run("run", water, "--client-restarts", "1") == 2
+    assert run("run", water, "--clients", "1", "--client-restarts", "1") == 2
     out, err = capsys.readouterr()
     # what i-PI makes of it depends on whether the client had read what it was sent
     killed = r"(?:client 1 was killed by signal SIGKILL; see .*|i-PI lost a client \(.*\))"
     assert len(re.findall(rf"^{killed}: started again \(1\)$", out, re.MULTILINE)) == 1
     (line,) = err.splitlines()
     assert re.match(f"pidelta: {killed}; clients were started again once before; ", line)
-    assert re.search(r"; continue from step \d+ with: pidelta run .*/RESTART --client-restarts 1$", line)
+    command = r"; continue from step \d+ with: pidelta run .*/RESTART --clients 1 --client-restarts 1$"
+    assert re.search(command, line)
 
 
 @pytest.mark.slow
@@ -304,18 +305,19 @@ def inet(path, name, address="0.0.0.0", parameters=""):
             "low",
             "",
             ("low",),
-            "--address HOST --port 65535 --terms low; or add terms: low to its",
+            "--address HOST --port 65535 --terms low --input input.xml; or add terms: low to its",
         ),
         ("low", "<parameters>{terms: low}</parameters>", ("low",), None),
         ("pidelta", "", ("mm", "low"), None),
         # a run that is about less than the whole energy
-        ("pidelta", "", ("mm",), "--terms mm; or add terms: mm"),
+        ("pidelta", "", ("mm",), "--terms mm --input input.xml; or add terms: mm"),
     ],
 )
-def test_what_clients_elsewhere_have_to_be_told(water, name, parameters, terms, told):
+def test_what_clients_elsewhere_have_to_be_told(water, monkeypatch, name, parameters, terms, told):
     inet(water, name, parameters=parameters)
     config = SimpleNamespace(terms=("mm", "low"), path=Path("pidelta.yaml"))
-    notes = list(clients_elsewhere(read_simulation(water), terms, config))
+    monkeypatch.chdir(water.parent)
+    notes = list(clients_elsewhere(read_simulation(Path(water.name)), terms, config))
     assert len(notes) == (told is not None)
     if told is not None:
         assert f"clients of {name} started by hand have to be told its terms: pidelta client" in notes[0]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from types import SimpleNamespace
 
 import matplotlib.image
@@ -173,8 +174,9 @@ def test_report(sample, run, capsys):
 def test_comparison(sample, run, tmp_path):
     """A run at another temperature: z-scores with both errors, and pictures with a line for each run."""
     other = write_run(tmp_path / "two", temperature=450.0, seed=1)
-    output = tmp_path / "both"
-    assert run("report", sample, other, "--compare", "--output", output) == 0
+    first = shutil.copytree(sample.parent, tmp_path / "one") / sample.name
+    output = first.with_name("comparison")
+    assert run("report", first, other, "--compare") == 0
     content = json.loads((output / "report.json").read_text())
     assert [each["name"] for each in content["runs"]] == ["one/sim", "two/sim"]
     rows = {(row["section"], row["name"]): row for row in content["differences"]}

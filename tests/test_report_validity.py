@@ -158,19 +158,52 @@ def test_beads_with_other_masses_have_no_temperature(written, tmp_path):
     assert "temperatures of beads: left out: by <frequencies style='pa-cmd'> they move with other" in remarks
 
 
-@pytest.mark.parametrize("mode", ["nm_gle", "gle"])
-def test_noise_that_drives_momenta_elsewhere(written, tmp_path, mode):
+@pytest.mark.parametrize(
+    ("mode", "covariance", "centroids_are_kept"),
+    [
+        ("nm_gle", "<C shape='(2,1,1)' units='kelvin'> [ 600, 1900 ] </C>", True),
+        ("nm_gle", "<C shape='(2,1,1)' units='kelvin'> [ 900, 1900 ] </C>", False),
+        ("nm_gle_g", "<C shape='(2,1,1)' units='kelvin'> [ 900, 1900 ] </C>", True),
+        ("gle", "<C shape='(1,1)' units='kelvin'> [ 600 ] </C>", False),
+    ],
+)
+def test_noise_that_drives_momenta_elsewhere(written, tmp_path, mode, covariance, centroids_are_kept):
     """Quantum thermostats and PIGLET: the latter, of normal modes, leaves centroids where they are."""
-    noise = f"<thermostat mode='{mode}'> <A> [ 1 ] </A> <C> [ 2 ] </C> </thermostat>"
+    noise = f"<thermostat mode='{mode}'> <A> [ 1 ] </A> {covariance} </thermostat>"
     path = edited(written, tmp_path, (THERMOSTAT, noise))
     numbers, remarks = section(path, "Temperature")
     expected = {name: number.expected for name, number in numbers.items()}
     assert expected["i-PI's temperature"] is expected["all beads"] is None
-    assert expected["all centroid"] == (pytest.approx(300.0, rel=1e-4) if mode == "nm_gle" else None)
-    assert "expected temperatures of momenta: left out: a thermostat with a <C> of its own" in remarks
+    assert expected["all centroid"] == (pytest.approx(300.0, rel=1e-4) if centroids_are_kept else None)
+    assert "expected temperatures of beads: left out: the noise of quantum thermostats" in remarks
     found, remarks = kinds(path)
     assert found == CENTROID
-    assert "primitive, kinetic_td: left out: a thermostat with a <C> of its own" in remarks
+    assert "primitive, kinetic_td: left out: with the noise of quantum thermostats" in remarks
+    _, remarks = section(path, "Vibrational density of states")
+    assert ("intensities are those of noise" in remarks) == (not centroids_are_kept)
+
+
+def test_a_quantum_thermostat_of_one_bead(written, tmp_path):
+    """i-PI's estimators of one bead are 3/2 k_B T whatever the noise."""
+    noise = (
+        "<thermostat mode='gle'> <A> [ 1 ] </A> <C shape='(1,1)' units='kelvin'> [ 600 ] </C> </thermostat>"
+    )
+    path = edited(written, tmp_path, (THERMOSTAT, noise), ("nbeads='2'", "nbeads='1'"))
+    for file in tmp_path.glob("sim.*_1*"):
+        file.unlink()
+    numbers, _ = section(path, "Temperature")
+    assert {number.expected for number in numbers.values()} == {None}
+    found, remarks = kinds(path)
+    assert found == set()
+    assert "kinetic_td, kinetic_cv: left out: with the noise" in remarks
+
+
+def test_momenta_of_baoab_are_cold_at_the_ends_of_steps(written, tmp_path):
+    assert "baoab" not in section(written, "Temperature")[1]
+    path = edited(written, tmp_path, ("mode='nvt'", "mode='nvt' splitting='baoab'"))
+    assert (
+        "with splitting='baoab' momenta are too cold at the ends of steps" in section(path, "Temperature")[1]
+    )
 
 
 def test_centroids_that_are_held(written, tmp_path):

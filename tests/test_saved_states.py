@@ -3,14 +3,16 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ipi_support import write_input, write_water
+from ipi_support import unique_address, write_input, write_water
 from pidelta import ipi_pes
 from pidelta.config import load_config
 from pidelta.errors import SetupError
@@ -230,6 +232,17 @@ def test_a_run_goes_on_with_the_configuration_it_began_with(tmp_path):
     assert "expected the configuration of a run, found something else" in refused()
 
 
+@contextmanager
+def listening():
+    """An address where somebody listens, as i-PI would."""
+    address = unique_address()
+    with closing(socket.socket(socket.AF_UNIX)) as server:
+        server.bind(f"/tmp/ipi_{address}")
+        server.listen()
+        yield address
+    Path(f"/tmp/ipi_{address}").unlink()
+
+
 def test_what_serves_forces_reads_what_the_run_began_with(tmp_path, monkeypatch, fail):
     """Whoever is started in the middle of a run reads the configuration as it is then."""
     path = write_water(tmp_path / "run")
@@ -248,6 +261,10 @@ def test_what_serves_forces_reads_what_the_run_began_with(tmp_path, monkeypatch,
     config.write_text(config.read_text().replace("q-spc-fw", "q-tip4p-f"))
     changed = "pidelta.yaml: mm.water: expected q-spc-fw as when the run began"
     assert changed in fail(*client)
+    monkeypatch.delenv(RECORD_VARIABLE)  # as started by hand, on another host
+    with listening() as address:
+        assert changed in fail("client", config, "--address", address, "--input", path)
+    monkeypatch.setenv(RECORD_VARIABLE, str(record_path(simulation)))
     found = []
     monkeypatch.setattr(ipi_pes, "_end", found.append)
     ipi_pes.PideltaDriver(config=str(config))

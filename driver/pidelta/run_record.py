@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
@@ -16,10 +18,11 @@ from pydantic import BaseModel
 from pidelta.checksums import content_checksum
 from pidelta.errors import SetupError
 from pidelta.ipi.simulation import output_path
+from pidelta.ipi.xml_input import output_of, prefix_of, read_xml
 from pidelta.output_files import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from pidelta.config import Config
     from pidelta.ipi.simulation import Simulation
@@ -29,6 +32,7 @@ RECORD_VARIABLE = "PIDELTA_RECORD"
 RECORD = "configuration.json"
 """The usual name of a record."""
 _DEFAULT = "the default"
+_NO_FILES: Mapping[str, Path] = MappingProxyType({})
 _PLACE = "path of the configuration"
 """Said for those that look for it later: the same configuration may lie elsewhere."""
 _FREE = frozenset(
@@ -61,7 +65,9 @@ def keep_configuration(simulation: Simulation, config: Config, terms: Sequence[s
     place = os.path.relpath(config.path.resolve(), path.parent.resolve())
     found = {_PLACE: place, "terms": "+".join(terms), **recorded_values(config)}
     if simulation.step > 0 and path.exists():
-        _compare(path, _read(path), found, config)
+        if difference := _difference(path, _read(path), found, config):
+            advice = "undo the edit, or start a new run from the saved state by <file mode='chk'>"
+            raise SetupError(f"{difference}; {advice}")
         return ""
     write_record(path, found)
     if simulation.step == 0:
@@ -74,36 +80,64 @@ def record_path(simulation: Simulation) -> Path:
     return simulation.output_path(RECORD)
 
 
+def record_beside(input_file: Path) -> Path:
+    """Where the record is of the run of an i-PI input.
+
+    Raises:
+        SetupError: the input is missing or malformed.
+    """
+    return output_path(input_file, prefix_of(output_of(read_xml(input_file)), "i-pi"), RECORD)
+
+
 def recorded_values(section: BaseModel, key: str = "") -> dict[str, object]:
-    """What a configuration, or a section of it, says by key, and checksums of the files that it names."""
+    """What a record has of a configuration, or of a section of it.
+
+    Args:
+        section: as it was read, in atomic units; the files that it names are read now.
+        key: of the section, as ``delta``; '' for a whole configuration.
+
+    Returns:
+        Values by key, such as ``mm.cutoff``, but for those that are as by default; of a file its name and the
+        checksum of its content.
+    """
     return dict(_values(key, section))
 
 
 def write_record(path: Path, values: Mapping[str, object]) -> None:
-    """Write what processes compare with that are started with `RECORD_VARIABLE`.
+    """Write a record. Processes that are started with its path as `RECORD_VARIABLE` compare with it.
 
     Args:
         path: of the record.
-        values: by key, as `recorded_values` gives them.
+        values: as `recorded_values` gives them.
     """
     with replacing(path) as stream:
         json.dump(values, stream, indent=1)
         stream.write("\n")
 
 
-def check_configuration(config: Config) -> None:
-    """Compare what a process has read with the record of the run that started it, if one did.
+def check_configuration(
+    config: Config, record: Path | None = None, files: Mapping[str, Path] = _NO_FILES
+) -> None:
+    """Compare what a process has read with the record of its run.
 
     To be called once all files are read: what changes before is noticed.
+
+    Args:
+        config: what was read.
+        record: of the run; by default that of the run that started this process, if one did.
+        files: the files of sections that are not in that of the configuration, such as ``delta``.
 
     Raises:
         SetupError: it differs, or the record cannot be read.
     """
-    if (name := os.environ.get(RECORD_VARIABLE)) is None:
-        return
-    expected = _read(path := Path(name))
+    if record is None:
+        if (name := os.environ.get(RECORD_VARIABLE)) is None:
+            return
+        record = Path(name)
+    expected = _read(record)
     expected.pop("terms", None)  # a process serves some of them
-    _compare(path, expected, recorded_values(config), config)
+    if difference := _difference(record, expected, recorded_values(config), config, files):
+        raise SetupError(f"{difference}; undo the edit")
 
 
 def recorded_path(input_file: Path, prefix: str) -> Path | None:
@@ -134,16 +168,12 @@ def other_configuration(input_file: Path, prefix: str, config: Config) -> str:
     return f"{difference}: is that of the run another file, to be given with --config?" if difference else ""
 
 
-def _compare(path: Path, expected: Mapping[str, object], found: Mapping[str, object], config: Config) -> None:
-    if difference := _difference(path, expected, found, config):
-        raise SetupError(
-            f"{difference}; undo the edit, or start anew: pidelta run can begin from a saved state "
-            "by <file mode='chk'>"
-        )
-
-
 def _difference(
-    path: Path, expected: Mapping[str, object], found: Mapping[str, object], config: Config
+    path: Path,
+    expected: Mapping[str, object],
+    found: Mapping[str, object],
+    config: Config,
+    files: Mapping[str, Path] = _NO_FILES,
 ) -> str:
     """A line on the first key whose values differ; '' where none does."""
     for key in dict.fromkeys([*found, *expected]):
@@ -153,7 +183,8 @@ def _difference(
         then, now = _shown(one), _shown(other)
         if isinstance(one, dict) and isinstance(other, dict):
             now = f"{now} with other content"
-        return f"{config.path}: {key}: expected {then} as when the run began ({path.name}), found {now}"
+        file = files.get(key.partition(".")[0], config.path)
+        return f"{file}: {key}: expected {then} as when the run began ({path.name}), found {now}"
     return ""
 
 

@@ -21,6 +21,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -256,9 +257,10 @@ def group_indices(setup: Setup) -> dict[str, np.ndarray]:
 
 
 def evaluate_frames(box: Box, folder: Path) -> None:
-    """Evaluate all ways on the frames of SAMPLED that were not yet."""
+    """Evaluate all ways on the frames of SAMPLED where one is missing."""
     setup, file = Setup(load_config(box.config)), box.frames(folder)
-    results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    results = list(takewhile(lambda result: WAYS.keys() <= result.keys(), before))
     evaluator, groups = setup.evaluator(frozenset(box.parts)), group_indices(setup)
     for index, (beads, cell) in enumerate(beads_of(box.folder(folder, SAMPLED))):
         if index < len(results):

@@ -98,7 +98,7 @@ def read_frames(box: Box, folder: Path) -> dict[str, dict[str, Mean]]:
     found, seen = {}, [dict.fromkeys(box.parts, BEADS)]
     for name, way in WAYS.items():
         beads = {part: way.beads[part] for part in box.parts}
-        if way.nmts == 1 and beads not in seen and name in frames[0]:
+        if way.nmts == 1 and beads not in seen:
             seen.append(beads)
             found[name] = on_frames(frames, name)
     return found

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.signal import welch
 
 from pidelta.analysis.composition import Composition, Group
-from pidelta.analysis.ipi_output import read_properties
+from pidelta.analysis.ipi_output import has_rows, read_properties
 from pidelta.analysis.temperatures import Freedom
 from pidelta.ipi.frames import FrameFile, read_extras
 from pidelta.mm.water import WATER_MODELS
@@ -156,10 +156,8 @@ def head(path: Path) -> list[str]:
 
 def _has_rows(folder: Path) -> bool:
     """Whether there is anything to read: i-PI makes its files long before it writes into them."""
-    properties, velocities = folder / "run.out", next(folder.glob("run.vel*.bin"), None)
-    if velocities is None or not velocities.stat().st_size or not properties.exists():
-        return False
-    return properties.stat().st_size > sum(map(len, head(properties)))
+    velocities = next(folder.glob("run.vel*.bin"), None)
+    return velocities is not None and velocities.stat().st_size > 0 and has_rows(folder / "run.out")
 
 
 def join(stretches: list[Stretch]) -> Stretch:

@@ -402,7 +402,13 @@ class SystemReport:
         thermostats = ", ".join(self._outputs.thermostats)
         if not thermostats:
             return []
-        return [f"thermostat {thermostats}: one that acts on each particle broadens and shifts lines"]
+        remarks = [f"thermostat {thermostats}: one that acts on each particle broadens and shifts lines"]
+        if self._outputs.drives_centroids:
+            remarks.append(
+                "intensities are those of noise with a <C> of its own, not of the classical ensemble that "
+                "formulas here take"
+            )
+        return remarks
 
     def _marks(self) -> tuple[Mark, ...]:
         if self._options.modes:

@@ -10,7 +10,7 @@ from pidelta.ipi.outputs import SystemOutputs
 
 OF_BEADS, BONDS, DISTANCES = "temperatures of beads", "bond lengths", "radial distribution functions"
 RADII, TARGETS = "radii of gyration", "expected temperatures"
-MOMENTA = "expected temperatures of momenta"
+MOMENTA = "expected temperatures of beads"
 _ESTIMATORS, _COLUMNS = ("primitive", "virial", "centroid virial"), ("kinetic_td", "kinetic_cv")
 
 
@@ -30,12 +30,14 @@ def wrong_numbers(outputs: SystemOutputs) -> dict[str, str]:
     if outputs.is_ramped:
         leave_out("a <t_ramp> changes the temperature", TARGETS, *_ESTIMATORS)
     if outputs.has_own_covariance:
-        noise = "a thermostat with a <C> of its own, as quantum thermostats and PIGLET have"
-        leave_out(f"{noise}, gives them others", MOMENTA)
+        noise = "the noise of quantum thermostats and PIGLET, which have a <C> of their own"
+        leave_out(f"{noise}, gives them other temperatures", MOMENTA)
+        if outputs.n_beads == 1:
+            leave_out(f"with {noise}, that of one bead is in its temperature", *_ESTIMATORS, *_COLUMNS)
+        else:
+            leave_out(f"with {noise}, springs have another energy than it takes", "primitive", "kinetic_td")
     if outputs.n_beads == 1:
         return found
-    if outputs.has_own_covariance:
-        leave_out(f"{noise}, spreads beads in another way than springs do", "primitive", "kinetic_td")
     if outputs.ensemble in ("sc", "scnpt"):
         unlike = "beads of Suzuki-Chin do not count alike"
         leave_out(f"{unlike}: ask for kinetic_tdsc and kinetic_opsc", *_ESTIMATORS, *_COLUMNS)

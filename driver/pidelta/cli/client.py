@@ -44,6 +44,12 @@ def client(
     bias: Annotated[
         Path | None, typer.Option(help="A bias on distances, as pidelta learn writes it.")
     ] = None,
+    input_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--input", help="The i-PI input: the client ends where its run began with another configuration."
+        ),
+    ] = None,
 ) -> None:
     """Serve forces to an i-PI that is already running; ends with it and reports its work in JSON."""
     settings, chosen = load_config(config), chosen_terms(terms)
@@ -57,15 +63,17 @@ def client(
     from pidelta.ipi.observers import merge_alarms
     from pidelta.ipi.served import Served
     from pidelta.ipi.transports import connect
-    from pidelta.run_record import check_configuration
+    from pidelta.run_record import check_configuration, record_beside
     from pidelta.setup import Setup
     from pidelta.workflow.learning.bias import BiasedEvaluator, read_bias
 
     setup = Setup(settings)
+    record: Path | None = None
+    files = {} if delta is None else {"delta": delta}
 
     def evaluator_for(terms: frozenset[str] | None, member: int | None = None) -> QMMMEvaluator:
         evaluator = setup.evaluator(terms, member)
-        check_configuration(settings)
+        check_configuration(settings, record, files)
         return evaluator
 
     evaluator = evaluator_for(chosen)
@@ -92,6 +100,11 @@ def client(
         return BiasedEvaluator(evaluator, read_bias(bias), setup.system.cell is not None)
 
     with closing(connect(mode, address, port, sockets_prefix=sockets_prefix, patience=patience)) as transport:
+        if input_file is not None:  # `pidelta run` writes the record before i-PI listens
+            if (found := record_beside(input_file)).exists():
+                check_configuration(settings, record := found, files)
+            else:
+                print(f"no {found}: what the run began with is not known", file=sys.stderr)
         summary = serve(biased(evaluator), transport, observers, on_terms=evaluator_of)
     if status_file is not None:
         status_file.write()

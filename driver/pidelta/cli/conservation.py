@@ -40,14 +40,14 @@ def report_conservation(console: Console, report: Report, config: Config, system
         typer.Exit: it was stopped.
     """
     from pidelta.cli.supervision import signals_as_interrupts
-    from pidelta.run_record import RECORD, recorded_values, write_record
+    from pidelta.run_record import RECORD, write_record
     from pidelta.workflow.conservation import claim_folder
 
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # as in `pidelta run`
     claim_folder(report.folder, report.options, system)
     for note in report.notes:
         show_note(console, note)
-    write_record(record := report.folder / RECORD, recorded_values(config))
+    write_record(record := report.folder / RECORD, report.record)
     command = [sys.executable, "-m", "pidelta", "client", str(config.path)]
     try:
         with signals_as_interrupts():
@@ -62,9 +62,7 @@ def report_conservation(console: Console, report: Report, config: Config, system
     _show(console, report, len(system))
 
 
-def run_all(
-    console: Console, runs: Sequence[Run], client_command: Sequence[str], record: Path | None = None
-) -> None:
+def run_all(console: Console, runs: Sequence[Run], client_command: Sequence[str], record: Path) -> None:
     """Run one after the other what is not finished, with a progress bar over all.
 
     Args:
@@ -80,7 +78,7 @@ def run_all(
     """
     from pidelta.run_record import RECORD_VARIABLE
 
-    variables = {} if record is None else {RECORD_VARIABLE: str(record.resolve())}
+    variables = {RECORD_VARIABLE: str(record.resolve())}
     with StepsProgress(console) as progress:
         task = progress.add_task("steps", total=sum(run.dynamics.steps for run in runs), state="")
         done = 0

@@ -44,12 +44,14 @@ class Report:
     Attributes:
         folder: where everything goes.
         options: what must not change in a folder, as texts.
+        record: what the configuration says, and what its files hold, for clients to compare with.
         runs: in their order.
         notes: what the user should know of them.
     """
 
     folder: Path
     options: dict[str, str | int]
+    record: dict[str, object]
     runs: list[Run]
     notes: list[str]
 
@@ -66,6 +68,7 @@ def plan_report(given: NVEOptions, config: Config) -> Report | None:
             if getattr(given, name):
                 raise ConfigError(f"--{name.replace('_', '-')}: expected --nve beside it, found none")
         return None
+    from pidelta.run_record import recorded_values
     from pidelta.workflow.conservation import Conditions, check_folder, plan_runs
 
     duration = quantity("--nve", given.nve, "time")
@@ -84,7 +87,7 @@ def plan_report(given: NVEOptions, config: Config) -> Report | None:
     conditions = Conditions(duration, equilibration, temperature, given.seed)
     time_steps = _time_steps(given.time_step or _TIME_STEPS, duration)
     runs = plan_runs(folder, conditions, combinations, time_steps)
-    return Report(folder, options, runs, _notes(combinations, config))
+    return Report(folder, options, recorded_values(config), runs, _notes(combinations, config))
 
 
 def _time_steps(texts: Sequence[str], duration: float) -> list[float]:

@@ -63,7 +63,9 @@ def learn(
         reference,
         setup.engine.identity,
     )
-    command = shlex.join(["pidelta", "learn", settings.name])
+    command = shlex.join(
+        ["pidelta", "learn", settings.name, *(() if output is None else ("--output", str(output)))]
+    )
 
     def report(results: Sequence[RoundResult]) -> None:
         if results:

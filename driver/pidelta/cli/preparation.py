@@ -232,6 +232,7 @@ class Preparation:
         from pidelta.cli.supervision import signals_as_interrupts
         from pidelta.ipi.dynamics_input import Dynamics, write_structure
         from pidelta.ipi.saved_states import positions_in_restart
+        from pidelta.run_record import RECORD, recorded_values, write_record
         from pidelta.workflow.conservation import Run
 
         logging.getLogger("matplotlib").setLevel(logging.ERROR)  # as in `pidelta run`
@@ -242,8 +243,10 @@ class Preparation:
             setup.config.terms, _TIME_STEP, steps, settings.temperature, _THERMOSTAT, settings.seed
         )
         run = Run(self._work / stage.name, dynamics, start)
+        write_record(record := self._work / RECORD, recorded_values(setup.config))
+        command = [sys.executable, "-m", "pidelta", "client", str(setup.config.path)]
         with signals_as_interrupts():
-            run_all(self._console, [run], [sys.executable, "-m", "pidelta", "client", str(setup.config.path)])
+            run_all(self._console, [run], command, record)
         return np.asarray(positions_in_restart(run.folder / "RESTART")[0])
 
     def _finish(self, layout: Layout, multiplicity: int, positions: FloatArray) -> None:

@@ -179,6 +179,7 @@ def clients_elsewhere(simulation: Simulation, terms: Sequence[str], config: Conf
         names = "+".join(served)
         address = "HOST" if ffsocket.address == ANY_ADDRESS else ffsocket.address
         options = ["--mode", "inet", "--address", address, "--port", str(ffsocket.port), "--terms", names]
+        options += ["--input", str(simulation.path)]
         yield (
             f"clients of {ffsocket.name} started by hand have to be told its terms: "
             f"{shlex.join(['pidelta', 'client', str(config.path), *options])}; or add terms: {names} to its "

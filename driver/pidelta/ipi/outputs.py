@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from pidelta.errors import SetupError
 from pidelta.ipi.simulation import (
     PropertiesFile,
@@ -61,6 +63,8 @@ class SystemOutputs:
         thermostats: modes of its thermostats, such as ``pile_g``.
         has_own_covariance: whether one of these, a generalised Langevin equation, has a covariance ``<C>`` of
             its own, as quantum thermostats and PIGLET have: momenta have other temperatures then.
+        drives_centroids: whether centroids have, too; PIGLET's are at the temperature.
+        splitting: where thermostats act in a time step, as i-PI names it; '' for other motions than dynamics.
         held: what does not move.
         counted: what i-PI takes for held where it computes a temperature.
         frequencies: style of the frequencies of normal modes, such as ``pa-cmd``; ``rpmd`` by default.
@@ -82,6 +86,8 @@ class SystemOutputs:
     has_bias: bool
     thermostats: tuple[str, ...]
     has_own_covariance: bool
+    drives_centroids: bool
+    splitting: str
     held: Held
     counted: Held
     frequencies: str
@@ -190,13 +196,14 @@ def _system(
     thermostats = [] if dynamics is None else list(_thermostats(dynamics))
     modes = [element.get("mode", "") for element in thermostats]
     is_ramped = system.find(".//motion[@mode='t_ramp']") is not None
+    n_beads = number_of_beads(path, system)
     temperature = None if is_ramped else _quantity(path, system, "temperature")
     held, counted = _held(path, system)
     frequencies = system.find("normal_modes/frequencies")
     masses, masses_note = _masses(path, prefix, systems, place)
     return SystemOutputs(
         name=name,
-        n_beads=number_of_beads(path, system),
+        n_beads=n_beads,
         temperature=temperature,
         is_ramped=is_ramped,
         keeps_temperature=temperature is not None and ensemble not in ("", "nve"),
@@ -204,6 +211,8 @@ def _system(
         has_bias=system.find("ensemble/bias/force") is not None,
         thermostats=tuple(mode for mode in modes if mode and mode != "multi"),
         has_own_covariance=any(element.find("C") is not None for element in thermostats),
+        drives_centroids=any(_drives_centroids(path, each, n_beads, temperature) for each in thermostats),
+        splitting="" if dynamics is None else dynamics.get("splitting", "obabo"),
         held=held,
         counted=counted,
         frequencies="rpmd" if frequencies is None else frequencies.get("style", "rpmd"),
@@ -269,6 +278,23 @@ def _indices(path: Path, motion: ET.Element, tag: str) -> set[int]:
 def _thermostats(dynamics: ET.Element) -> list[ET.Element]:
     """The thermostats of the atoms, not of a barostat."""
     return [found for element in dynamics.iterfind("thermostat") for found in element.iter("thermostat")]
+
+
+def _drives_centroids(path: Path, thermostat: ET.Element, n_beads: int, temperature: float | None) -> bool:
+    """Whether noise gives centroids another temperature: not where their block of ``<C>`` is P k_B T."""
+    covariance, mode = thermostat.find("C"), thermostat.get("mode")
+    if covariance is None or mode == "nm_gle_g":  # which has a global thermostat for them
+        return False
+    *_, last = covariance.get("shape", "0").strip("() ").split(",")
+    size = to_integer(path, "shape of <C>", last.strip() or "0", 0)
+    items = items_of(covariance.text)[: size**2]
+    if mode != "nm_gle" or temperature is None or not items or len(items) < size**2:
+        return True
+    block = np.array([to_number(path, "<C>", item) for item in items]).reshape(size, size)
+    heat = n_beads * temperature
+    return not np.allclose(
+        block * to_atomic(path, covariance, "temperature"), heat * np.eye(size), atol=0.01 * heat
+    )
 
 
 def _masses(

@@ -39,27 +39,45 @@ def tables(results: Results) -> dict[str, str]:
         "water": water(chosen(results, "water", 1) | chosen(results, "water", 8)),
         "self_consistency": self_consistency(chosen(results, "molecule", 1)),
         **{key: found_in(results, f"uracil-long-{run}") for key, run in (("svr", "svr-100"), ("nve", "nve"))},
+        "drift_half": drift(results, "water-8-pile-l-0.25fs"),
+        "drift_free": drift(results, "water-8-nve"),
+        "trpmd": centroid_of_water(results, "uracil-long-trpmd"),
         "langevin": slowed(results, "uracil-long-langevin-1000", beside="uracil-long-svr-100"),
     }
 
 
 def found_in(results: Results, name: str) -> str:
     """The temperatures of both regions in a run, in words."""
-    result = next((result for run, result in results.items() if run.name == name), None)
-    if result is None:
+    if (result := _named(results, name)) is None:
         return "not run yet"
     qm, mm = (_value(result.temperatures[group], 1) for group in ("QM", "MM"))
     return f"{result.picoseconds:.0f} ps give {qm} K there, {mm} in water"
 
 
+def drift(results: Results, name: str) -> str:
+    """Of the conserved quantity in a run."""
+    return "not known yet" if (result := _named(results, name)) is None else _value(result.drift, 2)
+
+
+def centroid_of_water(results: Results, name: str) -> str:
+    """Its temperature in a run, in words."""
+    if (result := _named(results, name)) is None:
+        return "which is not known yet"
+    return f"{_value(result.temperatures['MM'], 1)} K in water after {result.picoseconds:.0f} ps"
+
+
 def slowed(results: Results, name: str, *, beside: str) -> str:
     """By how much water diffuses more slowly than in another run, in percent."""
-    found = {run.name: result.diffusion for run, result in results.items() if run.name in (name, beside)}
-    if len(found) < 2:
+    result, reference = _named(results, name), _named(results, beside)
+    if result is None or reference is None:
         return "what is not known yet"
-    (own, own_error), (other, other_error) = found[name], found[beside]
+    (own, own_error), (other, other_error) = result.diffusion, reference.diffusion
     error = own / other * math.hypot(own_error / own, other_error / other)
     return f"{100.0 * (1.0 - own / other):.0f} ± {100.0 * error:.0f} %"
+
+
+def _named(results: Results, name: str) -> Result | None:
+    return next((result for run, result in results.items() if run.name == name), None)
 
 
 def chosen(results: Results, system: str, beads: int) -> Results:

@@ -31,10 +31,18 @@ def draw(results: Results) -> None:
 
 
 def draw_temperatures(results: Results, path: Path) -> None:
-    """Both regions by thermostat, of centroids in ring polymers; hollow where the error is too small."""
+    """Both regions by thermostat, of centroids in ring polymers; hollow where the error is too small.
+
+    Shorter and longer runs of a thermostat are neighbours.
+    """
     figure = new_figure(6.4, 1.1 + 0.3 * len(results))
     axis = figure.subplots()
-    names = [f"{run.title}, {run.beads} beads" if run.beads > 1 else run.title for run in results]
+    labels = list(dict.fromkeys((run.beads, run.label) for run in results))
+    results = dict(sorted(results.items(), key=lambda each: labels.index((each[0].beads, each[0].label))))
+    names = [
+        f"{run.label}{f', {run.beads} beads' if run.beads > 1 else ''}: {result.picoseconds:.0f} ps"
+        for run, result in results.items()
+    ]
     places = np.arange(len(results))[::-1]
     for group, colour, shift in (("QM", COLOURS[1], 0.14), ("MM", COLOURS[0], -0.14)):
         for place, (run, result) in zip(places, results.items(), strict=True):

@@ -116,7 +116,7 @@ QUANTUM = {
     "trpmd": ("PILE-L, centroid free", local("pile_l", 1e6, pile_lambda=0.5)),
 }
 LONG = {"svr-100": 500.0, "nve": 500.0, "langevin-1000": 320.0, "ffl-100": 60.0, "svr-10": 320.0}
-LONG_QUANTUM = {"pile-l": 50.0, "pile-g": 200.0, "trpmd": 240.0}
+LONG_QUANTUM = {"pile-l": 50.0, "pile-g": 200.0, "trpmd": 340.0}
 """Picoseconds until the QM region's temperature is known to 1 %, where water brings most of its heat: smooth
 forces less often make them affordable."""
 LONG_STEP = 2.0  # fs

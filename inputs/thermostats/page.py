@@ -16,6 +16,10 @@ Results = dict[Run, Result]
 FEW = 50.0  # independent samples, below which a correlation time is off by a third or more
 
 
+_TOLD = {"svr": "svr-100", "nve": "nve", "pile_l": "pile-l", "pile_g": "pile-g", "free": "trpmd"}
+"""Longer runs of uracil whose temperatures are told in words, by their names in ``page.md``."""
+
+
 def write_page(results: Results) -> None:
     """Write ``README.md`` and its pictures."""
     draw(results)
@@ -38,10 +42,9 @@ def tables(results: Results) -> dict[str, str]:
         ),
         "water": water(chosen(results, "water", 1) | chosen(results, "water", 8)),
         "self_consistency": self_consistency(chosen(results, "molecule", 1)),
-        **{key: found_in(results, f"uracil-long-{run}") for key, run in (("svr", "svr-100"), ("nve", "nve"))},
+        **{key: found_in(results, f"uracil-long-{run}") for key, run in _TOLD.items()},
         "drift_half": drift(results, "water-8-pile-l-0.25fs"),
         "drift_free": drift(results, "water-8-nve"),
-        "trpmd": centroid_of_water(results, "uracil-long-trpmd"),
         "langevin": slowed(results, "uracil-long-langevin-1000", beside="uracil-long-svr-100"),
     }
 
@@ -57,13 +60,6 @@ def found_in(results: Results, name: str) -> str:
 def drift(results: Results, name: str) -> str:
     """Of the conserved quantity in a run."""
     return "not known yet" if (result := _named(results, name)) is None else _value(result.drift, 2)
-
-
-def centroid_of_water(results: Results, name: str) -> str:
-    """Its temperature in a run, in words."""
-    if (result := _named(results, name)) is None:
-        return "which is not known yet"
-    return f"{_value(result.temperatures['MM'], 1)} K in water after {result.picoseconds:.0f} ps"
 
 
 def slowed(results: Results, name: str, *, beside: str) -> str:

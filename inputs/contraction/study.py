@@ -141,9 +141,8 @@ WAYS = {
     "smooth on 4, every 1 fs": _way(4, outer=1.0, inner=0.5),
     "smooth on 4, every 2 fs": _way(4, outer=2.0, inner=0.5),
     "all on 32, 0.5 fs": _way(outer=0.5, inner=0.5),
-    "low and delta on 8, nonbonded on 4": _way(
-        8, low_vacuum=8, delta_vacuum=8, mm_nonbonded=4
-    ),  # qm-on-8.xml
+    # as qm-on-8.xml
+    "low and delta on 8, nonbonded on 4": _way(8, low_vacuum=8, delta_vacuum=8, mm_nonbonded=4),
 }
 """With two time steps the smooth parts act in the outer one."""
 RUNS = (SAMPLED, "all on 32", *(name for name, way in WAYS.items() if way.inner != 1.0))
